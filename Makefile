@@ -1,0 +1,37 @@
+# Everything a newcomer needs; `make help` lists it. Only Python 3.11+ and make are assumed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: help setup train test lint type bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(READY)  ## make the virtual environment and install stockenh into it
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else "stockenh needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+train: $(READY)  ## train on the shipped real bars, print the result and where the pictures are
+	$(BIN)/stockenh train
+
+test: $(READY) lint type  ## lint, types and all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff: style and common mistakes
+	$(BIN)/ruff check .
+
+type: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+bench: $(READY)  ## measure this machine: data pipeline, loop overhead, start-up
+	$(BIN)/python -m stockenh.bench
+
+clean:  ## remove the virtual environment and caches, keep outputs/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,66 @@
+"""Bars in memory: one contiguous array for all series, and where each series begins.
+
+Legend: N bars of all series together, S series.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Split-adjusted bars. A symbol whose history has a long gap appears as several series.
+
+    symbols: (S,) name of each series, in order; a symbol's series follow each other in time
+    offsets: (S + 1,) int64; series s holds the rows offsets[s]:offsets[s + 1]
+    time:    (N,) datetime64[s], strictly increasing within a series; midnight for daily bars
+    ohlcv:   (N, 5) float64 open, high, low, close (all > 0), volume (>= 0); no NaN
+    """
+
+    symbols: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    time: NDArray[np.datetime64]
+    ohlcv: NDArray[np.float64]
+
+    @classmethod
+    def from_series(
+        cls, series: Sequence[tuple[str, NDArray[np.datetime64], NDArray[np.float64]]]
+    ) -> Bars:
+        """Joins (symbol, time (n,), ohlcv (n, 5)) triples into one array."""
+        lengths = [len(time) for _, time, _ in series]
+        return cls(
+            symbols=tuple(symbol for symbol, _, _ in series),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            time=np.concatenate([time.astype("datetime64[s]") for _, time, _ in series])
+            if series
+            else np.empty(0, "datetime64[s]"),
+            ohlcv=np.concatenate([ohlcv for _, _, ohlcv in series]) if series else np.empty((0, 5)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def rows(self, series: int) -> slice:
+        """The rows of one series."""
+        return slice(int(self.offsets[series]), int(self.offsets[series + 1]))
+
+    @property
+    def series_of_row(self) -> NDArray[np.int64]:
+        """(N,) the series that each bar belongs to."""
+        return np.repeat(np.arange(len(self.symbols)), np.diff(self.offsets))
+
+    def digest(self) -> str:
+        """Hash of the content (symbols, times, values): equal bars have equal digests."""
+        h = hashlib.blake2b(digest_size=16)
+        h.update("\0".join(self.symbols).encode())
+        for array in (self.offsets, self.time.astype(np.int64), self.ohlcv):
+            h.update(np.ascontiguousarray(array).data)
+        return h.hexdigest()

@@ -1,0 +1,29 @@
+"""The errors that a user can cause and mend; the command line prints them as one or two lines."""
+
+
+class StockenhError(Exception):
+    """Anything the program refuses with a clear line; exit code 1 unless a subclass says otherwise."""
+
+    exit_code = 1
+
+
+class ConfigError(StockenhError):
+    """The config, taken by itself or with the data, can't work. The message names the keys at fault."""
+
+    exit_code = 2
+
+
+class DataError(StockenhError):
+    """The user's bars can't be used. The message names the file, the rule and the fix."""
+
+    exit_code = 2
+
+
+class RunFolderError(StockenhError):
+    """A run folder is incomplete, damaged, of another version or not to be trusted."""
+
+    exit_code = 2
+
+
+class TrainingError(StockenhError):
+    """Training had to stop: a non-finite loss, a full disk. What was saved is said in the message."""
