@@ -31,9 +31,7 @@ class Bars:
     ohlcv: NDArray[np.float64]
 
     @classmethod
-    def from_series(
-        cls, series: Sequence[tuple[str, NDArray[np.datetime64], NDArray[np.float64]]]
-    ) -> Bars:
+    def from_series(cls, series: Sequence[tuple[str, NDArray[np.datetime64], NDArray[np.float64]]]) -> Bars:
         """Joins (symbol, time (n,), ohlcv (n, 5)) triples into one array."""
         lengths = [len(time) for _, time, _ in series]
         return cls(

@@ -1,0 +1,157 @@
+"""Scores of forecasts on one part of the data, with intervals that respect overlapping labels.
+
+Legend: n rows (one symbol at one date), H horizons, D dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Metrics = dict[str, float | int | None]
+Floats = NDArray[np.floating]
+
+PROBABILITY_FLOOR = 1e-7
+
+
+def part_metrics(
+    ret: Floats,
+    up_prob: Floats,
+    y_ret: Floats,
+    dates: NDArray[np.generic],
+    horizons: Sequence[int],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> dict[str, Metrics]:
+    """Scores per horizon, as {"h3": {...}, ...}; see horizon_metrics.
+
+    ret, up_prob and y_ret are (n, H), dates is (n,). The bootstrap's blocks are as long as the largest
+    horizon. Raises ValueError where there are not as many columns as horizons.
+    """
+    columns = zip(horizons, ret.T, up_prob.T, y_ret.T, strict=True)
+    return {
+        f"h{horizon}": horizon_metrics(r, p, y, dates, block=max(horizons), seed=seed, resamples=resamples)
+        for horizon, r, p, y in columns
+    }
+
+
+def horizon_metrics(
+    ret: Floats,
+    up_prob: Floats,
+    y_ret: Floats,
+    dates: NDArray[np.generic],
+    *,
+    block: int,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Metrics:
+    """Scores of one horizon; all arrays are (n,), returns in raw units. Rows whose label is NaN are left out.
+
+    n, ties, tie_share:  labelled rows, those whose return is exactly 0, and their share
+    accuracy, auc:       of direction, ties left out; "up" is forecast above a probability of 0.5, not at it
+    majority:            share of the larger class among the rows that accuracy counts
+    log_loss, brier:     against y_ret > 0 on all n rows; the log loss clips probabilities to [1e-7, 1 - 1e-7]
+    mae:                 mean absolute error of ret
+    accuracy_low, _high: see accuracy_interval; None with resamples=0, which is what a training loop wants
+
+    A figure that the rows don't define, or that a forecast of NaN spoils, is None.
+    """
+    labelled = ~np.isnan(y_ret)
+    ret, y_ret = ret[labelled].astype(np.float64), y_ret[labelled].astype(np.float64)
+    up_prob, dates = up_prob[labelled].astype(np.float64), dates[labelled]
+    n, ties = len(y_ret), int((y_ret == 0).sum())
+    moved, up = y_ret != 0, y_ret > 0
+    up_share = up[moved].mean() if moved.any() else np.nan
+    low, high = accuracy_interval(up_prob, y_ret, dates, block=block, seed=seed, resamples=resamples)
+    return {
+        "n": n,
+        "ties": ties,
+        "tie_share": _mean(~moved),
+        "accuracy": _mean(_hits(up_prob, y_ret)[moved]),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "majority": _defined(max(up_share, 1 - up_share)),
+        "log_loss": _mean(_log_losses(up_prob, up)),
+        "brier": _mean(np.square(up_prob - up)),
+        "auc": _auc(up_prob[moved], up[moved]),
+        "mae": _mean(np.abs(ret - y_ret)),
+    }
+
+
+def accuracy_interval(
+    up_prob: Floats,
+    y_ret: Floats,
+    dates: NDArray[np.generic],
+    *,
+    block: int,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> tuple[float | None, float | None]:
+    """95% interval of accuracy by moving-block bootstrap over dates (Künsch 1989); arrays are (n,).
+
+    A block holds `block` dates in a row, and a date carries all its symbols: labels overlap in time and
+    symbols move together, so single rows are far from independent. Ties are left out. Both ends are None
+    where the dates don't fill two blocks, no row counts, a probability is NaN or resamples is 0.
+    """
+    distinct, date_of_row = np.unique(dates, return_inverse=True)
+    length = len(distinct)
+    hits, counted = _hits(up_prob, y_ret), y_ret != 0
+    if length < 2 * block or not counted.any() or np.isnan(hits[counted]).any() or resamples == 0:
+        return None, None
+    per_date = np.stack(
+        [
+            np.bincount(date_of_row[counted], weights=hits[counted], minlength=length),
+            np.bincount(date_of_row[counted], minlength=length).astype(np.float64),
+        ]
+    )
+    correct, total = _resampled_sums(per_date, block, resamples, seed)
+    shares = correct[total > 0] / total[total > 0]
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled_sums(
+    per_date: NDArray[np.float64], block: int, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """(k, D) figures per date to (k, resamples) sums over D dates drawn in blocks; the last block is cut."""
+    length = per_date.shape[1]
+    before = np.concatenate([np.zeros((len(per_date), 1)), np.cumsum(per_date, axis=1)], axis=1)
+    blocks = -(-length // block)
+    last = length - (blocks - 1) * block
+    starts = np.random.default_rng(seed).integers(0, length - block + 1, size=(resamples, blocks))
+    ends = starts + block
+    ends[:, -1] = starts[:, -1] + last
+    sums: NDArray[np.float64] = (before[:, ends] - before[:, starts]).sum(axis=-1)
+    return sums
+
+
+def _hits(up_prob: Floats, y_ret: Floats) -> NDArray[np.float64]:
+    """(n,) 1 where the forecast direction is right, else 0; NaN where the probability is."""
+    return np.where(np.isnan(up_prob), np.nan, (up_prob > 0.5) == (y_ret > 0))
+
+
+def _log_losses(up_prob: Floats, up: NDArray[np.bool_]) -> NDArray[np.float64]:
+    clipped = np.clip(up_prob, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return -np.log(np.where(up, clipped, 1 - clipped))
+
+
+def _auc(up_prob: Floats, up: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve from the rank sum (Mann and Whitney 1947); None with one class."""
+    positives = int(up.sum())
+    negatives = len(up) - positives
+    if positives == 0 or negatives == 0 or np.isnan(up_prob).any():
+        return None
+    rank_sum = rankdata(up_prob)[up].sum()
+    return _defined((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _mean(values: NDArray[np.bool_] | Floats) -> float | None:
+    return _defined(np.mean(values)) if len(values) else None
+
+
+def _defined(value: float | np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,147 @@
+"""The only place where config becomes objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stockenh.config import RunConfig
+from stockenh.data.batches import DeviceWindows, TrainBatches
+from stockenh.data.cache import DiskCache, default_root
+from stockenh.data.findings import Finding
+from stockenh.data.fitted import Fitted
+from stockenh.data.splits import PARTS
+from stockenh.data.windows import Windows
+from stockenh.embedding.compute import embed
+from stockenh.errors import ConfigError, RunFolderError
+from stockenh.models.spec import InputSpec
+from stockenh.runfolder import RunFolder
+from stockenh.training.learner import Learner
+from stockenh.training.objective import Objective
+from stockenh.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready to learn from: all windows, and the window numbers of each part in their order."""
+
+    windows: Windows
+    embedding: NDArray[np.floating]
+    rows: dict[str, NDArray[np.int64]]
+    findings: tuple[Finding, ...]
+
+    @property
+    def spec(self) -> InputSpec:
+        """The widths that a model must take."""
+        return InputSpec(
+            lookback=self.windows.lookback,
+            price=5,
+            embedding=self.embedding.shape[1],
+            context=self.windows.context.shape[1],
+            horizons=len(self.windows.horizons),
+        )
+
+
+def device(name: str) -> torch.device:
+    """The device that `device=` names. Raises ConfigError where there is none such here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1") from None
+    if found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: no CUDA device is to be had here; take device=cpu or device=auto")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={name}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"
+        )
+    return found
+
+
+def cache(config: RunConfig) -> DiskCache:
+    """The disk cache that the config names."""
+    return DiskCache(Path(config.cache_dir).expanduser() if config.cache_dir else default_root())
+
+
+def data(config: RunConfig, on: torch.device) -> Prepared:
+    """Loads bars or windows, splits them and embeds every window."""
+    store = cache(config)
+    loaded = config.data.load(store)
+    windows = loaded.windows
+    labelled = np.flatnonzero(windows.labelled)
+    assigned = config.split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
+    rows = {name: labelled[assigned == number] for name, number in PARTS.items()}
+    return Prepared(windows, embed(windows, config.embedding, store, on), rows, loaded.findings)
+
+
+def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
+    """The model with its initial weights, which depend on the seed alone."""
+    torch.manual_seed(config.seed)
+    return config.model.build(prepared.spec).to(on)
+
+
+def learner(config: RunConfig, net: nn.Module, precision: str, on: torch.device, steps: int) -> Learner:
+    """The model with everything that trains it. precision: resolved; steps: of the whole run."""
+    if config.train.compile:
+        net.compile()
+    optimizer = config.optimizer.build(net.parameters())
+    return Learner(
+        model=net,
+        objective=Objective(config.loss),
+        optimizer=optimizer,
+        schedule=config.schedule.build(optimizer, config.optimizer.lr, steps),
+        precision=Precision(precision, on),
+        averages=config.averaging.build(net),
+        max_norm=config.train.max_norm,
+    )
+
+
+def batches(config: RunConfig, prepared: Prepared, resident: DeviceWindows) -> TrainBatches:
+    """The train part in groups of micro batches."""
+    return TrainBatches(
+        resident,
+        prepared.rows["train"],
+        batch_size=config.train.batch_size,
+        accumulate=config.train.accumulate,
+        seed=config.seed,
+        augment=config.augment,
+    )
+
+
+def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:
+    """A run's own statistics. Raises RunFolderError where they don't fit the data at hand."""
+    fitted = Fitted.from_dict(folder.read_json(folder.fitted))
+    if fitted.context_names != list(prepared.windows.context_names):
+        raise RunFolderError(f"{folder} was trained on other context features than this data has")
+    if len(fitted.return_std) != len(prepared.windows.horizons):
+        raise RunFolderError(
+            f"{folder} was trained on {len(fitted.return_std)} horizons, this data has others"
+        )
+    return fitted
+
+
+def trained_model(
+    config: RunConfig, prepared: Prepared, folder: RunFolder, name: str, on: torch.device
+) -> nn.Module:
+    """The model with the weights called `name` that a run folder holds."""
+    net = config.model.build(prepared.spec)
+    load_weights(net, folder.read_weights(name), f"{folder.weights(name)}")
+    return net.to(on).eval()
+
+
+def load_weights(net: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Strict load; raises RunFolderError where names or shapes are not this model's."""
+    try:
+        net.load_state_dict(state)
+    except RuntimeError:
+        raise RunFolderError(
+            f"{source} holds the weights of another model than the run's config describes"
+        ) from None

@@ -1,0 +1,121 @@
+"""The subcommands. Typer reads the command line, Hydra composes what follows; neither imports torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import stockenh
+from stockenh.errors import StockenhError
+from stockenh.overrides import complete, groups
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Trains, tunes, compresses and judges deep models that forecast stocks from daily bars.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Looks after a user's bars.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    return complete(args, incomplete)
+
+
+def _group_list() -> str:
+    lines = [f"[bold]{name}[/bold]=" + " | ".join(options) for name, options in groups().items()]
+    return "\n\n".join(["Config groups and their options:", *lines])
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[GROUP=OPTION|KEY=VALUE]...",
+        help="Hydra overrides, and Hydra's flags such as --multirun, --cfg job, --config-dir DIR.",
+        autocompletion=_complete,
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"stockenh {stockenh.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings=PASS_ON, epilog=_group_list())
+def train(overrides: Overrides = None) -> None:
+    """Train one run; with resume=RUN continue one; with --multirun train a grid.
+
+    Example: stockenh train model=timeformer data=files data.path=DIR train.epochs=10
+    """
+    with guarded():
+        from stockenh import tasks
+
+        tasks.train(overrides or [])
+
+
+@data_app.command("check", context_settings=PASS_ON)
+def data_check(
+    path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],
+    overrides: Overrides = None,
+) -> None:
+    """Say what is wrong with bars, where, and how to mend it. Exit code 0: usable; 2: not.
+
+    Example: stockenh data check DIR data.columns.close=Settle
+    """
+    with guarded():
+        from stockenh import tasks
+
+        tasks.data_check(path, overrides or [])
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Around a command: what a user can mend becomes one or two lines and an exit code."""
+    try:
+        yield
+    except StockenhError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # the reader went away (`| head`): nothing more to say, and nowhere to say it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except OSError as error:
+        _fail(f"{error.filename or ''} {error.strerror or error}".strip(), 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"stockenh: {message}", file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="stockenh")
+
+
+if __name__ == "__main__":
+    main()

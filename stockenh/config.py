@@ -1,0 +1,198 @@
+"""The typed config: every group's YAML names a frozen dataclass, and its values are checked against it.
+
+`RunConfig` is what a composed config means. Below `build.py` nobody sees a config, only the objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from stockenh.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stockenh.data.augment import Augment
+    from stockenh.data.sources import DataSettings
+    from stockenh.data.splits import Split
+    from stockenh.embedding.base import Embedding
+    from stockenh.models.spec import ModelSettings
+    from stockenh.training.averaging import Averaging
+    from stockenh.training.losses.base import Loss
+    from stockenh.training.optimizers import OptimizerSettings
+    from stockenh.training.schedule import ScheduleSettings
+
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+
+# What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
+# run folder's config may come from a stranger and must not be able to name anything else.
+GROUPS = {
+    "data": "stockenh.data.sources.DataSettings",
+    "split": "stockenh.data.splits.Split",
+    "embedding": "stockenh.embedding.base.Embedding",
+    "model": "stockenh.models.spec.ModelSettings",
+    "loss": "stockenh.training.losses.base.Loss",
+    "optimizer": "stockenh.training.optimizers.OptimizerSettings",
+    "schedule": "stockenh.training.schedule.ScheduleSettings",
+    "averaging": "stockenh.training.averaging.Averaging",
+    "augment": "stockenh.data.augment.Augment",
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and in what portions to train."""
+
+    epochs: int = 20
+    batch_size: int = 64  # windows in a micro batch
+    accumulate: int = 1  # micro batches per optimizer step
+    precision: str = "fp32"
+    compile: bool = False
+    patience: int = 10  # epochs
+    max_norm: float = 1.0
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be at least 1")
+        for name in ("max_norm", "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be above 0")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"train.precision={self.precision}: {suggest(self.precision, PRECISIONS, all_options=True)}"
+            )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: the choices as typed settings, and `raw`, the plain containers that they came from."""
+
+    seed: int
+    device: str
+    cache_dir: str | None
+    train: TrainConfig
+    data: DataSettings
+    split: Split
+    embedding: Embedding
+    model: ModelSettings
+    loss: Loss
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    averaging: Averaging
+    augment: Augment
+    raw: dict[str, Any] = field(repr=False)
+
+
+def parse(raw: Mapping[str, Any]) -> RunConfig:
+    """Checks plain containers (as YAML gives them) against the typed settings.
+
+    Raises ConfigError naming the key, and both keys where two together are wrong.
+    """
+    known = {f.name for f in dataclasses.fields(RunConfig)} - {"raw"} | {"resume", "experiment"}
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f"{key}: no such key. {suggest(key, known)}")
+    for key in sorted(known - {"resume", "experiment"}):
+        if key not in raw:
+            raise ConfigError(f"{key}: missing from the config")
+    run = _typed("", _Top, {k: raw[k] for k in ("seed", "device", "cache_dir")})
+    groups = {name: group_settings(name, raw[name]) for name in GROUPS}
+    return RunConfig(
+        seed=run.seed,
+        device=run.device,
+        cache_dir=run.cache_dir,
+        train=_typed("train", TrainConfig, raw["train"]),
+        raw={k: v for k, v in raw.items() if k not in ("resume", "experiment")},
+        **groups,
+    )
+
+
+def group_settings(group: str, node: Any) -> Any:
+    """The frozen dataclass that a group's YAML describes, its values checked."""
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{group}: must be a mapping whose _target_ names a class of stockenh")
+    cls = _locate(group, node["_target_"], GROUPS[group])
+    return _typed(group, cls, {k: v for k, v in node.items() if k != "_target_"})
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The composed config as plain containers, interpolations resolved."""
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_say(error, "")) from None
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}
+
+
+def suggest(word: str, options: Iterable[str], all_options: bool = False) -> str:
+    """`Nearest: a, b.` for a misspelt name, from the valid ones."""
+    options = list(options)
+    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    line = f"Nearest: {', '.join(near)}." if near else ""
+    if all_options or not near:
+        line = f"{line} Options: {', '.join(sorted(options))}.".strip()
+    return line
+
+
+@dataclass(frozen=True)
+class _Top:
+    seed: int = 42
+    device: str = "auto"
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed} must be from 0 to {2**32 - 1}")
+
+
+def _locate(group: str, target: str, base: str) -> type:
+    module, _, name = target.rpartition(".")
+    base_module, _, base_name = base.rpartition(".")
+    kind: type = getattr(importlib.import_module(base_module), base_name)
+    refusal = ConfigError(
+        f"{group}._target_={target} is not a {base_name} of this package: such a config is not followed"
+    )
+    if not module.startswith("stockenh."):
+        raise refusal
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        raise refusal from None
+    if not isinstance(cls, type) or not issubclass(cls, kind) or cls.__module__ != module:
+        raise refusal
+    return cls
+
+
+def _typed(group: str, cls: type, values: Any) -> Any:
+    """An instance of a settings dataclass, its values converted and checked against the field types."""
+    prefix = f"{group}." if group else ""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group}: must be a mapping of settings, not {values!r}")
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"{prefix}{key}: no such setting of {cls.__name__}. {suggest(str(key), names)}")
+    try:
+        schema = OmegaConf.structured(cls)
+        with flag_override(schema, "readonly", False):
+            schema.merge_with(OmegaConf.create(dict(values)))
+        return OmegaConf.to_object(schema)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_say(error, prefix)) from None
+
+
+def _say(error: OmegaConfBaseException, prefix: str) -> str:
+    key = str(getattr(error, "full_key", "") or "")
+    message = str(getattr(error, "msg", None) or error).splitlines()[0]
+    if "Missing mandatory value" in message or "missing" in type(error).__name__.lower():
+        return f"{prefix}{key} must be given: {prefix}{key}=..."
+    return f"{prefix}{key}: {message}"

@@ -1,0 +1,134 @@
+"""Batches on the device: what the model and the loss see of a set of windows.
+
+Legend: B windows in a micro batch, T bars, E embedding width, F context features, H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stockenh.data.augment import Augment, NoAugment
+from stockenh.data.fitted import Fitted
+from stockenh.data.windows import Windows
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One micro batch.
+
+    x_price (B, T, 5), x_kron (B, E), x_ctx (B, F) float32
+    y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
+    labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
+    """
+
+    x_price: Tensor
+    x_kron: Tensor
+    x_ctx: Tensor
+    y_ret: Tensor
+    y_up: Tensor
+    labelled: Tensor
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a model's forward takes."""
+        return self.x_price, self.x_kron, self.x_ctx
+
+
+@dataclass(frozen=True)
+class Group:
+    """The micro batches of one optimizer step, and how many labels they hold together."""
+
+    micros: tuple[Micro, ...]
+    count: Tensor
+    windows: int
+
+
+class DeviceWindows:
+    """All windows of a data set, resident on one device and gathered there."""
+
+    def __init__(
+        self, windows: Windows, embedding: NDArray[np.floating], fitted: Fitted, device: torch.device
+    ) -> None:
+        labelled = np.isfinite(windows.y_ret)
+        unit = np.asarray(fitted.return_std, np.float32)
+        self.device = device
+        self.asof = windows.asof
+        self.prices = windows.prices(device)
+        self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
+        self.embedding = torch.from_numpy(embedding).to(device)
+        self.y_ret = torch.from_numpy(np.where(labelled, windows.y_ret / unit, 0).astype(np.float32)).to(
+            device
+        )
+        self.labelled = torch.from_numpy(labelled.astype(np.float32)).to(device)
+
+    def gather(self, rows: Tensor, augment: Augment) -> Micro:
+        """The micro batch of these window numbers (B,), on the device."""
+        y_ret = self.y_ret[rows]
+        return Micro(
+            x_price=self.prices.gather(rows, augment),
+            x_kron=self.embedding[rows].float(),
+            x_ctx=self.context[rows],
+            y_ret=y_ret,
+            y_up=(y_ret > 0).float(),
+            labelled=self.labelled[rows],
+        )
+
+    def sweep(self, rows: NDArray[np.int64], size: int) -> Iterator[Micro]:
+        """All given windows once, in their order, as they are."""
+        for chunk in torch.from_numpy(rows).to(self.device).split(size):
+            yield self.gather(chunk, NoAugment())
+
+
+class TrainBatches:
+    """The train windows in a fresh order each epoch, in groups of micro batches.
+
+    The order depends on seed and epoch alone, so any step of any epoch can be found again.
+    """
+
+    def __init__(
+        self,
+        data: DeviceWindows,
+        rows: NDArray[np.int64],
+        *,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        augment: Augment,
+    ) -> None:
+        self.data = data
+        self.rows = torch.from_numpy(rows).to(data.device)
+        self.batch_size = batch_size
+        self.group_size = batch_size * accumulate
+        self.seed = seed
+        self.augment = augment
+        self._order: tuple[int, Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch; the last group may be short."""
+        return -(-len(self.rows) // self.group_size)
+
+    def rows_of(self, epoch: int, step: int) -> Tensor:
+        """The window numbers of one group."""
+        order = self._epoch_order(epoch)
+        return order[step * self.group_size : (step + 1) * self.group_size]
+
+    def group(self, epoch: int, step: int) -> Group:
+        """The micro batches of one optimizer step."""
+        rows = self.rows_of(epoch, step)
+        micros = tuple(self.data.gather(part, self.augment) for part in rows.split(self.batch_size))
+        count = torch.stack([m.labelled.sum() for m in micros]).sum()
+        return Group(micros, count, len(rows))
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed((self.seed << 24) + epoch)
+            order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
+            self._order = (epoch, self.rows[order])
+        return self._order[1]

@@ -1,0 +1,92 @@
+"""The disk cache: arrays that cost time to compute, found again by the hash of what they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.generic]]
+
+log = logging.getLogger(__name__)
+
+
+class DiskCache:
+    """Named arrays under `root/kind/key/NAME.npy`, memory-mapped when read back.
+
+    A cache never fails a run: what can't be read is computed again, what can't be written is only
+    computed. Entries appear whole or not at all (written beside, then renamed).
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+
+    def arrays(self, kind: str, key: str, compute: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Arrays:
+        """The arrays stored for this key; computed and stored where there are none."""
+        if self.root is None:
+            return dict(compute())
+        folder = self.root / kind / key
+        found = _read(folder)
+        if found is not None:
+            return found
+        computed = dict(compute())
+        try:
+            _write(folder, computed)
+        except OSError as error:
+            log.warning("cache %s can't be written (%s): going on without it", self.root, error)
+            return computed
+        return _read(folder) or computed
+
+
+def default_root() -> Path:
+    """$STOCKENH_CACHE, else $XDG_CACHE_HOME/stockenh, else ~/.cache/stockenh."""
+    if named := os.environ.get("STOCKENH_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stockenh"
+
+
+def key_of(*parts: object) -> str:
+    """A cache key from anything whose repr says all of it."""
+    return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=16).hexdigest()
+
+
+def code_of(package: str) -> str:
+    """Hash of the source of a sub-package (`data`), so that an entry computed by other code is not found."""
+    h = hashlib.blake2b(digest_size=8)
+    for source in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+        h.update(source.read_bytes())
+    return h.hexdigest()
+
+
+def _read(folder: Path) -> Arrays | None:
+    if not folder.is_dir():
+        return None
+    try:
+        # mode "c": torch wants writable memory; copy-on-write never reaches the file
+        return {p.stem: np.load(p, mmap_mode="c", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("cache entry %s can't be read (%s): computing it again", folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _write(folder: Path, arrays: Arrays) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        for name, array in arrays.items():
+            np.save(beside / f"{name}.npy", array, allow_pickle=False)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process may have been first: its entry is as good
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""The config group `data`: where windows come from, and what was found wrong with the bars on the way."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stockenh.data import features, read, sample
+from stockenh.data.bars import Bars
+from stockenh.data.cache import DiskCache, code_of, key_of
+from stockenh.data.features import FeatureSettings
+from stockenh.data.findings import Finding
+from stockenh.data.read import ReadResult, ReadSettings
+from stockenh.data.stored import read_windows
+from stockenh.data.windows import Windows, index_windows
+from stockenh.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Windows, and the findings of the reading rules."""
+
+    windows: Windows
+    findings: tuple[Finding, ...] = ()
+
+
+class DataSettings(ABC):
+    """Settings of a data source."""
+
+    @abstractmethod
+    def load(self, cache: DiskCache) -> Loaded:
+        """Raises DataError where nothing usable is there."""
+
+
+@dataclass(frozen=True)
+class _BarData(DataSettings):
+    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
+    lookback: int = 120
+    timeframes: list[str] = field(default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"])
+
+    def __post_init__(self) -> None:
+        check_horizons(self.horizons)
+        if self.lookback < 2:
+            raise ConfigError(f"data.lookback={self.lookback} must be at least 2 bars")
+        if not self.timeframes or len(set(self.timeframes)) != len(self.timeframes):
+            raise ConfigError(f"data.timeframes={self.timeframes} must all be different")
+        features.feature_names(self._feature_settings())
+
+    def _feature_settings(self) -> FeatureSettings:
+        return FeatureSettings(tuple(self.timeframes), self.lookback)
+
+    def _windows(self, bars: Bars, cache: DiskCache) -> Windows:
+        settings = self._feature_settings()
+        key = key_of(bars.digest(), settings, code_of("data"))
+        context = cache.arrays(
+            "features", key, lambda: {"context": features.context_features(bars, settings)}
+        )["context"]
+        windows = index_windows(
+            bars,
+            context.astype(np.float32, copy=False),
+            features.feature_names(settings),
+            self.horizons,
+            self.lookback,
+        )
+        if not windows.labelled.any():
+            raise DataError(
+                f"no symbol has the {self.lookback} bars of data.lookback and the {min(self.horizons)} more "
+                f"that a label of data.horizons needs"
+            )
+        return windows
+
+
+@dataclass(frozen=True)
+class SampleData(_BarData):
+    """The real daily bars that come with the package."""
+
+    def load(self, cache: DiskCache) -> Loaded:
+        return Loaded(self._windows(sample.load_sample(), cache))
+
+
+@dataclass(frozen=True)
+class FilesData(_BarData):
+    """A folder of one CSV or Parquet per symbol, or one long file."""
+
+    path: str = "???"
+    columns: dict[str, str] = field(default_factory=dict)
+    adjust: bool = True
+    max_gap_days: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_gap_days < 1:
+            raise ConfigError(f"data.max_gap_days={self.max_gap_days} must be at least 1 calendar day")
+        self._read_settings()
+
+    def read(self) -> ReadResult:
+        """The bars and every finding; raises DataError where there is no file at all."""
+        return read.read_bars(Path(self.path).expanduser(), self._read_settings())
+
+    def load(self, cache: DiskCache) -> Loaded:
+        path = Path(self.path).expanduser()
+        stored = cache.arrays("bars", self._key(path), lambda: _pack(self.read()))
+        bars, findings = _unpack(stored)
+        if not len(bars):
+            raise DataError(f"{path}: no usable bars. {_worst(findings)} See: stockenh data check {path}")
+        return Loaded(self._windows(bars, cache), findings)
+
+    def _read_settings(self) -> ReadSettings:
+        return ReadSettings(
+            columns=self.columns,
+            adjust=self.adjust,
+            max_gap_days=self.max_gap_days,
+            min_bars=self.lookback + min(self.horizons),
+        )
+
+    def _key(self, path: Path) -> str:
+        files = read._list_files(path)
+        contents = [(file.name, key_of(file.read_bytes())) for file in files]
+        return key_of(contents, self._read_settings(), code_of("data"))
+
+
+@dataclass(frozen=True)
+class WindowsData(DataSettings):
+    """Ready samples in one Parquet."""
+
+    path: str = "???"
+    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
+
+    def __post_init__(self) -> None:
+        check_horizons(self.horizons)
+
+    def load(self, cache: DiskCache) -> Loaded:
+        return Loaded(*read_windows(Path(self.path).expanduser(), tuple(self.horizons)))
+
+
+def check_horizons(horizons: list[int]) -> None:
+    """Raises ConfigError unless horizons are increasing numbers of bars."""
+    if not horizons or min(horizons) < 1 or sorted(set(horizons)) != list(horizons):
+        raise ConfigError(
+            f"data.horizons={horizons} must be increasing numbers of bars from 1, for example [3, 5, 10]"
+        )
+
+
+def _pack(result: ReadResult) -> dict[str, NDArray[np.generic]]:
+    bars = result.bars
+    text = json.dumps({"symbols": bars.symbols, "findings": [asdict(f) for f in result.findings]})
+    return {
+        "offsets": bars.offsets,
+        "time": bars.time.astype(np.int64),
+        "ohlcv": bars.ohlcv,
+        "text": np.frombuffer(text.encode(), np.uint8),
+    }
+
+
+def _unpack(arrays: dict[str, NDArray[np.generic]]) -> tuple[Bars, tuple[Finding, ...]]:
+    text = json.loads(arrays["text"].tobytes())
+    bars = Bars(
+        symbols=tuple(text["symbols"]),
+        offsets=np.asarray(arrays["offsets"], np.int64),
+        time=np.asarray(arrays["time"]).astype("datetime64[s]"),
+        ohlcv=np.asarray(arrays["ohlcv"], np.float64),
+    )
+    return bars, tuple(Finding(**f) for f in text["findings"])
+
+
+def _worst(findings: tuple[Finding, ...]) -> str:
+    errors = [f for f in findings if f.level == "error"] or list(findings)
+    return f"{errors[0].file}: {errors[0].message}." if errors else ""

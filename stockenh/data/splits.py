@@ -1,0 +1,141 @@
+"""Which window belongs to train, validation or test: by date, purged, with an embargo.
+
+A part is a range of dates that holds for all symbols. A window is dropped where its label (the largest
+horizon, counted in the symbol's own bars) or the embargo reaches into the next part, so that no price
+that decides a label is seen on both sides of a cut (Lopez de Prado 2018, chapter 7).
+
+Legend: n windows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stockenh.errors import ConfigError
+
+DROPPED, TRAIN, VAL, TEST = -1, 0, 1, 2
+PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
+
+Times = NDArray[np.datetime64]
+Reach = Callable[[int], Times]
+
+
+class Split(ABC):
+    """A rule that assigns windows to parts."""
+
+    @abstractmethod
+    def cuts(self, dates: Times) -> tuple[Times, Times]:
+        """From the sorted dates: where the three parts begin (3,) and where each ends, exclusive (3,)."""
+
+    @abstractmethod
+    def embargo_bars(self) -> int:
+        """Bars left out before a cut, besides the purge."""
+
+    def assign(self, asof: Times, reach: Reach) -> NDArray[np.int8]:
+        """The part of each window: TRAIN, VAL, TEST or DROPPED.
+
+        asof: (n,) the window's last bar; reach(k): (n,) the time of the bar k bars after the last bar
+        that a label uses (the symbol's last bar where it ends before that).
+        Raises ConfigError where a part would be empty, naming the keys.
+        """
+        dates = np.unique(asof)
+        if len(dates) < 3:
+            raise ConfigError(
+                f"split: {len(dates)} dates with labelled windows can't be cut into three parts"
+            )
+        begins, ends = self.cuts(dates)
+        reached = reach(self.embargo_bars())
+        parts = np.full(len(asof), DROPPED, np.int8)
+        for part in (TRAIN, VAL, TEST):
+            inside = (asof >= begins[part]) & (asof < ends[part])
+            if part != TEST:
+                inside &= reached < begins[part + 1]
+            parts[inside] = part
+        for name, part in PARTS.items():
+            if not (parts == part).any():
+                raise ConfigError(self._no_windows(name, len(dates)))
+        return parts
+
+    def _no_windows(self, part: str, dates: int) -> str:
+        settings = " ".join(f"split.{k}={v}" for k, v in vars(self).items())
+        return (
+            f"{settings} leave no {part} windows: there are {dates} dates with labelled windows, and the "
+            f"largest of data.horizons is purged before each cut"
+        )
+
+
+@dataclass(frozen=True)
+class DateSplit(Split):
+    """The last `test` share of the dates, before it `val`, before that train."""
+
+    val: float = 0.15
+    test: float = 0.15
+    embargo: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("val", "test"):
+            _check_share(name, getattr(self, name))
+        if self.val + self.test >= 1:
+            raise ConfigError(f"split.val={self.val} and split.test={self.test} leave nothing to train on")
+        _check_embargo(self.embargo)
+
+    def embargo_bars(self) -> int:
+        return self.embargo
+
+    def cuts(self, dates: Times) -> tuple[Times, Times]:
+        n = len(dates)
+        test = round(n * self.test)
+        val = round(n * self.val)
+        return _bounds(dates, 0, n - test - val, n - test, n)
+
+
+@dataclass(frozen=True)
+class WalkForward(Split):
+    """Fold k of an expanding walk-forward: `folds` equal test blocks after a first block of the same size.
+
+    Train is everything before fold k's test block but for its last `val` share, which is validation.
+    """
+
+    folds: int = 5
+    fold: int = 0
+    val: float = 0.15
+    embargo: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds < 1:
+            raise ConfigError(f"split.folds={self.folds} must be at least 1")
+        if not 0 <= self.fold < self.folds:
+            raise ConfigError(f"split.fold={self.fold} must be from 0 to split.folds - 1 = {self.folds - 1}")
+        _check_share("val", self.val)
+        _check_embargo(self.embargo)
+
+    def embargo_bars(self) -> int:
+        return self.embargo
+
+    def cuts(self, dates: Times) -> tuple[Times, Times]:
+        n = len(dates)
+        block = n // (self.folds + 1)
+        end = n - (self.folds - 1 - self.fold) * block
+        test = end - block
+        return _bounds(dates, 0, test - round(test * self.val), test, end)
+
+
+def _bounds(dates: Times, *at: int) -> tuple[Times, Times]:
+    after_last = dates[-1] + np.timedelta64(1, "s")
+    edges = np.array([dates[i] if i < len(dates) else after_last for i in at], "datetime64[s]")
+    return edges[:3], edges[1:]
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ConfigError(f"split.{name}={value} must be a share of the dates between 0 and 1")
+
+
+def _check_embargo(value: int) -> None:
+    if value < 0:
+        raise ConfigError(f"split.embargo={value} must be 0 bars or more")

@@ -1,0 +1,211 @@
+"""Windows: an index of window ends over one array of bars, never a copy of the bars per window.
+
+Legend: N bars of all series, n windows, T bars in a window, F context features, H horizons, B batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stockenh.data.augment import Augment, NoAugment
+from stockenh.data.bars import CLOSE, Bars
+from stockenh.errors import ConfigError
+
+# No price moves by a billionth: a smaller return is rounding of an adjusted close that did not move.
+SMALLEST_RETURN = 1e-9
+
+
+@dataclass(frozen=True)
+class Windows(ABC):
+    """What is known of every window, labelled or not.
+
+    symbols: distinct names; symbol: (n,) index into them; asof: (n,) datetime64[s] of the window's last bar
+    context: (n, F) raw features at the last bar; context_names: F names
+    y_ret: (n, H) simple return over the next `horizons` bars, NaN where those bars don't exist
+    """
+
+    symbols: tuple[str, ...]
+    symbol: NDArray[np.int32]
+    asof: NDArray[np.datetime64]
+    context: NDArray[np.float32]
+    context_names: tuple[str, ...]
+    y_ret: NDArray[np.float32]
+    horizons: tuple[int, ...]
+    lookback: int
+
+    def __len__(self) -> int:
+        return len(self.asof)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """(n,) whether any horizon has a label."""
+        return np.asarray(np.isfinite(self.y_ret).any(axis=1))
+
+    @abstractmethod
+    def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
+        """(len(rows),) time of the bar `extra` bars after the last that a label uses, in own bars."""
+
+    @abstractmethod
+    def prices(self, device: torch.device) -> Prices:
+        """The price inputs, resident on a device."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Hash of the content that prices and labels come from."""
+
+
+class Prices(ABC):
+    """Gathers normalised price windows on the device where the data already is."""
+
+    @abstractmethod
+    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
+        """rows (B,) window numbers -> (B, T, 5) float32 in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class BarWindows(Windows):
+    """Windows over bars: `end` (n,) is the row of each window's last bar."""
+
+    bars: Bars
+    end: NDArray[np.int64]
+    last: NDArray[np.int64]  # (n,) row of the last bar of the window's series
+
+    def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
+        ahead = np.minimum(self.end[rows] + max(self.horizons) + extra, self.last[rows])
+        return self.bars.time[ahead]
+
+    def prices(self, device: torch.device) -> Prices:
+        return BarPrices(
+            torch.from_numpy(self.bars.ohlcv.astype(np.float32)).to(device),
+            torch.from_numpy(self.end).to(device),
+            self.lookback,
+        )
+
+    def digest(self) -> str:
+        return self.bars.digest()
+
+
+def index_windows(
+    bars: Bars,
+    context: NDArray[np.float32],
+    context_names: Sequence[str],
+    horizons: Sequence[int],
+    lookback: int,
+) -> BarWindows:
+    """One window per bar that has `lookback - 1` bars of its own series before it.
+
+    context: (N, F). Windows whose labels lie beyond the series' end are kept, for forecasts.
+    """
+    series = bars.series_of_row
+    place = np.arange(len(bars)) - bars.offsets[series]
+    end = np.flatnonzero(place >= lookback - 1)
+    last = bars.offsets[series[end] + 1] - 1
+    names = tuple(dict.fromkeys(bars.symbols))
+    number = {name: i for i, name in enumerate(names)}
+    of_series = np.array([number[name] for name in bars.symbols], np.int32)
+    return BarWindows(
+        symbols=names,
+        symbol=of_series[series[end]],
+        asof=bars.time[end],
+        context=context if len(end) == len(bars) else context[end],
+        context_names=tuple(context_names),
+        y_ret=_returns(bars.ohlcv[:, CLOSE], end, last, horizons),
+        horizons=tuple(horizons),
+        lookback=lookback,
+        bars=bars,
+        end=end,
+        last=last,
+    )
+
+
+@dataclass(frozen=True)
+class StoredWindows(Windows):
+    """Ready samples: `ohlcv_norm` (n, T, 5) normalised prices, `embedding` (n, E) of any origin."""
+
+    ohlcv_norm: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+    def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
+        """The symbol's own later rows count as its bars; after its last row, business days do."""
+        bars_ahead = max(self.horizons) + extra
+        order = np.lexsort((self.asof, self.symbol))
+        place = np.empty(len(self), np.int64)
+        place[order] = np.arange(len(self))
+        ahead = np.minimum(place[rows] + bars_ahead, len(self) - 1)
+        same = self.symbol[order[ahead]] == self.symbol[rows]
+        same &= place[rows] + bars_ahead < len(self)
+        days = self.asof[rows].astype("datetime64[D]")
+        guess = np.busday_offset(days, bars_ahead, roll="forward").astype("datetime64[s]")
+        return np.where(same, self.asof[order[ahead]], guess)
+
+    def prices(self, device: torch.device) -> Prices:
+        return StoredPrices(torch.from_numpy(self.ohlcv_norm).to(device))
+
+    def digest(self) -> str:
+        h = hashlib.blake2b("\0".join(self.symbols).encode(), digest_size=16)
+        for array in (self.symbol, self.asof.astype(np.int64), self.ohlcv_norm, self.embedding):
+            h.update(np.ascontiguousarray(array).data)
+        for array in (self.context, self.y_ret):
+            h.update(np.ascontiguousarray(array).data)
+        return h.hexdigest()
+
+
+class BarPrices(Prices):
+    """Bars (N, 5) on the device; a batch is gathered from them and normalised there."""
+
+    def __init__(self, bars: Tensor, end: Tensor, lookback: int) -> None:
+        self.bars = bars
+        self.end = end
+        self.steps = torch.arange(1 - lookback, 1, device=bars.device)
+
+    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
+        raw = self.bars[self.end[rows, None] + self.steps]  # (B, T, 5)
+        return normalise(augment(raw))
+
+
+class StoredPrices(Prices):
+    """Windows (n, T, 5) that came normalised."""
+
+    def __init__(self, windows: Tensor) -> None:
+        self.windows = windows
+
+    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
+        if not isinstance(augment, NoAugment):
+            raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
+        return self.windows[rows]
+
+
+def normalise(raw: Tensor) -> Tensor:
+    """(B, T, 5) raw bars -> the same in [-1, 1] by the window's own extremes.
+
+    Open, high, low and close share one scale; log(1 + volume) has its own. What is flat becomes 0.
+    """
+    price = _min_max(raw[..., :4], raw[..., :4].amin((1, 2), True), raw[..., :4].amax((1, 2), True))
+    volume = raw[..., 4:].log1p()
+    return torch.cat([price, _min_max(volume, volume.amin(1, True), volume.amax(1, True))], -1)
+
+
+def _min_max(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    span = high - low
+    flat = span == 0
+    scaled = 2 * (x - low) / span.masked_fill(flat, 1) - 1
+    return scaled.masked_fill(flat, 0)
+
+
+def _returns(
+    close: NDArray[np.float64], end: NDArray[np.int64], last: NDArray[np.int64], horizons: Sequence[int]
+) -> NDArray[np.float32]:
+    out = np.full((len(end), len(horizons)), np.nan, np.float32)
+    for column, h in enumerate(horizons):
+        there = end + h <= last
+        value = close[end[there] + h] / close[end[there]] - 1
+        out[there, column] = np.where(np.abs(value) < SMALLEST_RETURN, 0, value)
+    return out

@@ -1,0 +1,191 @@
+"""Random-convolution features of a price window, in the manner of MiniRocket; nothing is fitted.
+
+Dempster, Schmidt and Webb, "MiniRocket", KDD 2021: windows are convolved with the 84 kernels of length 9
+whose weights are -1 and, three times, 2; each feature is the share of the outputs above a threshold.
+
+Legend: B windows, T bars in a window, C = 5 channels, K convolutions, Q thresholds of a convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from stockenh.embedding.base import Embedding
+from stockenh.errors import ConfigError
+
+_CHANNELS = 5
+_TAPS = 9
+_THRESHOLDS = 4  # features that share a convolution
+_EXAMPLES = 64  # synthetic windows from which each convolution's thresholds are taken
+_CHUNK = 4096  # windows at a time, which bounds the memory
+_CPU_CHUNK = 128  # and on a processor keeps a chunk's convolutions in its cache
+
+# Prices become integers up to 1024 (2048 where an augmentation leaves [-1, 1]). Those have at most 11
+# significant bits, which TF32 holds, and no sum reaches 2**24, so float32 convolutions are exact. As
+# thresholds lie half-way between integers, even a rounding error below 0.5 could change nothing.
+_GRID = 1024
+_LIMIT = 2048
+
+
+@dataclass(frozen=True)
+class KernelEmbedding(Embedding):
+    """Deterministic features in [-1, 1]: the same bits on every device, alone or in any batch.
+
+    width: number of features, a multiple of 4
+    seed:  picks kernels, channels and the synthetic windows behind the thresholds
+    """
+
+    width: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.width % _THRESHOLDS:
+            raise ConfigError(f"embedding.width={self.width}: must be a positive multiple of {_THRESHOLDS}")
+
+    @torch.no_grad()
+    def transform(self, x_price: Tensor) -> Tensor:
+        """(B, T, 5) window in [-1, 1] -> (B, width) float32, 2 x (share above the threshold) - 1.
+
+        Raises ConfigError where T is below the kernels' 9 bars.
+        """
+        plan = convolution_banks(self.width, self.seed, x_price.shape[1])
+        banks = [bank.to(x_price.device) for bank in plan]
+        size = _CPU_CHUNK if x_price.device.type == "cpu" else _CHUNK
+        return torch.cat([_features(chunk, banks) for chunk in torch.split(x_price, size)])
+
+
+@dataclass(frozen=True)
+class ConvolutionBank:
+    """All convolutions of one dilation and one kind of padding.
+
+    weights:    (K, C, 9) integers in float32
+    thresholds: (K, Q, 1) half-integers
+    padded:     zeros are put at both ends, so that there are T outputs; else T - 8 x dilation
+    """
+
+    weights: Tensor
+    thresholds: Tensor
+    dilation: int
+    padded: bool
+
+    def to(self, device: torch.device) -> ConvolutionBank:
+        return ConvolutionBank(
+            self.weights.to(device), self.thresholds.to(device), self.dilation, self.padded
+        )
+
+    def features(self, grid: Tensor) -> Tensor:
+        """(B, C, T) integers -> (B, K x Q) features in [-1, 1]."""
+        outputs = self.convolve(grid).unsqueeze(2)
+        # An output differs from a threshold by at least 0.5, so that this step is exactly 0 or 1.
+        above = (outputs - (self.thresholds - 0.5)).clamp_(0.0, 1.0).sum(dim=-1).flatten(1)
+        # CUDA divides by a Python number through its rounded reciprocal, by a tensor exactly.
+        return 2.0 * (above / torch.full_like(above, outputs.shape[-1])) - 1.0
+
+    def convolve(self, grid: Tensor) -> Tensor:
+        """(B, C, T) -> (B, K, outputs), in float32 even where the caller's autocast asks for less."""
+        padding = self.dilation * (_TAPS // 2) if self.padded else 0
+        with torch.autocast(grid.device.type, enabled=False):
+            return F.conv1d(grid, self.weights, padding=padding, dilation=self.dilation)
+
+
+def _features(x_price: Tensor, banks: list[ConvolutionBank]) -> Tensor:
+    grid = quantise(x_price)
+    return torch.cat([bank.features(grid) for bank in banks], dim=1)
+
+
+def quantise(x_price: Tensor) -> Tensor:
+    """(B, T, C) in [-1, 1] -> (B, C, T) integers of the 1/1024 grid, in float32."""
+    scaled = (x_price.float() * _GRID).round_().clamp_(-_LIMIT, _LIMIT)
+    return scaled.transpose(1, 2).contiguous()
+
+
+@lru_cache(maxsize=16)
+def convolution_banks(width: int, seed: int, lookback: int) -> tuple[ConvolutionBank, ...]:
+    """Everything random behind the features, on the CPU; made once for each choice and window length."""
+    if lookback < _TAPS:
+        raise ConfigError(
+            f"data.lookback={lookback}: embedding=kernel needs at least {_TAPS} bars; "
+            "raise data.lookback or choose embedding=none"
+        )
+    # RandomState's stream never changes between numpy versions (NEP 19): a saved run finds its features.
+    rng = np.random.RandomState(seed)
+    count = width // _THRESHOLDS
+    weights = _random_weights(rng, count)
+    dilations = _dilations(lookback)
+    examples = quantise(torch.from_numpy(_random_walks(rng, lookback)))
+    order = np.arange(count)
+    levels = _spread(width).reshape(count, _THRESHOLDS)
+    banks = []
+    for place, dilation in enumerate(dilations):
+        for padded in (True, False):
+            # Neighbours in `order` go to different dilations, and each dilation alternates its padding.
+            member = (order % len(dilations) == place) & (order // len(dilations) % 2 == int(not padded))
+            if member.any():
+                bank = ConvolutionBank(torch.from_numpy(weights[member]), torch.empty(0), dilation, padded)
+                banks.append(_with_thresholds(bank, examples, levels[member]))
+    return tuple(banks)
+
+
+def _random_weights(rng: np.random.RandomState, count: int) -> NDArray[np.float32]:
+    """(count, C, 9): every kernel in turn, in random order, each on a random subset of the channels."""
+    kernels = np.full((84, _TAPS), -1.0, np.float32)
+    for kernel, places in zip(kernels, combinations(range(_TAPS), 3), strict=True):
+        kernel[list(places)] = 2.0
+    rounds = -(-count // len(kernels))
+    order = np.concatenate([rng.permutation(len(kernels)) for _ in range(rounds)])[:count]
+    weights = np.zeros((count, _CHANNELS, _TAPS), np.float32)
+    for row, kernel in zip(weights, kernels[order], strict=True):
+        # As in MiniRocket few channels are likelier than many: 1 to 5, uniform on a logarithmic scale.
+        channels = int((_CHANNELS + 1) ** rng.random_sample())
+        row[rng.permutation(_CHANNELS)[:channels]] = kernel
+    return weights
+
+
+def _dilations(lookback: int) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, ... as far as a kernel's reach, 8 x dilation + 1, fits into the window."""
+    longest = (lookback - 1) // (_TAPS - 1)
+    steps = {factor << power for power in range(longest.bit_length()) for factor in (1, 3)}
+    return tuple(sorted(step for step in steps if step <= longest))
+
+
+def _spread(count: int) -> NDArray[np.float64]:
+    """Quantile levels in (0, 1): the golden-ratio sequence, evenly spread however it is cut."""
+    golden = (5**0.5 + 1) / 2
+    return np.arange(1, count + 1, dtype=np.float64) * golden % 1.0
+
+
+def _with_thresholds(bank: ConvolutionBank, examples: Tensor, levels: NDArray[np.float64]) -> ConvolutionBank:
+    """Puts a convolution's thresholds just above the (K, Q) quantile levels of its outputs on examples."""
+    outputs = bank.convolve(examples).transpose(0, 1).flatten(1).round().sort(dim=1).values
+    places = torch.from_numpy((levels * outputs.shape[1]).astype(np.int64))
+    quantiles = outputs.gather(1, places)
+    return ConvolutionBank(bank.weights, (quantiles + 0.5).unsqueeze(-1), bank.dilation, bank.padded)
+
+
+def _random_walks(rng: np.random.RandomState, lookback: int) -> NDArray[np.float32]:
+    """(64, T, 5) random walks scaled as price windows are: OHLC jointly, volume by itself, to [-1, 1].
+
+    Built from integers and one division, so that no library's logarithm or exponential has a say.
+    """
+    steps = rng.randint(
+        -100, 101, size=(_EXAMPLES, lookback, 9), dtype=np.int64
+    )  # the gap overnight and 8 within a bar
+    path = steps.reshape(_EXAMPLES, -1).cumsum(axis=1).reshape(steps.shape)
+    ohlc = np.stack([path[..., 0], path.max(axis=-1), path.min(axis=-1), path[..., -1]], axis=-1)
+    drift = rng.randint(-20, 21, size=(_EXAMPLES, lookback), dtype=np.int64).cumsum(axis=1)
+    noise = rng.randint(-100, 101, size=(_EXAMPLES, lookback, 3), dtype=np.int64).sum(axis=-1)
+    return np.concatenate([_to_unit(ohlc), _to_unit((drift + noise)[..., None])], axis=-1)
+
+
+def _to_unit(x: NDArray[np.int64]) -> NDArray[np.float32]:
+    low, high = x.min(axis=(1, 2), keepdims=True), x.max(axis=(1, 2), keepdims=True)
+    scaled: NDArray[np.float64] = (2 * x - low - high) / np.maximum(high - low, 1)
+    return scaled.astype(np.float32)

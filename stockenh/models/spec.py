@@ -1,0 +1,86 @@
+"""What a network is told about the data, and what each model's settings must be able to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import nn
+
+from stockenh.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shapes that the data fixes and the model must fit.
+
+    lookback:  bars in a window
+    price:     series per bar (open, high, low, close, volume)
+    embedding: width of the foundation-model embedding; 0 where there is none
+    context:   number of context features
+    horizons:  number of forecast horizons
+    """
+
+    lookback: int
+    price: int
+    embedding: int
+    context: int
+    horizons: int
+
+
+class ModelSettings(ABC):
+    """Hyper-parameters of one kind of network; subclasses are frozen dataclasses that check themselves."""
+
+    @abstractmethod
+    def build(self, inputs: InputSpec) -> nn.Module:
+        """The network, freshly initialised from torch's random state.
+
+        Its forward takes x_price (B, T, 5), x_kron (B, E) and x_ctx (B, F), and returns a dict with at least
+        `ret`, `up_logits` and `up_prob`, each (B, H). Raises ConfigError where settings and data don't fit.
+        """
+
+
+def require_at_least(settings: object, minimum: int, *names: str) -> None:
+    """Raises ConfigError for the first of the named fields that lies below the minimum."""
+    for name in names:
+        value = getattr(settings, name)
+        if value < minimum:
+            raise ConfigError(f"model.{name}={value} is too small: take {minimum} or more")
+
+
+def require_dropout(dropout: float) -> None:
+    """Raises ConfigError unless the dropout rate lies in [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout={dropout} is not a rate: take 0 or more and less than 1")
+
+
+def require_even_heads(d_model: int, heads: int) -> None:
+    """Raises ConfigError unless the heads share d_model in equal, even widths, as rotary positions need."""
+    if d_model % (2 * heads) == 0:
+        return
+    below = d_model // (2 * heads) * 2 * heads
+    widths = [str(width) for width in (below, below + 2 * heads) if width]
+    valid = [n for n in range(1, d_model // 2 + 1) if d_model % (2 * n) == 0]
+    nearest = sorted(sorted(valid, key=lambda n: abs(n - heads))[:3])
+    advice = f"take {' or '.join(widths)}"
+    if nearest:
+        advice += f", or heads {', '.join(map(str, nearest))}"
+    if d_model % heads:
+        raise ConfigError(f"model.d_model={d_model} is not divisible by model.heads={heads}: {advice}")
+    raise ConfigError(
+        f"model.d_model={d_model} over model.heads={heads} gives heads of odd width {d_model // heads}, "
+        f"but rotary positions need it even: {advice}"
+    )
+
+
+def require_patch_divides(lookback: int, patch: int) -> None:
+    """Raises ConfigError unless whole patches fill the lookback."""
+    if lookback % patch == 0:
+        return
+    divisors = [n for n in range(1, lookback + 1) if lookback % n == 0]
+    below = [n for n in divisors if n < patch][-1:]
+    above = [n for n in divisors if n > patch][:1]
+    raise ConfigError(
+        f"model.patch={patch} does not divide data.lookback={lookback}: "
+        f"take patch {' or '.join(map(str, below + above))}"
+    )

@@ -1,0 +1,150 @@
+"""TimeFormer: a patch transformer over price bars, an embedding of the window and context features.
+
+Legend: B batch, T bars, P bars per patch, L = T / P patches, E embedding width, F features, H horizons,
+D model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from stockenh.errors import ConfigError
+from stockenh.models.layers import CausalConv, CrossAttention, EncoderLayer, GatedResidualNetwork, Head
+from stockenh.models.spec import (
+    InputSpec,
+    ModelSettings,
+    require_at_least,
+    require_dropout,
+    require_even_heads,
+    require_patch_divides,
+)
+
+
+@dataclass(frozen=True)
+class TimeFormerSettings(ModelSettings):
+    """Hyper-parameters of TimeFormer; raises ConfigError where one or two of them can't work.
+
+    patch:                bars per token
+    embedding_tokens:     tokens that the embedding is projected to for cross-attention
+    conv_dilations:       one causal convolution for each, in tokens; may be empty
+    head_hidden:          hidden width of the head of each task
+    learned_task_weights: weigh the tasks by learned uncertainty (Kendall et al. 2018)
+    """
+
+    patch: int = 10
+    d_model: int = 256
+    heads: int = 8
+    layers: int = 6
+    ffn: int = 512
+    dropout: float = 0.2
+    embedding_tokens: int = 8
+    conv_dilations: list[int] = field(default_factory=lambda: [1, 2, 4])
+    conv_kernel: int = 3
+    head_hidden: int = 512
+    learned_task_weights: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "patch", "d_model", "heads", "layers", "ffn", "conv_kernel", "head_hidden")
+        require_dropout(self.dropout)
+        require_even_heads(self.d_model, self.heads)
+        if self.embedding_tokens < 2:
+            raise ConfigError(
+                f"model.embedding_tokens={self.embedding_tokens} is too small: attention to a single token "
+                "learns nothing, take 2 or more"
+            )
+        if any(dilation < 1 for dilation in self.conv_dilations):
+            raise ConfigError(
+                f"model.conv_dilations={list(self.conv_dilations)} has a dilation below 1: "
+                "take whole numbers from 1 up, or [] for no convolution"
+            )
+
+    def build(self, inputs: InputSpec) -> TimeFormer:
+        require_patch_divides(inputs.lookback, self.patch)
+        return TimeFormer(self, inputs)
+
+
+class CrossModal(nn.Module):
+    """Adds to each token (B, L, D) what it attends to in the embedding (B, E), projected to tokens."""
+
+    def __init__(self, settings: TimeFormerSettings, embedding: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(embedding, settings.embedding_tokens * settings.d_model)
+        self.d_model = settings.d_model
+        self.memory_norm = nn.LayerNorm(settings.d_model)
+        self.token_norm = nn.LayerNorm(settings.d_model)
+        self.attention = CrossAttention(settings.d_model, settings.heads, settings.dropout)
+
+    def forward(self, tokens: Tensor, x_kron: Tensor) -> Tensor:
+        memory = self.memory_norm(self.project(x_kron).unflatten(-1, (-1, self.d_model)))
+        mixed: Tensor = self.attention(self.token_norm(tokens), memory)
+        return tokens + mixed
+
+
+class TimeFormer(nn.Module):
+    """Patch transformer (Nie et al. 2023) with rotary positions, cross-modal attention and a context token.
+
+    The context token stands at position 0 and the patches follow it in time.
+    """
+
+    def __init__(self, settings: TimeFormerSettings, inputs: InputSpec) -> None:
+        super().__init__()
+        s, width = settings, settings.d_model
+        self.patches = inputs.lookback // s.patch
+        self.embed_patch = nn.Linear(s.patch * inputs.price, width)
+        self.cross_modal = CrossModal(s, inputs.embedding) if inputs.embedding else None
+        self.convs = nn.ModuleList(CausalConv(width, s.conv_kernel, d, s.dropout) for d in s.conv_dilations)
+        self.embed_context = GatedResidualNetwork(inputs.context, width, s.dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, s.heads, s.ffn, self.patches + 1, s.dropout) for _ in range(s.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.pooled = GatedResidualNetwork(width, width, s.dropout, condition=width)
+        self.ret_head = Head(width, s.head_hidden, inputs.horizons, s.dropout)
+        self.up_head = Head(width, s.head_hidden, inputs.horizons, s.dropout)
+        self.task_log_var = nn.Parameter(torch.zeros(2)) if s.learned_task_weights else None
+        self._initialise()
+
+    def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+        """Forecasts from x_price (B, T, 5), x_kron (B, E) and x_ctx (B, F).
+
+        `ret` (B, H) is in units of each horizon's train standard deviation: the caller multiplies by it
+        to get raw returns. `up_logits` and `up_prob` are (B, H). With learned task weights, `task_log_var`
+        (2,) holds the log variances of returns and direction. All are fp32, whatever autocast takes inside.
+        """
+        tokens = self.embed_patch(x_price.reshape(x_price.shape[0], self.patches, -1))
+        if self.cross_modal is not None:
+            tokens = self.cross_modal(tokens, x_kron)
+        for conv in self.convs:
+            tokens = conv(tokens)
+        context = self.embed_context(x_ctx)
+        tokens = torch.cat([context.unsqueeze(1).to(tokens.dtype), tokens], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        pooled = self.pooled(self.norm(tokens).mean(dim=1), context)
+        up_logits = self.up_head(pooled).float()
+        out = {
+            "ret": self.ret_head(pooled).float(),
+            "up_logits": up_logits,
+            "up_prob": torch.sigmoid(up_logits),
+        }
+        if self.task_log_var is not None:
+            out["task_log_var"] = self.task_log_var
+        return out
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # Two branches of each layer add up on the residual stream; the factor keeps its variance at any depth
+        # (Radford et al. 2019). Small last weights start the forecasts near 0 and the odds near even.
+        for name, parameter in self.named_parameters():
+            if name.endswith(("attention.out.weight", "ffn_out.weight")) and name.startswith("layers."):
+                parameter.mul_((2 * len(self.layers)) ** -0.5)
+        self.ret_head.last.weight.mul_(0.1)
+        self.up_head.last.weight.mul_(0.1)

@@ -1,0 +1,149 @@
+"""A run folder: what it holds, how it is made, and how a stranger's is read without trusting it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from stockenh.errors import ConfigError, RunFolderError
+from stockenh.files import append_line, write_atomic, write_json
+
+
+class RunFolder:
+    """Names of the files of one run; nothing is read before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "run.log"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+        self.fitted = path / "fitted.json"
+        self.manifest = path / "manifest.json"
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
+        self.report = path / "report"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
+        """A new run's folder, its config written first of all. Raises ConfigError where a run is there."""
+        folder = cls(path)
+        if folder.holds_run():
+            raise ConfigError(
+                f"{path} already holds a run: continue it with resume={path}, or name another folder"
+            )
+        folder.write_config(config)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run's folder. Raises RunFolderError with what is missing."""
+        folder = cls(path)
+        if not path.is_dir():
+            raise RunFolderError(
+                f"{path}: no such folder; a run folder is what `stockenh train` left in outputs/"
+            )
+        if not folder.config.is_file():
+            raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never began")
+        return folder
+
+    def holds_run(self) -> bool:
+        return self.config.exists() or self.last.exists()
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomic(self.config, text.encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config as plain containers; interpolations are refused, not followed."""
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunFolderError(
+                f"{self.config} is not readable YAML: {str(error).splitlines()[0]}"
+            ) from None
+        if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+            raise RunFolderError(f"{self.config} does not hold a config")
+        if "${" in json.dumps(config, default=str):
+            raise RunFolderError(f"{self.config} holds an interpolation (${{...}}), which is refused")
+        return config
+
+    def read_json(self, path: Path) -> Any:
+        """One of the folder's JSON files."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path} lacks {path.name}: the run is incomplete") from None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path} is not readable JSON: {error}") from None
+
+    def write_json(self, path: Path, value: Any) -> None:
+        write_json(path, value)
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        append_line(self.metrics, json.dumps(line, allow_nan=False))
+
+    def read_metrics(self, up_to_epoch: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a torn last line (a kill while writing) is left out."""
+        lines = []
+        if self.metrics.exists():
+            for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                if isinstance(line, dict) and (up_to_epoch is None or line.get("epoch", 0) <= up_to_epoch):
+                    lines.append(line)
+        return lines
+
+    def rewind_metrics(self, epoch: int) -> None:
+        """Forgets lines after `epoch`, which will be written again."""
+        kept = self.read_metrics(epoch)
+        if self.metrics.exists():
+            write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def weights(self, name: str) -> Path:
+        """The file of the weights called `name` (raw, ema, swa)."""
+        return self.path / "weights" / f"{name}.safetensors"
+
+    def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
+        content = save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()})
+        write_atomic(self.weights(name), content)
+
+    def read_weights(self, name: str) -> dict[str, Tensor]:
+        """Raises RunFolderError where they are missing (naming those there are) or damaged."""
+        path = self.weights(name)
+        if not path.is_file():
+            there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
+            raise RunFolderError(
+                f"{self.path} has no {name} weights; it has {', '.join(there) or 'none: the run is not finished'}"
+            )
+        try:
+            tensors = load_tensors(path.read_bytes())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
+        return {k: torch.as_tensor(v) for k, v in tensors.items()}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second process out; a killed one leaves no lock behind."""
+        with (self.path / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(f"{self.path}: another process is training in this folder") from None
+            yield

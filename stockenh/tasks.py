@@ -1,0 +1,206 @@
+"""What each subcommand does once its arguments are known: parse, build, call, print."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from stockenh import compose
+from stockenh.config import RunConfig, group_settings, parse, plain, suggest
+from stockenh.errors import ConfigError, StockenhError
+from stockenh.overrides import quote_paths, split_override
+from stockenh.runfolder import RunFolder
+
+RESUME_KEYS = ("train.epochs", "device", "data.path")
+INTERRUPTED = 130
+
+log = logging.getLogger(__name__)
+
+
+def train(arguments: list[str]) -> None:
+    """A new run, a grid of them, or with resume=RUN an old one."""
+    given = [parts for a in arguments if (parts := split_override(a))]
+    if any(key == "resume" and value != "null" for key, value in given):
+        resume(arguments)
+        return
+    for key, value in given:
+        if key == "hydra.run.dir" and RunFolder(_unquoted(value)).holds_run():
+            raise ConfigError(
+                f"{value} already holds a run: continue it with resume={value}, or name another folder"
+            )
+    compose.run(train_composed, arguments)
+
+
+def train_composed(cfg: DictConfig) -> None:
+    """One job: what Hydra calls with the composed config, in this process or in a launcher's."""
+    job = HydraConfig.get()
+    try:
+        raw = plain(cfg)
+        if raw.pop("resume", None) is not None:
+            raise ConfigError("resume=RUN stands on the command line, and not with --multirun")
+        _make_path_absolute(raw)
+        config = parse(raw)
+        _train(config, RunFolder(Path(job.runtime.output_dir)), fresh=True)
+    except StockenhError as error:
+        log.error("%s", error)
+        if job.mode == RunMode.MULTIRUN:
+            raise  # the other jobs of the grid go on, and the failure is told at the end
+        _exit(str(error), error.exit_code)
+    except Exception:
+        log.exception("unexpected failure")
+        raise
+
+
+def resume(arguments: list[str]) -> None:
+    """Continues a run in its own folder, with its own config and data."""
+    overrides = _resume_overrides(arguments)
+    folder = RunFolder.open(Path(overrides.pop("resume")).expanduser())
+    raw = folder.read_config()
+    for key, value in overrides.items():
+        node, _, leaf = key.rpartition(".")
+        target = raw.get(node) if node else raw
+        if not isinstance(target, dict) or leaf not in target:
+            raise ConfigError(
+                f"{key}: the run's data ({raw.get('data', {}).get('_target_')}) has no such key"
+            )
+        target[leaf] = value
+    _make_path_absolute(raw)
+    config = parse(raw)
+    if _is_finished(folder, config):
+        return
+    _log_into(folder)
+    log.info("resumed")
+    try:
+        _train(config, folder, fresh=False, device_given="device" in overrides)
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+
+
+def data_check(path: Path, overrides: list[str]) -> None:
+    """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
+    from stockenh.data.sources import FilesData
+    from stockenh.terminal import console, findings_table
+
+    given = [f"data.path={path}", *overrides]
+    if not any(a.startswith("data=") for a in overrides):
+        given.insert(0, "data=files")
+    settings = group_settings("data", plain(compose.compose(given))["data"])
+    if not isinstance(settings, FilesData):
+        raise ConfigError("data check looks at bars: data=files")
+    result = settings.read()
+    out = console()
+    if result.findings:
+        out.print(findings_table(result.findings))
+    symbols = len(set(result.bars.symbols))
+    out.print(
+        f"{path}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "
+        f"symbol{'s' * (symbols != 1)}, {len(result.bars):,} bars",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    if not len(result.bars):
+        raise SystemExit(2)
+
+
+def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
+    from stockenh.terminal import console
+    from stockenh.training import run
+    from stockenh.training.interrupt import Interrupted
+
+    out = console()
+    on = _device(config, device_given, out)
+    if fresh:
+        folder = RunFolder.create(folder.path, config.raw)
+    try:
+        run.train(config, folder, on, out)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
+        log.info("%s", saved)
+        _exit(f"{saved}. Continue with: stockenh train resume={folder}", INTERRUPTED)
+
+
+def _device(config: RunConfig, given: bool, out: Console) -> Any:
+    """The config's device; a resumed run whose card is not on this machine goes on without it."""
+    from stockenh import build
+
+    try:
+        return build.device(config.device)
+    except ConfigError:
+        if given:
+            raise
+        found = build.device("auto")
+        out.print(f"device={config.device} of the run is not to be had here: going on with {found}")
+        return found
+
+
+def _is_finished(folder: RunFolder, config: RunConfig) -> bool:
+    """Says so, with the result again, where a run has nothing left to do."""
+    from stockenh.terminal import console
+    from stockenh.training.run import show_result
+
+    if not folder.summary.exists():
+        return False
+    summary = folder.read_json(folder.summary)
+    try:
+        if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
+            return False
+        out = console()
+        why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
+        out.print(f"{escape(str(folder))} is finished ({why}); nothing to resume", soft_wrap=True)
+        show_result(folder, summary, sorted(folder.report.glob("*.png")), out)
+    except (KeyError, TypeError):
+        raise StockenhError(f"{folder.summary} does not hold the summary of a run") from None
+    return True
+
+
+def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
+    """The values among the arguments; raises ConfigError where one may not be given on resume."""
+    found: dict[str, Any] = {}
+    for original, quoted in zip(arguments, quote_paths(arguments), strict=True):
+        parts = split_override(original)
+        if parts is None or parts[0] not in ("resume", *RESUME_KEYS):
+            name = parts[0] if parts else original
+            raise ConfigError(
+                f"{name} can't be given with resume: a run goes on with its own config; only "
+                f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
+            )
+        try:
+            found[parts[0]] = OverridesParser.create().parse_override(quoted).value()
+        except HydraException as error:
+            raise ConfigError(f"{original}: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def _make_path_absolute(raw: dict[str, Any]) -> None:
+    """A run must find its data from whatever folder it is taken up in."""
+    node = raw.get("data")
+    if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
+        node["path"] = str(Path(node["path"]).expanduser().absolute())
+
+
+def _log_into(folder: RunFolder) -> None:
+    """run.log goes on where Hydra's logging began it."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def _unquoted(value: str) -> Path:
+    return Path(value.strip("'\"")).expanduser()
+
+
+def _exit(message: str, code: int) -> None:
+    from stockenh.terminal import console
+
+    console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+    raise SystemExit(code)

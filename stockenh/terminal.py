@@ -1,0 +1,167 @@
+"""What a person sees while a run goes on and when it is done; nothing moves where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from stockenh.data.findings import Finding
+
+PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
+REFRESH_SECONDS = 0.5
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that never cuts a table short where there is no terminal to fit."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, width=120)
+    return made
+
+
+def findings_summary(findings: Sequence[Finding]) -> list[str]:
+    """One line per level: how many files and rows are concerned, and the commonest rules."""
+    lines = []
+    for level, what in (
+        ("error", "left out"),
+        ("drop", "rows left out"),
+        ("warning", "kept, with a warning"),
+    ):
+        found = [f for f in findings if f.level == level]
+        if not found:
+            continue
+        files = len({f.file for f in found})
+        rules = ", ".join(f"{rule} {n}" for rule, n in Counter(f.rule for f in found).most_common(4))
+        count = f"{sum(f.rows for f in found)} " if level == "drop" else ""
+        lines.append(f"{files} file{'s' * (files != 1)}: {count}{what} ({rules})")
+    return lines
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Every finding: what, where, and the fix; the gravest first."""
+    table = Table(show_lines=False)
+    for name in ("level", "file", "symbol", "from", "rows", "what", "fix"):
+        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+    style = {"error": "red", "drop": "yellow", "warning": "cyan"}
+    for f in sorted(findings, key=lambda f: list(style).index(f.level)):
+        cells = (f.file, f.symbol, f.date, str(f.rows), f"{f.rule}: {f.message}", f.fix)
+        table.add_row(f"[{style[f.level]}]{f.level}[/]", *(escape(cell) for cell in cells))
+    return table
+
+
+def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str) -> Table:
+    """Every part and horizon; accuracy with its interval, and beside it the majority class."""
+    table = Table(title=title, title_justify="left", caption_justify="left", caption=(
+        "accuracy, majority and AUC leave returns of exactly 0 (ties) out; [95%] is a moving-block "
+        "bootstrap over dates; majority is the share of the larger class in that part"
+    ))  # fmt: skip
+    for name in (
+        "part",
+        "bars",
+        "n",
+        "ties",
+        "accuracy",
+        "[95%]",
+        "majority",
+        "log loss",
+        "Brier",
+        "AUC",
+        "MAE",
+    ):
+        table.add_column(
+            name.replace("[", r"\["), justify="left" if name == "part" else "right", no_wrap=True
+        )
+    for part, horizons in parts.items():
+        for horizon, m in horizons.items():
+            table.add_row(
+                PART_NAMES[part], horizon.removeprefix("h"), f"{m['n']:,}", percent(m["tie_share"], 2),
+                percent(m["accuracy"]), f"{percent(m['accuracy_low'])}-{percent(m['accuracy_high'])}",
+                percent(m["majority"]), number(m["log_loss"]), number(m["brier"]), number(m["auc"], 3),
+                number(m["mae"]),
+            )  # fmt: skip
+        table.add_section()
+    return table
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """`51.3%`, or `n/a`."""
+    return "n/a" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """`0.6931`, or `n/a`."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+class LiveProgress:
+    """Loss, windows per second and time left, drawn at most twice a second."""
+
+    def __init__(self, progress: Progress, epochs: int, per_epoch: int) -> None:
+        self.progress = progress
+        self.epochs = epochs
+        self.per_epoch = per_epoch
+        self.task = progress.add_task("", total=epochs * per_epoch, loss="", speed="", val="")
+        self._drawn = time.perf_counter()
+        self._windows = 0
+        self._steps = 0
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        completed = (epoch - 1) * self.per_epoch + done
+        self.progress.update(self.task, description=f"epoch {epoch}/{self.epochs}", completed=completed)
+
+    def advance(self, windows: int, loss: Tensor) -> None:
+        self._windows += windows
+        self._steps += 1
+        now = time.perf_counter()
+        passed = now - self._drawn
+        if passed > REFRESH_SECONDS:
+            self.progress.update(
+                self.task,
+                advance=self._steps,
+                loss=f"loss {float(loss):.4f}",
+                speed=f"{self._windows / passed:,.0f} windows/s",
+            )
+            self._drawn, self._windows, self._steps = now, 0, 0
+
+    def finish(self, line: dict[str, Any]) -> None:
+        mark = " best" if line["best"] else ""
+        skipped = f" skipped {line['skipped']}" if line["skipped"] else ""
+        self.progress.update(self.task, val=f"val {line['val_loss']:.4f}{mark}{skipped}")
+        self._drawn, self._windows, self._steps = time.perf_counter(), 0, 0
+
+
+class SilentProgress:
+    """Nobody is watching."""
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        pass
+
+    def advance(self, windows: int, loss: Tensor) -> None:
+        pass
+
+    def finish(self, line: dict[str, Any]) -> None:
+        pass
+
+
+@contextmanager
+def training_progress(on: Console, epochs: int, per_epoch: int) -> Iterator[LiveProgress | SilentProgress]:
+    """A live line on a terminal, silence elsewhere."""
+    if not on.is_terminal:
+        yield SilentProgress()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[val]}"), TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
+        TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=on, transient=True) as progress:
+        yield LiveProgress(progress, epochs, per_epoch)

@@ -1,0 +1,64 @@
+"""The one training step that every command which learns runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stockenh.data.batches import Group
+from stockenh.training.averaging import Averages
+from stockenh.training.objective import Objective
+from stockenh.training.precision import Precision
+from stockenh.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model and what changes it. A technique that is off is a neutral object among these."""
+
+    model: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    averages: Averages
+    max_norm: float
+
+    def step(self, group: Group) -> tuple[Tensor, bool]:
+        """One optimizer step on an accumulation group: its mean loss (a scalar), and whether it was taken.
+
+        Raises NonFiniteGradient, the weights untouched.
+        """
+        self.optimizer.zero_grad()
+        losses = []
+        for micro in group.micros:
+            with self.precision.autocast():
+                out = self.model(*micro.inputs)
+            loss = self.objective(out, micro, group.count)
+            self.precision.backward(loss)
+            losses.append(loss.detach())
+        taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
+        if taken:
+            self.schedule.step()
+            self.averages.update(self.model)
+        return torch.stack(losses).sum(), taken
+
+    def checkpoint(self) -> dict[str, object]:
+        """The state of everything that a step changes, as plain containers and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "precision": self.precision.state_dict(),
+            "averages": self.averages.state_dict(),
+        }
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Puts back what `checkpoint` gave. The schedule comes last: it sets the optimizer's rate."""
+        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        self.precision.load_state_dict(state["precision"])  # type: ignore[arg-type]
+        self.averages.load_state_dict(state["averages"])  # type: ignore[arg-type]
+        self.schedule.load_state_dict(state["schedule"])  # type: ignore[arg-type]

@@ -1,0 +1,211 @@
+"""The training loop: epochs of steps, a validation after each, and a state that can be taken up anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stockenh.data.batches import TrainBatches
+from stockenh.errors import TrainingError
+from stockenh.training.interrupt import Interrupted, StopRequest
+from stockenh.training.learner import Learner
+from stockenh.training.precision import NonFiniteGradient
+
+Metrics = dict[str, Any]
+
+
+@dataclass
+class Best:
+    """The best validation so far of one set of weights."""
+
+    epoch: int
+    val_loss: float
+
+
+@dataclass
+class State:
+    """Where a run is: everything that the next step depends on, besides what the learner holds."""
+
+    epoch: int = 0  # completed epochs
+    step_in_epoch: int = 0  # optimizer steps tried in the epoch at hand
+    steps: int = 0  # optimizer steps taken
+    skipped: int = 0  # optimizer steps that fp16 skipped
+    loss_sum: float = 0.0  # of the epoch at hand: group losses times labels
+    label_sum: float = 0.0
+    train_seconds: float = 0.0  # of the epoch at hand
+    seconds: float = 0.0  # of training and validation, all sessions together
+    best: dict[str, Best] = field(default_factory=dict)  # by name of the weights
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> State:
+        best = {name: Best(**b) for name, b in values["best"].items()}
+        return cls(**{**values, "best": best})
+
+    @property
+    def stale_epochs(self) -> int:
+        """Completed epochs since any weights had their best validation loss."""
+        return self.epoch - max((b.epoch for b in self.best.values()), default=self.epoch)
+
+
+class Journal(Protocol):
+    """Where a run is written down."""
+
+    def best(self, name: str, state: State) -> None:
+        """The weights `name` have their best validation loss now."""
+
+    def epoch(self, line: Metrics, state: State) -> None:
+        """An epoch is complete."""
+
+    def pause(self, state: State) -> None:
+        """A place within an epoch from which the run can be taken up."""
+
+
+class Progress(Protocol):
+    """Somebody watching."""
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        """An epoch begins at step `done` of `steps`."""
+
+    def advance(self, windows: int, loss: Tensor) -> None:
+        """A step was made."""
+
+    def finish(self, line: Metrics) -> None:
+        """An epoch is complete."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to go on."""
+
+    epochs: int
+    patience: int
+    checkpoint_seconds: float
+
+
+Validate = Callable[[], dict[str, Metrics]]
+Report = Callable[[int, Metrics], bool]
+
+
+def fit(
+    learner: Learner,
+    batches: TrainBatches,
+    validate: Validate,
+    state: State,
+    limits: Limits,
+    journal: Journal,
+    progress: Progress,
+    stop: StopRequest,
+    report: Report | None = None,
+) -> None:
+    """Trains until the epochs are done, patience is out, or `report(epoch, metrics)` returns True.
+
+    validate() gives {name of weights: {"loss": ..., horizon: metrics}}. Raises Interrupted after a
+    requested stop was saved, and TrainingError where a step is not finite.
+    """
+    while state.epoch < limits.epochs and state.stale_epochs < limits.patience:
+        _train_epoch(learner, batches, state, limits, journal, progress, stop)
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        state.seconds += state.train_seconds
+        began = time.perf_counter()
+        line = _close_epoch(learner, batches, validate(), state, journal)
+        state.seconds += time.perf_counter() - began
+        journal.epoch(line, state)
+        progress.finish(line)
+        if report is not None and report(state.epoch, line):
+            return
+
+
+def _train_epoch(
+    learner: Learner,
+    batches: TrainBatches,
+    state: State,
+    limits: Limits,
+    journal: Journal,
+    progress: Progress,
+    stop: StopRequest,
+) -> None:
+    learner.model.train()
+    progress.start(state.epoch + 1, batches.steps, state.step_in_epoch)
+    device = batches.data.device
+    loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)
+    label_sum = torch.tensor(state.label_sum, dtype=torch.float64, device=device)
+    before, began, saved = state.train_seconds, time.perf_counter(), time.perf_counter()
+    for step in range(state.step_in_epoch, batches.steps):
+        group = batches.group(state.epoch, step)
+        try:
+            loss, taken = learner.step(group)
+        except NonFiniteGradient as error:
+            raise _explain(error, learner, batches, state, step) from None
+        loss_sum += loss * group.count
+        label_sum += group.count
+        state.step_in_epoch = step + 1
+        state.steps += taken
+        state.skipped += not taken
+        progress.advance(group.windows, loss)
+        now = time.perf_counter()
+        if stop.requested or now - saved > limits.checkpoint_seconds:
+            state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
+            state.train_seconds = before + now - began
+            journal.pause(state)
+            saved = now
+        if stop.requested:
+            raise Interrupted
+    state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
+    state.train_seconds = before + time.perf_counter() - began
+
+
+def _close_epoch(
+    learner: Learner, batches: TrainBatches, validation: dict[str, Metrics], state: State, journal: Journal
+) -> Metrics:
+    improved = []
+    for name, figures in validation.items():
+        if not math.isfinite(figures["loss"]):
+            raise TrainingError(
+                f"epoch {state.epoch}: the validation loss of the {name} weights is {figures['loss']}. "
+                f"The last checkpoint is kept. Lower optimizer.lr"
+            )
+        if name not in state.best or figures["loss"] < state.best[name].val_loss:
+            state.best[name] = Best(state.epoch, figures["loss"])
+            improved.append(name)
+    for name in improved:
+        journal.best(name, state)
+    chosen = min(validation, key=lambda name: float(validation[name]["loss"]))
+    windows = len(batches.rows)
+    line = {
+        "epoch": state.epoch,
+        "steps": state.steps,
+        "skipped": state.skipped,
+        "lr": learner.schedule.lr,
+        "train_loss": state.loss_sum / max(state.label_sum, 1),
+        "val_loss": validation[chosen]["loss"],
+        "weights": chosen,
+        "best": bool(improved),
+        "val": {k: v for k, v in validation[chosen].items() if k != "loss"},
+        "seconds": round(state.train_seconds, 3),
+        "windows_per_second": round(windows / max(state.train_seconds, 1e-9), 1),
+    }
+    state.loss_sum = state.label_sum = state.train_seconds = 0.0
+    return line
+
+
+def _explain(
+    error: Exception, learner: Learner, batches: TrainBatches, state: State, step: int
+) -> TrainingError:
+    rows = batches.rows_of(state.epoch, step).cpu().numpy()
+    asof = np.sort(batches.data.asof[rows].astype("datetime64[D]"))
+    return TrainingError(
+        f"epoch {state.epoch + 1}, step {step + 1}: {error}; its {len(rows)} windows end {asof[0]} to "
+        f"{asof[-1]}. The step was not made, and the last checkpoint is kept. Train anew with a lower "
+        f"optimizer.lr (the rate here: {learner.schedule.lr:.3g}), or check the bars of these dates; "
+        f"in fp16, try train.precision=bf16"
+    )

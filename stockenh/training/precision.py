@@ -1,0 +1,88 @@
+"""The precision of a training step: float32, or autocast to bf16 or fp16 (Micikevicius et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stockenh.errors import TrainingError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Below this many parameters a step on a CPU is bound by operator calls, and casts only add to them.
+CPU_BF16_PARAMETERS = 1_000_000
+
+# A loss scale that halves this often without one step taken means that the forward pass itself overflows.
+MOST_SKIPS_IN_A_ROW = 20
+
+
+class NonFiniteGradient(TrainingError):
+    """The gradient is not finite and no loss scale can mend it; the optimizer was not stepped."""
+
+
+class Precision:
+    """Autocast, loss scaling and the guarded optimizer step. In fp32 all of it does nothing."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.name = name
+        self.device = device
+        self._dtype = DTYPES[name]
+        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self._skipped_in_a_row = 0
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=self._dtype, enabled=self.name != "fp32")
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of a micro batch, scaled in fp16."""
+        self._scaler.scale(loss).backward()
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float
+    ) -> bool:
+        """Unscales, clips the gradient norm and steps. False where fp16 skipped a step that overflowed.
+
+        Raises NonFiniteGradient, the optimizer untouched, where the gradient is not finite and skipping
+        is not the remedy.
+        """
+        self._scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+        hopeless = self.name != "fp16" or self._skipped_in_a_row >= MOST_SKIPS_IN_A_ROW
+        if hopeless and not torch.isfinite(norm):
+            raise NonFiniteGradient(f"the gradient norm is {float(norm)}")
+        scale = self._scaler.get_scale()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        taken = self._scaler.get_scale() >= scale  # the scale falls when, and only when, a step was skipped
+        self._skipped_in_a_row = 0 if taken else self._skipped_in_a_row + 1
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scaler": self._scaler.state_dict(), "skipped_in_a_row": self._skipped_in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the loss scale."""
+        self._scaler.load_state_dict(state["scaler"])
+        self._skipped_in_a_row = int(state["skipped_in_a_row"])
+
+
+def resolve(setting: str, device: torch.device, model: nn.Module) -> str:
+    """`auto` by a fixed rule, anything else as it is.
+
+    CUDA: bf16 where the card has it, else fp16. CPU: bf16 where the processor multiplies bf16 natively
+    and the model is large enough to be bound by arithmetic, else fp32.
+    """
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    large = sum(p.numel() for p in model.parameters()) >= CPU_BF16_PARAMETERS
+    return "bf16" if large and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,61 @@
+"""Predictions of a model over many windows, always in float32 and in the same chunks.
+
+Legend: k windows, H horizons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stockenh.data.batches import DeviceWindows
+from stockenh.data.fitted import Fitted
+from stockenh.training.objective import Objective
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """ret (k, H) simple returns in raw units; up_prob (k, H); loss: the objective, or None."""
+
+    ret: NDArray[np.float64]
+    up_prob: NDArray[np.float64]
+    loss: float | None
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    data: DeviceWindows,
+    rows: NDArray[np.int64],
+    fitted: Fitted,
+    objective: Objective | None = None,
+) -> Predictions:
+    """Predicts the windows `rows` in evaluation mode; the model's mode is put back afterwards.
+
+    The loss is the mean over all labels of the rows, as if they were one batch.
+    """
+    was_training = model.training
+    model.eval()
+    rets, probs, losses, counts = [], [], [], []
+    for micro in data.sweep(rows, CHUNK):
+        out = model(*micro.inputs)
+        rets.append(out["ret"].float())
+        probs.append(out["up_prob"].float())
+        if objective is not None:
+            count = micro.labelled.sum()
+            losses.append(objective(out, micro, count.clamp(min=1)) * count)
+            counts.append(count)
+    model.train(was_training)
+    total = torch.stack(losses).double().sum() / torch.stack(counts).sum() if losses else None
+    unit = np.asarray(fitted.return_std)
+    return Predictions(
+        ret=torch.cat(rets).cpu().double().numpy() * unit,
+        up_prob=torch.cat(probs).cpu().double().numpy(),
+        loss=None if total is None else float(total),
+    )

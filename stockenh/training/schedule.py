@@ -1,0 +1,90 @@
+"""The config group `schedule`: the learning rate by optimizer step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+
+from stockenh.errors import ConfigError
+
+
+class Schedule:
+    """Steps once for every optimizer step that was taken."""
+
+    def __init__(self, scheduler: LRScheduler, optimizer: Optimizer) -> None:
+        self._scheduler = scheduler
+        self._optimizer = optimizer
+        self.taken = 0
+
+    @property
+    def lr(self) -> float:
+        """The rate that the next step will use."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def step(self) -> None:
+        self.taken += 1
+        self._scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the stored step. torch's schedulers know the rate of a step by its number alone, so this
+        also lays the schedule anew where the run was given more epochs."""
+        self.taken = int(state["taken"])
+        if self.taken:
+            self._scheduler.last_epoch = self.taken - 1
+            self._scheduler._step_count = self.taken
+            self._scheduler.step()
+
+
+class ScheduleSettings(ABC):
+    """Settings of a schedule."""
+
+    @abstractmethod
+    def build(self, optimizer: Optimizer, peak: float, steps: int) -> Schedule:
+        """peak: the highest rate; steps: optimizer steps of the whole run."""
+
+
+@dataclass(frozen=True)
+class OneCycle(ScheduleSettings):
+    """Cosine from peak / start_factor up to peak, then down to that start / end_factor.
+
+    Momentum (AdamW's first beta) cycles the other way, 0.95 to 0.85 and back (Smith and Topin 2018).
+    """
+
+    warmup: float = 0.3
+    start_factor: float = 10.0
+    end_factor: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.warmup < 1:
+            raise ConfigError(f"schedule.warmup={self.warmup} must be a share of the steps between 0 and 1")
+        for name in ("start_factor", "end_factor"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"schedule.{name}={getattr(self, name)} must be 1 or more")
+
+    def build(self, optimizer: Optimizer, peak: float, steps: int) -> Schedule:
+        # torch divides by the length of the warm-up less one step, which must not be exactly zero
+        warmup = self.warmup * (1 + 1e-9) if self.warmup * steps == 1 else self.warmup
+        scheduler = OneCycleLR(
+            optimizer,
+            max_lr=peak,
+            total_steps=steps,
+            pct_start=warmup,
+            div_factor=self.start_factor,
+            final_div_factor=self.end_factor,
+        )
+        return Schedule(scheduler, optimizer)
+
+
+@dataclass(frozen=True)
+class Constant(ScheduleSettings):
+    """The peak rate at every step."""
+
+    def build(self, optimizer: Optimizer, peak: float, steps: int) -> Schedule:
+        return Schedule(ConstantLR(optimizer, factor=1.0, total_iters=0), optimizer)

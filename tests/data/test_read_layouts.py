@@ -1,0 +1,218 @@
+"""Every export layout gives back the numbers that were written, for random valid bars."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from bar_files import HEADER, dates, finding, numbers, read, rows, rules, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Write = Callable[[list[str], np.ndarray], str]
+
+
+def table(header: str, cells: list[list[str]], separator: str = ",", newline: str = "\n") -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator=newline)
+    writer.writerows([header.split(","), *cells])
+    return text.getvalue()
+
+
+def simple(header: str, order: str, **style: str) -> Write:
+    """Columns by letter: d date, o h l c v, a adjusted close (equal to close), anything else a filler."""
+
+    def text(days: list[str], values: np.ndarray) -> str:
+        bars = [
+            dict(zip("dohlcva", [day, *map(repr, bar.tolist()), repr(float(bar[3]))], strict=True))
+            for day, bar in zip(days, values, strict=True)
+        ]
+        return table(header, [[bar.get(key, "7.5") for key in order] for bar in bars], **style)
+
+    return text
+
+
+def nse(days: list[str], values: np.ndarray) -> str:
+    header = "Date ,series ,OPEN ,HIGH ,LOW ,PREV. CLOSE ,ltp ,close ,vwap ,VOLUME ,VALUE "
+    cells = []
+    for day, (o, h, low, c, v) in zip(days, values, strict=True):
+        written = np.datetime64(day).astype(object).strftime("%d-%b-%Y")
+        prices = [f"{price:,.2f}" for price in (o, h, low, 1.0, 2.0, c, 3.0)]
+        cells.append([written, "EQ", *prices, f"{v:,.0f}", "1,23,456.78"])
+    return table(header, cells)
+
+
+def stooq_bulk(days: list[str], values: np.ndarray) -> str:
+    header = "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>,<OPENINT>"
+    cells = [
+        ["ACME.US", "D", day.replace("-", ""), "000000", *map(repr, bar.tolist()), "0"]
+        for day, bar in zip(days, values, strict=True)
+    ]
+    return table(header, cells)
+
+
+def yfinance(days: list[str], values: np.ndarray) -> str:
+    cells = [["Ticker", *["ACME"] * 5], ["Date", "", "", "", "", ""]]
+    for day, (o, h, low, c, v) in zip(days, values.tolist(), strict=True):
+        cells.append([day, repr(c), repr(h), repr(low), repr(o), repr(v)])
+    return table("Price,Close,High,Low,Open,Volume", cells)
+
+
+def american(days: list[str], values: np.ndarray) -> str:
+    parts = [day.split("-") for day in days]
+    return simple(HEADER, "dohlcv")([f"{int(m)}/{int(d)}/{y}" for y, m, d in parts], values)
+
+
+def alpha_vantage(days: list[str], values: np.ndarray) -> str:
+    header = "timestamp,open,high,low,close,adjusted_close,volume,dividend_amount,split_coefficient"
+    return simple(header, "dohlcavxx")(days[::-1], values[::-1])
+
+
+LAYOUTS: dict[str, tuple[str, Write]] = {
+    "Yahoo": ("ACME.csv", simple("Date,Open,High,Low,Close,Adj Close,Volume", "dohlcav")),
+    "Yahoo, adjusted close last": ("ACME.csv", simple("Date,Open,High,Low,Close,Volume,Adj Close", "dohlcva")),
+    "yfinance, three header rows": ("a.csv", yfinance),
+    "Stooq web": ("acme_us_d.csv", simple(HEADER, "dohlcv", newline="\r\n")),
+    "Stooq bulk": ("acme.us.txt", stooq_bulk),
+    "Alpha Vantage": ("ACME.csv", alpha_vantage),
+    "Kaggle": ("acme.us.txt", simple("Date,Open,High,Low,Close,Volume,OpenInt", "dohlcvx")),
+    "NSE": ("ACME.csv", nse),
+    "pandas index": ("ACME.csv", simple(",open,high,low,close,volume", "dohlcv")),
+    "semicolons": ("ACME.csv", simple(HEADER, "dohlcv", separator=";")),
+    "tabs": ("ACME.csv", simple(HEADER, "dohlcv", separator="\t")),
+    "American dates": ("ACME.csv", american),
+    "several close-like": (
+        "ACME.csv",
+        simple("date,prev_close,ltp,open,high,low,close,volume", "dxxohlcv"),
+    ),
+}
+
+
+@st.composite
+def valid_bars(draw: st.DrawFn) -> np.ndarray:
+    """(n, 5) bars whose prices stay within 20% of each other and have two decimals."""
+    n = draw(st.integers(20, 40))
+    level = draw(st.sampled_from([5.0, 90.0, 950.0, 20_000.0]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    prices = np.sort(level * rng.uniform(0.95, 1.05, (n, 4)), axis=1).round(2)
+    low, inner, other, high = prices.T
+    volume = rng.integers(0, 10**9, n).astype(float)
+    return np.column_stack([inner, high, low, other, volume])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=10, deadline=None)
+@given(values=valid_bars())
+def test_reading_gives_back_what_was_written(layout: str, values: np.ndarray) -> None:
+    name, text = LAYOUTS[layout]
+    days = dates(len(values), "2023-12-20")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(text(days, values).encode())
+        result = read(path)
+    assert [f for f in result.findings if f.level != "warning"] == []
+    assert result.bars.symbols == ("ACME",)
+    assert result.bars.time.astype("datetime64[D]").astype(str).tolist() == days
+    np.testing.assert_array_equal(result.bars.ohlcv, values)
+
+
+def test_a_typed_parquet_file(tmp_path: Path) -> None:
+    values = numbers(30)
+    frame = pl.DataFrame(values, schema=["Open", "High", "Low", "Close", "Volume"])
+    days = pl.Series("Date", dates(30)).str.to_datetime().dt.replace_time_zone("America/New_York")
+    frame.with_columns(days, pl.col("Volume").cast(pl.Int64)).write_parquet(tmp_path / "ON.parquet")
+    result = read(tmp_path)
+    assert result.bars.symbols == ("ON",)
+    np.testing.assert_array_equal(result.bars.ohlcv, values)
+    assert "America/New_York" in finding(result, "time-zone").message
+    assert str(result.bars.time[0]) == "2020-01-01T00:00:00"
+
+
+def test_a_long_file_of_symbols_that_look_like_something_else(tmp_path: Path) -> None:
+    names = ["NAN", "TRUE", "ON", "Y", "BRK.B", "M&M", "null", "1E5"]
+    cells = [[*row, name] for i, name in enumerate(names) for row in rows(30, seed=i)]
+    path = write(tmp_path / "all_stocks.csv", cells, "date,open,high,low,close,volume,Name")
+    result = read(path)
+    assert result.bars.symbols == tuple(sorted(names))
+    position = result.bars.symbols.index("BRK.B")
+    np.testing.assert_array_equal(result.bars.ohlcv[result.bars.rows(position)], numbers(30, seed=4))
+    assert (result.files, result.files_used) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["NAN", "TRUE", "ON", "Y", "BRK.B", "M&M", "BRK-B", "a"])
+def test_a_file_name_is_its_symbol(tmp_path: Path, name: str) -> None:
+    assert read(write(tmp_path / f"{name}.csv", rows(30))).bars.symbols == (name,)
+
+
+def test_several_tickers_side_by_side(tmp_path: Path) -> None:
+    a, b = numbers(30, seed=1), numbers(30, seed=2)
+    fields = ("Close", "High", "Low", "Open", "Volume")
+    order = [3, 1, 2, 0, 4]
+    head = ["Price," + ",".join(f"{f},{f}" for f in fields), "Ticker" + ",AA,BB" * 5, "Date" + "," * 10]
+    cells = []
+    for i, day in enumerate(dates(30)):
+        both = [repr(float(x[i, k])) for k in order for x in (a, b)]
+        both[1::2] = both[1::2] if i >= 5 else [""] * 5
+        cells.append([day, *both])
+    result = read(write(tmp_path / "prices.csv", cells, "\n".join(head)))
+    assert result.bars.symbols == ("AA", "BB")
+    np.testing.assert_array_equal(result.bars.ohlcv, np.concatenate([a, b[5:]]))
+    assert result.findings == ()
+
+
+def test_only_the_equity_series_of_an_indian_export_is_kept(tmp_path: Path) -> None:
+    cells = [["ACME", "EQ", *row] for row in rows(30)] + [["ACME", "BL", *row] for row in rows(10)]
+    result = read(write(tmp_path / "nse.csv", cells, f"SYMBOL,SERIES,{HEADER}"))
+    found = finding(result, "other-series")
+    assert (found.level, found.rows) == ("drop", 10)
+    assert len(result.bars) == 30
+
+
+def test_one_file_per_day_is_joined_by_symbol(tmp_path: Path) -> None:
+    days = dates(30)
+    for day, one, two in zip(days, rows(30, seed=1), rows(30, seed=2), strict=True):
+        write(tmp_path / f"bhav{day}.csv", [["AA", "EQ", *one], ["BB", "EQ", *two]], f"SYMBOL,SERIES,{HEADER}")
+    result = read(tmp_path)
+    assert result.bars.symbols == ("AA", "BB")
+    np.testing.assert_array_equal(result.bars.ohlcv, np.concatenate([numbers(30, 1), numbers(30, 2)]))
+    assert (result.files, result.files_used) == (30, 30)
+
+
+def test_intraday_bars_keep_their_times(tmp_path: Path) -> None:
+    stamps = [f"{day} {hour}:30:00" for day in dates(10) for hour in (10, 12, 14)]
+    cells = [[stamp, *row[1:]] for stamp, row in zip(stamps, rows(30), strict=True)]
+    result = read(write(tmp_path / "ACME.csv", cells))
+    assert str(result.bars.time[1]) == "2020-01-01T12:30:00"
+    daily = [[f"{row[0]} 16:00:00", *row[1:]] for row in rows(30)]
+    assert str(read(write(tmp_path / "DAY.csv", daily)).bars.time[1]) == "2020-01-02T00:00:00"
+
+
+def test_gzip_bom_and_utf16(tmp_path: Path) -> None:
+    text = write(tmp_path / "plain.csv", rows(30)).read_text()
+    (tmp_path / "GZ.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "BOM.csv").write_bytes(text.encode("utf-8-sig"))
+    (tmp_path / "WIDE.csv").write_bytes(text.encode("utf-16"))
+    result = read(tmp_path)
+    assert result.bars.symbols == ("BOM", "GZ", "WIDE", "plain")
+    assert result.findings == ()
+
+
+def test_bytes_that_are_no_text_warn(tmp_path: Path) -> None:
+    text = write(tmp_path / "ACME.csv", [[*row, "x"] for row in rows(30)], HEADER + ",note").read_bytes()
+    (tmp_path / "ACME.csv").write_bytes(text.replace(b",x", b",\xff\xe9"))
+    result = read(tmp_path)
+    assert rules(result) == ["bad-bytes"]
+    assert len(result.bars) == 30
+
+
+def test_decimal_commas_between_semicolons(tmp_path: Path) -> None:
+    text = write(tmp_path / "ACME.csv", rows(30)).read_text()
+    (tmp_path / "ACME.csv").write_text(text.replace(",", ";").replace(".", ","))
+    np.testing.assert_array_equal(read(tmp_path).bars.ohlcv, numbers(30))

@@ -1,0 +1,181 @@
+"""Attention, rotary positions, dropout, causal convolution and the gated residual network."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stockenh.models.layers import (
+    CausalConv,
+    CrossAttention,
+    EncoderLayer,
+    GatedResidualNetwork,
+    Rotary,
+    SelfAttention,
+    attention,
+    dropout,
+)
+
+
+def test_rotary_of_width_2_turns_by_one_radian_per_position():
+    turned = Rotary(tokens=3, width=2)(torch.tensor([[1.0, 0.0]] * 3))
+    expected = [[math.cos(m), math.sin(m)] for m in range(3)]
+    torch.testing.assert_close(turned, torch.tensor(expected))
+
+
+def test_rotary_slows_the_second_pair_of_width_4_by_100():
+    turned = Rotary(tokens=2, width=4)(torch.tensor([[0.0, 1.0, 0.0, 0.0]] * 2))
+    expected = [[0.0, 1.0, 0.0, 0.0], [0.0, math.cos(0.01), 0.0, math.sin(0.01)]]
+    torch.testing.assert_close(turned, torch.tensor(expected))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), width=st.sampled_from([2, 4, 16]))
+def test_rotary_scores_depend_on_distance_alone_and_lengths_stay(seed, width):
+    generator = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, 1, width, generator=generator)
+    rotary = Rotary(tokens=9, width=width)
+    turned_q, turned_k = rotary(q.expand(9, width)), rotary(k.expand(9, width))
+    scores = turned_q @ turned_k.T
+    for distance in range(-8, 9):
+        same = scores.diagonal(distance)
+        torch.testing.assert_close(same, same[:1].expand_as(same), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(9), rtol=1e-5, atol=1e-6)
+
+
+def test_self_attention_knows_the_order_of_tokens():
+    torch.manual_seed(0)
+    layer = SelfAttention(d_model=8, heads=2, tokens=5, dropout_p=0.0)
+    x = torch.randn(1, 5, 8)
+    assert not torch.allclose(layer(x.flip(1)).flip(1), layer(x), atol=1e-3)
+
+
+def test_attention_of_two_tokens_by_hand():
+    q = torch.tensor([[2.0, 0.0, 0.0, 0.0]])[None, None]
+    k = torch.tensor([[math.log(3.0), 0.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0]])[None, None]
+    v = torch.tensor([[4.0, 0.0, 0.0, 0.0], [0.0, 8.0, 0.0, 0.0]])[None, None]
+    # Scores log 3 and 0 after the division by sqrt(4) give weights 3/4 and 1/4.
+    torch.testing.assert_close(attention(q, k, v), torch.tensor([[3.0, 2.0, 0.0, 0.0]])[None, None])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 3e-2)])
+def test_attention_and_its_gradients_equal_the_reference(dtype, tolerance):
+    torch.manual_seed(0)
+    inputs = [torch.randn(3, 2, length, 8, dtype=dtype, requires_grad=True) for length in (6, 4, 4)]
+    reference = [x.detach().double().requires_grad_() for x in inputs]
+    ours = attention(*inputs)
+    theirs = F.scaled_dot_product_attention(*reference)
+    torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for x, y in zip(inputs, reference, strict=True):
+        torch.testing.assert_close(x.grad.double(), y.grad, rtol=tolerance, atol=3 * tolerance)
+
+
+def test_attention_drops_weights_and_keeps_their_mean():
+    torch.manual_seed(0)
+    q, k = torch.zeros(2, 200, 4, 50, 4).unbind()
+    dropped = attention(q, k, torch.ones(200, 4, 50, 4), dropout_p=0.5)
+    assert dropped.std() > 0.05
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.001, 0.999])
+def test_dropout_on_cpu_rounds_the_share_to_256ths_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(1_000_003), p)
+    share = min(max(round(p * 256), 1), 255) / 256
+    assert (dropped == 0).double().mean().item() == pytest.approx(share, abs=0.002)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)])
+    # Every position is dropped alike: the eight values that share one draw do not repeat each other.
+    eight = (dropped[:1_000_000].view(-1, 8) == 0).double()
+    assert eight.mean(0).tolist() == pytest.approx([share] * 8, abs=0.004)
+    both = (eight[:, 0] * eight[:, 7]).mean().item()
+    assert both == pytest.approx(share**2, abs=0.004)
+
+
+def test_dropout_repeats_with_the_seed_and_hands_back_its_scale_as_gradient():
+    x = torch.randn(5, 7, requires_grad=True)
+    torch.manual_seed(3)
+    first = dropout(x, 0.25)
+    torch.manual_seed(3)
+    torch.testing.assert_close(dropout(x, 0.25), first, rtol=0, atol=0)
+    first.sum().backward()
+    torch.testing.assert_close(x.grad * x.detach(), first.detach())
+    assert 0 < (x.grad == 0).sum() < 35
+
+
+def test_cross_attention_to_8_tokens_moves_queries_and_keys_and_to_1_token_does_not():
+    torch.manual_seed(0)
+    layer = CrossAttention(d_model=16, heads=2, dropout_p=0.0)
+    x = torch.randn(2, 12, 16)
+
+    def query_and_key_gradient(memory_tokens: int) -> tuple[float, float]:
+        layer.zero_grad()
+        layer(x, torch.randn(2, memory_tokens, 16)).square().sum().backward()
+        return layer.q.weight.grad.abs().max().item(), layer.kv.weight.grad[:16].abs().max().item()
+
+    assert min(query_and_key_gradient(8)) > 1e-3
+    assert max(query_and_key_gradient(1)) < 1e-5
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_causal_conv_sees_exactly_the_dilated_past(dilation):
+    torch.manual_seed(0)
+    conv = CausalConv(d_model=4, kernel=3, dilation=dilation, dropout_p=0.0)
+    x = torch.randn(1, 12, 4)
+    base = conv(x)
+    for changed in range(12):
+        y = x.clone()
+        y[0, changed] = torch.randn(4)
+        moved = (conv(y) != base).any(-1)[0].nonzero().flatten().tolist()
+        assert moved == [i for i in (changed + lag * dilation for lag in range(3)) if i < 12]
+
+
+def test_causal_conv_equals_conv1d():
+    torch.manual_seed(0)
+    conv = CausalConv(d_model=4, kernel=3, dilation=2, dropout_p=0.0).double()
+    x = torch.randn(2, 12, 4, dtype=torch.float64)
+    weight = conv.taps.weight.view(4, 3, 4).transpose(1, 2)
+    padded = F.pad(conv.norm(x).transpose(1, 2), (4, 0))
+    expected = x + F.gelu(F.conv1d(padded, weight, conv.taps.bias, dilation=2).transpose(1, 2))
+    torch.testing.assert_close(conv(x), expected)
+
+
+def test_encoder_layer_is_the_identity_where_its_branches_end_in_zero_weights():
+    layer = EncoderLayer(d_model=8, heads=2, ffn=16, tokens=5, dropout_p=0.2)
+    for linear in (layer.attention.out, layer.ffn_out):
+        torch.nn.init.zeros_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(layer(x), x)
+
+
+def test_gated_residual_network_by_hand():
+    grn = GatedResidualNetwork(2, 2, dropout_p=0.0, condition=1)
+    with torch.no_grad():
+        for linear in (grn.hidden, grn.linear):
+            linear.weight.copy_(torch.eye(2))
+            linear.bias.zero_()
+        grn.condition.weight.copy_(torch.tensor([[1.0], [0.0]]))
+        grn.gate.weight.copy_(torch.cat([torch.eye(2), torch.zeros(2, 2)]))
+        grn.gate.bias.zero_()
+    out = grn(torch.tensor([[1.0, -1.0]]), torch.tensor([[3.0]]))
+    # ELU(1 + 3) = 4 and ELU(-1) = 1/e - 1; a gate of sigmoid(0) halves both; skip (1, -1); the norm of two
+    # values is +1 and -1 up to its epsilon.
+    before_norm = torch.tensor([[1 + 2.0, -1 + (math.exp(-1) - 1) / 2]])
+    torch.testing.assert_close(out, F.layer_norm(before_norm, (2,)))
+    grn.norm = torch.nn.Identity()
+    torch.testing.assert_close(grn(torch.tensor([[1.0, -1.0]]), torch.tensor([[3.0]])), before_norm)
+
+
+def test_a_shut_gate_leaves_the_skip_connection():
+    torch.manual_seed(0)
+    grn = GatedResidualNetwork(3, 4, dropout_p=0.0)
+    with torch.no_grad():
+        grn.gate.bias[4:] = -100.0
+    a = torch.randn(5, 3)
+    torch.testing.assert_close(grn(a), F.layer_norm(grn.skip(a), (4,)))

@@ -1,0 +1,136 @@
+"""Pictures: what is drawn, read back from the figure that is written."""
+
+import struct
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from stockenh.plots import accuracy_chart, training_curves
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures saved during a test."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def remember(figure, path, **options):
+        figures.append(figure)
+        save(figure, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    return figures
+
+
+def epoch(number, val_loss, best, horizons=("h3", "h10"), accuracy=0.52):
+    val = {name: {"accuracy": accuracy, "majority": 0.5 + 0.01 * i} for i, name in enumerate(horizons, 1)}
+    return {
+        "epoch": number,
+        "lr": 1e-3 / number,
+        "train_loss": 0.6,
+        "val_loss": val_loss,
+        "val": val,
+        "best": best,
+    }
+
+
+def score(accuracy=0.53, low=0.50, high=0.56, majority=0.55):
+    return {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "majority": majority, "n": 9}
+
+
+def width_in_pixels(path: Path) -> int:
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    return struct.unpack(">I", content[16:20])[0]
+
+
+def lines(axes):
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_training_curves_show_losses_the_best_epoch_accuracies_and_the_rate(tmp_path, drawn):
+    history = [epoch(1, 0.63, True), epoch(2, 0.61, True), epoch(3, 0.64, False)]
+    path = training_curves(history, tmp_path / "report" / "curves.png")
+    assert path == tmp_path / "report" / "curves.png"
+    assert width_in_pixels(path) >= 900
+    loss, accuracy, lr = drawn[0].axes
+    assert lines(loss)["validation"] == [0.63, 0.61, 0.64]
+    assert lines(loss)["best epoch"] == [0.61]
+    assert legend(accuracy) == ["3 bars", "10 bars", "majority"]
+    dashed = [line for line in accuracy.lines if line.get_linestyle() == "--" and len(line.get_ydata())]
+    assert [(line.get_color(), line.get_ydata()[0]) for line in dashed] == [
+        (accuracy.lines[0].get_color(), pytest.approx(0.51)),
+        (accuracy.lines[2].get_color(), pytest.approx(0.52)),
+    ]
+    assert list(lr.lines[0].get_ydata()) == [1e-3, 5e-4, pytest.approx(1e-3 / 3)]
+    assert "epoch 2 of 3 is best" in drawn[0].get_suptitle()
+
+
+@pytest.mark.parametrize("horizons", [("h3",), ("h1", "h3", "h5", "h10", "h20")])
+def test_training_curves_of_one_epoch_put_it_in_the_middle(tmp_path, drawn, horizons):
+    training_curves([epoch(1, 0.6, True, horizons)], tmp_path / "curves.png")
+    for axes in drawn[0].axes:
+        assert axes.get_xlim() == (0.5, 1.5)
+        assert [t for t in axes.get_xticks() if 0.5 <= t <= 1.5] == [1.0]
+    assert len(legend(drawn[0].axes[1])) == len(horizons) + 1
+
+
+def test_training_curves_leave_null_figures_out(tmp_path, drawn):
+    history = [epoch(1, None, False, accuracy=None), epoch(2, 0.6, True)]
+    training_curves(history, tmp_path / "curves.png")
+    loss, accuracy, _ = drawn[0].axes
+    np.testing.assert_equal(lines(loss)["validation"], [np.nan, 0.6])
+    np.testing.assert_equal(lines(accuracy)["3 bars"], [np.nan, 0.52])
+    training_curves([], tmp_path / "empty.png")
+    assert width_in_pixels(tmp_path / "empty.png") >= 900
+
+
+def test_accuracy_chart_draws_points_intervals_majorities_and_the_50_line(tmp_path, drawn):
+    parts = {
+        "train": {"h3": score(0.9, 0.9, 0.9)},
+        "val": {"h10": score(0.51), "h3": score(0.53)},
+        "test": {"h10": score(0.52), "h3": score(0.54, 0.51, 0.57, 0.56)},
+    }
+    path = accuracy_chart(parts, tmp_path / "accuracy.png")
+    assert width_in_pixels(path) >= 900
+    (axes,) = drawn[0].axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["3 bars ahead", "10 bars ahead"]
+    assert [t.get_text() for t in axes.texts] == ["53.0%", "51.0%", "54.0%", "52.0%"]
+    drawn_values = [list(line.get_ydata()) for line in axes.lines]
+    for value in ([0.54], [0.51, 0.57], [0.56, 0.56], [0.5, 0.5]):
+        assert value in drawn_values
+    assert [0.9] not in drawn_values
+    title = drawn[0].get_suptitle()
+    assert "validation and test" in title
+    assert "95% moving-block bootstrap over dates" in title
+
+
+@pytest.mark.parametrize("horizons", [("h1",), ("h1", "h3", "h5", "h10", "h20")])
+def test_accuracy_chart_labels_do_not_overlap(tmp_path, drawn, horizons):
+    parts = {part: {horizon: score() for horizon in horizons} for part in ("val", "test")}
+    accuracy_chart(parts, tmp_path / "accuracy.png")
+    (axes,) = drawn[0].axes
+    for texts in (axes.texts, axes.get_xticklabels()):
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_accuracy_chart_says_n_a_for_null_figures(tmp_path, drawn):
+    parts = {"val": {"h3": score(None, None, None, None)}, "test": {"h3": score(0.54, None, None)}}
+    accuracy_chart(parts, tmp_path / "accuracy.png")
+    assert [t.get_text() for t in drawn[0].axes[0].texts] == ["n/a", "54.0%"]
+    accuracy_chart({}, tmp_path / "empty.png")
+    assert width_in_pixels(tmp_path / "empty.png") >= 900
+
+
+def test_plots_leave_the_global_backend_alone(tmp_path):
+    before = matplotlib.get_backend(auto_select=False)
+    training_curves([epoch(1, 0.6, True)], tmp_path / "curves.png")
+    assert matplotlib.get_backend(auto_select=False) == before
