@@ -145,7 +145,7 @@ def _device(config: RunConfig, given: bool, out: Console) -> Any:
 def _is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Says so, with the result again, where a run has nothing left to do."""
     from stockenh.terminal import console
-    from stockenh.training.run import show_result
+    from stockenh.training.result import show_result
 
     if not folder.summary.exists():
         return False

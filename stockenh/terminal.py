@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from stockenh.data.findings import Finding
+from stockenh.data.windows import Windows
 
 PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
 REFRESH_SECONDS = 0.5
@@ -100,6 +103,21 @@ def percent(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """`0.6931`, or `n/a`."""
     return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def show_data(
+    windows: Windows, rows: Mapping[str, NDArray[np.int64]], findings: Sequence[Finding], out: Console
+) -> None:
+    """What was read and how it is split, each part with its dates."""
+    out.print(f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars")
+    for line in findings_summary(findings):
+        out.print(f"         {line}", markup=False)
+    for part, of_part in rows.items():
+        asof = windows.asof[of_part].astype("datetime64[D]")
+        name, n = PART_NAMES[part], len(of_part)
+        out.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
+    left = int(windows.labelled.sum()) - sum(map(len, rows.values()))
+    out.print(f"         {left:,} windows left out between the parts, so that no label reaches into the next")
 
 
 class LiveProgress:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[np.generic]]
 
+_NAMES = "names.txt"
+
 log = logging.getLogger(__name__)
 
 
 class DiskCache:
-    """Named arrays under `root/kind/key/NAME.npy`, memory-mapped when read back.
+    """Named arrays under `root/kind/key/NAME.npy`, memory-mapped when read back; None caches nothing.
 
     A cache never fails a run: what can't be read is computed again, what can't be written is only
     computed. Entries appear whole or not at all (written beside, then renamed).
@@ -66,11 +68,12 @@ def code_of(package: str) -> str:
 
 
 def _read(folder: Path) -> Arrays | None:
-    if not folder.is_dir():
-        return None
     try:
+        if not folder.is_dir():
+            return None
+        names = (folder / _NAMES).read_text(encoding="utf-8").split()
         # mode "c": torch wants writable memory; copy-on-write never reaches the file
-        return {p.stem: np.load(p, mmap_mode="c", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
+        return {n: np.load(folder / f"{n}.npy", mmap_mode="c", allow_pickle=False) for n in names}
     except (OSError, ValueError, EOFError) as error:
         log.warning("cache entry %s can't be read (%s): computing it again", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
@@ -83,6 +86,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
     try:
         for name, array in arrays.items():
             np.save(beside / f"{name}.npy", array, allow_pickle=False)
+        (beside / _NAMES).write_text("\n".join(arrays), encoding="utf-8")
         try:
             beside.rename(folder)
         except OSError:

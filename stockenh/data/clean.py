@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.adjust import adjust_bars
+from stockenh.data.bars import VOLUME
 from stockenh.data.findings import Finding, first_date
 from stockenh.data.rules import Mask, Reason, Rows, drop_rows, leave_out
 from stockenh.data.series_rules import Series, check_series
@@ -36,6 +37,10 @@ def clean_rows(
     if any(finding.level == "error" for finding in found):
         return [], found
     ohlcv = rows.ohlcv if rows.adj_close is None else adjust_bars(rows.ohlcv, rows.adj_close)
+    if not (np.isfinite(ohlcv).all() and (ohlcv[:, :VOLUME] > 0).all()):
+        message = "the adjusted close gives prices or volumes that are no numbers"
+        fix = "fetch adjusted prices again, or set data.adjust=false"
+        return [], [*found, Finding("error", "adj-close-overflow", file, symbol, "", len(rows), message, fix)]
     found += check_series(Series(rows.time, ohlcv, rows.adj_close is not None), file, symbol)
     pieces, gaps = _stretches(rows.time, file, symbol, max_gap_days)
     long, short = _long_enough(rows.time, pieces, file, symbol, min_bars)
@@ -82,9 +87,7 @@ def _repeat_reason(rows: Rows, repeated: Mask) -> Reason:
     )
 
 
-def _stretches(
-    time: Times, file: str, symbol: str, max_gap_days: int
-) -> tuple[list[slice], list[Finding]]:
+def _stretches(time: Times, file: str, symbol: str, max_gap_days: int) -> tuple[list[slice], list[Finding]]:
     gap = np.append(False, np.diff(time) > max_gap_days * _DAY)
     after = np.flatnonzero(gap)
     edges = [0, *after.tolist(), len(time)]
@@ -92,7 +95,7 @@ def _stretches(
     if not len(after):
         return pieces, []
     longest = int(np.diff(time).max() / _DAY)
-    message = f"{len(after)} gaps of more than {max_gap_days} days, the longest of {longest}: cut there"
+    message = f"gaps of more than {max_gap_days} days: {len(after)}, the longest of {longest}; cut there"
     fix = "fetch the missing dates, or raise data.max_gap_days; nothing is filled in"
     date = first_date(time, gap)
     return pieces, [Finding("warning", "gap", file, symbol, date, len(after), message, fix)]
@@ -104,14 +107,16 @@ def _long_enough(
     long = [piece for piece in pieces if piece.stop - piece.start >= min_bars]
     if len(long) == len(pieces):
         return long, []
-    fix = f"fetch a longer history; {min_bars} bars are one window and its label"
+    fix = "fetch a longer history, or leave it out"
     if not long:
         most = max(piece.stop - piece.start for piece in pieces)
-        message = f"{most} usable bars in a row, fewer than {min_bars}"
+        message = (
+            f"the longest usable stretch has {most} of the {min_bars} bars that a window and its label need"
+        )
         date = str(time[0])[:10] if len(time) else ""
         return [], [Finding("error", "too-short", file, symbol, date, len(time), message, fix)]
     short = [piece for piece in pieces if piece not in long]
     rows = sum(piece.stop - piece.start for piece in short)
-    message = f"{rows} bars left out: in {len(short)} stretches shorter than {min_bars} bars between gaps"
+    message = f"{rows} bars left out: they lie between gaps, in stretches shorter than {min_bars} bars"
     date = str(time[short[0].start])[:10]
     return long, [Finding("drop", "short-stretch", file, symbol, date, rows, message, fix)]

@@ -22,6 +22,7 @@ _DAY_NAME: Final = (
 _NAME_DAY: Final = r"^(?P<name>[A-Za-z]{3,9})[-. ]{1,2}(?P<day>\d{1,2}),?[- ](?P<year>\d{4})" + _CLOCK
 _NUMERIC: Final = r"^(?P<left>\d{1,2})[-/.](?P<right>\d{1,2})[-/.](?P<year>\d{4}|\d{2})" + _CLOCK
 _EPOCH: Final = r"^-?\d{9,19}$"
+_EPOCH_LIMIT: Final = 7_258_118_400  # seconds to the year 2200
 _MONTHS: Final = {
     **{"jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6},
     **{"jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12},
@@ -56,7 +57,7 @@ def parse_dates(column: pl.Series) -> Dates:
         return Dates(column.to_numpy().astype("datetime64[s]"))
     if dtype.is_float():
         column = column.cast(pl.Int64, strict=False)
-    text = column.cast(pl.String, strict=False) if dtype != pl.String else column
+    text = column.cast(pl.String)
     quick = text.str.to_date("%Y-%m-%d", strict=False)
     if len(text) and not quick.null_count():
         return Dates(quick.to_numpy().astype("datetime64[s]"))
@@ -128,7 +129,9 @@ def _epoch(value: pl.Series) -> Times:
     number = value.fill_null(np.iinfo(np.int64).max).to_numpy()
     size = np.abs(number // 10**9)
     unit = np.select([size < 10**2, size < 10**5, size < 10**8], [1, 10**3, 10**6], 10**9)
-    time: Times = (number // unit).astype("datetime64[s]")
+    seconds = number // unit
+    time: Times = seconds.astype("datetime64[s]")
+    time[np.abs(seconds) >= _EPOCH_LIMIT] = np.datetime64("NaT")
     return time
 
 

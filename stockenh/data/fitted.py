@@ -5,6 +5,7 @@ Legend: F context features, H horizons.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -50,9 +51,15 @@ class Fitted:
         if not isinstance(values, dict) or set(values) != set(cls.__dataclass_fields__):
             raise RunFolderError("fitted.json does not hold the statistics of a run")
         for name, column in values.items():
-            kind = str if name == "context_names" else (int, float)
-            if not isinstance(column, list) or not all(isinstance(v, kind) for v in column):
+            right = _is_name if name == "context_names" else _is_number
+            if not isinstance(column, list) or not all(map(right, column)):
                 raise RunFolderError(f"fitted.json: {name} is not a list of the right kind")
+        if any(v <= 0 for v in values["context_std"] + values["return_std"]):
+            raise RunFolderError("fitted.json: context_std and return_std must be above 0")
+        for one, *others in (("context_names", "context_mean", "context_std"), ("return_std", "up_share")):
+            for other in others:
+                if len(values[one]) != len(values[other]):
+                    raise RunFolderError(f"fitted.json: {one} and {other} differ in length")
         return cls(**values)
 
     def to_dict(self) -> dict[str, list[float] | list[str]]:
@@ -64,6 +71,14 @@ class Fitted:
         std = np.asarray(self.context_std, np.float32)
         scaled: NDArray[np.float32] = ((context - mean) / std).astype(np.float32, copy=False)
         return scaled.clip(-CLIP, CLIP, out=scaled)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _nanstd(x: NDArray[np.float64]) -> NDArray[np.float64]:

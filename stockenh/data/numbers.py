@@ -36,7 +36,7 @@ def parse_numbers(column: pl.Series, decimal_comma: bool = False) -> Numbers:
     if column.dtype.is_numeric():
         value = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
         return Numbers(value, np.zeros(len(value), bool))
-    text = column.cast(pl.String, strict=False)
+    text = column.cast(pl.String)
     quick = text.cast(pl.Float64, strict=False)
     if not decimal_comma and quick.null_count() == text.null_count():
         return Numbers(quick.fill_null(np.nan).to_numpy(), np.zeros(len(text), bool))

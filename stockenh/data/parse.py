@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from stockenh.data.columns import Columns, match_columns
+from stockenh.data.columns import REQUIRED, Columns, match_columns
 from stockenh.data.dates import Dates, parse_clock, parse_dates
 from stockenh.data.findings import Finding, Level, quoted
 from stockenh.data.numbers import parse_numbers, uses_decimal_comma
@@ -95,9 +95,11 @@ def _column_findings(path: Path, table: Table, columns: Columns) -> tuple[Findin
         message = f"no column is called {absent!r}, which data.columns names; the file has {names}"
         found.append(_finding("error", "mapped-column-missing", path, message, "correct data.columns"))
     if columns.missing and not columns.absent:
-        fix = "; ".join(f"data.columns.{name}=NAME" for name in columns.missing)
+        fix = "name it: " + " ".join(f"data.columns.{name}=NAME" for name in columns.missing)
+        if columns.missing == REQUIRED:
+            fix = "begin the file with a line of names such as Date,Open,High,Low,Close,Volume, or remove it"
         message = f"no column for {', '.join(columns.missing)}; the file has {names}"
-        found.append(_finding("error", "column-missing", path, message, f"name it: {fix}"))
+        found.append(_finding("error", "column-missing", path, message, fix))
     if columns.close_among:
         first, *others = columns.close_among
         message = f"the close could be {', '.join(map(repr, columns.close_among))}; {first!r} was taken"
@@ -113,7 +115,7 @@ def _equity_only(path: Path, table: Table, index: Mapping[str, int]) -> tuple[Ta
     """Keeps the rows of the series EQ, where an Indian export has any."""
     if "series" not in index:
         return table, ()
-    equity = table.column(index["series"]).cast(pl.String, strict=False).str.strip_chars() == "EQ"
+    equity = table.column(index["series"]).cast(pl.String).str.strip_chars() == "EQ"
     equity = equity.fill_null(False)
     others = int((~equity).sum())
     if not others or others == len(equity):
@@ -155,7 +157,7 @@ def _read_cells(table: Table, index: Mapping[str, int], file_symbol: str, adjust
     adj_close = numbers["adj_close"].value if "adj_close" in numbers else None
     return _Cells(
         symbols=symbols,
-        only=str(symbols[0]) if symbols.n_unique() == 1 else "",
+        only=symbols[0] or "" if symbols.n_unique() == 1 else "",
         rows=Rows(dates.time, ohlcv, adj_close),
         dates=dates,
         blank=missing & ~unreadable,
@@ -166,12 +168,13 @@ def _read_cells(table: Table, index: Mapping[str, int], file_symbol: str, adjust
 
 
 def _symbols(table: Table, index: Mapping[str, int], file_symbol: str) -> pl.Series:
+    of_file = pl.Series([file_symbol]).new_from_index(0, table.frame.height)
     if "symbol" not in index:
-        return pl.Series([file_symbol]).new_from_index(0, table.frame.height)
-    symbols = table.column(index["symbol"]).cast(pl.String, strict=False).str.strip_chars()
+        return of_file
+    symbols = table.column(index["symbol"]).cast(pl.String).str.strip_chars().replace({"": None})
     if table.names[index["symbol"]].startswith("<"):
         symbols = symbols.str.strip_suffix(".US")
-    return symbols.replace({"": None})
+    return of_file if symbols.null_count() == len(symbols) else symbols
 
 
 def _dates(table: Table, index: Mapping[str, int]) -> Dates:

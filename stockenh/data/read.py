@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ def read_bars(path: Path, settings: ReadSettings) -> ReadResult:
     Bad content never raises: the findings say what was left out, where, and how to mend it. Raises DataError
     where the path does not exist or a folder has no CSV or Parquet file.
     """
-    files = _list_files(path)
+    files = list_files(path)
     found: list[Finding] = []
     parts: dict[str, list[Part]] = {}
     for file in files:
@@ -88,7 +89,7 @@ def read_bars(path: Path, settings: ReadSettings) -> ReadResult:
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
 
 
-def _list_files(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -103,20 +104,23 @@ def _list_files(path: Path) -> list[Path]:
 
 def _join(parts: Sequence[Part]) -> tuple[list[Part], list[Finding]]:
     """The parts of one symbol whose dates don't overlap, in time order; a part that overlaps is an error."""
-    kept, found = [parts[0]], []
-    for part in parts[1:]:
+    kept: list[Part] = []
+    spans: list[tuple[np.datetime64, np.datetime64]] = []
+    found = []
+    for part in parts:
         begin, end = part.rows.time.min(), part.rows.time.max()
-        other = next((k for k in kept if begin <= k.rows.time.max() and k.rows.time.min() <= end), None)
-        if other is None:
-            kept.append(part)
+        at = bisect(spans, (begin, end))
+        near = [i for i in (at - 1, at) if 0 <= i < len(spans)]
+        clash = [i for i in near if spans[i][0] <= end and begin <= spans[i][1]]
+        if not clash:
+            kept.insert(at, part)
+            spans.insert(at, (begin, end))
             continue
-        message = f"{other.file} has the symbol {part.symbol} too, for the same dates"
+        message = f"{kept[clash[0]].file} has the symbol {part.symbol} too, for the same dates"
         fix = "remove one of the two files, or name their symbols differently"
-        date = str(begin.astype("datetime64[D]"))
-        found.append(
-            Finding("error", "duplicate-symbol", part.file, part.symbol, date, len(part.rows), message, fix)
-        )
-    return sorted(kept, key=lambda part: part.rows.time.min()), found
+        date, count = str(begin)[:10], len(part.rows)
+        found.append(Finding("error", "duplicate-symbol", part.file, part.symbol, date, count, message, fix))
+    return kept, found
 
 
 def _concatenate(parts: Sequence[Part]) -> Rows:
@@ -141,6 +145,7 @@ def _ends_early(stretches: Sequence[Stretch]) -> list[Finding]:
         return []
     listed = ", ".join(f"{symbol} ({str(time)[:10]})" for time, symbol in early[:5])
     more = f" and {len(early) - 5} more" if len(early) > 5 else ""
-    message = f"{len(early)} of {len(last)} symbols end before {str(newest)[:10]}: {listed}{more}"
+    how = f"more than {_LATE_DAYS} days before {str(newest)[:10]}"
+    message = f"{len(early)} of {len(last)} symbols end {how}: {listed}{more}"
     fix = "fetch them again if they still trade; if delisted there is nothing to do"
     return [Finding("warning", "ends-early", "", "", str(early[0][0])[:10], len(early), message, fix)]

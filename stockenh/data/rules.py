@@ -22,6 +22,7 @@ SLACK: Final = 5e-3  # relative; beyond it an open or close outside the bar's ra
 SHIFT: Final = 5.0
 MAX_PRICE: Final = 1e9
 MAX_UNTRADED_PRICE: Final = 1e6
+MAX_FACTOR: Final = 1e12  # funds with a reverse split every year reach 1e9
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,14 @@ def _adj_close_not_positive(rows: Rows) -> Mask:
     return np.zeros(len(rows), bool) if rows.adj_close is None else ~(rows.adj_close > 0)
 
 
+def _adj_close_absurd(rows: Rows) -> Mask:
+    if rows.adj_close is None:
+        return np.zeros(len(rows), bool)
+    factor = rows.adj_close / rows.ohlcv[:, CLOSE]
+    hit: Mask = (factor < 1 / MAX_FACTOR) | (factor > MAX_FACTOR)
+    return hit
+
+
 def _volume_negative(rows: Rows) -> Mask:
     hit: Mask = rows.ohlcv[:, VOLUME] < 0
     return hit
@@ -204,6 +213,12 @@ ROW_RULES: Final = (
         "the adjusted close is missing, 0 or below",
         "fetch adjusted prices again, or set data.adjust=false to use prices as they were traded",
         _adj_close_not_positive,
+    ),
+    RowRule(
+        "adj-close-absurd",
+        f"the adjusted close is more than {MAX_FACTOR:.0e} times off the close",
+        "fetch adjusted prices again, or set data.adjust=false to use prices as they were traded",
+        _adj_close_absurd,
     ),
     RowRule("volume-negative", "the volume is below 0", "fetch these dates again", _volume_negative),
     RowRule(

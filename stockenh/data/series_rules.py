@@ -54,13 +54,14 @@ def check_series(series: Series, file: str, symbol: str) -> tuple[Finding, ...]:
     if not len(series.time):
         return ()
     found = []
-    for check in _CHECKS:
-        for warning in check(series):
-            if warning.mask.any():
-                date, count = first_date(series.time, warning.mask), int(warning.mask.sum())
-                found.append(
-                    Finding("warning", warning.rule, file, symbol, date, count, warning.message, warning.fix)
-                )
+    with np.errstate(all="ignore"):
+        warnings = [warning for check in _CHECKS for warning in check(series)]
+    for warning in warnings:
+        if warning.mask.any():
+            date, count = first_date(series.time, warning.mask), int(warning.mask.sum())
+            found.append(
+                Finding("warning", warning.rule, file, symbol, date, count, warning.message, warning.fix)
+            )
     return tuple(found)
 
 

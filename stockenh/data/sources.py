@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
@@ -45,11 +46,7 @@ class _BarData(DataSettings):
 
     def __post_init__(self) -> None:
         check_horizons(self.horizons)
-        if self.lookback < 2:
-            raise ConfigError(f"data.lookback={self.lookback} must be at least 2 bars")
-        if not self.timeframes or len(set(self.timeframes)) != len(self.timeframes):
-            raise ConfigError(f"data.timeframes={self.timeframes} must all be different")
-        features.feature_names(self._feature_settings())
+        self._feature_settings()
 
     def _feature_settings(self) -> FeatureSettings:
         return FeatureSettings(tuple(self.timeframes), self.lookback)
@@ -94,8 +91,6 @@ class FilesData(_BarData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_gap_days < 1:
-            raise ConfigError(f"data.max_gap_days={self.max_gap_days} must be at least 1 calendar day")
         self._read_settings()
 
     def read(self) -> ReadResult:
@@ -119,9 +114,8 @@ class FilesData(_BarData):
         )
 
     def _key(self, path: Path) -> str:
-        files = read._list_files(path)
-        contents = [(file.name, key_of(file.read_bytes())) for file in files]
-        return key_of(contents, self._read_settings(), code_of("data"))
+        files = read.list_files(path)
+        return key_of([(file.name, _content(file)) for file in files], self._read_settings(), code_of("data"))
 
 
 @dataclass(frozen=True)
@@ -144,6 +138,14 @@ def check_horizons(horizons: list[int]) -> None:
         raise ConfigError(
             f"data.horizons={horizons} must be increasing numbers of bars from 1, for example [3, 5, 10]"
         )
+
+
+def _content(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "blake2b").hexdigest()
+    except OSError as error:
+        return repr(error)  # reading the file will say what is wrong with it
 
 
 def _pack(result: ReadResult) -> dict[str, NDArray[np.generic]]:

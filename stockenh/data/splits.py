@@ -40,13 +40,14 @@ class Split(ABC):
         """The part of each window: TRAIN, VAL, TEST or DROPPED.
 
         asof: (n,) the window's last bar; reach(k): (n,) the time of the bar k bars after the last bar
-        that a label uses (the symbol's last bar where it ends before that).
+        that a label uses.
         Raises ConfigError where a part would be empty, naming the keys.
         """
         dates = np.unique(asof)
         if len(dates) < 3:
             raise ConfigError(
-                f"split: {len(dates)} dates with labelled windows can't be cut into three parts"
+                f"split: {len(dates)} dates with labelled windows can't be cut into three parts; "
+                f"bring more bars, or lower data.lookback or data.horizons"
             )
         begins, ends = self.cuts(dates)
         reached = reach(self.embargo_bars())
@@ -65,7 +66,7 @@ class Split(ABC):
         settings = " ".join(f"split.{k}={v}" for k, v in vars(self).items())
         return (
             f"{settings} leave no {part} windows: there are {dates} dates with labelled windows, and the "
-            f"largest of data.horizons is purged before each cut"
+            f"largest of data.horizons is purged before each cut; bring more bars or move the cuts"
         )
 
 

@@ -12,48 +12,46 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stockenh.data.features import FeatureSettings, feature_names
-from stockenh.data.findings import Finding
+from stockenh.data.findings import Finding, Level
 from stockenh.data.windows import StoredWindows
 from stockenh.errors import DataError
 
 COLUMNS = ("symbol", "asof", "ohlcv_norm", "kronos_emb", "context", "y_ret", "y_up")
 PRICE_COLUMNS = 5
 
+_VECTORS = ("kronos_emb", "context")
+_UNIT = 1 + 1e-5  # a float32 scaled in another order of operations ends a little beyond 1
+
 
 def read_windows(path: Path, horizons: tuple[int, ...]) -> tuple[StoredWindows, tuple[Finding, ...]]:
     """Reads `symbol, asof, ohlcv_norm (T x 5), kronos_emb (E), context (F), y_ret (H), y_up (H)`.
 
-    Lists may be nested or flat. Rows with a non-finite input are left out with a count; a null in y_ret
-    is a row without that label. Raises DataError naming the file and the column at fault.
+    Lists may be nested or flat. Rows with a missing or infinite input are left out with a count; a null in
+    y_ret is a row without that label. Raises DataError naming the file and the column at fault.
     """
     frame = _frame(path)
-    y_ret = _matrix(path, frame, "y_ret", len(horizons)).astype(np.float32)
-    price = _matrix(path, frame, "ohlcv_norm", None)
-    if price.shape[1] % PRICE_COLUMNS:
-        raise DataError(
-            f"{path}: ohlcv_norm has {price.shape[1]} numbers a row, not a multiple of {PRICE_COLUMNS}"
-        )
-    embedding = _matrix(path, frame, "kronos_emb", None)
-    context = _matrix(path, frame, "context", None)
-    finite = np.isfinite(price).all(1) & np.isfinite(embedding).all(1) & np.isfinite(context).all(1)
+    y_ret = _labels(path, frame, "y_ret", len(horizons))
+    up = _labels(path, frame, "y_up", len(horizons))
+    symbol, asof = _symbols(path, frame), _asof(path, frame)
+    price = _prices(path, frame)
+    embedding, context = (_matrix(path, frame, name).reshape(len(frame), -1) for name in _VECTORS)
+    finite = np.isfinite(price).all((1, 2)) & np.isfinite(embedding).all(1) & np.isfinite(context).all(1)
     if not finite.any():
         raise DataError(f"{path}: every row has a missing or infinite number among its inputs")
-    names = frame["symbol"].cast(pl.String).fill_null("?").to_numpy()[finite]
-    symbols, symbol = np.unique(names.astype(str), return_inverse=True)
+    symbols, number = np.unique(symbol[finite], return_inverse=True)
     windows = StoredWindows(
         symbols=tuple(symbols.tolist()),
-        symbol=symbol.astype(np.int32),
-        asof=_asof(path, frame)[finite],
-        context=context[finite].astype(np.float32),
+        symbol=number.astype(np.int32),
+        asof=asof[finite],
+        context=context[finite],
         context_names=_context_names(context.shape[1]),
-        y_ret=np.where(np.isfinite(y_ret), y_ret, np.nan)[finite],
+        y_ret=np.where(np.isfinite(y_ret), y_ret, np.float32(np.nan))[finite],
         horizons=horizons,
-        lookback=price.shape[1] // PRICE_COLUMNS,
-        ohlcv_norm=price[finite].astype(np.float32).reshape(int(finite.sum()), -1, PRICE_COLUMNS),
-        embedding=embedding[finite].astype(np.float32),
+        lookback=price.shape[1],
+        ohlcv_norm=price[finite],
+        embedding=embedding[finite],
     )
-    up = _matrix(path, frame, "y_up", len(horizons))[finite]
-    return windows, _findings(path, windows, up, int((~finite).sum()))
+    return windows, _findings(path, windows, up[finite], int((~finite).sum()))
 
 
 def _frame(path: Path) -> pl.DataFrame:
@@ -62,58 +60,93 @@ def _frame(path: Path) -> pl.DataFrame:
             f"{path}: no such file; data=windows needs data.path=FILE, a Parquet of ready samples"
         )
     try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: is not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    missing = [c for c in COLUMNS if c not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(frame.columns)}"
-        )
+        names = list(pl.read_parquet_schema(path))
+        missing = [c for c in COLUMNS if c not in names]
+        if missing:
+            raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}")
+        frame = pl.read_parquet(path, columns=list(COLUMNS))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: is not a readable Parquet file ({reason})") from None
     if not len(frame):
         raise DataError(f"{path}: has no rows")
     return frame
 
 
-def _matrix(path: Path, frame: pl.DataFrame, name: str, width: int | None) -> NDArray[np.float64]:
-    """A column of (nested) lists as (n, width); nulls become NaN."""
+def _labels(path: Path, frame: pl.DataFrame, name: str, horizons: int) -> NDArray[np.float32]:
+    values = _matrix(path, frame, name).reshape(len(frame), -1)
+    if values.shape[1] != horizons:
+        raise DataError(
+            f"{path}: {name} has {values.shape[1]} numbers a row where data.horizons has {horizons}"
+        )
+    return values
+
+
+def _prices(path: Path, frame: pl.DataFrame) -> NDArray[np.float32]:
+    values = _matrix(path, frame, "ohlcv_norm")
+    if values.ndim > 2 and values.shape[-1] != PRICE_COLUMNS:
+        shape = " x ".join(map(str, values.shape[1:]))
+        raise DataError(
+            f"{path}: ohlcv_norm is {shape} a row; write bars x {PRICE_COLUMNS}, for example 120 x 5"
+        )
+    flat = values.reshape(len(frame), -1)
+    if flat.shape[1] % PRICE_COLUMNS:
+        raise DataError(
+            f"{path}: ohlcv_norm has {flat.shape[1]} numbers a row, not a multiple of {PRICE_COLUMNS}"
+        )
+    return flat.reshape(len(frame), -1, PRICE_COLUMNS)
+
+
+def _matrix(path: Path, frame: pl.DataFrame, name: str) -> NDArray[np.float32]:
+    """A column of (nested) lists as (n, ...), a number as (n, 1); what is null becomes NaN."""
     column = frame[name]
+    there = column.is_not_null().to_numpy()
+    column = column.drop_nulls()
+    shape: list[int] = []
+    while isinstance(column.dtype, pl.List | pl.Array):
+        lists = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+        widths = lists.list.len().fill_null(0).unique().to_list()
+        if len(widths) > 1:
+            raise DataError(f"{path}: rows of {name} differ in length")
+        if widths == [0]:
+            raise DataError(f"{path}: rows of {name} are empty lists")
+        shape += widths
+        column = lists.explode()
+    if not column.dtype.is_numeric() and column.dtype not in (pl.Boolean, pl.Null):
+        raise DataError(f"{path}: column {name} does not hold lists of numbers but {frame[name].dtype}")
+    values = np.full((len(frame), *(shape or [1])), np.nan, np.float32)
+    values[there] = column.cast(pl.Float32).fill_null(np.nan).to_numpy().reshape(-1, *values.shape[1:])
+    return values
+
+
+def _symbols(path: Path, frame: pl.DataFrame) -> NDArray[np.str_]:
+    column = frame["symbol"]
     try:
-        while isinstance(column.dtype, pl.List | pl.Array):
-            column = column.explode(empty_as_null=True)
-        flat = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        names = column.cast(pl.String)
     except pl.exceptions.PolarsError:
-        raise DataError(f"{path}: column {name} does not hold lists of numbers") from None
-    got = len(flat) / len(frame)
-    if width is None and got != int(got):
-        raise DataError(f"{path}: rows of {name} differ in length")
-    if width is not None and got != width:
-        raise DataError(f"{path}: {name} has {got:g} numbers a row where data.horizons has {width}")
-    widths = _lengths(frame[name])
-    if widths is not None and len(set(widths.tolist())) > 1:
-        raise DataError(f"{path}: rows of {name} differ in length")
-    return flat.reshape(len(frame), int(got))
-
-
-def _lengths(column: pl.Series) -> NDArray[np.int64] | None:
-    if isinstance(column.dtype, pl.List):
-        return column.list.len().fill_null(0).to_numpy()
-    return None
+        raise DataError(f"{path}: column symbol does not hold names but {column.dtype}") from None
+    if names.null_count():
+        raise DataError(f"{path}: column symbol has {names.null_count()} rows without a name")
+    return names.to_numpy().astype(np.str_)
 
 
 def _asof(path: Path, frame: pl.DataFrame) -> NDArray[np.datetime64]:
     column = frame["asof"]
+    refusal = DataError(
+        f"{path}: column asof does not hold dates but {column.dtype}; write dates or 2024-01-31"
+    )
     try:
         if column.dtype == pl.String:
             column = column.str.to_datetime(time_unit="ms")
-        if isinstance(column.dtype, pl.Datetime):
-            column = column.dt.replace_time_zone(None)
-        times = column.cast(pl.Datetime("ms"))
     except pl.exceptions.PolarsError:
-        raise DataError(f"{path}: column asof does not hold dates") from None
-    if times.null_count():
-        raise DataError(f"{path}: column asof has {times.null_count()} rows without a date")
-    return times.to_numpy().astype("datetime64[s]")
+        raise refusal from None
+    if isinstance(column.dtype, pl.Datetime):
+        column = column.dt.replace_time_zone(None)
+    elif column.dtype != pl.Date:
+        raise refusal
+    if column.null_count():
+        raise DataError(f"{path}: column asof has {column.null_count()} rows without a date")
+    return column.cast(pl.Datetime("ms")).to_numpy().astype("datetime64[s]")
 
 
 def _context_names(width: int) -> tuple[str, ...]:
@@ -122,19 +155,26 @@ def _context_names(width: int) -> tuple[str, ...]:
 
 
 def _findings(
-    path: Path, windows: StoredWindows, up: NDArray[np.float64], dropped: int
+    path: Path, windows: StoredWindows, up: NDArray[np.float32], dropped: int
 ) -> tuple[Finding, ...]:
-    found = []
-    if dropped:
-        found.append(
-            Finding("drop", "non-finite-input", path.name, "", "", dropped,
-                    f"{dropped} rows with a missing or infinite input were left out", "write finite inputs")
-        )  # fmt: skip
-    counted = np.isfinite(windows.y_ret) & (windows.y_ret != 0)
-    disagree = int((counted & (up != (windows.y_ret > 0))).any(1).sum())
-    if disagree:
-        found.append(
-            Finding("warning", "y-up-disagrees", path.name, "", "", disagree,
-                    f"y_up is not y_ret > 0 in {disagree} rows; y_ret is taken", "write y_up as y_ret > 0")
-        )  # fmt: skip
-    return tuple(found)
+    returns = windows.y_ret
+    counted = np.isfinite(returns) & np.isfinite(up) & (returns != 0)
+    disagree = int((counted & (up != (returns > 0))).any(1).sum())
+    outside = int((np.abs(windows.ohlcv_norm) > _UNIT).any((1, 2)).sum())
+    rows = np.stack([windows.symbol, windows.asof.astype(np.int64)], 1)
+    twice = len(rows) - len(np.unique(rows, axis=0))
+    seen: list[tuple[Level, str, int, str, str]] = [
+        ("drop", "non-finite-input", dropped,
+         "rows with a missing or infinite input were left out", "write finite inputs"),
+        ("warning", "y-up-disagrees", disagree,
+         "rows have a y_up that is not y_ret > 0; y_ret is taken", "write y_up as y_ret > 0"),
+        ("warning", "not-normalised", outside,
+         "rows have ohlcv_norm beyond [-1, 1]", "scale each window to [-1, 1], open to close jointly"),
+        ("warning", "duplicate-row", twice,
+         "rows repeat a symbol and asof", "write each window once"),
+    ]  # fmt: skip
+    return tuple(
+        Finding(level, rule, path.name, "", "", count, f"{count} {what}", fix)
+        for level, rule, count, what, fix in seen
+        if count
+    )

@@ -25,15 +25,21 @@ _POLARS_FAILS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException,
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a file. `frame` has one column per name, in order; text unless the file had types."""
+    """The cells of a file: `frame` has one column per name, in order."""
 
     names: tuple[str, ...]
     frame: pl.DataFrame
     separator: str = ","
 
     def column(self, position: int) -> pl.Series:
-        """The cells below one name."""
-        return self.frame.to_series(position)
+        """The cells below one name: numbers, dates or timestamps where the file had such types, else text."""
+        cells = self.frame.to_series(position)
+        dtype = cells.dtype
+        if dtype.is_numeric() or dtype in (pl.String, pl.Date, pl.Datetime):
+            return cells
+        if dtype in (pl.Categorical, pl.Enum, pl.Boolean):
+            return cells.cast(pl.String)
+        return pl.Series([None if cell is None else str(cell) for cell in cells], dtype=pl.String)
 
 
 class _NoTableError(Exception):

@@ -51,7 +51,10 @@ class Windows(ABC):
 
     @abstractmethod
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
-        """(len(rows),) time of the bar `extra` bars after the last that a label uses, in own bars."""
+        """(len(rows),) time of the bar `extra` bars after the last that a label uses, in own bars.
+
+        Where the symbol's bars end before that, the days of the other symbols count on, or business days.
+        """
 
     @abstractmethod
     def prices(self, device: torch.device) -> Prices:
@@ -79,8 +82,9 @@ class BarWindows(Windows):
     last: NDArray[np.int64]  # (n,) row of the last bar of the window's series
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
-        ahead = np.minimum(self.end[rows] + max(self.horizons) + extra, self.last[rows])
-        return self.bars.time[ahead]
+        ahead = np.minimum(self.end[rows] + max(self.horizons), self.last[rows]) + extra
+        inside = np.minimum(ahead, _last_of_symbol(self.bars, self.end[rows]))
+        return _count_on(self.bars.time[inside], ahead - inside, self.bars.time)
 
     def prices(self, device: torch.device) -> Prices:
         return BarPrices(
@@ -134,17 +138,17 @@ class StoredWindows(Windows):
     embedding: NDArray[np.float32]
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
-        """The symbol's own later rows count as its bars; after its last row, business days do."""
-        bars_ahead = max(self.horizons) + extra
+        """A symbol's distinct dates count as its bars: rows that a file lacks only make the reach longer."""
         order = np.lexsort((self.asof, self.symbol))
+        symbol, asof = self.symbol[order], self.asof[order]
+        fresh = np.ones(len(self), np.bool_)
+        fresh[1:] = (symbol[1:] != symbol[:-1]) | (asof[1:] != asof[:-1])
         place = np.empty(len(self), np.int64)
-        place[order] = np.arange(len(self))
-        ahead = np.minimum(place[rows] + bars_ahead, len(self) - 1)
-        same = self.symbol[order[ahead]] == self.symbol[rows]
-        same &= place[rows] + bars_ahead < len(self)
-        days = self.asof[rows].astype("datetime64[D]")
-        guess = np.busday_offset(days, bars_ahead, roll="forward").astype("datetime64[s]")
-        return np.where(same, self.asof[order[ahead]], guess)
+        place[order] = np.cumsum(fresh) - 1
+        final = np.searchsorted(symbol[fresh], self.symbol[rows], side="right") - 1
+        ahead = place[rows] + max(self.horizons) + extra
+        inside = np.minimum(ahead, final)
+        return _count_on(asof[fresh][inside], ahead - inside, self.asof)
 
     def prices(self, device: torch.device) -> Prices:
         return StoredPrices(torch.from_numpy(self.ohlcv_norm).to(device))
@@ -198,6 +202,27 @@ def _min_max(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     flat = span == 0
     scaled = 2 * (x - low) / span.masked_fill(flat, 1) - 1
     return scaled.masked_fill(flat, 0)
+
+
+def _last_of_symbol(bars: Bars, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(len(rows),) the last row of each row's symbol, whose series stand side by side."""
+    names = np.array(bars.symbols)
+    closes = np.append(names[1:] != names[:-1], True)  # another symbol follows this series
+    last = bars.offsets[1:][closes] - 1
+    return np.asarray(last[np.searchsorted(last, rows)])
+
+
+def _count_on(
+    time: NDArray[np.datetime64], bars: NDArray[np.int64], times: NDArray[np.datetime64]
+) -> NDArray[np.datetime64]:
+    """The time `bars` bars after a symbol's last: by all symbols' times or business days, what is later."""
+    if not bars.any():
+        return time
+    calendar = np.unique(times)
+    place = np.searchsorted(calendar, time) + bars
+    by_others = calendar[np.minimum(place, len(calendar) - 1)]
+    by_weekdays = np.busday_offset(time.astype("datetime64[D]"), bars, roll="backward")
+    return np.asarray(np.maximum(by_others, by_weekdays.astype("datetime64[s]")))
 
 
 def _returns(

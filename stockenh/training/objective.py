@@ -30,8 +30,8 @@ class Objective:
         """
         returns, direction = self.loss.elements({k: v.float() for k, v in out.items()}, micro)
         terms = (
-            self.loss.return_weight * (returns * micro.labelled).sum() / count,
-            self.loss.direction_weight * (direction * micro.labelled).sum() / count,
+            self.loss.return_weight * ((returns * micro.labelled).sum() / count),
+            self.loss.direction_weight * ((direction * micro.labelled).sum() / count),
         )
         log_var = out.get("task_log_var")
         if log_var is None:

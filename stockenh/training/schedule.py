@@ -38,7 +38,7 @@ class Schedule:
         self.taken = int(state["taken"])
         if self.taken:
             self._scheduler.last_epoch = self.taken - 1
-            self._scheduler._step_count = self.taken
+            self._scheduler._step_count = max(self.taken, 2)  # at 1 torch would warn of a missing step
             self._scheduler.step()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +45,11 @@ def write(path: Path, cells: Iterable[Sequence[str]], header: str = HEADER) -> P
     return path
 
 
-def read(path: Path, **settings: object) -> ReadResult:
-    """Reads a path, with 20 bars as the shortest history unless told otherwise."""
-    return read_bars(path, ReadSettings(**{"min_bars": 20, **settings}))  # type: ignore[arg-type]
+def read(
+    path: Path, columns: Mapping[str, str] | None = None, adjust: bool = True, max_gap_days: int = 30
+) -> ReadResult:
+    """Reads a path, with 20 bars as the shortest history."""
+    return read_bars(path, ReadSettings(columns or {}, adjust, max_gap_days, min_bars=20))
 
 
 def finding(result: ReadResult, rule: str) -> Finding:

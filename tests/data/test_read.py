@@ -26,7 +26,9 @@ def test_a_missing_path_and_a_folder_without_tables_raise(tmp_path: Path) -> Non
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"data\.columns\.closing: no such part of a bar; known: symbol, date"):
+    with pytest.raises(
+        ConfigError, match=r"data\.columns\.closing: no such part of a bar; known: symbol, date"
+    ):
         ReadSettings(columns={"closing": "C"})
     with pytest.raises(ConfigError, match=r"data\.max_gap_days=0"):
         ReadSettings(max_gap_days=0)
@@ -41,7 +43,7 @@ def test_settings_are_checked() -> None:
         (
             b'{\n    "Note": "Thank you for using Alpha Vantage! Our standard API"\n}',
             "error-text",
-            "'{ \"Note\": \"Thank you for using Alpha Vantage!",
+            '\'{ "Note": "Thank you for using Alpha Vantage!',
         ),
         (b"<!DOCTYPE html><html><body>Too many requests</body>", "error-text", "'<!DOCTYPE html><html>"),
         (b"Exceeded the daily hits limit", "error-text", "'Exceeded the daily hits limit'"),
@@ -81,6 +83,11 @@ def test_a_missing_column_is_mended_by_a_mapping(tmp_path: Path) -> None:
     assert "'When'" in absent.message
 
 
+def test_a_file_without_a_header_line_says_so(tmp_path: Path) -> None:
+    found = finding(read(write(tmp_path / "ACME.csv", rows(30)[1:], ",".join(rows(30)[0]))), "column-missing")
+    assert found.fix.startswith("begin the file with a line of names such as Date,Open")
+
+
 def test_an_explicit_mapping_beats_the_guess(tmp_path: Path) -> None:
     cells = [[*row, row[1]] for row in rows(30)]
     path = write(tmp_path / "ACME.csv", cells, HEADER + ",Settled")
@@ -109,7 +116,7 @@ def test_a_short_history_is_an_error(tmp_path: Path, bars: int) -> None:
     result = read(write(tmp_path / "ACME.csv", rows(bars)))
     found = finding(result, "too-short")
     assert (found.level, found.rows) == ("error", bars)
-    assert f"{bars} usable bars in a row, fewer than 20" in found.message
+    assert f"the longest usable stretch has {bars} of the 20 bars" in found.message
 
 
 def test_a_long_gap_cuts_the_series_and_nothing_is_filled(tmp_path: Path) -> None:
@@ -198,6 +205,15 @@ def test_a_reverse_split_divides_earlier_volume() -> None:
     np.testing.assert_allclose(adjust_bars(ohlcv, np.array([20.0, 20.0])), [[20] * 4 + [100]] * 2)
 
 
+def test_a_split_factor_that_overflows_the_volume_is_an_error(tmp_path: Path) -> None:
+    cells = [[*row[:5], "1e305", row[4]] for row in rows(30)]
+    for row in cells[:15]:
+        row[6] = "1e-5"
+    result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Adj Close"))
+    assert finding(result, "adj-close-overflow").level == "error"
+    assert len(result.bars) == 0
+
+
 def test_files_are_adjusted_unless_told_otherwise(tmp_path: Path) -> None:
     cells = [[*row, str(float(row[4]) / 2)] for row in rows(30)]
     path = write(tmp_path / "ACME.csv", cells, f"{HEADER},Adj Close")
@@ -208,7 +224,11 @@ def test_files_are_adjusted_unless_told_otherwise(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     later=st.lists(
-        st.lists(st.sampled_from(["0", "-1", "", "1e10", "inf", "x", "55", "103.5", "9999"]), min_size=5, max_size=5),
+        st.lists(
+            st.sampled_from(["0", "-1", "", "1e10", "inf", "x", "55", "103.5", "9999"]),
+            min_size=5,
+            max_size=5,
+        ),
         max_size=30,
     )
 )
@@ -228,7 +248,11 @@ def test_later_rows_never_change_earlier_kept_rows(later: list[list[str]]) -> No
 
 
 @settings(max_examples=200, deadline=None)
-@given(content=st.binary(max_size=400), header=st.booleans(), suffix=st.sampled_from([".csv", ".txt", ".parquet"]))
+@given(
+    content=st.binary(max_size=400),
+    header=st.booleans(),
+    suffix=st.sampled_from([".csv", ".txt", ".parquet"]),
+)
 @example(content=b"\x00,\x00\n\x00,1", header=False, suffix=".csv")
 @example(content=b'"', header=True, suffix=".csv")
 @example(content=b"99999999999999999999,1e999,-inf,1,1,1", header=True, suffix=".csv")
@@ -243,19 +267,26 @@ def test_garbage_never_raises(content: bytes, header: bool, suffix: str) -> None
 
 
 CELL = st.one_of(
-    st.sampled_from(["2020-01-01", "1/2/20", "02-Jan-2024", "1e308", "-1e308", "nan", "inf", "1,000", "5", "0", ""]),
+    st.sampled_from(
+        ["2020-01-01", "1/2/20", "02-Jan-2024", "1e308", "-1e308", "nan", "inf", "1,000", "5", "0", ""]
+    ),
     st.text(max_size=6),
     st.floats().map(repr),
     st.integers().map(str),
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cells=st.lists(st.lists(CELL, min_size=1, max_size=8), min_size=1, max_size=12))
+@example(cells=[["2020-01-01", *["1e-320"] * 4, "5", "1e308"]])
+@example(cells=[["2020-01-01", *["1e-320"] * 4, "5", "1"], ["2020-01-02", *["1e9"] * 4, "5", "1"]])
+@example(cells=[["2020-01-01", *["5"] * 4, "1e308", "5"], ["2020-01-02", *["50"] * 4, "5", "5"]])
 def test_garbage_cells_never_raise_and_never_get_in(cells: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "X.csv"
-        path.write_text("\n".join([f"{HEADER},Adj Close", *(",".join(row) for row in cells)]), "utf-8", "replace")
+        path.write_text(
+            "\n".join([f"{HEADER},Adj Close", *(",".join(row) for row in cells)]), "utf-8", "replace"
+        )
         result = read_bars(path, ReadSettings(min_bars=1))
     bars = result.bars.ohlcv
     assert np.isfinite(bars).all()

@@ -41,7 +41,9 @@ def test_every_form_gives_the_second_of_january(text: str) -> None:
     assert times(text) == ["2024-01-02T00:00:00"]
 
 
-@pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "20241301", "32-Jan-2024", "soon", "", "12.5"])
+@pytest.mark.parametrize(
+    "text", ["2024-02-30", "2024-13-01", "20241301", "32-Jan-2024", "soon", "", "12.5", "20240102153000"]
+)
 def test_what_is_no_date_stays_unread(text: str) -> None:
     assert times(text) == ["NaT"]
 

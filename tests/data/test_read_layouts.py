@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import gzip
 import io
 import tempfile
@@ -77,7 +78,10 @@ def alpha_vantage(days: list[str], values: np.ndarray) -> str:
 
 LAYOUTS: dict[str, tuple[str, Write]] = {
     "Yahoo": ("ACME.csv", simple("Date,Open,High,Low,Close,Adj Close,Volume", "dohlcav")),
-    "Yahoo, adjusted close last": ("ACME.csv", simple("Date,Open,High,Low,Close,Volume,Adj Close", "dohlcva")),
+    "Yahoo, adjusted close last": (
+        "ACME.csv",
+        simple("Date,Open,High,Low,Close,Volume,Adj Close", "dohlcva"),
+    ),
     "yfinance, three header rows": ("a.csv", yfinance),
     "Stooq web": ("acme_us_d.csv", simple(HEADER, "dohlcv", newline="\r\n")),
     "Stooq bulk": ("acme.us.txt", stooq_bulk),
@@ -87,6 +91,15 @@ LAYOUTS: dict[str, tuple[str, Write]] = {
     "pandas index": ("ACME.csv", simple(",open,high,low,close,volume", "dohlcv")),
     "semicolons": ("ACME.csv", simple(HEADER, "dohlcv", separator=";")),
     "tabs": ("ACME.csv", simple(HEADER, "dohlcv", separator="\t")),
+    "Alpha Vantage, numbered": (
+        "ACME.csv",
+        simple("date,1. open,2. high,3. low,4. close,5. adjusted close,6. volume", "dohlcav"),
+    ),
+    "NIFTY50": ("ACME.csv", simple("Date,Prev Close,Open,High,Low,Last,Close,VWAP,Volume", "dxohlxcxv")),
+    "NSE UDiFF": (
+        "ACME.csv",
+        simple("TradDt,OpnPric,HghPric,LwPric,ClsPric,LastPric,TtlTradgVol", "dohlcxv"),
+    ),
     "American dates": ("ACME.csv", american),
     "several close-like": (
         "ACME.csv",
@@ -135,6 +148,29 @@ def test_a_typed_parquet_file(tmp_path: Path) -> None:
     assert str(result.bars.time[0]) == "2020-01-01T00:00:00"
 
 
+@pytest.mark.parametrize(
+    "cell", [[1.0], {"a": 1}, b"1", True, dt.date(2020, 1, 1), dt.time(1), dt.timedelta(1)]
+)
+@pytest.mark.parametrize("column", ["open", "date"])
+def test_parquet_columns_of_a_strange_type_are_findings(tmp_path: Path, column: str, cell: object) -> None:
+    names = ["open", "high", "low", "close", "volume"]
+    frame = pl.DataFrame(numbers(30), schema=names).with_columns(pl.Series("date", dates(30)))
+    frame.with_columns(pl.Series(column, [cell] * 30)).write_parquet(tmp_path / "ACME.parquet")
+    result = read(tmp_path)
+    assert len(result.bars) == 0
+    assert "error" in {found.level for found in result.findings}
+
+
+def test_an_empty_symbol_column_leaves_the_file_name(tmp_path: Path) -> None:
+    cells = [[*row, ""] for row in rows(30)]
+    assert read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Name")).bars.symbols == ("ACME",)
+    for row in cells[:20]:
+        row[6] = "OTHER"
+    result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Name"))
+    assert finding(result, "symbol-missing").rows == 10
+    assert result.bars.symbols == ("OTHER",)
+
+
 def test_a_long_file_of_symbols_that_look_like_something_else(tmp_path: Path) -> None:
     names = ["NAN", "TRUE", "ON", "Y", "BRK.B", "M&M", "null", "1E5"]
     cells = [[*row, name] for i, name in enumerate(names) for row in rows(30, seed=i)]
@@ -178,7 +214,9 @@ def test_only_the_equity_series_of_an_indian_export_is_kept(tmp_path: Path) -> N
 def test_one_file_per_day_is_joined_by_symbol(tmp_path: Path) -> None:
     days = dates(30)
     for day, one, two in zip(days, rows(30, seed=1), rows(30, seed=2), strict=True):
-        write(tmp_path / f"bhav{day}.csv", [["AA", "EQ", *one], ["BB", "EQ", *two]], f"SYMBOL,SERIES,{HEADER}")
+        write(
+            tmp_path / f"bhav{day}.csv", [["AA", "EQ", *one], ["BB", "EQ", *two]], f"SYMBOL,SERIES,{HEADER}"
+        )
     result = read(tmp_path)
     assert result.bars.symbols == ("AA", "BB")
     np.testing.assert_array_equal(result.bars.ohlcv, np.concatenate([numbers(30, 1), numbers(30, 2)]))

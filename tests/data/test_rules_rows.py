@@ -81,11 +81,12 @@ def test_thousands_separators_that_begin_inside_the_column(tmp_path: Path) -> No
 
 def test_adjusted_close_at_or_below_zero_or_missing_is_left_out(tmp_path: Path) -> None:
     cells = [[*row, row[4]] for row in rows()]
-    cells[4][6], cells[5][6], cells[6][6] = "0", "-1", ""
+    cells[4][6], cells[5][6], cells[6][6], cells[7][6] = "0", "-1", "", "1e20"
     path = write(tmp_path / "ACME.csv", cells, "Date,Open,High,Low,Close,Volume,Adj Close")
     result = read(path)
     assert finding(result, "adj-close-not-positive").rows == 3
-    assert len(result.bars) == 137
+    assert finding(result, "adj-close-absurd").rows == 1
+    assert len(result.bars) == 136
     assert len(read(path, adjust=False).bars) == 140
 
 

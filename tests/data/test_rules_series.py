@@ -10,7 +10,7 @@ from bar_files import dates, finding, numbers, read, rules, write
 
 from stockenh.data.findings import Finding
 from stockenh.data.read import ReadResult
-from stockenh.data.series_rules import split_ratio, spikes
+from stockenh.data.series_rules import spikes, split_ratio
 
 N = 140
 

@@ -1,0 +1,43 @@
+"""What a run works with while it lasts, and how it forecasts and scores a part of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stockenh.analysis.metrics import part_metrics
+from stockenh.build import Prepared
+from stockenh.config import RunConfig
+from stockenh.data.batches import DeviceWindows
+from stockenh.data.fitted import Fitted
+from stockenh.runfolder import RunFolder
+from stockenh.training.objective import Objective
+from stockenh.training.predict import Predictions, predict
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run works with: its config, folder and data, ready on its device."""
+
+    config: RunConfig
+    folder: RunFolder
+    prepared: Prepared
+    fitted: Fitted
+    resident: DeviceWindows
+    device: torch.device
+    precision: str
+
+    def forecast(self, net: nn.Module, part: str, objective: Objective | None = None) -> Predictions:
+        """The model's predictions for one part."""
+        return predict(net, self.resident, self.prepared.rows[part], self.fitted, objective)
+
+    def scores(self, forecast: Predictions, part: str, resamples: int) -> dict[str, Any]:
+        """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out."""
+        rows, windows = self.prepared.rows[part], self.prepared.windows
+        labels, dates = windows.y_ret[rows], windows.asof[rows]
+        return part_metrics(
+            forecast.ret, forecast.up_prob, labels, dates, windows.horizons, resamples=resamples
+        )

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stockenh.data import cache as cache_module
+from stockenh.data.cache import DiskCache, default_root, key_of
+from stockenh.data.features import FeatureSettings
+
+ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([1, 2], np.int64), "empty": np.empty((0, 5))}
+
+
+@dataclass
+class Counted:
+    """A computation that knows how often it ran."""
+
+    calls: int = 0
+    arrays: dict[str, np.ndarray] = field(default_factory=lambda: dict(ARRAYS))
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return self.arrays
+
+
+def same(found: dict[str, np.ndarray]) -> bool:
+    return found.keys() == ARRAYS.keys() and all(
+        np.array_equal(found[name], array) and found[name].dtype == array.dtype
+        for name, array in ARRAYS.items()
+    )
+
+
+class Trap:
+    """What a pickle of a stranger could do: leave a mark when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_hit_computes_nothing(tmp_path: Path) -> None:
+    compute = Counted()
+    assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
+    assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
+    assert compute.calls == 1
+    DiskCache(tmp_path).arrays("kind", "other", compute)
+    DiskCache(tmp_path).arrays("sort", "key", compute)
+    assert compute.calls == 3
+
+
+def test_without_a_root_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compute = Counted()
+    assert same(DiskCache(None).arrays("kind", "key", compute))
+    assert same(DiskCache(None).arrays("kind", "key", compute))
+    assert compute.calls == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_found_arrays_may_be_written_to_and_the_entry_stays(tmp_path: Path) -> None:
+    compute = Counted()
+    DiskCache(tmp_path).arrays("kind", "key", compute)["a"][0, 0] = 99
+    assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
+
+
+def truncated(entry: Path) -> None:
+    (entry / "a.npy").write_bytes((entry / "a.npy").read_bytes()[:-8])
+
+
+def garbled(entry: Path) -> None:
+    (entry / "a.npy").write_bytes(b"\xff" * 200)
+
+
+def emptied(entry: Path) -> None:
+    for file in entry.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        truncated,
+        garbled,
+        emptied,
+        lambda entry: (entry / "a.npy").write_bytes(b""),
+        lambda entry: (entry / "a.npy").unlink(),
+        lambda entry: (entry / "names.txt").write_bytes(b"\xff\xfe"),
+    ],
+)
+def test_a_damaged_entry_is_computed_again_and_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], object]
+) -> None:
+    compute, store = Counted(), DiskCache(tmp_path)
+    store.arrays("kind", "key", compute)
+    spoil(tmp_path / "kind" / "key")
+    assert same(store.arrays("kind", "key", compute))
+    assert compute.calls == 2
+    assert "can't be read" in caplog.text
+    assert same(store.arrays("kind", "key", compute))
+    assert compute.calls == 2
+
+
+def test_a_pickle_in_the_cache_is_never_loaded(tmp_path: Path) -> None:
+    compute, store = Counted(), DiskCache(tmp_path)
+    store.arrays("kind", "key", compute)
+    hostile = np.array([Trap(tmp_path / "mark")], dtype=object)
+    np.save(tmp_path / "kind" / "key" / "a.npy", hostile, allow_pickle=True)
+    assert same(store.arrays("kind", "key", compute))
+    assert compute.calls == 2
+    assert not (tmp_path / "mark").exists()
+    np.load(_saved(tmp_path, hostile), allow_pickle=True)
+    assert (tmp_path / "mark").exists(), "the trap itself works"
+
+
+def _saved(folder: Path, array: np.ndarray) -> Path:
+    np.save(folder / "trap.npy", array, allow_pickle=True)
+    return folder / "trap.npy"
+
+
+def test_a_root_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    compute = Counted()
+    with caplog.at_level(logging.WARNING):
+        assert same(DiskCache(tmp_path / "file").arrays("kind", "key", compute))
+    assert "can't be written" in caplog.text
+    assert compute.calls == 1
+
+
+def test_a_full_disk_leaves_no_part_of_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(file: Path, array: np.ndarray, **options: object) -> None:
+        if file.name == "b.npy":
+            raise OSError(28, "No space left on device")
+        file.write_bytes(array.tobytes())
+
+    monkeypatch.setattr(cache_module.np, "save", full)
+    assert same(DiskCache(tmp_path).arrays("kind", "key", Counted()))
+    assert "No space left" in caplog.text
+    assert list((tmp_path / "kind").iterdir()) == []
+
+
+def test_an_entry_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, seen = tmp_path / "kind" / "key", []
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append((entry.exists(), sorted(file.name for file in self.iterdir())))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    DiskCache(tmp_path).arrays("kind", "key", Counted())
+    assert seen == [(False, ["a.npy", "b.npy", "empty.npy", "names.txt"])]
+    assert sorted(file.name for file in (tmp_path / "kind").iterdir()) == ["key"]
+
+
+def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path: Path) -> None:
+    store, inner = DiskCache(tmp_path), Counted()
+
+    def slow() -> dict[str, np.ndarray]:
+        store.arrays("kind", "key", inner)
+        return dict(ARRAYS)
+
+    assert same(store.arrays("kind", "key", slow))
+    assert [file.name for file in (tmp_path / "kind").iterdir()] == ["key"]
+
+
+def test_keys_follow_every_part() -> None:
+    keys = [
+        key_of("digest", FeatureSettings()),
+        key_of("digest", FeatureSettings(lookback=60)),
+        key_of("digest", FeatureSettings(timeframes=("1d",))),
+        key_of("digesu", FeatureSettings()),
+        key_of("digest"),
+        key_of("a", "b"),
+        key_of("a', 'b"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key_of("digest", FeatureSettings()) == keys[0]
+
+
+def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STOCKENH_CACHE", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_root() == tmp_path / "mine"
+    monkeypatch.delenv("STOCKENH_CACHE")
+    assert default_root() == tmp_path / "xdg" / "stockenh"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_root() == Path.home() / ".cache" / "stockenh"

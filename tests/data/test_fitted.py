@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from random_bars import random_series
+
+from stockenh.data.bars import Bars
+from stockenh.data.features import FeatureSettings, context_features, feature_names
+from stockenh.data.fitted import Fitted
+from stockenh.data.windows import BarWindows, index_windows
+from stockenh.errors import RunFolderError
+
+CHOICE = FeatureSettings()
+TRAIN = np.arange(10, 90)
+
+
+def windows() -> BarWindows:
+    bars = Bars.from_series([("A", *random_series(3, 160)), ("B", *random_series(4, 150))])
+    return index_windows(bars, context_features(bars, CHOICE), feature_names(CHOICE), (3, 5, 10), 60)
+
+
+def hand(context: list[list[float]], y_ret: list[list[float]]) -> BarWindows:
+    return replace(
+        windows(),
+        context=np.array(context, np.float32),
+        context_names=tuple("abcdef"[: len(context[0])]),
+        y_ret=np.array(y_ret, np.float32),
+    )
+
+
+def test_statistics_by_hand() -> None:
+    nan = float("nan")
+    data = hand([[1, 7], [3, 7], [99, 99]], [[0.5, nan], [-0.5, 0.0], [9, 9]])
+    fitted = Fitted.on(data, np.array([0, 1]))
+    assert fitted == Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
+
+
+def test_share_of_up_leaves_ties_and_missing_labels_out() -> None:
+    nan = float("nan")
+    data = hand([[0.0]] * 5, [[0.1], [0.2], [0.0], [nan], [-0.1]])
+    assert Fitted.on(data, np.arange(5)).up_share == pytest.approx([2 / 3])
+
+
+def test_only_train_rows_count() -> None:
+    data = windows()
+    before = Fitted.on(data, TRAIN)
+    others = np.setdiff1d(np.arange(len(data)), TRAIN)
+    context, y_ret = data.context.copy(), data.y_ret.copy()
+    context[others] += 1000
+    y_ret[others] *= -7
+    assert Fitted.on(replace(data, context=context, y_ret=y_ret), TRAIN) == before
+    context[TRAIN[0]] += 1
+    assert Fitted.on(replace(data, context=context), TRAIN) != before
+
+
+def test_standardised_train_features_have_mean_0_and_deviation_1() -> None:
+    data = windows()
+    fitted = Fitted.on(data, TRAIN)
+    mean, std = np.array(fitted.context_mean), np.array(fitted.context_std)
+    scaled = fitted.standardise(data.context[TRAIN])
+    exact = (data.context[TRAIN].astype(float) - mean) / std
+    np.testing.assert_allclose(scaled, exact.clip(-5, 5), atol=1e-4)
+    constant = data.context[TRAIN].std(0) == 0
+    assert constant.any()
+    assert (scaled[:, constant] == 0).all(), "a constant column is centred and not divided by 0"
+    np.testing.assert_allclose(exact[:, ~constant].std(0), 1, rtol=1e-6)
+
+
+def test_values_are_clipped_at_5_and_the_input_is_left_alone() -> None:
+    fitted = Fitted(["a"], [1.0], [2.0], [1.0], [0.5])
+    context = np.array([[-99], [-9], [1], [5], [11], [1e6]], np.float32)
+    kept = context.copy()
+    assert fitted.standardise(context)[:, 0].tolist() == [-5, -5, 0, 2, 5, 5]
+    np.testing.assert_array_equal(context, kept)
+
+
+def test_a_run_folders_json_brings_back_the_same_bits() -> None:
+    fitted = Fitted.on(windows(), TRAIN)
+    assert Fitted.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
+
+
+GOOD = {
+    "context_names": ["a", "b"],
+    "context_mean": [0.0, 1.0],
+    "context_std": [1.0, 2.0],
+    "return_std": [0.1, 0.2, 0.3],
+    "up_share": [0.5, 0.5, 0.5],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("context_mean", "abc", "context_mean is not a list of the right kind"),
+        ("context_mean", [0.0, "1"], "context_mean is not a list of the right kind"),
+        ("context_mean", [0.0, True], "context_mean is not a list of the right kind"),
+        ("context_mean", [0.0, float("nan")], "context_mean is not a list of the right kind"),
+        ("return_std", [0.1, 0.2, float("inf")], "return_std is not a list of the right kind"),
+        ("up_share", [0.5, 10**400, 0.5], "up_share is not a list of the right kind"),
+        ("context_names", [1, 2], "context_names is not a list of the right kind"),
+        ("context_std", [1.0, 0.0], "must be above 0"),
+        ("return_std", [0.1, -0.2, 0.3], "must be above 0"),
+        ("context_std", [1.0], "context_names and context_std differ in length"),
+        ("up_share", [0.5], "return_std and up_share differ in length"),
+        ("extra", [0.5], "does not hold the statistics of a run"),
+    ],
+)
+def test_json_that_holds_something_else_is_refused(key: str, value: object, message: str) -> None:
+    assert Fitted.from_dict(GOOD).to_dict() == GOOD
+    with pytest.raises(RunFolderError, match=message):
+        Fitted.from_dict({**GOOD, key: value})
+
+
+@pytest.mark.parametrize("values", [None, [], "x", {}, {k: v for k, v in GOOD.items() if k != "up_share"}])
+def test_json_of_another_shape_is_refused(values: object) -> None:
+    with pytest.raises(RunFolderError, match="does not hold the statistics of a run"):
+        Fitted.from_dict(values)

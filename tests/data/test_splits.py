@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from stockenh.data.bars import Bars
+from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, WalkForward
+from stockenh.data.windows import BarWindows, index_windows
+from stockenh.errors import ConfigError
+
+LOOKBACK = 3
+
+
+def day(number: int) -> np.datetime64:
+    return np.datetime64("2020-01-01", "s") + np.timedelta64(number, "D")
+
+
+def windows_of(*calendars: tuple[str, list[int]], horizons: tuple[int, ...] = (1, 2)) -> BarWindows:
+    """Windows over bars that stand on these days; a name that comes twice has two series."""
+    series = [
+        (name, np.array([day(n) for n in numbers]), np.full((len(numbers), 5), 10.0))
+        for name, numbers in calendars
+    ]
+    bars = Bars.from_series(series)
+    return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), horizons, LOOKBACK)
+
+
+def assign(split: Split, windows: BarWindows) -> np.ndarray:
+    """The part of every window; DROPPED where it has no label at all."""
+    parts = np.full(len(windows), DROPPED, np.int8)
+    rows = np.flatnonzero(windows.labelled)
+    parts[rows] = split.assign(windows.asof[rows], lambda extra: windows.reach(rows, extra))
+    return parts
+
+
+def last_label(windows: BarWindows, row: int) -> np.datetime64:
+    """The last bar whose close decides a label of this window, found the slow way."""
+    ends = [windows.end[row] + h for h in windows.horizons if windows.end[row] + h <= windows.last[row]]
+    return windows.bars.time[max(ends)]
+
+
+def numbers(windows: BarWindows, parts: np.ndarray, part: int) -> list[int]:
+    """Days of the windows of a part, counted from the first day of January."""
+    return ((windows.asof[parts == part] - day(0)) // np.timedelta64(1, "D")).tolist()
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> BarWindows:
+    """Symbols with their own starts, ends and holidays; one of them trades in two stretches."""
+    calendars = []
+    for name in ("A", "B", "C")[: draw(st.integers(1, 3))]:
+        start, length = draw(st.integers(0, 40)), draw(st.integers(20, 100))
+        every = draw(st.sampled_from([1, 1, 2, 5]))
+        holidays = draw(st.sets(st.integers(start, start + length), max_size=25))
+        own = [n for n in range(start, start + length, every) if n not in holidays]
+        cut = draw(st.integers(0, len(own)))
+        calendars += [(name, own[:cut]), (name, [n + 35 for n in own[cut:]])]
+    return windows_of(*calendars, horizons=draw(st.sampled_from([(1,), (1, 4), (3, 5, 10)])))
+
+
+def splits() -> st.SearchStrategy[Split]:
+    share = st.floats(0.05, 0.4)
+    embargo = st.integers(0, 6)
+    by_date = st.builds(DateSplit, val=share, test=share, embargo=embargo)
+    folds = st.tuples(st.integers(1, 4), st.integers(0, 3)).filter(lambda pair: pair[1] < pair[0])
+    walk = st.tuples(folds, share, embargo).map(lambda t: WalkForward(*t[0], val=t[1], embargo=t[2]))
+    return st.one_of(by_date, walk)
+
+
+@settings(max_examples=150, deadline=None)
+@given(markets(), splits())
+def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Split) -> None:
+    try:
+        parts = assign(split, windows)
+    except ConfigError:
+        assume(False)
+    for part, later in ((TRAIN, VAL), (TRAIN, TEST), (VAL, TEST)):
+        begins = windows.asof[parts == later].min()
+        for row in np.flatnonzero(parts == part):
+            assert windows.asof[row] < begins
+            assert last_label(windows, row) < begins
+            own = windows.bars.time[
+                np.array(windows.bars.symbols)[windows.bars.series_of_row]
+                == windows.symbols[windows.symbol[row]]
+            ]
+            gap = ((own > last_label(windows, row)) & (own < begins)).sum()
+            assert gap >= split.embargo_bars() or own.max() < begins
+
+
+def test_parts_are_shares_of_the_dates() -> None:
+    windows = windows_of(("A", list(range(43))), ("B", list(range(20, 43))), horizons=(1,))
+    parts = assign(DateSplit(val=0.2, test=0.1), windows)
+    # 40 dates have a labelled window, 2 to 41: 28 for train, 8 for validation, 4 for the test.
+    a = parts[windows.symbol == 0]
+    assert np.unique(a, return_counts=True)[1].tolist() == [3, 27, 7, 4]
+    assert numbers(windows, parts, VAL)[0] == 30
+    assert numbers(windows, parts, TEST) == [38, 39, 40, 41] * 2
+
+
+def test_the_label_on_the_last_bar_before_the_cut_is_kept_and_the_next_window_dropped() -> None:
+    windows = windows_of(("A", list(range(24))), horizons=(1, 2))
+    parts = assign(DateSplit(val=0.25, test=0.25), windows)
+    # Dates 2 to 22; validation begins on day 13, the test on day 18.
+    assert numbers(windows, parts, TRAIN) == list(range(2, 11))
+    assert numbers(windows, parts, VAL) == [13, 14, 15]
+    assert numbers(windows, parts, TEST) == [18, 19, 20, 21, 22]
+
+
+def test_the_embargo_leaves_out_that_many_more_bars() -> None:
+    windows = windows_of(("A", list(range(24))), horizons=(1, 2))
+    parts = assign(DateSplit(val=0.25, test=0.25, embargo=2), windows)
+    assert numbers(windows, parts, TRAIN) == list(range(2, 9))
+    assert numbers(windows, parts, VAL) == [13]
+    assert numbers(windows, parts, TEST) == [18, 19, 20, 21, 22]
+
+
+def test_the_purge_counts_each_symbols_own_bars() -> None:
+    daily, every_second = ("A", list(range(40))), ("B", list(range(0, 40, 2)))
+    windows = windows_of(daily, every_second, horizons=(3,))
+    parts = assign(DateSplit(val=0.3, test=0.3), windows)
+    begins = min(numbers(windows, parts, VAL))
+    of_a = [
+        n
+        for n, s in zip(numbers(windows, parts, TRAIN), windows.symbol[parts == TRAIN], strict=True)
+        if s == 0
+    ]
+    of_b = [
+        n
+        for n, s in zip(numbers(windows, parts, TRAIN), windows.symbol[parts == TRAIN], strict=True)
+        if s == 1
+    ]
+    assert max(of_a) == begins - 4
+    assert begins - 8 <= max(of_b) < begins - 6
+
+
+def test_a_symbol_that_ends_before_the_cut_keeps_the_windows_whose_labels_it_has() -> None:
+    windows = windows_of(("A", list(range(24))), ("B", list(range(13))), horizons=(1, 2))
+    parts = assign(DateSplit(val=0.25, test=0.25), windows)
+    assert windows.asof[(parts == TRAIN) & (windows.symbol == 1)].max() == day(11)
+    embargoed = assign(DateSplit(val=0.25, test=0.25, embargo=1), windows)
+    assert windows.asof[(embargoed == TRAIN) & (windows.symbol == 1)].max() == day(9)
+
+
+def test_a_gap_right_before_the_cut_hides_no_label() -> None:
+    stretches = ("B", list(range(14))), ("B", list(range(50, 70)))
+    windows = windows_of(("A", list(range(24))), *stretches, horizons=(1, 2))
+    rows = np.flatnonzero(windows.labelled & (windows.symbol == 1) & (windows.asof < day(14)))
+    assert windows.reach(rows, 0).tolist() == [day(min(n + 2, 13)).tolist() for n in range(2, 13)]
+    # With the test from day 14 on, B's last label before its gap is on day 13, and it is kept.
+    cut = [day(12), day(14), day(99)]
+    part = _fixed(cut).assign(
+        windows.asof[windows.labelled], lambda k: windows.reach(np.flatnonzero(windows.labelled), k)
+    )
+    kept = windows.asof[windows.labelled][(part == VAL) & (windows.symbol[windows.labelled] == 1)]
+    assert kept.max() == day(12)
+
+
+def _fixed(cut: list[np.datetime64]) -> Split:
+    class Fixed(Split):
+        def cuts(self, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.array([dates[0], *cut[:2]]), np.array(cut)
+
+        def embargo_bars(self) -> int:
+            return 0
+
+    return Fixed()
+
+
+def test_walk_forward_tests_tile_the_later_dates_and_train_expands() -> None:
+    windows = windows_of(("A", list(range(106))), horizons=(1,))
+    tested, train_sizes = [], []
+    for fold in range(5):
+        parts = assign(WalkForward(folds=5, fold=fold, val=0.2), windows)
+        train, val, test = (numbers(windows, parts, part) for part in (TRAIN, VAL, TEST))
+        assert max(train) < min(val) <= max(val) < min(test)
+        assert min(train) == 2
+        tested += test
+        train_sizes.append(len(train))
+    # 103 dates, 2 to 104, in a first block of 18 and five test blocks of 17.
+    assert tested == list(range(20, 105))
+    assert train_sizes == sorted(train_sizes)
+    assert len(set(train_sizes)) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DateSplit(val=0.6, test=0.4), r"split\.val=0\.6 and split\.test=0\.4"),
+        (lambda: DateSplit(val=0.0), r"split\.val=0\.0 must be a share"),
+        (lambda: DateSplit(test=float("nan")), r"split\.test=nan must be a share"),
+        (lambda: DateSplit(embargo=-1), r"split\.embargo=-1 must be 0 bars or more"),
+        (lambda: WalkForward(folds=3, fold=3), r"split\.fold=3 must be from 0 to split\.folds - 1 = 2"),
+        (lambda: WalkForward(fold=-1), r"split\.fold=-1 must be from 0"),
+        (lambda: WalkForward(folds=0), r"split\.folds=0 must be at least 1"),
+        (lambda: WalkForward(val=1.0), r"split\.val=1\.0 must be a share"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("split", "bars", "message"),
+    [
+        (DateSplit(), 5, r"^split: 2 dates with labelled windows.*data\.lookback or data\.horizons"),
+        (DateSplit(test=0.01), 33, r"split\.test=0\.01.* leave no test windows: there are 30 dates"),
+        (DateSplit(val=0.01), 33, r"split\.val=0\.01.* leave no val windows"),
+        (DateSplit(val=0.49, test=0.5, embargo=0), 33, r"split\.val=0\.49.* leave no train windows"),
+        (DateSplit(embargo=30), 33, r"split\.embargo=30 leave no train windows.*data\.horizons is purged"),
+        (WalkForward(folds=40, fold=2), 33, r"split\.folds=40 split\.fold=2.* leave no"),
+    ],
+)
+def test_parts_without_windows_are_refused_by_name(split: Split, bars: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        assign(split, windows_of(("A", list(range(bars))), horizons=(1,)))

@@ -1,0 +1,92 @@
+"""A small run on bars that a test makes itself: three symbols, two hundred bars, a model of a few thousand weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stockenh import build
+from stockenh.compose import compose
+from stockenh.config import RunConfig, parse, plain
+from stockenh.data.batches import DeviceWindows, TrainBatches
+from stockenh.data.fitted import Fitted
+from stockenh.training.learner import Learner
+
+CPU = torch.device("cpu")
+SMALL = (
+    "data=files",
+    "data.lookback=40",
+    "embedding.width=16",
+    "model.d_model=16",
+    "model.heads=2",
+    "model.layers=1",
+    "model.ffn=16",
+    "model.head_hidden=8",
+    "train.batch_size=32",
+    "train.epochs=3",
+)
+
+
+def write_bars(folder: Path, symbols: int = 3, bars: int = 200) -> Path:
+    """A random walk per symbol, as a CSV each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(symbols):
+        rng = np.random.default_rng(number)
+        close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
+        opening = close * np.exp(rng.normal(0, 0.005, bars))
+        high = np.maximum(opening, close) * 1.01
+        low = np.minimum(opening, close) * 0.99
+        volume = rng.integers(1000, 9000, bars)
+        day = np.busday_offset("2015-01-05", np.arange(bars))
+        rows = [
+            f"{d},{o},{h},{lo},{c},{v}"
+            for d, o, h, lo, c, v in zip(day, opening, high, low, close, volume, strict=True)
+        ]
+        (folder / f"S{number}.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bars(tmp_path_factory.mktemp("bars"))
+
+
+@dataclass(frozen=True)
+class Small:
+    """A learner and its batches, fresh from a config."""
+
+    config: RunConfig
+    prepared: build.Prepared
+    fitted: Fitted
+    resident: DeviceWindows
+    batches: TrainBatches
+    learner: Learner
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {k: v.clone() for k, v in self.learner.model.state_dict().items()}
+
+
+@pytest.fixture
+def small(bars: Path) -> Callable[..., Small]:
+    def make(*overrides: str) -> Small:
+        config = parse(plain(compose([*SMALL, f"data.path={bars}", *overrides])))
+        prepared = build.data(config, CPU)
+        fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+        resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
+        batches = build.batches(config, prepared, resident)
+        net = build.model(config, prepared, CPU).train()
+        steps = config.train.epochs * batches.steps
+        learner = build.learner(config, net, config.train.precision, CPU, steps)
+        return Small(config, prepared, fitted, resident, batches, learner)
+
+    return make
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Equal to the last bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
