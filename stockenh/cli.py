@@ -15,6 +15,7 @@ import stockenh
 from stockenh.errors import StockenhError
 from stockenh.overrides import complete, groups
 
+USAGE = 2
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -29,8 +30,13 @@ app.add_typer(data_app, name="data")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    return complete(args, incomplete)
+def _complete(incomplete: str) -> list[str]:
+    # bash's own words: typer leaves out those before the cursor, and an "=" under it
+    words = os.environ.get("COMP_WORDS", "").split("\n")
+    at = int(os.environ.get("COMP_CWORD") or 0)
+    if 0 < at < len(words):
+        return complete(words[:at], words[at])
+    return complete([], incomplete)
 
 
 def _group_list() -> str:
@@ -114,7 +120,15 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """The console script."""
-    app(prog_name="stockenh")
+    try:
+        sys.exit(app(prog_name="stockenh", standalone_mode=False))
+    except Exception as error:
+        # typer's usage errors, whose class it keeps private; with no arguments its "error" is the help
+        if not hasattr(error, "format_message"):
+            raise
+        if message := error.format_message():
+            print(f"stockenh: {message} See: stockenh --help", file=sys.stderr)
+        sys.exit(USAGE)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import sys
@@ -9,6 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,7 +22,7 @@ from stockenh.config import suggest
 from stockenh.errors import ConfigError
 from stockenh.overrides import conf_dir, config_folders, groups, options_with_key, quote_paths, split_override
 
-MULTIRUN_FLAGS = ("-m", "--multirun")
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
@@ -25,14 +30,16 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
 
     Raises ConfigError where the config can't be composed, and whatever the task raises.
     """
-    sweeping = any(flag in arguments for flag in MULTIRUN_FLAGS)
+    flags, given, sweeping = _sort(arguments)
+    quoted = quote_paths(given, sweeping)
+    _check(given, quoted, sweeping, groups(*config_folders(flags)))
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *quote_paths(arguments, sweeping)]
+    sys.argv = [argv[0], *flags, *quoted]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
     finally:
         sys.argv = argv
@@ -44,10 +51,12 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
 
 def compose(arguments: list[str]) -> DictConfig:
     """The composed config alone, without a run folder. Raises ConfigError."""
+    quoted = quote_paths(arguments)
+    _check(arguments, quoted, sweeping=False, known=groups())
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra.compose("config", quote_paths(arguments))
-    except (HydraException, OmegaConfBaseException) as error:
+            return hydra.compose("config", quoted)
+    except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
 
 
@@ -55,24 +64,80 @@ def explain(error: Exception, arguments: list[str]) -> str:
     """One or two lines for a composition error: the override at fault and the nearest valid names."""
     text = str(error)
     known = groups(*config_folders(arguments))
-    if found := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, option = found.groups()
-        return f"{group}={option}: no such {group}. {suggest(option, known.get(group, []), all_options=True)}"
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or known.get(group, [])
+        return f"{group}={option}: no such {group}. {suggest(option, options, all_options=True)}"
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         return _unknown_key(found[1] or found[2], known, arguments)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = str(error.__cause__).splitlines()[0] if error.__cause__ else ""
-    return ". ".join(dict.fromkeys([*lines[:2], cause] if cause else lines[:2]))
+    if found := re.search(r"Multiple values for (\w+)", text):
+        return f"{found[1]} has a value already: write {found[1]}=... without a + before it"
+    lines = [line.strip().rstrip(".:") for line in text.splitlines() if line.strip()]
+    cause = [str(error.__cause__).splitlines()[0]] if error.__cause__ else []
+    return ". ".join(dict.fromkeys([*lines[:2], *cause]))
+
+
+def _sort(arguments: list[str]) -> tuple[list[str], list[str], bool]:
+    """Hydra's flags, which it wants first; the overrides; whether --multirun is among the flags."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed = get_args_parser().parse_intermixed_args(arguments)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        message = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise ConfigError(f"{message}. See: stockenh train --help") from None
+    overrides = list(parsed.overrides)
+    flags = []
+    for argument in arguments:
+        if overrides and argument == overrides[0]:
+            del overrides[0]
+        else:
+            flags.append(argument)
+    return flags, list(parsed.overrides), bool(parsed.multirun)
+
+
+def _check(given: list[str], quoted: list[str], sweeping: bool, known: dict[str, list[str]]) -> None:
+    """Raises ConfigError with the first override that Hydra would refuse without naming it, or crash on."""
+    parser = OverridesParser.create()
+    for argument, text in zip(given, quoted, strict=True):
+        key, equals, value = argument.partition("=")
+        if not (key and equals) and not argument.startswith("~"):
+            raise ConfigError(f"{argument}: write GROUP=OPTION or KEY=VALUE")
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise ConfigError(
+                f"{argument}: the value has a character that Hydra's grammar reserves; quote it twice: "
+                f"{key}=\"'{value}'\""
+            ) from None
+        if override.is_delete():
+            continue
+        if override.is_sweep_override():
+            if not sweeping:
+                raise ConfigError(
+                    f"{argument} holds several values: add --multirun for a run each, or write a list: "
+                    f"{key}=[{value}]"
+                )
+        elif override.key_or_group in known and not isinstance(override.value(), str | list):
+            options = known[override.key_or_group]
+            raise ConfigError(f"{argument}: no such {key}. {suggest(value, options, all_options=True)}")
 
 
 def _unknown_key(key: str, known: dict[str, list[str]], arguments: list[str]) -> str:
     group, _, rest = key.partition(".")
-    if rest and (elsewhere := options_with_key(group, rest)):
+    if group == "hydra":
+        return f"{key}: Hydra has no such key. See: stockenh train --cfg hydra"
+    folders = config_folders(arguments)
+    if rest and (elsewhere := options_with_key(group, rest, *folders)):
         return f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
-    names = [*known, *_keys_with_choices(known, arguments)]
-    return (
-        f"{key}: no such key. {suggest(key, names)}" if rest or suggest(key, names) else f"{key}: no such key"
-    )
+    keys = _keys_with_choices(known, arguments)
+    inside = [name for name in keys if rest and name.startswith(f"{group}.")]
+    near = suggest(key, inside or [*known, *keys])
+    if near.startswith("Options") and not inside:
+        near = suggest(key, {*known, *(name.split(".")[0] for name in keys)})
+    return f"{key}: no such key. {near}"
 
 
 def _keys_with_choices(known: dict[str, list[str]], arguments: list[str]) -> list[str]:
@@ -82,8 +147,12 @@ def _keys_with_choices(known: dict[str, list[str]], arguments: list[str]) -> lis
         for argument in arguments
         if (parts := split_override(argument)) and parts[1] in known.get(parts[0], [])
     ]
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = hydra.compose("config", choices)
+    folders = ",".join(f"'file://{folder.absolute()}'" for folder in config_folders(arguments))
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra.compose("config", [f"hydra.searchpath=[{folders}]", *choices])
+    except COMPOSITION_ERRORS:
+        return []  # a choice is itself at fault
     return _dotted(OmegaConf.to_container(config, resolve=False))
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import inspect
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -165,9 +168,11 @@ def _locate(group: str, target: str, base: str) -> type:
         raise refusal
     try:
         cls = getattr(importlib.import_module(module), name, None)
-    except ImportError:
+    except (ImportError, ValueError):
         raise refusal from None
     if not isinstance(cls, type) or not issubclass(cls, kind) or cls.__module__ != module:
+        raise refusal
+    if inspect.isabstract(cls) or not dataclasses.is_dataclass(cls):
         raise refusal
     return cls
 
@@ -181,6 +186,8 @@ def _typed(group: str, cls: type, values: Any) -> Any:
     for key in values:
         if key not in names:
             raise ConfigError(f"{prefix}{key}: no such setting of {cls.__name__}. {suggest(str(key), names)}")
+        if isinstance(values[key], float) and math.isnan(values[key]):
+            raise ConfigError(f"{prefix}{key}=nan is not a number")
     try:
         schema = OmegaConf.structured(cls)
         with flag_override(schema, "readonly", False):
@@ -191,8 +198,19 @@ def _typed(group: str, cls: type, values: Any) -> Any:
 
 
 def _say(error: OmegaConfBaseException, prefix: str) -> str:
-    key = str(getattr(error, "full_key", "") or "")
+    key = f"{prefix}{getattr(error, 'full_key', None) or ''}"
     message = str(getattr(error, "msg", None) or error).splitlines()[0]
     if "Missing mandatory value" in message or "missing" in type(error).__name__.lower():
-        return f"{prefix}{key} must be given: {prefix}{key}=..."
-    return f"{prefix}{key}: {message}"
+        return f"{key} must be given: {key}=..."
+    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", message):
+        return f"{key}={found[1]} is not {_KINDS.get(found[2], found[2])}"
+    if found := re.match(r"Value '(.*)' is not a valid bool", message):
+        return f"{key}={found[1]} is not {_KINDS['Boolean']}"
+    if "Incompatible value 'None'" in message:
+        return f"{key}=null: it must have a value"
+    if "is not a ListConfig, list or tuple" in message:
+        return f"{key} must be a list: {key}=[...]"
+    return f"{key}: {message}"
+
+
+_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}

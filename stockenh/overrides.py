@@ -5,11 +5,10 @@ Everything here is needed before torch is, so nothing here imports it.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 # Keys whose value is a path, which Hydra's grammar would want quoted wherever it holds more than letters.
 PATH_KEYS = (
@@ -25,7 +24,7 @@ PATH_KEYS = (
     "hydra.sweep.dir",
 )
 
-_PLAIN = re.compile(r"[\w/.~@+-]+\Z")
+_SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 
 
 def conf_dir() -> Path:
@@ -47,7 +46,8 @@ def groups(*folders: Path) -> dict[str, list[str]]:
 def quote_paths(arguments: list[str], sweeping: bool = False) -> list[str]:
     """Quotes the values of path keys for Hydra's grammar, unless they are quoted already.
 
-    With `sweeping`, a comma separates choices unless the whole value is a path that exists.
+    A leading ~ is the home folder, which a shell does not see behind "=". With `sweeping`, commas separate
+    choices unless the whole value is a path that exists.
     """
     return [_quote_path(argument, sweeping) for argument in arguments]
 
@@ -71,54 +71,63 @@ def config_folders(arguments: list[str]) -> list[Path]:
     return []
 
 
-def options_with_key(group: str, key: str) -> list[str]:
+def options_with_key(group: str, key: str, *folders: Path) -> list[str]:
     """The options of a group whose YAML has this key: where a key that is nowhere else belongs."""
-    return [
-        f"{group}={option}"
-        for option in groups().get(group, [])
-        if key.split(".")[0] in _load(conf_dir() / group / f"{option}.yaml")
-    ]
+    files = [file for folder in (conf_dir(), *folders) for file in sorted((folder / group).glob("*.yaml"))]
+    return [f"{group}={file.stem}" for file in files if key.split(".")[0] in _load(file)]
 
 
-def complete(args: list[str], incomplete: str) -> list[str]:
-    """What may follow on the command line: groups, their options, and the keys of the default config.
+def complete(previous: list[str], word: str) -> list[str]:
+    """What the half-typed `word` may become: groups, their options, and the keys of the default config.
 
-    Bash splits a word at "=", so `loss=hu` may arrive as one word or as three.
+    previous: the words before it. Bash splits at "=", so `loss=hu` arrives as three words and wants only
+    the last of them back; other shells hand it over as one.
     """
-    known = groups()
-    if args and args[-1] == "=" and len(args) > 1:
-        return [option for option in known.get(args[-2], []) if option.startswith(incomplete)]
-    if incomplete == "=" and args:
-        return known.get(args[-1], [])
-    group, equals, start = incomplete.partition("=")
+    if word == "=" and previous:
+        return _values(previous[-1])
+    if len(previous) > 1 and previous[-1] == "=":
+        return [value for value in _values(previous[-2]) if value.startswith(word)]
+    key, equals, start = word.partition("=")
     if equals:
-        return [f"{group}={option}" for option in known.get(group, []) if option.startswith(start)]
-    candidates = [f"{name}=" for name in known] + [f"{key}=" for key in default_keys()]
-    return [candidate for candidate in candidates if candidate.startswith(incomplete)]
+        return [f"{key}={value}" for value in _values(key) if value.startswith(start)]
+    known = groups()
+    inner = [name for name in default_keys() if "." in word or name.split(".")[0] not in known]
+    found = [f"{name}=" for name in (*known, *inner) if name.startswith(word)]
+    # a shell puts a space behind the only candidate: more of them keep the cursor at the "="
+    return found + [found[0] + value for value in _values(found[0][:-1])] if len(found) == 1 else found
 
 
-def default_keys() -> list[str]:
-    """The dotted keys of the default config: `seed`, `train.epochs`, `optimizer.lr`, ..."""
+def default_keys() -> dict[str, Any]:
+    """The dotted keys of the default config with their values: `seed`, `train.epochs`, `optimizer.lr`, ..."""
     top = _load(conf_dir() / "config.yaml")
-    keys = list(_flatten({k: v for k, v in top.items() if k not in ("defaults", "hydra")}))
+    keys = _flatten({k: v for k, v in top.items() if k not in ("defaults", "hydra")})
     for entry in top["defaults"]:
         if isinstance(entry, dict):
             for group, option in entry.items():
                 if option is not None:
-                    content = _load(conf_dir() / group / f"{option}.yaml")
-                    keys += [f"{group}.{key}" for key in _flatten(content)]
+                    keys |= _flatten(_load(conf_dir() / group / f"{option}.yaml"), f"{group}.")
     return keys
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
+def _values(key: str) -> list[str]:
+    """A group's options; for a key true and false, or its default where that is a number or a word."""
+    if options := groups().get(key):
+        return options
+    value = default_keys().get(key)
+    if isinstance(value, bool):
+        return ["false", "true"]
+    return [str(value)] if isinstance(value, int | float | str) else []
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    keys: dict[str, Any] = {}
     for key, value in node.items():
         if str(key).startswith("_") or key == "defaults":
             continue
         if isinstance(value, dict) and value:
-            keys += _flatten(value, f"{prefix}{key}.")
+            keys |= _flatten(value, f"{prefix}{key}.")
         else:
-            keys.append(f"{prefix}{key}")
+            keys[f"{prefix}{key}"] = value
     return keys
 
 
@@ -126,17 +135,36 @@ def _quote_path(argument: str, sweeping: bool) -> str:
     parts = split_override(argument)
     if parts is None or parts[0] not in PATH_KEYS:
         return argument
-    value = parts[1]
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    choices = sweeping and "," in value and not Path(value).expanduser().exists()
-    if quoted or choices or value in ("", "null") or _PLAIN.match(value):
+    key, value = parts
+    if value in ("", "null") or _is_quoted(value):
         return argument
-    # Hydra unescapes \' and a backslash run before a quote; OmegaConf would follow ${...}
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped).replace("${", "\\${")
-    return f"{argument[: len(argument) - len(value)]}'{escaped}'"
+    prefix = argument[: len(argument) - len(value)]
+    if sweeping and not Path(value).expanduser().exists():
+        if _SWEEP_FUNCTION.match(value):
+            return argument
+        return prefix + ",".join(v if _is_quoted(v) else _quoted(key, v) for v in _choices(value))
+    return prefix + _quoted(key, value)
+
+
+def _choices(value: str) -> list[str]:
+    """Splits at commas, but not within quotes."""
+    return re.findall(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", value)
+
+
+def _is_quoted(value: str) -> bool:
+    return re.fullmatch(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", value) is not None
+
+
+def _quoted(key: str, path: str) -> str:
+    # within quotes \' is a quote, and backslashes count only before one
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", os.path.expanduser(path))
+    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
+    # Hydra's own folders may be named after the job, ${now:...}; elsewhere a dollar is a dollar
+    return f"'{escaped}'" if key.startswith("hydra.") else "'" + escaped.replace("${", "\\${") + "'"
 
 
 def _load(path: Path) -> dict[str, Any]:
+    import yaml  # a twentieth of the time that --help may take
+
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +43,7 @@ class RunFolder:
     def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
         """A new run's folder, its config written first of all. Raises ConfigError where a run is there."""
         folder = cls(path)
-        if folder.holds_run():
-            raise ConfigError(
-                f"{path} already holds a run: continue it with resume={path}, or name another folder"
-            )
+        folder.refuse_if_run()
         folder.write_config(config)
         return folder
 
@@ -61,8 +59,13 @@ class RunFolder:
             raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never began")
         return folder
 
-    def holds_run(self) -> bool:
-        return self.config.exists() or self.last.exists()
+    def refuse_if_run(self) -> None:
+        """Raises ConfigError where a run is there already."""
+        if self.config.exists() or self.last.exists():
+            again = shlex.quote(str(self.path))
+            raise ConfigError(
+                f"{self.path} already holds a run: continue it with resume={again}, or name another folder"
+            )
 
     def write_config(self, config: dict[str, Any]) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -129,9 +132,8 @@ class RunFolder:
         path = self.weights(name)
         if not path.is_file():
             there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
-            raise RunFolderError(
-                f"{self.path} has no {name} weights; it has {', '.join(there) or 'none: the run is not finished'}"
-            )
+            others = f"it has {', '.join(there)}" if there else "the run is not finished"
+            raise RunFolderError(f"{self.path} has no {name} weights; {others}")
         try:
             tensors = load_tensors(path.read_bytes())
         except (SafetensorError, OSError, ValueError) as error:

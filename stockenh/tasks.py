@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.markup import escape
 
 from stockenh import compose
 from stockenh.config import RunConfig, group_settings, parse, plain, suggest
-from stockenh.errors import ConfigError, StockenhError
+from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
@@ -33,10 +34,8 @@ def train(arguments: list[str]) -> None:
         resume(arguments)
         return
     for key, value in given:
-        if key == "hydra.run.dir" and RunFolder(_unquoted(value)).holds_run():
-            raise ConfigError(
-                f"{value} already holds a run: continue it with resume={value}, or name another folder"
-            )
+        if key == "hydra.run.dir":  # before Hydra writes into it
+            RunFolder(_unquoted(value)).refuse_if_run()
     compose.run(train_composed, arguments)
 
 
@@ -74,7 +73,10 @@ def resume(arguments: list[str]) -> None:
             )
         target[leaf] = value
     _make_path_absolute(raw)
-    config = parse(raw)
+    try:
+        config = parse(raw)
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
     if _is_finished(folder, config):
         return
     _log_into(folder)
@@ -125,7 +127,7 @@ def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
-        _exit(f"{saved}. Continue with: stockenh train resume={folder}", INTERRUPTED)
+        _exit(f"{saved}. Continue with: stockenh train resume={shlex.quote(str(folder))}", INTERRUPTED)
 
 
 def _device(config: RunConfig, given: bool, out: Console) -> Any:

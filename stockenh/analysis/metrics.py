@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Metrics = dict[str, float | int | None]
 Floats = NDArray[np.floating]
@@ -145,8 +144,15 @@ def _auc(up_prob: Floats, up: NDArray[np.bool_]) -> float | None:
     negatives = len(up) - positives
     if positives == 0 or negatives == 0 or np.isnan(up_prob).any():
         return None
-    rank_sum = rankdata(up_prob)[up].sum()
+    rank_sum = _ranks(up_prob)[up].sum()
     return _defined((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _ranks(values: Floats) -> NDArray[np.float64]:
+    """(n,) ranks from 1, equal values sharing the mean of theirs (scipy.stats takes 0.9 s to import)."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    middle: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
+    return middle[place]
 
 
 def _mean(values: NDArray[np.bool_] | Floats) -> float | None:

@@ -28,7 +28,8 @@ def embed(
     if embedding.stored:
         if not isinstance(windows, StoredWindows):
             raise ConfigError(
-                "embedding=stored needs data=windows: other data carry no embedding of their own"
+                "embedding=stored needs data=windows: other data carry no embedding of their own, "
+                "take embedding=kernel or embedding=none"
             )
         return windows.embedding
     if isinstance(embedding, NoEmbedding):

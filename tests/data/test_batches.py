@@ -55,12 +55,13 @@ ROWS = np.arange(5, 28)  # 23 windows
 def test_a_micro_batch_holds_what_the_rows_say(
     data: BarWindows, fitted: Fitted, resident: DeviceWindows
 ) -> None:
-    rows = np.array([50, 3, 58])  # the last is a newest bar, without a label
+    rows = np.array([40, 3, 58])  # the last is a newest bar, without a label
     micro = resident.gather(torch.from_numpy(rows), NoAugment())
     assert [tensor.shape[1:] for tensor in micro.inputs] == [(LOOKBACK, 5), (2,), (4,)]
     assert {tensor.dtype for tensor in vars(micro).values()} == {torch.float32}
     np.testing.assert_array_equal(micro.x_kron.numpy(), embedding(data)[rows])
     np.testing.assert_array_equal(micro.x_ctx.numpy(), fitted.standardise(data.context)[rows])
+    assert micro.labelled.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
     np.testing.assert_array_equal(micro.y_up.numpy()[:2], data.y_ret[rows[:2]] > 0)
 
 

@@ -1,4 +1,4 @@
-"""A small run on bars that a test makes itself: three symbols, two hundred bars, a model of a few thousand weights."""
+"""A small run on bars that a test makes itself: three symbols, two hundred bars, a few thousand weights."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_hostile_one_is_refused_and_nothing_runs(tmp_path: Path, form: str) ->
         torch.save({"version": checkpoint.VERSION, "state": Hostile(mark)}, path)
     else:
         path.write_bytes(pickle.dumps(Hostile(mark)))
-    with pytest.raises(RunFolderError, match="refused, nothing in it was run|damaged"):
+    with pytest.raises(RunFolderError, match=r"refused, nothing in it was run|damaged"):
         checkpoint.load(path)
     assert not mark.exists()
 

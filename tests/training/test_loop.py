@@ -70,7 +70,7 @@ def test_it_trains_all_epochs_and_says_which_was_best(small: Make) -> None:
 
 
 def test_patience_counts_epochs_without_a_better_validation_loss(small: Make) -> None:
-    state, notes = run(small("train.epochs=9"), losses(0.5, 0.4, 0.4, 0.41, 0.1), epochs=9, patience=2)
+    state, _ = run(small("train.epochs=9"), losses(0.5, 0.4, 0.4, 0.41, 0.1), epochs=9, patience=2)
     assert state.epoch == 4
     assert state.best["raw"].epoch == 2
 

@@ -1,0 +1,117 @@
+"""Fixtures that every test folder shares."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# one thread for all that is small, and before torch is imported: more only stand in each other's way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture(scope="session")
+def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def cache(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keeps the user's own cache out of every test."""
+    monkeypatch.setenv("STOCKENH_CACHE", str(cache_root))
+    return cache_root
+
+
+@pytest.fixture(scope="session")
+def bars_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two symbols with 160 daily bars each, as CSV files."""
+    folder = tmp_path_factory.mktemp("bars")
+    for number, symbol in enumerate(("AAA", "BBB")):
+        write_bars(folder / f"{symbol}.csv", seed=number)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(bars_folder: Path) -> list[str]:
+    """Overrides of a training run that takes a second and uses every part of the default recipe."""
+    return [
+        "data=files", f"data.path={bars_folder}", "data.lookback=20", "embedding.width=32", "device=cpu",
+        "split.val=0.25", "split.test=0.25", "train.epochs=1", "model.layers=1", "model.d_model=16",
+        "model.heads=2", "model.ffn=16",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def stockenh(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the console script in this process: `stockenh("train", "seed=1")`."""
+    from stockenh import cli
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["stockenh", *arguments])
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
+            root.handlers[:] = handlers
+            root.setLevel(level)
+        captured = capfd.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Command:
+    """Runs the console script in a process of its own, in the test's folder."""
+
+    def run(*arguments: str, **environment: str) -> Answer:
+        done = subprocess.run(
+            [sys.executable, "-m", "stockenh", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def write_bars(path: Path, seed: int, bars: int = 160) -> None:
+    """A CSV file of a random walk's valid daily bars."""
+    rng = np.random.default_rng(seed)
+    days = np.busday_offset("2020-01-01", np.arange(bars), roll="forward")
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, bars)))
+    lines = [
+        f"{day},{price * 0.999:.4f},{price * 1.01:.4f},{price * 0.99:.4f},{price:.4f},{volume}"
+        for day, price, volume in zip(days, close, rng.integers(1_000, 9_000, bars), strict=True)
+    ]
+    path.write_text("\n".join(["Date,Open,High,Low,Close,Volume", *lines]) + "\n", encoding="utf-8")

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stockenh.data.augment import NoAugment
+from stockenh.data.bars import Bars
+from stockenh.data.cache import DiskCache
+from stockenh.data.windows import BarWindows, StoredWindows, index_windows
+from stockenh.embedding import compute
+from stockenh.embedding.base import Embedding, NoEmbedding, StoredEmbedding
+from stockenh.embedding.compute import embed
+from stockenh.embedding.kernel import KernelEmbedding
+from stockenh.errors import ConfigError
+
+CPU = torch.device("cpu")
+CALLS: list[int] = []
+
+
+@dataclass(frozen=True)
+class Closes(Embedding):
+    """The last `width` normalised closes, times `factor`; notes how many windows it was given."""
+
+    width: int = 3
+    factor: float = 1.0
+    storage = torch.float16
+
+    def transform(self, x_price: torch.Tensor) -> torch.Tensor:
+        CALLS.append(len(x_price))
+        return x_price[:, -self.width :, 3] * self.factor
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> None:
+    CALLS.clear()
+
+
+def bar_windows(seed: int = 0, lookback: int = 12) -> BarWindows:
+    rng = np.random.default_rng(seed)
+    time = np.arange("2020-01-01", "2020-02-10", dtype="datetime64[D]")
+    close = np.exp(rng.normal(0, 0.02, len(time)).cumsum())[:, None]
+    ohlcv = np.hstack([close, close * 1.01, close * 0.99, close, rng.uniform(1, 9, close.shape)])
+    bars = Bars.from_series([("A", time, ohlcv)])
+    return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), (1,), lookback)
+
+
+def stored_windows() -> StoredWindows:
+    data = bar_windows()
+    prices = data.prices(CPU).gather(torch.arange(len(data)), NoAugment()).numpy()
+    names = "symbols symbol asof context context_names y_ret horizons lookback"
+    shared = {name: getattr(data, name) for name in names.split()}
+    own = np.full((len(data), 2), 7, np.float32)
+    return StoredWindows(**shared, ohlcv_norm=prices, embedding=own)
+
+
+def test_every_window_has_the_embedding_it_has_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "CHUNK", 7)
+    data, kernel = bar_windows(), KernelEmbedding(width=16)
+    found = embed(data, kernel, DiskCache(tmp_path), CPU)
+    prices = data.prices(CPU)
+    alone = [kernel.transform(prices.gather(torch.tensor([row]), NoAugment())) for row in range(len(data))]
+    assert len(data) == 29
+    np.testing.assert_array_equal(found, torch.cat(alone).numpy())
+
+
+def test_it_is_computed_once_in_chunks_and_kept_in_its_own_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "CHUNK", 10)
+    first = embed(bar_windows(), Closes(), DiskCache(tmp_path), CPU)
+    assert CALLS == [10, 10, 9]
+    second = embed(bar_windows(), Closes(), DiskCache(tmp_path), CPU)
+    assert CALLS == [10, 10, 9]
+    assert first.dtype == second.dtype == np.float16
+    np.testing.assert_array_equal(first, second)
+
+
+def test_other_bars_settings_or_windows_are_embedded_anew(tmp_path: Path) -> None:
+    store = DiskCache(tmp_path)
+    changed = bar_windows()
+    ohlcv = changed.bars.ohlcv.copy()
+    ohlcv[-1, 4] += 1
+    for data, settings in (
+        (bar_windows(), Closes()),
+        (bar_windows(seed=1), Closes()),
+        (bar_windows(), Closes(width=2)),
+        (bar_windows(), Closes(factor=0.5)),
+        (bar_windows(lookback=14), Closes()),
+        (replace(changed, bars=replace(changed.bars, ohlcv=ohlcv)), Closes()),
+    ):
+        before = len(CALLS)
+        assert embed(data, settings, store, CPU).shape == (len(data), settings.width)
+        assert len(CALLS) == before + 1
+
+
+def test_no_embedding_has_no_width_and_needs_no_cache(tmp_path: Path) -> None:
+    found = embed(bar_windows(), NoEmbedding(), DiskCache(tmp_path), CPU)
+    assert found.shape == (29, 0)
+    assert list(tmp_path.iterdir()) == []
+    assert NoEmbedding().transform(torch.ones(4, 12, 5)).shape == (4, 0)
+
+
+def test_stored_windows_bring_their_own(tmp_path: Path) -> None:
+    data = stored_windows()
+    assert embed(data, StoredEmbedding(), DiskCache(tmp_path), CPU) is data.embedding
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stored_windows_may_be_embedded_like_others(tmp_path: Path) -> None:
+    kernel = KernelEmbedding(width=16)
+    found = embed(stored_windows(), kernel, DiskCache(tmp_path), CPU)
+    np.testing.assert_array_equal(found, embed(bar_windows(), kernel, DiskCache(None), CPU))
+
+
+def test_bars_bring_none_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"embedding=stored needs data=windows"):
+        embed(bar_windows(), StoredEmbedding(), DiskCache(tmp_path), CPU)

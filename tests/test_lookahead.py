@@ -1,0 +1,172 @@
+"""Nothing at bar t may depend on a bar after t: from the files to the forecasts, to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stockenh.data import sample
+from stockenh.data.augment import NoAugment
+from stockenh.data.bars import Bars
+from stockenh.data.batches import DeviceWindows
+from stockenh.data.cache import DiskCache
+from stockenh.data.fitted import Fitted
+from stockenh.data.sample import load_sample
+from stockenh.data.sources import DataSettings, FilesData, SampleData
+from stockenh.data.windows import Windows
+from stockenh.embedding.compute import embed
+from stockenh.embedding.kernel import KernelEmbedding
+from stockenh.models.spec import InputSpec
+from stockenh.models.timeformer import TimeFormerSettings
+from stockenh.training.predict import predict
+
+CPU = torch.device("cpu")
+N = 300
+DAYS = np.busday_offset("2018-01-02", np.arange(N), roll="forward")
+SPLIT = 90  # the bar at which B splits two for one
+MODEL = TimeFormerSettings(
+    d_model=16, heads=2, layers=1, ffn=16, embedding_tokens=2, conv_dilations=[1, 2], head_hidden=8
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a model sees of every window, and what it forecasts; n rows each."""
+
+    windows: Windows
+    x_price: np.ndarray
+    x_kron: np.ndarray
+    x_ctx: np.ndarray
+    ret: np.ndarray
+    up_prob: np.ndarray
+
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return getattr(self, name)[rows]
+
+
+INPUTS = ("x_price", "x_kron", "x_ctx")
+EVERYTHING = (*INPUTS, "ret", "up_prob")
+
+
+def run(data: DataSettings, cache: Path, fitted: Fitted | None = None) -> tuple[Chain, Fitted]:
+    """The whole way of a run, with statistics of the first windows unless they are given."""
+    store = DiskCache(cache)
+    windows = data.load(store).windows
+    fitted = fitted or Fitted.on(windows, np.arange(60))
+    embedding = embed(windows, KernelEmbedding(width=64), store, CPU)
+    resident = DeviceWindows(windows, embedding, fitted, CPU)
+    rows = np.arange(len(windows))
+    micro = resident.gather(torch.from_numpy(rows), NoAugment())
+    torch.manual_seed(0)
+    model = MODEL.build(InputSpec(120, 5, 64, windows.context.shape[1], 3))
+    forecast = predict(model, resident, rows, fitted)
+    inputs = (tensor.numpy() for tensor in micro.inputs)
+    return Chain(windows, *inputs, forecast.ret, forecast.up_prob), fitted
+
+
+def random_bars(rng: np.random.Generator, n: int, price: float) -> np.ndarray:
+    close = price * np.exp(rng.normal(0, 0.02, n).cumsum())
+    open_ = close * np.exp(rng.normal(0, 0.01, n))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.01, n)))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.01, n)))
+    return np.column_stack([open_, high, low, close, np.round(np.exp(rng.normal(13, 0.7, n)))])
+
+
+def other_after(ohlcv: np.ndarray, t: int, seed: int) -> np.ndarray:
+    """The same bars up to t, and after it others: another path, another level, other volumes."""
+    new = random_bars(np.random.default_rng(seed), len(ohlcv) - t - 1, 1.3 * ohlcv[t, 3])
+    return np.concatenate([ohlcv[: t + 1], new])
+
+
+def write(folder: Path, bars: dict[str, np.ndarray]) -> Path:
+    """Files as Yahoo writes them: prices as traded and an adjusted close, for a dividend and a split."""
+    folder.mkdir()
+    for name, ohlcv in bars.items():
+        factor = np.where(np.arange(N) < 60, 0.98, 1.0)
+        factor[:SPLIT] *= 0.5 if name == "B" else 1.0
+        lines = ["Date,Open,High,Low,Close,Adj Close,Volume"]
+        for day, bar, part in zip(DAYS[: len(ohlcv)], ohlcv, factor, strict=False):
+            prices = ",".join(f"{price:.6f}" for price in (*bar[:4], bar[3] * part))
+            lines.append(f"{day},{prices},{bar[4]:.0f}")
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def market() -> dict[str, np.ndarray]:
+    """A and B over 300 days; B trades at twice the price before its split."""
+    bars = {name: random_bars(np.random.default_rng(seed), N, 50) for seed, name in enumerate("AB")}
+    bars["B"][:SPLIT, :4] *= 2
+    return bars
+
+
+def assert_blind_to_later_bars(before: Chain, after: Chain, now: np.datetime64) -> None:
+    """The same windows, equal to the last bit where they end at `now` or earlier, and others later."""
+    np.testing.assert_array_equal(before.windows.asof, after.windows.asof)
+    known = np.flatnonzero(before.windows.asof <= now)
+    later = np.flatnonzero(before.windows.asof > now)
+    assert set(before.windows.symbol[known]) == set(range(len(before.windows.symbols)))
+    for name in EVERYTHING:
+        assert before.at(name, known).tobytes() == after.at(name, known).tobytes(), name
+        changed = (before.at(name, later) != after.at(name, later)).reshape(len(later), -1).any(1)
+        assert changed.all(), f"{name} does not notice other bars at all"
+
+
+@pytest.mark.parametrize("t", [130, 219, 298])
+def test_changing_every_later_bar_of_the_files_changes_nothing_before(tmp_path: Path, t: int) -> None:
+    bars = market()
+    changed = {name: other_after(ohlcv, t, seed=t + len(name)) for name, ohlcv in bars.items()}
+    before, fitted = run(FilesData(path=str(write(tmp_path / "before", bars))), tmp_path / "cache")
+    after, _ = run(FilesData(path=str(write(tmp_path / "after", changed))), tmp_path / "cache", fitted)
+    assert len(before.windows) == 2 * (N - 119)
+    assert_blind_to_later_bars(before, after, DAYS[t].astype("datetime64[s]"))
+
+
+@pytest.mark.parametrize("t", [130, 219])
+def test_files_that_end_at_t_give_the_same_inputs(tmp_path: Path, t: int) -> None:
+    bars = market()
+    ended = {name: ohlcv[: t + 1] for name, ohlcv in bars.items()}
+    whole, fitted = run(FilesData(path=str(write(tmp_path / "whole", bars))), tmp_path / "cache")
+    short, _ = run(FilesData(path=str(write(tmp_path / "short", ended))), tmp_path / "cache", fitted)
+    known = np.flatnonzero(whole.windows.asof <= DAYS[t])
+    np.testing.assert_array_equal(whole.windows.asof[known], short.windows.asof)
+    np.testing.assert_array_equal(whole.windows.symbol[known], short.windows.symbol)
+    for name in INPUTS:
+        assert whole.at(name, known).tobytes() == getattr(short, name).tobytes(), name
+    # Another number of windows makes other chunks, and those may round differently.
+    np.testing.assert_allclose(short.up_prob, whole.up_prob[known], rtol=1e-5)
+
+
+def test_changing_every_later_bar_of_the_sample_changes_nothing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = load_sample()
+    newest = [slice(end - N, end) for end in bars.offsets[1:]]
+    original = [
+        (name, bars.time[rows], bars.ohlcv[rows]) for name, rows in zip(bars.symbols, newest, strict=True)
+    ]
+    t = 200
+    assert len({time[t] for _, time, _ in original}) == 1
+    changed = [(name, time, other_after(ohlcv, t, seed)) for seed, (name, time, ohlcv) in enumerate(original)]
+    monkeypatch.setattr(sample, "load_sample", lambda: Bars.from_series(original))
+    before, fitted = run(SampleData(), tmp_path / "cache")
+    monkeypatch.setattr(sample, "load_sample", lambda: Bars.from_series(changed))
+    after, _ = run(SampleData(), tmp_path / "cache", fitted)
+    assert_blind_to_later_bars(before, after, original[0][1][t])
+
+
+def test_the_labels_of_a_window_are_all_that_looks_ahead(tmp_path: Path) -> None:
+    t = 219
+    bars = market()
+    changed = {name: other_after(ohlcv, t, seed=1) for name, ohlcv in bars.items()}
+    before = FilesData(path=str(write(tmp_path / "before", bars))).load(DiskCache(None)).windows
+    after = FilesData(path=str(write(tmp_path / "after", changed))).load(DiskCache(None)).windows
+    for column, horizon in enumerate(before.horizons):
+        same = before.y_ret[:, column] == after.y_ret[:, column]
+        newest = before.asof == DAYS[t].astype("datetime64[s]")
+        settled = before.asof <= DAYS[t - horizon]
+        assert same[settled].all()
+        assert not same[newest].any()
