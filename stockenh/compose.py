@@ -64,14 +64,17 @@ def explain(error: Exception, arguments: list[str]) -> str:
     """One or two lines for a composition error: the override at fault and the nearest valid names."""
     text = str(error)
     known = groups(*config_folders(arguments))
-    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or known.get(group, [])
         return f"{group}={option}: no such {group}. {suggest(option, options, all_options=True)}"
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         return _unknown_key(found[1] or found[2], known, arguments)
-    if found := re.search(r"Multiple values for (\w+)", text):
-        return f"{found[1]} has a value already: write {found[1]}=... without a + before it"
+    if found := re.search(r"Multiple values for (\w+)|^(\w+) appears more than once", text):
+        group = found[1] or found[2]
+        return f"{group} has a value already: write {group}=... without a + before it"
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"{mark.name}, line {mark.line + 1}: not readable YAML: {error.problem}"
     lines = [line.strip().rstrip(".:") for line in text.splitlines() if line.strip()]
     cause = [str(error.__cause__).splitlines()[0]] if error.__cause__ else []
     return ". ".join(dict.fromkeys([*lines[:2], *cause]))

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from stockenh.errors import ConfigError
+from stockenh.overrides import literal
 
 if TYPE_CHECKING:
     from stockenh.data.augment import Augment
@@ -162,7 +163,7 @@ def _locate(group: str, target: str, base: str) -> type:
     base_module, _, base_name = base.rpartition(".")
     kind: type = getattr(importlib.import_module(base_module), base_name)
     refusal = ConfigError(
-        f"{group}._target_={target} is not a {base_name} of this package: such a config is not followed"
+        f"{group}._target_={target} is no {base_name} of this package: such a config is not followed"
     )
     if not module.startswith("stockenh."):
         raise refusal
@@ -191,10 +192,19 @@ def _typed(group: str, cls: type, values: Any) -> Any:
     try:
         schema = OmegaConf.structured(cls)
         with flag_override(schema, "readonly", False):
-            schema.merge_with(OmegaConf.create(dict(values)))
+            schema.merge_with(OmegaConf.create(_literal(values)))
         return OmegaConf.to_object(schema)
     except OmegaConfBaseException as error:
         raise ConfigError(_say(error, prefix)) from None
+
+
+def _literal(value: Any) -> Any:
+    """Containers whose strings are what they say: interpolations were resolved when the config was composed."""
+    if isinstance(value, Mapping):
+        return {k: _literal(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(v) for v in value]
+    return literal(value) if isinstance(value, str) else value
 
 
 def _say(error: OmegaConfBaseException, prefix: str) -> str:

@@ -52,6 +52,11 @@ def quote_paths(arguments: list[str], sweeping: bool = False) -> list[str]:
     return [_quote_path(argument, sweeping) for argument in arguments]
 
 
+def literal(text: str) -> str:
+    """Escapes `${`, which OmegaConf would take for an interpolation."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
 def split_override(argument: str) -> tuple[str, str] | None:
     """`+data.path=x` -> ("data.path", "x"); None for a flag."""
     key, equals, value = argument.partition("=")
@@ -160,7 +165,9 @@ def _quoted(key: str, path: str) -> str:
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", os.path.expanduser(path))
     escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
     # Hydra's own folders may be named after the job, ${now:...}; elsewhere a dollar is a dollar
-    return f"'{escaped}'" if key.startswith("hydra.") else "'" + escaped.replace("${", "\\${") + "'"
+    if not key.startswith("hydra."):
+        escaped = literal(escaped)
+    return f"'{escaped}'"
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, VOLUME
 from stockenh.data.timeframes import ema
@@ -190,6 +189,8 @@ def _wilder_sum(x: Series) -> Series:
 
 
 def _recursion(x: Series, seed: Series, gain: float) -> Series:
+    from scipy.signal import lfilter  # half a second to import, which a cache hit need not pay
+
     decay = (_WILDER - 1) / _WILDER
     smoothed, _ = lfilter([gain], [1.0, -decay], x, zi=decay * seed[..., None])
     return np.concatenate([seed[..., None], smoothed], axis=-1)

@@ -9,7 +9,6 @@ import re
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from stockenh.errors import ConfigError
 
@@ -57,6 +56,8 @@ def ema(x: NDArray[np.float64], span: int) -> NDArray[np.float64]:
 
     y_0 = x_0, y_t = y_{t-1} + alpha (x_t - y_{t-1}), alpha = 2 / (span + 1).
     """
+    from scipy.signal import lfilter  # half a second to import, which a cache hit need not pay
+
     if x.shape[-1] == 0:
         return x.copy()
     alpha = 2.0 / (span + 1)

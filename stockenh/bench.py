@@ -1,0 +1,174 @@
+"""What this machine makes of stockenh: start-up, the data pipeline, the loop's own share of a training epoch.
+
+Run with `make bench`. Every figure is a median; nothing here judges.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from stockenh import build
+from stockenh.compose import compose
+from stockenh.config import parse, plain
+from stockenh.data.batches import DeviceWindows, Group
+from stockenh.data.fitted import Fitted
+from stockenh.files import write_json
+from stockenh.runfolder import RunFolder
+from stockenh.terminal import console
+from stockenh.training.journal import FolderJournal
+from stockenh.training.learner import Learner
+from stockenh.training.loop import State
+
+SYMBOLS, BARS = 500, 1258  # five years of daily bars
+
+# A fresh process: seconds from the settings to ready windows, imports not counted, and its peak memory.
+_LOAD = """
+import json, resource, sys, time
+from pathlib import Path
+from stockenh.data.cache import DiskCache
+from stockenh.data.sources import FilesData
+began = time.perf_counter()
+windows = FilesData(path=sys.argv[1]).load(DiskCache(Path(sys.argv[2]))).windows
+seconds = time.perf_counter() - began
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": seconds, "peak_mib": peak, "windows": len(windows)}))
+"""
+
+
+def main() -> None:
+    """Measures, prints a table, and leaves bench.json in outputs/."""
+    found: dict[str, Any] = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "help_seconds": start_up(),
+        **data_pipeline(),
+        **loop_overhead("timeformer"),
+        **loop_overhead("timeformer_xl"),
+    }
+    out = console()
+    table = Table("figure", "value")
+    for name, value in found.items():
+        table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else str(value))
+    out.print(table)
+    path = Path("outputs") / "bench.json"
+    write_json(path, found)
+    out.print(f"figures  {path}")
+
+
+def start_up(runs: int = 7) -> float:
+    """Seconds that `stockenh --help` takes, as a whole process."""
+    command = [sys.executable, "-m", "stockenh", "--help"]
+    return _median(lambda: subprocess.run(command, capture_output=True, check=True), runs)
+
+
+def data_pipeline() -> dict[str, float]:
+    """500 symbols x 5 years of CSV to ready windows: the first time, and from the cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        bars, cache = Path(folder, "bars"), Path(folder, "cache")
+        bars.mkdir()
+        for number in range(SYMBOLS):
+            (bars / f"S{number:03d}.csv").write_text(_csv(np.random.default_rng(number)))
+        first = _load(bars, cache)
+        again = [_load(bars, cache) for _ in range(3)]
+        return {
+            "data_windows": first["windows"],
+            "data_first_seconds": first["seconds"],
+            "data_first_peak_mib": first["peak_mib"],
+            "data_cached_seconds": statistics.median(a["seconds"] for a in again),
+            "data_cached_peak_mib": statistics.median(a["peak_mib"] for a in again),
+        }
+
+
+def loop_overhead(model: str, steps: int = 40) -> dict[str, float]:
+    """The share of an epoch on the sample that is not forward, loss, backward, clipping or optimizer.
+
+    Gathering, the schedule and the averages are timed by themselves; the epoch's checkpoint is added.
+    """
+    config = parse(plain(compose([f"model={model}"])))
+    on = build.device(config.device)
+    prepared = build.data(config, on)
+    resident = DeviceWindows(
+        prepared.windows, prepared.embedding, Fitted.on(prepared.windows, prepared.rows["train"]), on
+    )
+    batches = build.batches(config, prepared, resident)
+    learner = build.learner(config, build.model(config, prepared, on).train(), "fp32", on, 10_000)
+    gathering, bookkeeping, working = [], [], []
+    for step in range(steps):
+        marks = [time.perf_counter()]
+        group = batches.group(0, step % batches.steps)
+        marks.append(time.perf_counter())
+        _bare_step(learner, group)
+        marks.append(time.perf_counter())
+        learner.schedule.step()
+        learner.averages.update(learner.model)
+        marks.append(time.perf_counter())
+        for taken, begin, end in zip((gathering, working, bookkeeping), marks, marks[1:], strict=False):
+            taken.append(end - begin)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = FolderJournal(RunFolder(Path(folder)), learner)
+        saving = _median(lambda: journal.pause(State()), 3)
+    work = batches.steps * statistics.median(working)
+    outside = batches.steps * (statistics.median(gathering) + statistics.median(bookkeeping)) + saving
+    return {
+        f"{model}_windows_per_second": len(batches.rows) / (work + outside),
+        f"{model}_step_seconds": statistics.median(working),
+        f"{model}_gather_seconds": statistics.median(gathering),
+        f"{model}_checkpoint_seconds": saving,
+        f"{model}_outside_share": outside / (work + outside),
+    }
+
+
+def _bare_step(learner: Learner, group: Group) -> None:
+    """Forward, loss, backward, clipping and optimizer of one gathered group, and nothing else."""
+    learner.optimizer.zero_grad()
+    for micro in group.micros:
+        with learner.precision.autocast():
+            out = learner.model(*micro.inputs)
+        learner.precision.backward(learner.objective(out, micro, group.count))
+    learner.precision.step(learner.optimizer, learner.model.parameters(), learner.max_norm)
+
+
+def _csv(rng: np.random.Generator) -> str:
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, BARS)))
+    opening = close * np.exp(rng.normal(0, 0.005, BARS))
+    high, low = np.maximum(opening, close) * 1.01, np.minimum(opening, close) * 0.99
+    day = np.busday_offset(np.datetime64("2015-01-05"), np.arange(BARS))
+    volume = rng.integers(10**5, 10**7, BARS)
+    rows = zip(day, opening, high, low, close, close, volume, strict=True)
+    lines = [f"{d},{o:.6f},{h:.6f},{lo:.6f},{c:.6f},{a:.6f},{v}" for d, o, h, lo, c, a, v in rows]
+    return "\n".join(["Date,Open,High,Low,Close,Adj Close,Volume", *lines]) + "\n"
+
+
+def _load(bars: Path, cache: Path) -> dict[str, float]:
+    command = [sys.executable, "-c", _LOAD, str(bars), str(cache)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _median(action: Callable[[], object], runs: int) -> float:
+    taken = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    main()

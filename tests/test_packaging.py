@@ -1,0 +1,83 @@
+"""The wheel, as a user without the repository gets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import stockenh
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the unpacked wheel, which is all that `pip install --no-deps --target` makes of it."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (folder / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def python(installed, tmp_path):
+    """Runs Python in an empty folder with the wheel's package before any other."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(installed)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_the_package_under_test_is_the_wheels(python, installed):
+    done = python("-c", "import stockenh, stockenh.overrides as o; print(stockenh.__file__, o.conf_dir())")
+    assert done.stdout.split() == [str(installed / "stockenh/__init__.py"), str(installed / "stockenh/conf")]
+
+
+def test_it_holds_every_config_the_sample_and_the_type_marker(installed):
+    def names(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")}
+
+    assert names(installed / "stockenh/conf") == names(ROOT / "conf")
+    sample = Path("data/sample/bars.parquet")
+    assert (installed / "stockenh" / sample).read_bytes() == (ROOT / "stockenh" / sample).read_bytes()
+    assert (installed / "stockenh/data/sample/PROVENANCE.md").is_file()
+    assert (installed / "stockenh/py.typed").is_file()
+
+
+def test_it_holds_every_module_and_no_tests(installed):
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "stockenh").rglob("*.py")}
+    assert {str(path.relative_to(installed)) for path in installed.rglob("*.py")} == modules
+
+
+def test_its_metadata(installed):
+    (info,) = installed.glob("*.dist-info")
+    assert info.name == f"stockenh-{stockenh.__version__}.dist-info"
+    assert "stockenh = stockenh.cli:main" in (info / "entry_points.txt").read_text()
+
+
+def test_it_composes_and_trains_outside_the_repository(python, small_run, tmp_path):
+    shown = python("-m", "stockenh", "train", "--cfg", "job")
+    assert yaml.safe_load(shown.stdout)["train"]["epochs"] == 20
+    done = python("-m", "stockenh", "train", *small_run, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["parts"]["test"]["h3"]["n"] > 0
