@@ -24,13 +24,12 @@ from rich.table import Table
 from stockenh import build
 from stockenh.compose import compose
 from stockenh.config import parse, plain
-from stockenh.data.batches import DeviceWindows, Group
+from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.files import write_json
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import console
 from stockenh.training.journal import FolderJournal
-from stockenh.training.learner import Learner
 from stockenh.training.loop import State
 
 SYMBOLS, BARS = 500, 1258  # five years of daily bars
@@ -107,12 +106,14 @@ def loop_overhead(model: str, steps: int = 40) -> dict[str, float]:
     )
     batches = build.batches(config, prepared, resident)
     learner = build.learner(config, build.model(config, prepared, on).train(), "fp32", on, 10_000)
-    gathering, bookkeeping, working = [], [], []
+    gathering: list[float] = []
+    working: list[float] = []
+    bookkeeping: list[float] = []
     for step in range(steps):
         marks = [time.perf_counter()]
         group = batches.group(0, step % batches.steps)
         marks.append(time.perf_counter())
-        _bare_step(learner, group)
+        learner.update(group)
         marks.append(time.perf_counter())
         learner.schedule.step()
         learner.averages.update(learner.model)
@@ -131,16 +132,6 @@ def loop_overhead(model: str, steps: int = 40) -> dict[str, float]:
         f"{model}_checkpoint_seconds": saving,
         f"{model}_outside_share": outside / (work + outside),
     }
-
-
-def _bare_step(learner: Learner, group: Group) -> None:
-    """Forward, loss, backward, clipping and optimizer of one gathered group, and nothing else."""
-    learner.optimizer.zero_grad()
-    for micro in group.micros:
-        with learner.precision.autocast():
-            out = learner.model(*micro.inputs)
-        learner.precision.backward(learner.objective(out, micro, group.count))
-    learner.precision.step(learner.optimizer, learner.model.parameters(), learner.max_norm)
 
 
 def _csv(rng: np.random.Generator) -> str:

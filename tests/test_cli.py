@@ -151,7 +151,9 @@ def test_split_without_test_windows_names_the_keys(stockenh, small_run):
     assert "split.test=0.001" in answer.err and "leave no test windows" in answer.err
 
 
-@pytest.mark.parametrize("target", ["os.system", "stockenh.cli.train", "stockenh.__main__.main", "builtins.exec"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "stockenh.cli.train", "stockenh.__main__.main", "builtins.exec"]
+)
 def test_a_target_is_refused_and_not_called(stockenh, target):
     answer = stockenh("train", f"loss._target_={target}", "+loss.command=touch called")
     assert answer.code == 2

@@ -138,7 +138,9 @@ def test_plain_trains_the_large_model_for_50_epochs():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_command_line_wins_over_the_experiment(order):
-    config = composed(*["experiment=plain", "train.epochs=3", "model=timeformer", "optimizer.lr=0.1"][::order])
+    config = composed(
+        *["experiment=plain", "train.epochs=3", "model=timeformer", "optimizer.lr=0.1"][::order]
+    )
     assert (config["train"]["epochs"], config["model"]["d_model"]) == (3, 64)
     assert config["optimizer"]["lr"] == 0.1
 

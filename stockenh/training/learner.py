@@ -31,6 +31,14 @@ class Learner:
 
         Raises NonFiniteGradient, the weights untouched.
         """
+        loss, taken = self.update(group)
+        if taken:
+            self.schedule.step()
+            self.averages.update(self.model)
+        return loss, taken
+
+    def update(self, group: Group) -> tuple[Tensor, bool]:
+        """The part of a step that computes: forward, loss, backward, clipping, optimizer."""
         self.optimizer.zero_grad()
         losses = []
         for micro in group.micros:
@@ -40,9 +48,6 @@ class Learner:
             self.precision.backward(loss)
             losses.append(loss.detach())
         taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
-        if taken:
-            self.schedule.step()
-            self.averages.update(self.model)
         return torch.stack(losses).sum(), taken
 
     def checkpoint(self) -> dict[str, object]:
