@@ -199,7 +199,7 @@ def _typed(group: str, cls: type, values: Any) -> Any:
 
 
 def _literal(value: Any) -> Any:
-    """Containers whose strings are what they say: interpolations were resolved when the config was composed."""
+    """Containers whose strings are what they say: composing has resolved every interpolation already."""
     if isinstance(value, Mapping):
         return {k: _literal(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -62,10 +63,11 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 
 def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str) -> Table:
-    """Every part and horizon; accuracy with its interval, and beside it the majority class."""
-    table = Table(title=title, title_justify="left", caption_justify="left", caption=(
-        "accuracy, majority and AUC leave returns of exactly 0 (ties) out; [95%] is a moving-block "
-        "bootstrap over dates; majority is the share of the larger class in that part"
+    """Every part and horizon, accuracy beside its interval and the majority class, in 80 columns."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+                  padding=(0, 0), show_edge=False, caption=(
+        "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
+        "dates. majority: share of the larger class in that part. MAE: of returns, in raw units"
     ))  # fmt: skip
     for name in (
         "part",
@@ -73,26 +75,29 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str) -> Tab
         "n",
         "ties",
         "accuracy",
-        "[95%]",
+        "95%",
         "majority",
         "log loss",
         "Brier",
         "AUC",
         "MAE",
     ):
-        table.add_column(
-            name.replace("[", r"\["), justify="left" if name == "part" else "right", no_wrap=True
-        )
+        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
     for part, horizons in parts.items():
         for horizon, m in horizons.items():
             table.add_row(
-                PART_NAMES[part], horizon.removeprefix("h"), f"{m['n']:,}", percent(m["tie_share"], 2),
-                percent(m["accuracy"]), f"{percent(m['accuracy_low'])}-{percent(m['accuracy_high'])}",
-                percent(m["majority"]), number(m["log_loss"]), number(m["brier"]), number(m["auc"], 3),
+                part, horizon.removeprefix("h"), str(m["n"]), percent(m["tie_share"]),
+                percent(m["accuracy"]), interval(m["accuracy_low"], m["accuracy_high"]),
+                percent(m["majority"]), number(m["log_loss"]), number(m["brier"], 3), number(m["auc"], 3),
                 number(m["mae"]),
             )  # fmt: skip
         table.add_section()
     return table
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`49.1-57.2`, or `n/a`."""
+    return "n/a" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -117,7 +122,7 @@ def show_data(
         name, n = PART_NAMES[part], len(of_part)
         out.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
     left = int(windows.labelled.sum()) - sum(map(len, rows.values()))
-    out.print(f"         {left:,} windows left out between the parts, so that no label reaches into the next")
+    out.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
 
 
 class LiveProgress:

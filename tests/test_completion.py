@@ -1,4 +1,4 @@
-"""Completion as the shells ask for it: bash by its words, which it splits at "=", zsh and fish by the line."""
+"""Completion as the shells ask for it: bash by its words, split at "=", zsh and fish by the line."""
 
 from __future__ import annotations
 
