@@ -17,7 +17,7 @@ from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
 from stockenh.data.splits import PARTS
 from stockenh.data.windows import Windows
-from stockenh.embedding.compute import embed
+from stockenh.embedding.compute import embed, width
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.models.spec import InputSpec
 from stockenh.runfolder import RunFolder
@@ -38,13 +38,7 @@ class Prepared:
     @property
     def spec(self) -> InputSpec:
         """The widths that a model must take."""
-        return InputSpec(
-            lookback=self.windows.lookback,
-            price=5,
-            embedding=self.embedding.shape[1],
-            context=self.windows.context.shape[1],
-            horizons=len(self.windows.horizons),
-        )
+        return _spec(self.windows, self.embedding.shape[1])
 
 
 def device(name: str) -> torch.device:
@@ -76,6 +70,9 @@ def data(config: RunConfig, on: torch.device) -> Prepared:
     store = cache(config)
     loaded = config.data.load(store)
     windows = loaded.windows
+    spec = _spec(windows, width(windows, config.embedding))
+    with torch.device("meta"):
+        config.model.build(spec)  # what doesn't fit together is said before anything is computed
     labelled = np.flatnonzero(windows.labelled)
     assigned = config.split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
     rows = {name: labelled[assigned == number] for name, number in PARTS.items()}
@@ -145,3 +142,13 @@ def load_weights(net: nn.Module, state: dict[str, torch.Tensor], source: str) ->
         raise RunFolderError(
             f"{source} holds the weights of another model than the run's config describes"
         ) from None
+
+
+def _spec(windows: Windows, embedding: int) -> InputSpec:
+    return InputSpec(
+        lookback=windows.lookback,
+        price=5,
+        embedding=embedding,
+        context=windows.context.shape[1],
+        horizons=len(windows.horizons),
+    )

@@ -81,6 +81,7 @@ class RunConfig:
 
     seed: int
     device: str
+    threads: int | None
     cache_dir: str | None
     train: TrainConfig
     data: DataSettings
@@ -107,11 +108,16 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
     for key in sorted(known - {"resume", "experiment"}):
         if key not in raw:
             raise ConfigError(f"{key}: missing from the config")
-    run = _typed("", _Top, {k: raw[k] for k in ("seed", "device", "cache_dir")})
+    run = _typed("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top)})
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
+    if groups["embedding"].stored and not groups["data"].brings_embedding:
+        raise ConfigError(
+            "embedding=stored needs data=windows: other data bring no embedding; take embedding=kernel"
+        )
     return RunConfig(
         seed=run.seed,
         device=run.device,
+        threads=run.threads,
         cache_dir=run.cache_dir,
         train=_typed("train", TrainConfig, raw["train"]),
         raw={k: v for k, v in raw.items() if k not in ("resume", "experiment")},
@@ -151,11 +157,14 @@ def suggest(word: str, options: Iterable[str], all_options: bool = False) -> str
 class _Top:
     seed: int = 42
     device: str = "auto"
+    threads: int | None = None
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} must be from 0 to {2**32 - 1}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads={self.threads} must be at least 1, or null")
 
 
 def _locate(group: str, target: str, base: str) -> type:
@@ -212,7 +221,7 @@ def _say(error: OmegaConfBaseException, prefix: str) -> str:
     message = str(getattr(error, "msg", None) or error).splitlines()[0]
     if "Missing mandatory value" in message or "missing" in type(error).__name__.lower():
         return f"{key} must be given: {key}=..."
-    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", message):
+    if found := re.match(r"(?:While .*interpolation.*: )?Value '(.*)' of type '.*' could not be converted to (\w+)", message):
         return f"{key}={found[1]} is not {_KINDS.get(found[2], found[2])}"
     if found := re.match(r"Value '(.*)' is not a valid bool", message):
         return f"{key}={found[1]} is not {_KINDS['Boolean']}"

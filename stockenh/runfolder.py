@@ -40,14 +40,6 @@ class RunFolder:
         return str(self.path)
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
-        """A new run's folder, its config written first of all. Raises ConfigError where a run is there."""
-        folder = cls(path)
-        folder.refuse_if_run()
-        folder.write_config(config)
-        return folder
-
-    @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run's folder. Raises RunFolderError with what is missing."""
         folder = cls(path)
@@ -60,19 +52,25 @@ class RunFolder:
         return folder
 
     def refuse_if_run(self) -> None:
-        """Raises ConfigError where a run is there already."""
-        if self.config.exists() or self.last.exists():
+        """Raises ConfigError where a run is there that has learnt something, or is about to."""
+        if self.last.exists() or self.metrics.exists() or self._is_locked():
             again = shlex.quote(str(self.path))
             raise ConfigError(
                 f"{self.path} already holds a run: continue it with resume={again}, or name another folder"
             )
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
+        for leftover in (self.manifest, self.fitted, self.summary):
+            leftover.unlink(missing_ok=True)
+        self.write_config(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_atomic(self.config, text.encode())
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved config as plain containers; interpolations are refused, not followed."""
+        """The resolved config as plain containers, read without following anything in it."""
         try:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -81,8 +79,6 @@ class RunFolder:
             ) from None
         if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
             raise RunFolderError(f"{self.config} does not hold a config")
-        if "${" in json.dumps(config, default=str):
-            raise RunFolderError(f"{self.config} holds an interpolation (${{...}}), which is refused")
         return config
 
     def read_json(self, path: Path) -> Any:
@@ -143,9 +139,19 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps a second process out; a killed one leaves no lock behind."""
+        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunFolderError(f"{self.path}: another process is training in this folder") from None
             yield
+
+    def _is_locked(self) -> bool:
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except RunFolderError:
+            return True

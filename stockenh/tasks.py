@@ -121,9 +121,12 @@ def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool
     out = console()
     on = _device(config, device_given, out)
     if fresh:
-        folder = RunFolder.create(folder.path, config.raw)
+        folder.refuse_if_run()
     try:
-        run.train(config, folder, on, out)
+        with folder.lock():
+            if fresh:
+                folder.begin(config.raw)
+            run.train(config, folder, on, out)
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)

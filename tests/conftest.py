@@ -29,17 +29,12 @@ class Answer:
 Command = Callable[..., Answer]
 
 
-@pytest.fixture(scope="session")
-def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of the whole session."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def cache(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keeps the user's own cache out of every test."""
-    monkeypatch.setenv("STOCKENH_CACHE", str(cache_root))
-    return cache_root
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of the whole session, which keeps the user's own out of every test."""
+    root = tmp_path_factory.mktemp("cache")
+    os.environ["STOCKENH_CACHE"] = str(root)
+    return root
 
 
 @pytest.fixture(scope="session")

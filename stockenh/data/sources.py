@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,9 @@ class Loaded:
 
 
 class DataSettings(ABC):
-    """Settings of a data source."""
+    """Settings of a data source; `brings_embedding` says that its windows come with one."""
+
+    brings_embedding: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, cache: DiskCache) -> Loaded:
@@ -121,6 +124,8 @@ class FilesData(_BarData):
 @dataclass(frozen=True)
 class WindowsData(DataSettings):
     """Ready samples in one Parquet."""
+
+    brings_embedding: ClassVar[bool] = True
 
     path: str = "???"
     horizons: list[int] = field(default_factory=lambda: [3, 5, 10])

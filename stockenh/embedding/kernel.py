@@ -43,6 +43,8 @@ class KernelEmbedding(Embedding):
     seed:  picks kernels, channels and the synthetic windows behind the thresholds
     """
 
+    storage = torch.float16  # shares of some hundred outputs, to three digits
+
     width: int = 512
     seed: int = 0
 

@@ -26,29 +26,31 @@ from stockenh.training.objective import Objective
 from stockenh.training.precision import resolve
 from stockenh.training.result import conclude
 from stockenh.training.session import Session
+from stockenh.training.threads import default_threads
 
 
 def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) -> dict[str, Any]:
     """Trains from where the folder is (a new one: from the start) to its summary, which is returned.
 
-    Raises Interrupted after a requested stop was saved; whatever it raises, the folder can be taken up.
+    The caller holds the folder's lock. Raises Interrupted after a requested stop was saved; whatever it
+    raises, the folder can be taken up.
     """
-    with folder.lock():
-        prepared = build.data(config, on)
-        _check_same_data(folder, prepared)
-        show_data(prepared.windows, prepared.rows, prepared.findings, out)
-        net = build.model(config, prepared, on)
-        precision = resolve(config.train.precision, on, net)
-        config = _settle(config, folder, precision)
-        fitted = _fitted(folder, prepared)
-        if not folder.manifest.exists():
-            folder.write_json(folder.manifest, manifest(prepared.windows.digest(), on, precision))
-        resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
-        session = Session(config, folder, prepared, fitted, resident, on, precision)
-        parameters = sum(p.numel() for p in net.parameters())
-        out.print(f"model    {parameters:,} parameters, {precision} on {on}")
-        state = _fit(session, net, out)
-        return conclude(session, state, parameters, out)
+    prepared = build.data(config, on)
+    _check_same_data(folder, prepared)
+    show_data(prepared.windows, prepared.rows, prepared.findings, out)
+    net = build.model(config, prepared, on)
+    config = _settle(config, folder, net, on)
+    torch.set_num_threads(config.threads or 1)
+    precision = config.train.precision
+    fitted = _fitted(folder, prepared)
+    if not folder.manifest.exists():
+        folder.write_json(folder.manifest, manifest(prepared.windows.digest(), on, precision))
+    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    session = Session(config, folder, prepared, fitted, resident, on, precision)
+    parameters = sum(p.numel() for p in net.parameters())
+    out.print(f"model    {parameters:,} parameters, {precision} on {on}")
+    state = _fit(session, net, out)
+    return conclude(session, state, parameters, out)
 
 
 def _fit(session: Session, net: nn.Module, out: Console) -> State:
@@ -86,11 +88,13 @@ def _check_same_data(folder: RunFolder, prepared: Prepared) -> None:
             )
 
 
-def _settle(config: RunConfig, folder: RunFolder, precision: str) -> RunConfig:
-    """The config with its precision decided, kept so that a resumed run decides the same."""
-    raw = {**config.raw, "train": {**config.raw["train"], "precision": precision}}
+def _settle(config: RunConfig, folder: RunFolder, net: nn.Module, on: torch.device) -> RunConfig:
+    """The config with precision and threads decided, kept so that a resumed run computes the same."""
+    precision = resolve(config.train.precision, on, net)
+    threads = config.threads or default_threads(net)
+    raw = {**config.raw, "threads": threads, "train": {**config.raw["train"], "precision": precision}}
     folder.write_config(raw)
-    return replace(config, train=replace(config.train, precision=precision), raw=raw)
+    return replace(config, threads=threads, train=replace(config.train, precision=precision), raw=raw)
 
 
 def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:

@@ -64,7 +64,7 @@ def test_every_window_has_the_embedding_it_has_alone(tmp_path: Path, monkeypatch
     prices = data.prices(CPU)
     alone = [kernel.transform(prices.gather(torch.tensor([row]), NoAugment())) for row in range(len(data))]
     assert len(data) == 29
-    np.testing.assert_array_equal(found, torch.cat(alone).numpy())
+    np.testing.assert_array_equal(found, torch.cat(alone).half().numpy())
 
 
 def test_it_is_computed_once_in_chunks_and_kept_in_its_own_type(

@@ -249,7 +249,7 @@ class Hostile:
         ("checkpoints/last.pt", "other model", "does not fit"),
         ("config.yaml", "short", "config.yaml"),
         ("config.yaml", "target", "_target_"),
-        ("config.yaml", "interpolation", "interpolation"),
+        ("config.yaml", "interpolation", "seed=${oc.env:SECRET}"),
         ("config.yaml", "python tag", "config.yaml"),
         ("fitted.json", "short", "fitted.json"),
         ("fitted.json", "list", "fitted.json"),
