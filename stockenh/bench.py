@@ -31,6 +31,7 @@ from stockenh.runfolder import RunFolder
 from stockenh.terminal import console
 from stockenh.training.journal import FolderJournal
 from stockenh.training.loop import State
+from stockenh.training.threads import default_threads
 
 SYMBOLS, BARS = 500, 1258  # five years of daily bars
 
@@ -53,7 +54,6 @@ def main() -> None:
     found: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
         "help_seconds": start_up(),
         **data_pipeline(),
         **loop_overhead("timeformer"),
@@ -105,7 +105,9 @@ def loop_overhead(model: str, steps: int = 40) -> dict[str, float]:
         prepared.windows, prepared.embedding, Fitted.on(prepared.windows, prepared.rows["train"]), on
     )
     batches = build.batches(config, prepared, resident)
-    learner = build.learner(config, build.model(config, prepared, on).train(), "fp32", on, 10_000)
+    net = build.model(config, prepared, on).train()
+    torch.set_num_threads(default_threads(net))
+    learner = build.learner(config, net, "fp32", on, 10_000)
     gathering: list[float] = []
     working: list[float] = []
     bookkeeping: list[float] = []
@@ -127,6 +129,7 @@ def loop_overhead(model: str, steps: int = 40) -> dict[str, float]:
     outside = batches.steps * (statistics.median(gathering) + statistics.median(bookkeeping)) + saving
     return {
         f"{model}_windows_per_second": len(batches.rows) / (work + outside),
+        f"{model}_threads": torch.get_num_threads(),
         f"{model}_step_seconds": statistics.median(working),
         f"{model}_gather_seconds": statistics.median(gathering),
         f"{model}_checkpoint_seconds": saving,

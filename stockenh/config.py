@@ -221,7 +221,8 @@ def _say(error: OmegaConfBaseException, prefix: str) -> str:
     message = str(getattr(error, "msg", None) or error).splitlines()[0]
     if "Missing mandatory value" in message or "missing" in type(error).__name__.lower():
         return f"{key} must be given: {key}=..."
-    if found := re.match(r"(?:While .*interpolation.*: )?Value '(.*)' of type '.*' could not be converted to (\w+)", message):
+    message = re.sub(r"\AWhile .*interpolation '.*?': ", "", message)
+    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", message):
         return f"{key}={found[1]} is not {_KINDS.get(found[2], found[2])}"
     if found := re.match(r"Value '(.*)' is not a valid bool", message):
         return f"{key}={found[1]} is not {_KINDS['Boolean']}"

@@ -114,8 +114,8 @@ def data_check(path: Path, overrides: list[str]) -> None:
 
 
 def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
+    from stockenh.run.train import train as train_run
     from stockenh.terminal import console
-    from stockenh.training import run
     from stockenh.training.interrupt import Interrupted
 
     out = console()
@@ -126,7 +126,7 @@ def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool
         with folder.lock():
             if fresh:
                 folder.begin(config.raw)
-            run.train(config, folder, on, out)
+            train_run(config, folder, on, out)
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
@@ -149,8 +149,8 @@ def _device(config: RunConfig, given: bool, out: Console) -> Any:
 
 def _is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Says so, with the result again, where a run has nothing left to do."""
+    from stockenh.run.result import show_result
     from stockenh.terminal import console
-    from stockenh.training.result import show_result
 
     if not folder.summary.exists():
         return False

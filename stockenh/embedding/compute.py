@@ -34,7 +34,7 @@ def embed(
 def width(windows: Windows, embedding: Embedding) -> int:
     """The width E that `embed` will give; raises ConfigError where the window is too short for it."""
     if embedding.stored:
-        return _stored(windows).shape[1]
+        return int(_stored(windows).shape[1])
     return int(embedding.transform(torch.zeros(1, windows.lookback, 5)).shape[1])
 
 

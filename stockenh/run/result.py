@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from stockenh import build, plots
+from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import result_table
 from stockenh.training.loop import State
-from stockenh.training.session import Session
 
 RESAMPLES = 1000
 

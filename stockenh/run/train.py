@@ -16,6 +16,8 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.manifest import manifest
+from stockenh.run.result import conclude
+from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import show_data, training_progress
 from stockenh.training.interrupt import stop_on_signal
@@ -24,8 +26,6 @@ from stockenh.training.loop import Limits, Metrics, State, fit
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.objective import Objective
 from stockenh.training.precision import resolve
-from stockenh.training.result import conclude
-from stockenh.training.session import Session
 from stockenh.training.threads import default_threads
 
 
