@@ -9,8 +9,11 @@ from torch import nn
 # quarter where the machine is idle, loses half where threads sleep between calls, and is lost to neighbours.
 SMALL_MODEL_PARAMETERS = 1_000_000
 
+# Taken before any run of this process sets another: all cores, or what OMP_NUM_THREADS says.
+ALL_THREADS = torch.get_num_threads()
+
 
 def default_threads(net: nn.Module) -> int:
-    """One thread for a small model, torch's own number for a large one."""
+    """One thread for a small model, all for a large one."""
     small = sum(p.numel() for p in net.parameters()) < SMALL_MODEL_PARAMETERS
-    return 1 if small else torch.get_num_threads()
+    return 1 if small else ALL_THREADS
