@@ -1,0 +1,109 @@
+"""What the README tells a reader to type works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+TRAIN = [line for line in LINES if line.startswith("stockenh train") and "resume" not in line]
+
+HEAD = """from __future__ import annotations
+from dataclasses import dataclass
+from torch import Tensor
+from stockenh.data.batches import Micro
+from stockenh.training.losses.base import Loss
+"""
+
+
+def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
+    """The command's own words, and for all that it leaves open the small test run."""
+    words = [word.replace("DIR", str(folder)) for word in shlex.split(line)[1:]]
+    given = {word.split("=")[0] for word in words}
+    fill = [w for w in small_run if w.split("=")[0] not in given]
+    if any(word.startswith("split=walk_forward") for word in words):
+        fill = [w for w in fill if not w.startswith("split.test")] + ["data.horizons=[1,2]"]
+    return words + fill
+
+
+def test_it_names_the_commands_that_there_are() -> None:
+    assert LINES[:2] == ["make train", "make test"]
+    assert len(TRAIN) >= 5
+
+
+@pytest.mark.parametrize("target", ["train", "test", "setup", "help", "bench", "lint", "type"])
+def test_make_knows_its_targets(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", TRAIN)
+def test_a_command_does_what_it_says(
+    line: str, stockenh: Callable[..., object], small_run: list[str], bars_folder: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    answer = stockenh(*shrunk(line, small_run, bars_folder))
+    assert answer.code == 0, answer.err
+    if "--cfg" in line:
+        assert "epochs: 1" in answer.out
+    elif "--multirun" in line:
+        assert len(list(tmp_path.glob("outputs/*/*/*/summary.json"))) == 3
+    else:
+        run = next(tmp_path.glob("outputs/*/*/summary.json")).parent
+        assert "majority" in answer.out
+        again = stockenh("train", f"resume={run}")
+        assert again.code == 0 and "is finished" in again.out
+
+
+def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
+    assert "stockenh data check DIR" in LINES
+    answer = stockenh("data", "check", str(bars_folder))
+    assert answer.code == 0 and "2 of 2 files usable" in answer.out
+
+
+def test_a_loss_is_one_file_and_one_yaml(
+    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    target = re.search(r"`_target_: (stockenh\.training\.losses\.(\w+)\.(\w+))`", README)
+    assert code is not None and target is not None
+    module = types.ModuleType(f"stockenh.training.losses.{target[2]}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(HEAD + code[1], "readme", "exec"), module.__dict__)
+    folder = tmp_path / "conf" / "loss"
+    folder.mkdir(parents=True)
+    (folder / "squared.yaml").write_text(
+        f"_target_: {target[1]}\nreturn_weight: 1.0\ndirection_weight: 0.5\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "loss=squared", "--config-dir", str(tmp_path / "conf"), *small_run]
+    answer = stockenh(*arguments)
+    assert answer.code == 0, answer.err
+    wrong = stockenh(*arguments, "loss.return_weight=much")
+    assert wrong.code == 2 and "loss.return_weight=much is not a number" in wrong.err
+
+
+def test_its_links_and_pictures_are_there() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_data_page_names_every_rule() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    source = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "stockenh" / "data").glob("*.py")))
+    rules = set(re.findall(r'Finding\(\s*"(?:error|drop|warning)",\s*"([a-z-]+)"', source))
+    rules |= set(re.findall(r'(?:RowRule|Reason|_Warning|problem)\(\s*"([a-z-]+)"', source))
+    assert len(rules) >= 30
+    assert [rule for rule in sorted(rules) if f"`{rule}`" not in page] == []
