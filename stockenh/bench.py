@@ -101,13 +101,12 @@ def loop_overhead(model: str, steps: int = 40) -> dict[str, float]:
     config = parse(plain(compose([f"model={model}"])))
     on = build.device(config.device)
     prepared = build.data(config, on)
-    resident = DeviceWindows(
-        prepared.windows, prepared.embedding, Fitted.on(prepared.windows, prepared.rows["train"]), on
-    )
+    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
     batches = build.batches(config, prepared, resident)
     net = build.model(config, prepared, on).train()
     torch.set_num_threads(default_threads(net))
-    learner = build.learner(config, net, "fp32", on, 10_000)
+    learner = build.learner(config, net, fitted, on, batches.steps)
     gathering: list[float] = []
     working: list[float] = []
     bookkeeping: list[float] = []

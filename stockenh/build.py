@@ -24,6 +24,7 @@ from stockenh.runfolder import RunFolder
 from stockenh.training.learner import Learner
 from stockenh.training.objective import Objective
 from stockenh.training.precision import Precision
+from stockenh.training.schedule import Schedule, SwaSchedule
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,31 @@ def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
     return config.model.build(prepared.spec).to(on)
 
 
-def learner(config: RunConfig, net: nn.Module, precision: str, on: torch.device, steps: int) -> Learner:
-    """The model with everything that trains it. precision: resolved; steps: of the whole run."""
+def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device, steps: int) -> Learner:
+    """The model with everything that trains it; the precision is resolved. steps: in an epoch."""
     if config.train.compile:
         net.compile()
     optimizer = config.optimizer.build(net.parameters())
     return Learner(
         model=net,
-        objective=Objective(config.loss),
+        objective=Objective(config.loss.fitted(fitted.up_share)),
         optimizer=optimizer,
-        schedule=config.schedule.build(optimizer, config.optimizer.lr, steps),
-        precision=Precision(precision, on),
-        averages=config.averaging.build(net),
+        schedule=_schedule(config, optimizer, steps),
+        precision=Precision(config.train.precision, on),
+        averages=config.averaging.build(net, config.train.epochs),
         max_norm=config.train.max_norm,
     )
+
+
+def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> Schedule:
+    epochs, peak = config.train.epochs, config.optimizer.lr
+    schedule = config.schedule.build(optimizer, peak, epochs * steps)
+    first = config.averaging.swa_first(epochs)
+    if first is None:
+        return schedule
+    anneal_steps = steps if config.averaging.swa_anneal == "cosine" else 0
+    rate = config.averaging.swa_lr_factor * peak
+    return SwaSchedule(schedule, optimizer, first * steps, rate, anneal_steps)
 
 
 def batches(config: RunConfig, prepared: Prepared, resident: DeviceWindows) -> TrainBatches:

@@ -126,6 +126,11 @@ class TrainBatches:
         count = torch.stack([m.labelled.sum() for m in micros]).sum()
         return Group(micros, count, len(rows))
 
+    def inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What the model takes of all train windows, once, as they are."""
+        rows = self.rows.cpu().numpy()
+        return (micro.inputs for micro in self.data.sweep(rows, self.batch_size))
+
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed((self.seed << 24) + epoch)

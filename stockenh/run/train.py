@@ -57,9 +57,7 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
     """Trains the model; leaves the best weights in the folder, by name."""
     settings = session.config.train
     batches = build.batches(session.config, session.prepared, session.resident)
-    learner = build.learner(
-        session.config, net, session.precision, session.device, settings.epochs * batches.steps
-    )
+    learner = build.learner(session.config, net, session.fitted, session.device, batches.steps)
     journal = FolderJournal(session.folder, learner)
     state = journal.take_up()
     plain = Objective(HuberBCE())  # always the plain loss, so that runs with other losses stay comparable

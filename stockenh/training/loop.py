@@ -51,11 +51,6 @@ class State:
         best = {name: Best(**b) for name, b in values["best"].items()}
         return cls(**{**values, "best": best})
 
-    @property
-    def stale_epochs(self) -> int:
-        """Completed epochs since any weights had their best validation loss."""
-        return self.epoch - max((b.epoch for b in self.best.values()), default=self.epoch)
-
 
 class Journal(Protocol):
     """Where a run is written down."""
@@ -112,9 +107,10 @@ def fit(
     validate() gives {name of weights: {"loss": ..., horizon: metrics}}. Raises Interrupted after a
     requested stop was saved, and TrainingError where a step is not finite.
     """
-    while state.epoch < limits.epochs and state.stale_epochs < limits.patience:
+    while state.epoch < limits.epochs and not _is_stale(state, learner, limits):
         _train_epoch(learner, batches, state, limits, journal, progress, stop)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        learner.averages.close_epoch(learner.model, state.epoch, batches.inputs)
         state.seconds += state.train_seconds
         began = time.perf_counter()
         line = _close_epoch(learner, batches, validate(), state, journal)
@@ -123,6 +119,15 @@ def fit(
         progress.finish(line)
         if report is not None and report(state.epoch, line):
             return
+
+
+def _is_stale(state: State, learner: Learner, limits: Limits) -> bool:
+    """Whether so many epochs in a row brought no weights a better validation loss.
+
+    An average that begins late has its own chance first: epochs before it do not count.
+    """
+    best = max((b.epoch for b in state.best.values()), default=state.epoch)
+    return state.epoch - max(best, learner.averages.patience_from) >= limits.patience
 
 
 def _train_epoch(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import SWALR
 
 from stockenh.errors import ConfigError
 
@@ -40,6 +41,56 @@ class Schedule:
             self._scheduler.last_epoch = self.taken - 1
             self._scheduler._step_count = max(self.taken, 2)  # at 1 torch would warn of a missing step
             self._scheduler.step()
+
+
+class SwaSchedule(Schedule):
+    """Another schedule until step `start`, then SWA's own rate: constant, or reached along a cosine.
+
+    Momentum that OneCycle left in the middle of its cycle goes back to the optimizer's own.
+    """
+
+    def __init__(
+        self, before: Schedule, optimizer: Optimizer, start: int, rate: float, anneal_steps: int
+    ) -> None:
+        self._before = before
+        self._optimizer = optimizer
+        self._start = start
+        self._rate = rate
+        self._anneal_steps = anneal_steps
+        self._swa: SWALR | None = None
+        self.taken = 0
+        if start == 0:
+            self._enter()
+
+    def step(self) -> None:
+        self.taken += 1
+        if self._swa is not None:
+            self._swa.step()
+        elif self.taken == self._start:
+            self._enter()
+        else:
+            self._before.step()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the stored step; within SWA the optimizer's stored rate is the one to go on from."""
+        self.taken = int(state["taken"])
+        if self.taken < self._start:
+            self._before.load_state_dict(state)
+            return
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._enter()
+        assert self._swa is not None
+        self._swa.last_epoch = self.taken - self._start
+        self._swa._step_count = self._swa.last_epoch + 1
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _enter(self) -> None:
+        for group in self._optimizer.param_groups:
+            for key in ("betas", "momentum"):
+                if key in self._optimizer.defaults:
+                    group[key] = self._optimizer.defaults[key]
+        self._swa = SWALR(self._optimizer, self._rate, anneal_epochs=self._anneal_steps)
 
 
 class ScheduleSettings(ABC):

@@ -80,8 +80,7 @@ def small(bars: Path) -> Callable[..., Small]:
         resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
         batches = build.batches(config, prepared, resident)
         net = build.model(config, prepared, CPU).train()
-        steps = config.train.epochs * batches.steps
-        learner = build.learner(config, net, config.train.precision, CPU, steps)
+        learner = build.learner(config, net, fitted, CPU, batches.steps)
         return Small(config, prepared, fitted, resident, batches, learner)
 
     return make

@@ -6,6 +6,7 @@ Legend: B windows in a micro batch, H horizons.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -21,6 +22,10 @@ class Loss(ABC):
 
     return_weight: float
     direction_weight: float
+
+    def fitted(self, up_share: Sequence[float]) -> Loss:
+        """The loss with what it takes from the train part: up_share, H shares of labels above 0."""
+        return self
 
     @abstractmethod
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:

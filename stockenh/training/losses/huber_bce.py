@@ -1,39 +1,64 @@
-"""The plain loss: Huber on returns, binary cross-entropy on direction."""
+"""Huber on returns plus a loss of direction: cross-entropy, smoothed or focal by two numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
 from stockenh.training.losses.base import Loss
+from stockenh.training.losses.direction import focal, smooth
 
 
 @dataclass(frozen=True)
 class HuberBCE(Loss):
-    """return_weight x Huber(ret, y_ret) + direction_weight x BCE(up_logits, y_up).
+    """return_weight x Huber(ret, y_ret) + direction_weight x focal(up_logits, smooth(y_up)).
 
     Returns are in train standard deviations per horizon: raw ones (about 0.03) would make the Huber term
-    a thousand times smaller than the other, and the return head would learn nothing.
+    a thousand times smaller than the other, and the return head would learn nothing. With smoothing 0,
+    gamma 0 and no alpha the second term is the plain binary cross-entropy.
+
+    alpha:  weight of the upward class; "auto" is 1 - its share of the train labels, per horizon; null: none
+    alphas: the same per horizon, which is what alpha="auto" becomes
     """
 
     return_weight: float = 0.6
     direction_weight: float = 0.4
     delta: float = 1.0
+    smoothing: float = 0.0
+    gamma: float = 0.0
+    alpha: float | str | None = None
+    alphas: list[float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("return_weight", "direction_weight"):
+        for name in ("return_weight", "direction_weight", "gamma"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"loss.{name}={getattr(self, name)} must be 0 or more")
         if self.return_weight + self.direction_weight == 0:
             raise ConfigError("loss.return_weight and loss.direction_weight are both 0: nothing to learn")
         if self.delta <= 0:
             raise ConfigError(f"loss.delta={self.delta} must be above 0")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"loss.smoothing={self.smoothing} must be from 0 to below 1")
+        if isinstance(self.alpha, str) and self.alpha != "auto":
+            raise ConfigError(f"loss.alpha={self.alpha} must be a number, auto or null")
+        for alpha in (self.alpha, *(self.alphas or ())):
+            if isinstance(alpha, float) and not 0 < alpha < 1:
+                raise ConfigError(f"loss.alpha={alpha} must be between 0 and 1")
+
+    def fitted(self, up_share: Sequence[float]) -> HuberBCE:
+        if self.alpha is None:
+            return self
+        alphas = [1 - up if self.alpha == "auto" else float(self.alpha) for up in up_share]
+        return replace(self, alpha=None, alphas=alphas)
 
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
         returns = F.huber_loss(out["ret"], micro.y_ret, reduction="none", delta=self.delta)
-        direction = F.binary_cross_entropy_with_logits(out["up_logits"], micro.y_up, reduction="none")
-        return returns, direction
+        logits = out["up_logits"]
+        alpha = None if self.alphas is None else torch.tensor(self.alphas, device=logits.device)
+        return returns, focal(logits, smooth(micro.y_up, self.smoothing), self.gamma, alpha)
