@@ -71,7 +71,7 @@ class Ema:
     """Exponential moving average, updated at every step (Polyak and Juditsky 1992).
 
     It starts as a copy of the initial weights; update n = 0, 1, ... uses min(decay, (1 + n) / (10 + n)), so
-    that the initial weights are soon forgotten (0.9999 without that is 74% initial weights after 3,000 steps).
+    that the initial weights are soon forgotten (0.9999 without it is 74% initial weights after 3,000 steps).
     The full decay is reached at n = (10 decay - 1) / (1 - decay): 8,990 for 0.999. Buffers are copied.
     """
 
