@@ -23,7 +23,9 @@ from stockenh.data.table import Table, load_table
 _PRICES: Final = ("open", "high", "low", "close")
 _OHLCV: Final = (*_PRICES, "volume")
 
-BLANK_ROW: Final = Reason("blank-row", "no prices and no volume", "nothing to do, the lines are empty")
+BLANK_ROW: Final = Reason(
+    "blank-row", "no prices and no volume", "nothing to do, the lines are empty", harmless=True
+)
 SYMBOL_MISSING: Final = Reason("symbol-missing", "no symbol", "fill the symbol column of these rows")
 DATE_UNREADABLE: Final = Reason(
     "date-unreadable", "the date can't be read", "write it as 2024-01-31, or name it: data.columns.date=NAME"
@@ -58,7 +60,9 @@ def parse_file(
     if any(finding.level == "error" for finding in found):
         return (), found
     table, more = _equity_only(path, table, columns.index)
-    cells = _read_cells(table, columns.index, symbol_of(path), adjust)
+    index, no_volume = _with_volume(path, table, columns.index)
+    more += no_volume
+    cells = _read_cells(table, index, symbol_of(path), adjust)
     alive, drops = leave_out(_hits(cells), cells.rows.time, path.name, cells.only)
     found += more + drops + _date_findings(path, cells)
     if not alive.any() and not any(finding.level == "error" for finding in drops):
@@ -105,10 +109,22 @@ def _column_findings(path: Path, table: Table, columns: Columns) -> tuple[Findin
         message = f"the close could be {', '.join(map(repr, columns.close_among))}; {first!r} was taken"
         fix = f"if that is wrong: data.columns.close={others[0]!r}"
         found.append(_finding("warning", "several-closes", path, message, fix))
-    if "volume" not in columns.index and not columns.missing:
-        fix = "name it: data.columns.volume=NAME; for an index there is nothing to do"
-        found.append(_finding("warning", "no-volume", path, "no volume column; volume is taken as 0", fix))
     return tuple(found)
+
+
+def _with_volume(
+    path: Path, table: Table, index: Mapping[str, int]
+) -> tuple[Mapping[str, int], tuple[Finding, ...]]:
+    """The index without a volume column that never says anything, and a warning where there is no volume."""
+    what = "no volume column"
+    if "volume" in index:
+        volume = parse_numbers(table.column(index["volume"]))
+        if volume.unreadable.any() or not np.isnan(volume.value).all():
+            return index, ()
+        what = "the volume column is empty"
+    fix = "name it: data.columns.volume=NAME; for an index there is nothing to do"
+    without = {name: at for name, at in index.items() if name != "volume"}
+    return without, (_finding("warning", "no-volume", path, f"{what}; volume is taken as 0", fix),)
 
 
 def _equity_only(path: Path, table: Table, index: Mapping[str, int]) -> tuple[Table, tuple[Finding, ...]]:

@@ -6,7 +6,7 @@ Legend: n rows of one symbol.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -49,11 +49,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why rows are left out: a rule's name, `what` completes "3 rows left out: ...", and the fix."""
+    """Why rows are left out: a rule's name, `what` completes "3 rows left out: ...", and the fix.
+
+    harmless: even most of a file's rows may go for it, since they never held a bar
+    """
 
     name: str
     what: str
     fix: str
+    harmless: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def leave_out(
 ) -> tuple[Mask, tuple[Finding, ...]]:
     """The rows (n,) that no reason hits, and a finding per reason; a row counts under its first reason.
 
-    Where one reason alone hits more than half of the rows, nothing is kept and its finding is an error.
+    Where one reason alone hits more than half of the rows, nothing is kept and its finding is an error,
+    unless the reason is harmless.
     """
     found: list[Finding] = []
     alive = np.ones(len(time), bool)
@@ -92,7 +97,7 @@ def leave_out(
 
 def _verdict(reason: Reason, time: NDArray[np.datetime64], hit: Mask, file: str, symbol: str) -> Finding:
     count, total, date = int(hit.sum()), len(time), first_date(time, hit)
-    if 2 * count > total:
+    if 2 * count > total and not reason.harmless:
         message = f"mostly unusable, {count} of {total} rows: {reason.what}"
         fix = f"check the column mapping (data.columns); {reason.fix}"
         return Finding("error", reason.name, file, symbol, date, count, message, fix)
@@ -198,6 +203,7 @@ ROW_RULES: Final = (
         "close only, with volume 0: a day without trades",
         "nothing to do, the day had no bar",
         _no_trades,
+        harmless=True,
     ),
     RowRule("open-missing", "only the open is missing", "fetch these dates again", _open_missing),
     RowRule("price-missing", "a price is missing", "fetch these dates again", _price_missing),

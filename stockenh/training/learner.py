@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Learner:
         taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
         return torch.stack(losses).sum(), taken
 
-    def checkpoint(self) -> dict[str, object]:
+    def checkpoint(self) -> dict[str, Any]:
         """The state of everything that a step changes, as plain containers and tensors."""
         return {
             "model": self.model.state_dict(),
@@ -60,10 +61,10 @@ class Learner:
             "averages": self.averages.state_dict(),
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Puts back what `checkpoint` gave. The schedule comes last: it sets the optimizer's rate."""
-        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        self.precision.load_state_dict(state["precision"])  # type: ignore[arg-type]
-        self.averages.load_state_dict(state["averages"])  # type: ignore[arg-type]
-        self.schedule.load_state_dict(state["schedule"])  # type: ignore[arg-type]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state["precision"])
+        self.averages.load_state_dict(state["averages"])
+        self.schedule.load_state_dict(state["schedule"])

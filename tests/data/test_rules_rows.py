@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from bar_files import dates, finding, numbers, read, rows, rules, write
 
+from stockenh.data.read import ReadSettings, read_bars
+
 BAD = 70
 # Cells open, high, low, close, volume of one bad row; None keeps the good cell.
 CASES: dict[str, tuple[str, list[str | None]]] = {
@@ -148,3 +150,23 @@ def test_nothing_is_found_in_good_bars(tmp_path: Path) -> None:
     result = read(write(tmp_path / "ACME.csv", rows()))
     assert result.findings == ()
     assert result.bars.time.astype("datetime64[D]").astype(str).tolist() == dates(140)
+
+
+def test_years_of_blank_rows_before_the_first_bar_cost_only_themselves(tmp_path: Path) -> None:
+    rows = [f"{day},,,,," for day in np.busday_offset("2000-01-03", np.arange(300))]
+    bars = [f"{day},10,11,9,10.5,100" for day in np.busday_offset("2004-01-05", np.arange(140))]
+    (tmp_path / "A.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *rows, *bars]) + "\n")
+    result = read_bars(tmp_path, ReadSettings())
+    assert len(result.bars) == 140
+    assert [(f.rule, f.level, f.rows) for f in result.findings if f.rule == "blank-row"] == [
+        ("blank-row", "drop", 300)
+    ]
+
+
+@pytest.mark.parametrize("empty", ["", "-"])
+def test_a_volume_column_that_never_says_anything_is_no_volume(tmp_path: Path, empty: str) -> None:
+    bars = [f"{day},10,11,9,10.5,{empty}" for day in np.busday_offset("2004-01-05", np.arange(140))]
+    (tmp_path / "EURUSD.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *bars]) + "\n")
+    result = read_bars(tmp_path, ReadSettings())
+    assert len(result.bars) == 140 and (result.bars.ohlcv[:, 4] == 0).all()
+    assert "no-volume" in [f.rule for f in result.findings]
