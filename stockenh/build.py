@@ -76,7 +76,7 @@ def data(config: RunConfig, on: torch.device) -> Prepared:
         config.model.build(spec)  # what doesn't fit together is said before anything is computed
     labelled = np.flatnonzero(windows.labelled)
     assigned = config.split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
-    rows = {name: labelled[assigned == number] for name, number in PARTS.items()}
+    rows = {name: labelled[assigned == PARTS[name]] for name in config.split.parts}
     return Prepared(windows, embed(windows, config.embedding, store, on), rows, loaded.findings)
 
 

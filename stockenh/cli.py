@@ -81,6 +81,26 @@ def train(overrides: Overrides = None) -> None:
         tasks.train(overrides or [])
 
 
+@app.command()
+def runs(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIR|RUN]... [KEY=VALUE]...",
+            help="Folders to look in (default: outputs), and values that the runs' configs must have.",
+        ),
+    ] = None,
+) -> None:
+    """List run folders, newest first; set two or more side by side.
+
+    Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN
+    """
+    with guarded():
+        from stockenh import tasks
+
+        tasks.runs(arguments or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

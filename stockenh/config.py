@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stockenh.training.optimizers import OptimizerSettings
     from stockenh.training.schedule import ScheduleSettings
 
+WEIGHTS = ("raw", "ema", "swa")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
@@ -83,6 +84,8 @@ class RunConfig:
     device: str
     threads: int | None
     cache_dir: str | None
+    init_from: str | None
+    weights: str | None
     train: TrainConfig
     data: DataSettings
     split: Split
@@ -119,6 +122,8 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         device=run.device,
         threads=run.threads,
         cache_dir=run.cache_dir,
+        init_from=run.init_from,
+        weights=run.weights,
         train=_typed("train", TrainConfig, raw["train"]),
         raw={k: v for k, v in raw.items() if k not in ("resume", "experiment")},
         **groups,
@@ -159,12 +164,17 @@ class _Top:
     device: str = "auto"
     threads: int | None = None
     cache_dir: str | None = None
+    init_from: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} must be from 0 to {2**32 - 1}")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1, or null")
+        if self.weights not in (None, *WEIGHTS):
+            near = suggest(self.weights, [*WEIGHTS, "null"], all_options=True)
+            raise ConfigError(f"weights={self.weights}: no such weights. {near}")
 
 
 def _locate(group: str, target: str, base: str) -> type:

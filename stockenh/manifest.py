@@ -15,7 +15,9 @@ import stockenh
 LIBRARIES = ("torch", "numpy", "polars", "scipy", "scikit-learn", "hydra-core", "omegaconf", "safetensors")
 
 
-def manifest(data_digest: str, device: torch.device, precision: str) -> dict[str, Any]:
+def manifest(
+    data_digest: str, device: torch.device, precision: str, init_from: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Plain values for manifest.json."""
     return {
         "stockenh": stockenh.__version__,
@@ -24,6 +26,7 @@ def manifest(data_digest: str, device: torch.device, precision: str) -> dict[str
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "git_commit": _commit(),
         "data": data_digest,
+        "init_from": init_from,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "precision": precision,

@@ -41,7 +41,8 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
         _epoch_axis(axes, epochs, None if best is None else best["epoch"])
     for axes in (loss_axes, accuracy_axes):
         _legend_above(axes)
-    title = "Training and validation by epoch"
+    judged = any(row.get("val_loss") is not None for row in history)
+    title = "Training and validation by epoch" if judged or not history else "Training by epoch"
     if best is not None:
         title += f": epoch {best['epoch']} of {len(history)} is best on validation"
     return _save(figure, title, path)
@@ -89,7 +90,8 @@ def _draw_losses(
     best: Mapping[str, Any] | None,
 ) -> None:
     _line(axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
-    _line(axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], "validation")
+    if any(row.get("val_loss") is not None for row in history):
+        _line(axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], "validation")
     if best is not None:
         star = axes.plot(best["epoch"], best["val_loss"], "*", color="black", label="best epoch")
         star[0].set(markersize=12, zorder=4)
@@ -109,6 +111,8 @@ def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[s
             axes.axhline(known[-1], color=colour, linestyle="--", linewidth=1.2, alpha=0.8)
     if horizons:
         axes.plot([], [], color=GREY, linestyle="--", linewidth=1.2, label="majority")
+    elif rows:
+        axes.annotate("no validation part", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
     axes.set_ylabel("validation accuracy")
     bottom, top = axes.get_ylim()
     lacking = max(0.04 - (top - bottom), 0.0)

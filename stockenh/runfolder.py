@@ -8,17 +8,15 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.files import append_line, write_atomic, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor  # only weights need torch: listing runs and refusing overrides do without
 
 
 class RunFolder:
@@ -73,9 +71,9 @@ class RunFolder:
         """The resolved config as plain containers, read without following anything in it."""
         try:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise RunFolderError(
-                f"{self.config} is not readable YAML: {str(error).splitlines()[0]}"
+                f"{self.config} is not readable YAML: {(str(error).splitlines() or [''])[0]}"
             ) from None
         if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
             raise RunFolderError(f"{self.config} does not hold a config")
@@ -120,18 +118,24 @@ class RunFolder:
         return self.path / "weights" / f"{name}.safetensors"
 
     def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
-        content = save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()})
+        from safetensors.torch import save
+
+        content = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
         write_atomic(self.weights(name), content)
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
         """Raises RunFolderError where they are missing (naming those there are) or damaged."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
         path = self.weights(name)
         if not path.is_file():
             there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
             others = f"it has {', '.join(there)}" if there else "the run is not finished"
             raise RunFolderError(f"{self.path} has no {name} weights; {others}")
         try:
-            tensors = load_tensors(path.read_bytes())
+            tensors = load(path.read_bytes())
         except (SafetensorError, OSError, ValueError) as error:
             raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
         return {k: torch.as_tensor(v) for k, v in tensors.items()}

@@ -46,8 +46,13 @@ def train_composed(cfg: DictConfig) -> None:
         raw = plain(cfg)
         if raw.pop("resume", None) is not None:
             raise ConfigError("resume=RUN stands on the command line, and not with --multirun")
-        _make_path_absolute(raw)
+        _make_paths_absolute(raw)
         config = parse(raw)
+        if config.weights and not config.init_from:
+            raise ConfigError(
+                f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
+                f"no init_from; a run keeps all its own weights and chooses among them on validation"
+            )
         _train(config, RunFolder(Path(job.runtime.output_dir)), fresh=True)
     except StockenhError as error:
         log.error("%s", error)
@@ -72,7 +77,7 @@ def resume(arguments: list[str]) -> None:
                 f"{key}: the run's data ({raw.get('data', {}).get('_target_')}) has no such key"
             )
         target[leaf] = value
-    _make_path_absolute(raw)
+    _make_paths_absolute(raw)
     try:
         config = parse(raw)
     except ConfigError as error:
@@ -111,6 +116,50 @@ def data_check(path: Path, overrides: list[str]) -> None:
     )  # fmt: skip
     if not len(result.bars):
         raise SystemExit(2)
+
+
+def runs(arguments: list[str]) -> None:
+    """Lists the runs below folders, newest first, or sets run folders side by side."""
+    from stockenh import runs as reading
+    from stockenh import runs_table as tables
+    from stockenh.terminal import console
+
+    paths, wanted = _paths_and_values(arguments)
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
+    folders = paths or [Path("outputs")]
+    found = [reading.read(run) for run in dict.fromkeys(run for f in folders for run in reading.find(f))]
+    told = " and ".join(str(folder) for folder in folders)
+    out = console()
+    if not found:
+        out.print(f"no runs in {told}; stockenh train makes one", markup=False, soft_wrap=True)
+        return
+    if len(paths) > 1 and all(map(reading.is_run, paths)):
+        side_by_side = reading.matching(map(reading.read, paths), wanted)
+        for table in tables.comparison(side_by_side):
+            out.print(table)
+        if why := tables.incomparable(side_by_side):
+            out.print(why)
+        return
+    kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
+    if kept:
+        out.print(tables.listing(kept, tables.common_root(folders)))
+    out.print(f"{len(kept)} of {len(found)} runs in {told}, newest first", markup=False, soft_wrap=True)
+
+
+def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """The folders among the arguments (also as run=RUN), and the KEY=VALUE."""
+    paths, wanted = [], {}
+    for argument in arguments:
+        parts = split_override(argument)
+        if parts is None or Path(argument).exists():
+            paths.append(Path(argument).expanduser())
+        elif parts[0] == "run":
+            paths.append(_unquoted(parts[1]))
+        else:
+            wanted[parts[0]] = parts[1]
+    return paths, wanted
 
 
 def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
@@ -185,8 +234,10 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def _make_path_absolute(raw: dict[str, Any]) -> None:
-    """A run must find its data from whatever folder it is taken up in."""
+def _make_paths_absolute(raw: dict[str, Any]) -> None:
+    """A run must find its data and what it began with from whatever folder it is taken up in."""
+    if isinstance(raw.get("init_from"), str):
+        raw["init_from"] = str(Path(raw["init_from"]).expanduser().absolute())
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(Path(node["path"]).expanduser().absolute())

@@ -6,19 +6,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
-from stockenh.data.findings import Finding
-from stockenh.data.windows import Windows
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from stockenh.data.findings import Finding
+    from stockenh.data.windows import Windows
 
 PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
 REFRESH_SECONDS = 0.5
@@ -121,8 +123,11 @@ def show_data(
         asof = windows.asof[of_part].astype("datetime64[D]")
         name, n = PART_NAMES[part], len(of_part)
         out.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
-    left = int(windows.labelled.sum()) - sum(map(len, rows.values()))
-    out.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
+    if len(rows) > 1:
+        left = int(windows.labelled.sum()) - sum(map(len, rows.values()))
+        out.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
+    else:
+        out.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
 
 
 class LiveProgress:
@@ -158,7 +163,8 @@ class LiveProgress:
     def finish(self, line: dict[str, Any]) -> None:
         mark = " best" if line["best"] else ""
         skipped = f" skipped {line['skipped']}" if line["skipped"] else ""
-        self.progress.update(self.task, val=f"val {line['val_loss']:.4f}{mark}{skipped}")
+        val = f"val {number(line['val_loss'])}{mark}" if line["val_loss"] is not None else ""
+        self.progress.update(self.task, val=val + skipped)
         self._drawn, self._windows, self._steps = time.perf_counter(), 0, 0
 
 

@@ -134,3 +134,12 @@ def test_plots_leave_the_global_backend_alone(tmp_path):
     before = matplotlib.get_backend(auto_select=False)
     training_curves([epoch(1, 0.6, True)], tmp_path / "curves.png")
     assert matplotlib.get_backend(auto_select=False) == before
+
+
+def test_training_curves_without_a_validation_part_say_so(tmp_path, drawn):
+    history = [{**epoch(n, None, True), "val": {}} for n in (1, 2)]
+    training_curves(history, tmp_path / "curves.png")
+    loss, accuracy, _ = drawn[0].axes
+    assert legend(loss) == ["training"]
+    assert [text.get_text() for text in accuracy.texts] == ["no validation part"]
+    assert drawn[0].get_suptitle() == "Training by epoch"

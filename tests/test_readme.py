@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-TRAIN = [line for line in LINES if line.startswith("stockenh train") and "resume" not in line]
+TRAIN = [line for line in LINES if line.startswith("stockenh train") and "=RUN" not in line]
 
 HEAD = """from __future__ import annotations
 from dataclasses import dataclass
@@ -33,6 +33,8 @@ def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
     fill = [w for w in small_run if w.split("=")[0] not in given]
     if any(word.startswith("split=walk_forward") for word in words):
         fill = [w for w in fill if not w.startswith("split.test")] + ["data.horizons=[1,2]"]
+    if "split=all" in words:
+        fill = [w for w in fill if not w.startswith("split.")]
     return words + fill
 
 
@@ -64,6 +66,20 @@ def test_a_command_does_what_it_says(
         assert "majority" in answer.out
         again = stockenh("train", f"resume={run}")
         assert again.code == 0 and "is finished" in again.out
+
+
+def test_runs_and_what_goes_on_from_one_do_what_they_say(
+    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"stockenh runs", "stockenh runs DIR loss=huber_bce"} < set(LINES)
+    monkeypatch.chdir(tmp_path)
+    assert stockenh("train", *small_run, "hydra.run.dir=outputs/first").code == 0
+    line = next(line for line in LINES if "init_from=RUN" in line)
+    answer = stockenh(*shrunk(line.replace("RUN", "outputs/first"), small_run, tmp_path))
+    assert answer.code == 0 and "start    raw weights of" in answer.out
+    for arguments in (["runs"], ["runs", "outputs", "loss=huber_bce"]):
+        answer = stockenh(*arguments)
+        assert answer.code == 0 and "2 of 2 runs in outputs" in answer.out
 
 
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:

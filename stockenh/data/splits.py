@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,39 +27,41 @@ Reach = Callable[[int], Times]
 
 
 class Split(ABC):
-    """A rule that assigns windows to parts."""
+    """A rule that assigns windows to parts, which follow each other in time."""
+
+    parts: ClassVar[tuple[str, ...]] = tuple(PARTS)
 
     @abstractmethod
     def cuts(self, dates: Times) -> tuple[Times, Times]:
-        """From the sorted dates: where the three parts begin (3,) and where each ends, exclusive (3,)."""
+        """From the sorted dates: where each part begins (k,) and where it ends, exclusive (k,)."""
 
     @abstractmethod
     def embargo_bars(self) -> int:
         """Bars left out before a cut, besides the purge."""
 
     def assign(self, asof: Times, reach: Reach) -> NDArray[np.int8]:
-        """The part of each window: TRAIN, VAL, TEST or DROPPED.
+        """The part of each window: TRAIN, VAL, TEST (of those that this split has) or DROPPED.
 
         asof: (n,) the window's last bar; reach(k): (n,) the time of the bar k bars after the last bar
         that a label uses.
         Raises ConfigError where a part would be empty, naming the keys.
         """
         dates = np.unique(asof)
-        if len(dates) < 3:
+        if len(dates) < len(self.parts):
             raise ConfigError(
-                f"split: {len(dates)} dates with labelled windows can't be cut into three parts; "
+                f"split: {len(dates)} dates with labelled windows don't make {len(self.parts)} part(s); "
                 f"bring more bars, or lower data.lookback or data.horizons"
             )
         begins, ends = self.cuts(dates)
         reached = reach(self.embargo_bars())
         parts = np.full(len(asof), DROPPED, np.int8)
-        for part in (TRAIN, VAL, TEST):
+        for part in range(len(begins)):
             inside = (asof >= begins[part]) & (asof < ends[part])
-            if part != TEST:
+            if part + 1 < len(begins):
                 inside &= reached < begins[part + 1]
             parts[inside] = part
-        for name, part in PARTS.items():
-            if not (parts == part).any():
+        for name in self.parts:
+            if not (parts == PARTS[name]).any():
                 raise ConfigError(self._no_windows(name, len(dates)))
         return parts
 
@@ -126,10 +129,23 @@ class WalkForward(Split):
         return _bounds(dates, 0, test - round(test * self.val), test, end)
 
 
+@dataclass(frozen=True)
+class TrainOnly(Split):
+    """Every labelled window trains; nothing is left to judge the model on."""
+
+    parts: ClassVar[tuple[str, ...]] = ("train",)
+
+    def embargo_bars(self) -> int:
+        return 0
+
+    def cuts(self, dates: Times) -> tuple[Times, Times]:
+        return _bounds(dates, 0, len(dates))
+
+
 def _bounds(dates: Times, *at: int) -> tuple[Times, Times]:
     after_last = dates[-1] + np.timedelta64(1, "s")
     edges = np.array([dates[i] if i < len(dates) else after_last for i in at], "datetime64[s]")
-    return edges[:3], edges[1:]
+    return edges[:-1], edges[1:]
 
 
 def _check_share(name: str, value: float) -> None:

@@ -34,6 +34,13 @@ class Session:
         """The model's predictions for one part."""
         return predict(net, self.resident, self.prepared.rows[part], self.fitted, objective)
 
+    def validation(self, net: nn.Module, objective: Objective) -> dict[str, Any]:
+        """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part."""
+        if "val" not in self.prepared.rows:
+            return {"loss": None}
+        forecast = self.forecast(net, "val", objective)
+        return {"loss": forecast.loss, **self.scores(forecast, "val", resamples=0)}
+
     def scores(self, forecast: Predictions, part: str, resamples: int) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out."""
         rows, windows = self.prepared.rows[part], self.prepared.windows

@@ -18,6 +18,7 @@ from stockenh.errors import RunFolderError
 from stockenh.manifest import manifest
 from stockenh.run.result import conclude
 from stockenh.run.session import Session
+from stockenh.run.start import begin
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import show_data, training_progress
 from stockenh.training.interrupt import stop_on_signal
@@ -35,16 +36,22 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     The caller holds the folder's lock. Raises Interrupted after a requested stop was saved; whatever it
     raises, the folder can be taken up.
     """
+    start = begin(config.init_from, config.weights, folder)
     prepared = build.data(config, on)
     _check_same_data(folder, prepared)
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
     net = build.model(config, prepared, on)
+    if start is not None:
+        start.put_into(net, prepared)
+        out.print(f"start    {start.name} weights of {start.source}", soft_wrap=True, markup=False)
     config = _settle(config, folder, net, on)
     torch.set_num_threads(config.threads or 1)
     precision = config.train.precision
     fitted = _fitted(folder, prepared)
     if not folder.manifest.exists():
-        folder.write_json(folder.manifest, manifest(prepared.windows.digest(), on, precision))
+        came_from = start.to_dict() if start else None
+        made_with = manifest(prepared.windows.digest(), on, precision, came_from)
+        folder.write_json(folder.manifest, made_with)
     resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
     session = Session(config, folder, prepared, fitted, resident, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
@@ -65,8 +72,7 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
     def validate() -> dict[str, Metrics]:
         found = {}
         for name, weights in learner.averages.named(net).items():
-            forecast = session.forecast(weights, "val", plain)
-            found[name] = {"loss": forecast.loss, **session.scores(forecast, "val", resamples=0)}
+            found[name] = session.validation(weights, plain)
         return found
 
     limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)

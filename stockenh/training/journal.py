@@ -34,8 +34,12 @@ class FolderJournal:
         self.folder.append_metrics(line)
         self.pause(state)
         log.info(
-            "epoch %d: train loss %.5f, validation loss %.5f, %.0f windows/s, %d steps skipped so far%s",
-            *(line[key] for key in ("epoch", "train_loss", "val_loss", "windows_per_second", "skipped")),
+            "epoch %d: train loss %.5f, validation loss %s, %.0f windows/s, %d steps skipped so far%s",
+            line["epoch"],
+            line["train_loss"],
+            "none" if line["val_loss"] is None else f"{line['val_loss']:.5f}",
+            line["windows_per_second"],
+            line["skipped"],
             ", best so far" if line["best"] else "",
         )
 

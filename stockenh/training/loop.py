@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -23,10 +23,14 @@ Metrics = dict[str, Any]
 
 @dataclass
 class Best:
-    """The best validation so far of one set of weights."""
+    """The best validation so far of one set of weights; without validation the last is the best."""
 
     epoch: int
-    val_loss: float
+    val_loss: float | None
+
+    def is_beaten_by(self, val_loss: float | None) -> bool:
+        """Whether weights of this validation loss are to be kept instead."""
+        return self.val_loss is None or val_loss is None or val_loss < self.val_loss
 
 
 @dataclass
@@ -104,8 +108,9 @@ def fit(
 ) -> None:
     """Trains until the epochs are done, patience is out, or `report(epoch, metrics)` returns True.
 
-    validate() gives {name of weights: {"loss": ..., horizon: metrics}}. Raises Interrupted after a
-    requested stop was saved, and TrainingError where a step is not finite.
+    validate() gives {name of weights: {"loss": ..., horizon: metrics}}; a loss of None, where there is
+    nothing to validate on, makes every epoch the best so far. Raises Interrupted after a requested stop
+    was saved, and TrainingError where a step is not finite.
     """
     while state.epoch < limits.epochs and not _is_stale(state, learner, limits):
         _train_epoch(learner, batches, state, limits, journal, progress, stop)
@@ -174,17 +179,18 @@ def _close_epoch(
 ) -> Metrics:
     improved = []
     for name, figures in validation.items():
-        if not math.isfinite(figures["loss"]):
+        loss = figures["loss"]
+        if loss is not None and not math.isfinite(loss):
             raise TrainingError(
-                f"epoch {state.epoch}: the validation loss of the {name} weights is {figures['loss']}. "
+                f"epoch {state.epoch}: the validation loss of the {name} weights is {loss}. "
                 f"The last checkpoint is kept. Lower optimizer.lr"
             )
-        if name not in state.best or figures["loss"] < state.best[name].val_loss:
-            state.best[name] = Best(state.epoch, figures["loss"])
+        if name not in state.best or state.best[name].is_beaten_by(loss):
+            state.best[name] = Best(state.epoch, loss)
             improved.append(name)
     for name in improved:
         journal.best(name, state)
-    chosen = min(validation, key=lambda name: float(validation[name]["loss"]))
+    chosen = choose({name: figures["loss"] for name, figures in validation.items()})
     windows = len(batches.rows)
     line = {
         "epoch": state.epoch,
@@ -196,11 +202,21 @@ def _close_epoch(
         "weights": chosen,
         "best": bool(improved),
         "val": {k: v for k, v in validation[chosen].items() if k != "loss"},
+        "by_weights": validation,
         "seconds": round(state.train_seconds, 3),
         "windows_per_second": round(windows / max(state.train_seconds, 1e-9), 1),
     }
     state.loss_sum = state.label_sum = state.train_seconds = 0.0
     return line
+
+
+def choose(losses: Mapping[str, float | None]) -> str:
+    """The name of the weights with the lowest validation loss.
+
+    Without validation it is the last named, an average where there is one: swa before ema before raw.
+    """
+    judged = {name: loss for name, loss in losses.items() if loss is not None}
+    return min(judged, key=judged.__getitem__) if judged else list(losses)[-1]
 
 
 def _explain(

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stockenh.data.bars import Bars
-from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, WalkForward
+from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, TrainOnly, WalkForward
 from stockenh.data.windows import BarWindows, index_windows
 from stockenh.errors import ConfigError
 
@@ -218,3 +218,10 @@ def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], mess
 def test_parts_without_windows_are_refused_by_name(split: Split, bars: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         assign(split, windows_of(("A", list(range(bars))), horizons=(1,)))
+
+
+def test_a_split_without_cuts_trains_on_every_labelled_window() -> None:
+    windows = windows_of(("A", list(range(43))), ("B", list(range(20, 43))), horizons=(1, 4))
+    parts = assign(TrainOnly(), windows)
+    assert TrainOnly().parts == ("train",)
+    np.testing.assert_array_equal(parts == TRAIN, windows.labelled)

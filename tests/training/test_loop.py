@@ -13,7 +13,7 @@ from stockenh.errors import TrainingError
 from stockenh.terminal import SilentProgress
 from stockenh.training import checkpoint
 from stockenh.training.interrupt import Interrupted, StopRequest
-from stockenh.training.loop import Limits, State, fit
+from stockenh.training.loop import Limits, State, choose, fit
 
 Make = Callable[..., Small]
 
@@ -152,3 +152,18 @@ def test_a_non_finite_step_names_step_dates_and_advice(small: Make) -> None:
 def test_a_validation_that_is_not_finite_stops_it(small: Make) -> None:
     with pytest.raises(TrainingError, match="validation loss of the raw weights is nan"):
         run(small(), losses(float("nan")))
+
+
+def test_without_validation_every_epoch_is_the_best_and_none_is_the_last(small: Make) -> None:
+    state, notes = run(small("train.epochs=3"), lambda: {"raw": {"loss": None}}, epochs=3, patience=1)
+    assert state.epoch == 3 and state.best["raw"].epoch == 3 and state.best["raw"].val_loss is None
+    assert notes.bests == [("raw", 1), ("raw", 2), ("raw", 3)]
+    assert [line["val_loss"] for line in notes.lines] == [None] * 3
+    assert State.from_dict(state.to_dict()) == state
+
+
+def test_the_lowest_validation_loss_is_chosen_and_without_any_the_last_average() -> None:
+    assert choose({"raw": 0.5, "ema": 0.4, "swa": 0.6}) == "ema"
+    assert choose({"raw": 0.5, "ema": 0.5}) == "raw"
+    assert choose({"raw": None, "ema": None}) == "ema"
+    assert choose({"raw": None}) == "raw"
