@@ -103,7 +103,7 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
 
 
 def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> Schedule:
-    epochs, peak = config.train.epochs, config.optimizer.lr
+    epochs, peak = config.train.epochs, config.optimizer.peak
     schedule = config.schedule.build(optimizer, peak, epochs * steps)
     first = config.averaging.swa_first(epochs)
     if first is None:

@@ -101,6 +101,18 @@ def runs(
         tasks.runs(arguments or [])
 
 
+@app.command("find-lr", context_settings=PASS_ON)
+def find_lr(overrides: Overrides = None) -> None:
+    """Find the learning rate: a range test with the very training step, its curve and an override to paste.
+
+    Example: stockenh find-lr model=timeformer_xl train.batch_size=256
+    """
+    with guarded():
+        from stockenh import tasks
+
+        tasks.find_lr(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

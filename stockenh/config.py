@@ -77,6 +77,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class FinderConfig:
+    """The learning-rate range test: `find-lr`, and `optimizer.lr=auto` in a run."""
+
+    start_lr: float = 1e-7
+    end_lr: float = 1.0
+    steps: int = 100  # optimizer steps
+    smoothing: float = 0.9  # weight of the past in the exponential mean of the loss
+    diverge: float = 4.0  # ends where that mean is so many times its best
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start_lr < self.end_lr < math.inf:
+            raise ConfigError(
+                f"finder.start_lr={self.start_lr} and finder.end_lr={self.end_lr}: the rate must rise from "
+                f"above 0 to something finite"
+            )
+        if self.steps < 10:
+            raise ConfigError(f"finder.steps={self.steps} must be at least 10: fewer draw no curve")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"finder.smoothing={self.smoothing} must be from 0 to below 1")
+        if not 1 < self.diverge < math.inf:
+            raise ConfigError(f"finder.diverge={self.diverge} must be above 1 and finite")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run: the choices as typed settings, and `raw`, the plain containers that they came from."""
 
@@ -87,6 +111,7 @@ class RunConfig:
     init_from: str | None
     weights: str | None
     train: TrainConfig
+    finder: FinderConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -125,6 +150,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         init_from=run.init_from,
         weights=run.weights,
         train=_typed("train", TrainConfig, raw["train"]),
+        finder=_typed("finder", FinderConfig, raw["finder"]),
         raw={k: v for k, v in raw.items() if k not in ("resume", "experiment")},
         **groups,
     )
@@ -236,6 +262,8 @@ def _say(error: OmegaConfBaseException, prefix: str) -> str:
         return f"{key}={found[1]} is not {_KINDS.get(found[2], found[2])}"
     if found := re.match(r"Value '(.*)' is not a valid bool", message):
         return f"{key}={found[1]} is not {_KINDS['Boolean']}"
+    if found := re.match(r"Value '(.*?)' .*is incompatible with type hint 'Union\[.*str\]'", message):
+        return f"{key}={found[1]} is neither a number nor a word"
     if "Incompatible value 'None'" in message:
         return f"{key}=null: it must have a value"
     if "is not a ListConfig, list or tuple" in message:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from stockenh.finder import Curve, Suggestions
+
 # The colour-blind-safe palette of Okabe and Ito (2008), yellow left out: it is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
@@ -81,6 +83,36 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
         "bars: 95% moving-block bootstrap over dates; returns of exactly 0 left out"
     )
     return _save(figure, title, path)
+
+
+def lr_curve(curve: Curve, found: Suggestions, path: Path) -> Path:
+    """The range test's curve with its suggestions; returns the path written.
+
+    Points are the change of the loss against the untouched model on the same batch, the line their
+    exponential mean. The blow-up is cut off where it would press the descent flat.
+    """
+    figure = _figure(9, 5)
+    axes = figure.add_subplot()
+    changes = [loss - untouched for loss, untouched in zip(curve.losses, curve.untouched, strict=True)]
+    points = axes.plot(curve.lrs, changes, "o", color=COLOURS[5], label="each step")
+    points[0].set(markersize=3, alpha=0.7)
+    label = f"exponential mean ({curve.smoothing:g})"
+    axes.plot(curve.lrs, curve.smoothed, color=COLOURS[0], linewidth=2, label=label, zorder=3)
+    for name, colour in (("valley", COLOURS[1]), ("steepest", COLOURS[2]), ("minimum", COLOURS[3])):
+        rate = getattr(found, name)
+        if rate is not None:
+            what = "minimum / 10" if name == "minimum" else name
+            axes.axvline(rate, color=colour, linewidth=1.6, label=f"{what}: {rate:.2g}")
+    axes.axhline(0, color="black", linewidth=1, linestyle="--", zorder=1)
+    if curve.lrs:
+        axes.set_xscale("log")
+        depth = max(-min(curve.smoothed), 0.01 * abs(curve.level))
+        axes.set_ylim(-2 * depth, 2 * depth)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("change of the loss on the same batch")
+    _legend_above(axes)
+    title = f"Learning-rate range test: optimizer.lr={found.lr}" if found.lr else "Learning-rate range test"
+    return _save(figure, title if found.lr else f"{title}: no suggestion", path)
 
 
 def _draw_losses(

@@ -30,6 +30,8 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.fitted = path / "fitted.json"
         self.manifest = path / "manifest.json"
+        self.lr_finder = path / "lr_finder.json"
+        self.lr_picture = path / "lr_finder.png"
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.report = path / "report"
@@ -59,7 +61,7 @@ class RunFolder:
 
     def begin(self, config: dict[str, Any]) -> None:
         """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
-        for leftover in (self.manifest, self.fitted, self.summary):
+        for leftover in (self.manifest, self.fitted, self.summary, self.lr_finder, self.lr_picture):
             leftover.unlink(missing_ok=True)
         self.write_config(config)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +34,53 @@ def train(arguments: list[str]) -> None:
     if any(key == "resume" and value != "null" for key, value in given):
         resume(arguments)
         return
-    for key, value in given:
-        if key == "hydra.run.dir":  # before Hydra writes into it
-            RunFolder(_unquoted(value)).refuse_if_run()
+    _refuse_runs(given)
     compose.run(train_composed, arguments)
 
 
 def train_composed(cfg: DictConfig) -> None:
     """One job: what Hydra calls with the composed config, in this process or in a launcher's."""
+    _job(cfg, _train_anew)
+
+
+def _train_anew(config: RunConfig, folder: RunFolder) -> None:
+    if config.weights and not config.init_from:
+        raise ConfigError(
+            f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
+            f"no init_from; a run keeps all its own weights and chooses among them on validation"
+        )
+    _train(config, folder, fresh=True)
+
+
+def find_lr(arguments: list[str]) -> None:
+    """A learning-rate range test, or a grid of them, each in a folder of its own."""
+    _refuse_runs([parts for a in arguments if (parts := split_override(a))])
+    compose.run(find_lr_composed, arguments)
+
+
+def find_lr_composed(cfg: DictConfig) -> None:
+    """One range test: what Hydra calls with the composed config."""
+    _job(cfg, _find_lr)
+
+
+def _find_lr(config: RunConfig, folder: RunFolder) -> None:
+    from stockenh import build
+    from stockenh.run.find import find_lr as find
+    from stockenh.terminal import console
+
+    folder.refuse_if_run()
+    find(config, folder, build.device(config.device), console())
+
+
+def _job(cfg: DictConfig, task: Callable[[RunConfig, RunFolder], None]) -> None:
+    """Calls the task with the checked config and Hydra's folder; what a user can mend becomes a line."""
     job = HydraConfig.get()
     try:
         raw = plain(cfg)
         if raw.pop("resume", None) is not None:
-            raise ConfigError("resume=RUN stands on the command line, and not with --multirun")
+            raise ConfigError("resume=RUN is for train, stands on the command line, and not with --multirun")
         _make_paths_absolute(raw)
-        config = parse(raw)
-        if config.weights and not config.init_from:
-            raise ConfigError(
-                f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
-                f"no init_from; a run keeps all its own weights and chooses among them on validation"
-            )
-        _train(config, RunFolder(Path(job.runtime.output_dir)), fresh=True)
+        task(parse(raw), RunFolder(Path(job.runtime.output_dir)))
     except StockenhError as error:
         log.error("%s", error)
         if job.mode == RunMode.MULTIRUN:
@@ -241,6 +268,13 @@ def _make_paths_absolute(raw: dict[str, Any]) -> None:
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(Path(node["path"]).expanduser().absolute())
+
+
+def _refuse_runs(given: list[tuple[str, str]]) -> None:
+    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it."""
+    for key, value in given:
+        if key == "hydra.run.dir":
+            RunFolder(_unquoted(value)).refuse_if_run()
 
 
 def _log_into(folder: RunFolder) -> None:

@@ -82,6 +82,18 @@ def test_runs_and_what_goes_on_from_one_do_what_they_say(
         assert answer.code == 0 and "2 of 2 runs in outputs" in answer.out
 
 
+def test_find_lr_does_what_it_says(
+    stockenh: Callable[..., object], small_run: list[str], bars_folder: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (line,) = (line for line in LINES if line.startswith("stockenh find-lr"))
+    answer = stockenh(*shrunk(line, small_run, bars_folder))
+    assert answer.code in (0, 1)  # on a random walk there may be nothing to learn, and it says so
+    assert ("paste    optimizer.lr=" in answer.out) == (answer.code == 0)
+    assert len(list(tmp_path.glob("outputs/*/*/lr_finder.png"))) == 1
+
+
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
     assert "stockenh data check DIR" in LINES
     answer = stockenh("data", "check", str(bars_folder))

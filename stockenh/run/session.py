@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,17 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.runfolder import RunFolder
 from stockenh.training.objective import Objective
+from stockenh.training.precision import resolve
 from stockenh.training.predict import Predictions, predict
+from stockenh.training.threads import default_threads
+
+
+def settled(config: RunConfig, net: nn.Module, on: torch.device) -> RunConfig:
+    """The config with precision and threads decided, so that whoever goes on from it computes the same."""
+    precision = resolve(config.train.precision, on, net)
+    threads = config.threads or default_threads(net)
+    raw = {**config.raw, "threads": threads, "train": {**config.raw["train"], "precision": precision}}
+    return replace(config, threads=threads, train=replace(config.train, precision=precision), raw=raw)
 
 
 @dataclass(frozen=True)

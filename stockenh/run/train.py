@@ -16,8 +16,9 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.manifest import manifest
+from stockenh.run.find import search
 from stockenh.run.result import conclude
-from stockenh.run.session import Session
+from stockenh.run.session import Session, settled
 from stockenh.run.start import begin
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import show_data, training_progress
@@ -26,8 +27,7 @@ from stockenh.training.journal import FolderJournal
 from stockenh.training.loop import Limits, Metrics, State, fit
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.objective import Objective
-from stockenh.training.precision import resolve
-from stockenh.training.threads import default_threads
+from stockenh.training.optimizers import AUTO
 
 
 def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) -> dict[str, Any]:
@@ -44,7 +44,8 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     if start is not None:
         start.put_into(net, prepared)
         out.print(f"start    {start.name} weights of {start.source}", soft_wrap=True, markup=False)
-    config = _settle(config, folder, net, on)
+    config = settled(config, net, on)
+    folder.write_config(config.raw)
     torch.set_num_threads(config.threads or 1)
     precision = config.train.precision
     fitted = _fitted(folder, prepared)
@@ -56,6 +57,7 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     session = Session(config, folder, prepared, fitted, resident, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
     out.print(f"model    {parameters:,} parameters, {precision} on {on}")
+    session = _with_lr(session, net, out)
     state = _fit(session, net, out)
     return conclude(session, state, parameters, out)
 
@@ -92,13 +94,16 @@ def _check_same_data(folder: RunFolder, prepared: Prepared) -> None:
             )
 
 
-def _settle(config: RunConfig, folder: RunFolder, net: nn.Module, on: torch.device) -> RunConfig:
-    """The config with precision and threads decided, kept so that a resumed run computes the same."""
-    precision = resolve(config.train.precision, on, net)
-    threads = config.threads or default_threads(net)
-    raw = {**config.raw, "threads": threads, "train": {**config.raw["train"], "precision": precision}}
-    folder.write_config(raw)
-    return replace(config, threads=threads, train=replace(config.train, precision=precision), raw=raw)
+def _with_lr(session: Session, net: nn.Module, out: Console) -> Session:
+    """The session with `optimizer.lr=auto` found, and kept so that a resumed run need not look again."""
+    config = session.config
+    if config.optimizer.lr != AUTO:
+        return session
+    out.print("lr       optimizer.lr=auto: a range test finds it, which leaves the run as it was")
+    lr = search(session, net, out)
+    raw = {**config.raw, "optimizer": {**config.raw["optimizer"], "lr": lr}}
+    session.folder.write_config(raw)
+    return replace(session, config=replace(config, optimizer=replace(config.optimizer, lr=lr), raw=raw))
 
 
 def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +43,18 @@ class Learner:
         """The part of a step that computes: forward, loss, backward, clipping, optimizer."""
         self.optimizer.zero_grad()
         losses = []
-        for micro in group.micros:
-            with self.precision.autocast():
-                out = self.model(*micro.inputs)
-            loss = self.objective(out, micro, group.count)
+        for loss in self.losses(group):
             self.precision.backward(loss)
             losses.append(loss.detach())
         taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
         return torch.stack(losses).sum(), taken
+
+    def losses(self, group: Group) -> Iterator[Tensor]:
+        """What each micro batch adds to the group's mean loss, computed as it is asked for."""
+        for micro in group.micros:
+            with self.precision.autocast():
+                out = self.model(*micro.inputs)
+            yield self.objective(out, micro, group.count)
 
     def checkpoint(self) -> dict[str, Any]:
         """The state of everything that a step changes, as plain containers and tensors."""

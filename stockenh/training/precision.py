@@ -30,7 +30,7 @@ class Precision:
         self.name = name
         self.device = device
         self._dtype = DTYPES[name]
-        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self._scaler = self._new_scaler()
         self._skipped_in_a_row = 0
 
     def autocast(self) -> torch.autocast:
@@ -65,9 +65,13 @@ class Precision:
         return {"scaler": self._scaler.state_dict(), "skipped_in_a_row": self._skipped_in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the loss scale."""
+        """Restores the loss scale, in a scaler that knows of no step that was refused halfway."""
+        self._scaler = self._new_scaler()
         self._scaler.load_state_dict(state["scaler"])
         self._skipped_in_a_row = int(state["skipped_in_a_row"])
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
 
 
 def resolve(setting: str, device: torch.device, model: nn.Module) -> str:

@@ -86,11 +86,48 @@ class SwaSchedule(Schedule):
             group["lr"] = rate
 
     def _enter(self) -> None:
-        for group in self._optimizer.param_groups:
-            for key in ("betas", "momentum"):
-                if key in self._optimizer.defaults:
-                    group[key] = self._optimizer.defaults[key]
+        _reset_momentum(self._optimizer)
         self._swa = SWALR(self._optimizer, self._rate, anneal_epochs=self._anneal_steps)
+
+
+class Ramp(Schedule):
+    """An exponential rise from `start` to `end`, both included, in `steps` steps: the range test's rate.
+
+    All parameter groups rise; the ratio of their rates stays. Momentum is the optimizer's own, whatever
+    another schedule has made of it.
+    """
+
+    def __init__(self, optimizer: Optimizer, start: float, end: float, steps: int) -> None:
+        self._optimizer = optimizer
+        self._start = start
+        self._factor = end / start
+        self._intervals = steps - 1
+        groups = optimizer.param_groups
+        self._ratios = [group["lr"] / groups[0]["lr"] for group in groups]
+        _reset_momentum(optimizer)
+        self.taken = 0
+        self._set()
+
+    def step(self) -> None:
+        self.taken += 1
+        self._set()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the stored step."""
+        self.taken = int(state["taken"])
+        self._set()
+
+    def _set(self) -> None:
+        rate = self._start * self._factor ** (self.taken / self._intervals)
+        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
+            group["lr"] = rate * ratio
+
+
+def _reset_momentum(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for key in ("betas", "momentum"):
+            if key in optimizer.defaults:
+                group[key] = optimizer.defaults[key]
 
 
 class ScheduleSettings(ABC):
