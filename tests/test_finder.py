@@ -125,7 +125,7 @@ def test_on_a_parabola_the_loss_falls_until_twice_the_best_rate() -> None:
     assert curve.untouched == (0.5,) * 100
     found = suggest(curve)
     assert found.minimum == pytest.approx(0.1)
-    # with d the distance of two log rates the rates up to r add up to r / d, and the loss is exp(-2 r / d) / 2
+    # with d the distance of two log rates, rates up to r add up to r / d, and the loss is exp(-2 r / d) / 2
     distance = math.log(1e7) / 99
     begin = -math.log(0.9) / 2 * distance  # a tenth of the fall is made
     assert found.valley == pytest.approx(math.sqrt(begin * 1), rel=0.1)
@@ -412,6 +412,7 @@ def test_auto_trains_as_the_rate_it_finds_would_and_a_resume_uses_that(
     assert equal(weights(auto), weights(given))
 
 
+@pytest.mark.slow
 def test_auto_killed_while_it_looks_looks_again(telling_run: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     kill = (
