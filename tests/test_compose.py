@@ -104,7 +104,7 @@ DEFAULTS = {
     "optimizer.lr": 1e-3, "optimizer.weight_decay": 1e-5,
     "schedule._target_": "stockenh.training.schedule.OneCycle",
     "schedule.warmup": 0.3, "schedule.start_factor": 10.0, "schedule.end_factor": 100.0,
-    "averaging._target_": "stockenh.training.averaging.NoAveraging",
+    "averaging._target_": "stockenh.training.averaging.Averaging",
     "augment._target_": "stockenh.data.augment.NoAugment",
 }  # fmt: skip
 
