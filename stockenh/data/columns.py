@@ -23,7 +23,8 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "close": ("close", "closeprice", "clspric", "closingprice", "c"),
     "volume": (
         "volume", "vol", "totaltradedquantity", "totaltradequantity", "tottrdqty", "ttltradgvol",
-        "ttltrdqnty", "tradedquantity", "tradedvolume", "tradedqty", "noofshares", "quantity", "v",
+        "ttltrdqnty", "sharestraded", "tradedquantity", "tradedvolume", "tradedqty", "noofshares",
+        "quantity", "v",
     ),
     "adj_close": (
         "adjclose", "adjustedclose", "closeadj", "closeadjusted", "adjcloseprice", "adjustedcloseprice",

@@ -78,6 +78,8 @@ def read_bars(path: Path, settings: ReadSettings) -> ReadResult:
     used: set[str] = set()
     for symbol in sorted(parts):
         kept, doubled = _join(parts.pop(symbol))
+        kept, unadjusted = _alike(kept)
+        doubled += unadjusted
         clean, of_rows = clean_rows(
             _concatenate(kept), kept[0].file, symbol, settings.max_gap_days, settings.min_bars
         )
@@ -121,6 +123,20 @@ def _join(parts: Sequence[Part]) -> tuple[list[Part], list[Finding]]:
         date, count = str(begin)[:10], len(part.rows)
         found.append(Finding("error", "duplicate-symbol", part.file, part.symbol, date, count, message, fix))
     return kept, found
+
+
+def _alike(parts: Sequence[Part]) -> tuple[list[Part], list[Finding]]:
+    """The parts with an adjusted close where any has one: the others' prices are on another scale."""
+    adjusted = [part for part in parts if part.rows.adj_close is not None]
+    if not adjusted or len(adjusted) == len(parts):
+        return list(parts), []
+    message = f"no adjusted close, which {adjusted[0].file} has for the same symbol"
+    fix = "fetch this file with its adjusted close, or set data.adjust=false"
+    others = [part for part in parts if part.rows.adj_close is None]
+    found = [
+        Finding("error", "adj-close-absent", p.file, p.symbol, "", len(p.rows), message, fix) for p in others
+    ]
+    return adjusted, found
 
 
 def _concatenate(parts: Sequence[Part]) -> Rows:

@@ -88,7 +88,7 @@ class FilesData(_BarData):
     """A folder of one CSV or Parquet per symbol, or one long file."""
 
     path: str = "???"
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)  # null: guessed
     adjust: bool = True
     max_gap_days: int = 30
 
@@ -110,7 +110,7 @@ class FilesData(_BarData):
 
     def _read_settings(self) -> ReadSettings:
         return ReadSettings(
-            columns=self.columns,
+            columns={name: own for name, own in self.columns.items() if own is not None},
             adjust=self.adjust,
             max_gap_days=self.max_gap_days,
             min_bars=self.lookback + min(self.horizons),

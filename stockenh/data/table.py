@@ -19,6 +19,7 @@ _HEAD: Final = 4096
 _NOT_BARS: Final = re.compile(
     r"^\s*(?:[{\[]|<(?:!doctype|\?xml|html|head|body|title|script|div|p|h1)\b)", re.IGNORECASE
 )
+_QUOTED_CELL: Final = re.compile(rb'"[^"]*"')
 # A panic of the parser is no Exception, but garbage in a file must not end the program.
 _POLARS_FAILS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
@@ -98,17 +99,40 @@ def _text(path: Path, data: bytes) -> tuple[Table, tuple[Finding, ...]]:
         fix = "the download failed (rate limit, wrong key or symbol): fetch this file again"
         raise _NoTableError("error-text", message, fix)
     separator = _separator(head)
-    found: tuple[Finding, ...] = ()
+    data, found = _without_surplus(data, separator, path)
     try:
         frame = _cells(data, separator, "utf8")
     except _POLARS_FAILS:
         frame = _cells_of_bad_text(data, separator, head)
         message = "some bytes are not UTF-8 text and were read as '\ufffd'"
-        found = (Finding("warning", "bad-bytes", path.name, "", "", 0, message, "save the file as UTF-8"),)
+        found += (Finding("warning", "bad-bytes", path.name, "", "", 0, message, "save the file as UTF-8"),)
     if frame.width < 2:
         fix = "fetch this file again, or save it as CSV with a header line"
         raise _NoTableError("error-text", f"not a table but text: {quoted(head)}", fix)
     return _header(frame, separator), found
+
+
+def _without_surplus(data: bytes, separator: str, path: Path) -> tuple[bytes, tuple[Finding, ...]]:
+    """Leaves out lines with more cells than the header has names: 1,769 without quotes is two."""
+    mark = separator.encode()
+    head, *lines = data.splitlines(keepends=True) or [b""]
+    width = _QUOTED_CELL.sub(b"", head).count(mark) + 1
+    kept = [line for line in lines if not _has_surplus(line, mark, width)]
+    surplus = len(lines) - len(kept)
+    if not surplus:
+        return data, ()
+    message = f"{surplus} of {len(lines)} lines have more cells than the header has names"
+    fix = "put quotes around numbers that hold the separator, such as 1,769"
+    if 2 * surplus > len(lines):
+        raise _NoTableError("too-many-cells", message, fix)
+    found = Finding("drop", "too-many-cells", path.name, "", "", surplus, message, fix)
+    return head + b"".join(kept), (found,)
+
+
+def _has_surplus(line: bytes, mark: bytes, width: int) -> bool:
+    if line.count(mark) < width:
+        return False
+    return any(cell.strip() for cell in _QUOTED_CELL.sub(b"x", line).split(mark)[width:])
 
 
 def _cells(data: bytes, separator: str, encoding: str) -> pl.DataFrame:

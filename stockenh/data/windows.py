@@ -22,6 +22,9 @@ from stockenh.errors import ConfigError
 # No price moves by a billionth: a smaller return is rounding of an adjusted close that did not move.
 SMALLEST_RETURN = 1e-9
 
+# What exports' float noise makes of a price that did not move (relative): flat, and not a full-scale swing.
+FLAT = 1e-6
+
 
 @dataclass(frozen=True)
 class Windows(ABC):
@@ -199,7 +202,7 @@ def normalise(raw: Tensor) -> Tensor:
 
 def _min_max(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     span = high - low
-    flat = span == 0
+    flat = span <= FLAT * high.abs()
     scaled = 2 * (x - low) / span.masked_fill(flat, 1) - 1
     return scaled.masked_fill(flat, 0)
 

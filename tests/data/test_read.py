@@ -10,6 +10,7 @@ import pytest
 from bar_files import HEADER, dates, finding, numbers, read, rows, rules, write
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from stockenh.data.adjust import adjust_bars
 from stockenh.data.read import ReadSettings, read_bars
@@ -196,18 +197,18 @@ def test_adjustment_by_hand() -> None:
     adjusted = adjust_bars(ohlcv, np.array([49.5, 50, 50]))
     np.testing.assert_allclose(adjusted[:, 3], [49.5, 50, 50])
     np.testing.assert_allclose(adjusted[:, 1], [54.45, 55, 55])
-    np.testing.assert_allclose(adjusted[:, 4], [20, 20, 20])
+    np.testing.assert_allclose(adjusted[:, 4], [10, 10, 10])  # in the shares of the first bar
     assert ohlcv[0, 4] == 10, "the input is left alone"
 
 
-def test_a_reverse_split_divides_earlier_volume() -> None:
+def test_a_reverse_split_multiplies_later_volume() -> None:
     ohlcv = np.array([[1, 1, 1, 1, 2000], [20, 20, 20, 20, 100.0]])
-    np.testing.assert_allclose(adjust_bars(ohlcv, np.array([20.0, 20.0])), [[20] * 4 + [100]] * 2)
+    np.testing.assert_allclose(adjust_bars(ohlcv, np.array([20.0, 20.0])), [[20] * 4 + [2000]] * 2)
 
 
 def test_a_split_factor_that_overflows_the_volume_is_an_error(tmp_path: Path) -> None:
     cells = [[*row[:5], "1e305", row[4]] for row in rows(30)]
-    for row in cells[:15]:
+    for row in cells[15:]:
         row[6] = "1e-5"
     result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Adj Close"))
     assert finding(result, "adj-close-overflow").level == "error"
@@ -303,3 +304,51 @@ def test_findings_are_in_the_order_of_the_files(tmp_path: Path) -> None:
     result = read(tmp_path)
     assert [f.file for f in result.findings] == ["A.csv", "B.csv", "C.csv"]
     assert set(rules(result)) == {"price-not-positive"}
+
+
+def test_a_number_that_falls_into_two_cells_is_left_out_and_counted(tmp_path: Path) -> None:
+    good = [f"{day},10,11,9,10.5,100" for day in np.busday_offset("2004-01-05", np.arange(140))]
+    bad = [*good[:50], good[50].replace("100", "1,769"), *good[51:]]
+    (tmp_path / "A.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *bad]) + "\n")
+    result = read_bars(tmp_path, ReadSettings())
+    assert len(result.bars) == 139 and set(result.bars.ohlcv[:, 4]) == {100}
+    assert [(f.level, f.rows) for f in result.findings if f.rule == "too-many-cells"] == [("drop", 1)]
+    (tmp_path / "A.csv").write_text(
+        "\n".join(["Date,Open,High,Low,Close,Volume", *(line.replace("100", "1,769") for line in good)])
+        + "\n"
+    )
+    result = read_bars(tmp_path, ReadSettings())
+    assert len(result.bars) == 0
+    assert ("error", "too-many-cells") in [(f.level, f.rule) for f in result.findings]
+
+
+def test_a_part_without_adjusted_close_does_not_undo_the_adjustment_of_the_other(tmp_path: Path) -> None:
+    days = np.busday_offset("2004-01-05", np.arange(280))
+    first = [f"A,{day},10,11,9,10.5,100,5.25" for day in days[:140]]
+    second = [f"A,{day},10,11,9,10.5,100" for day in days[140:]]
+    (tmp_path / "p1.csv").write_text(
+        "\n".join(["Symbol,Date,Open,High,Low,Close,Volume,Adj Close", *first]) + "\n"
+    )
+    alone = read_bars(tmp_path, ReadSettings())
+    (tmp_path / "p2.csv").write_text("\n".join(["Symbol,Date,Open,High,Low,Close,Volume", *second]) + "\n")
+    both = read_bars(tmp_path, ReadSettings())
+    assert alone.bars.digest() == both.bars.digest() and set(alone.bars.ohlcv[:, 3]) == {5.25}
+    assert [(f.file, f.level) for f in both.findings if f.rule == "adj-close-absent"] == [("p2.csv", "error")]
+
+
+def test_a_later_split_leaves_every_earlier_bar_as_it_was(tmp_path: Path) -> None:
+    days = np.busday_offset("2004-01-05", np.arange(300))
+
+    def bars(split_at: int) -> NDArray[np.float64]:
+        rows = []
+        for at, day in enumerate(days):
+            scale = 1.0 if at < split_at else 0.05  # 20 for 1, told by the adjusted close
+            rows.append(f"{day},{10 * scale},{11 * scale},{9 * scale},{10.5 * scale},{7 + at},{10.5}")
+        (tmp_path / "A.csv").write_text(
+            "\n".join(["Date,Open,High,Low,Close,Volume,Adj Close", *rows]) + "\n"
+        )
+        return read_bars(tmp_path, ReadSettings()).bars.ohlcv
+
+    never, late = bars(999), bars(280)
+    np.testing.assert_array_equal(never[:280], late[:280])
+    assert late[281, 4] == pytest.approx((7 + 281) / 20)  # in the shares of the first bar

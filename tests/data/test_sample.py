@@ -55,7 +55,9 @@ def test_the_adjusted_close_is_the_sources_own(bars: Bars, raw: pl.DataFrame) ->
 
 def test_the_sample_passes_its_own_checks(bars: Bars) -> None:
     result = read_bars(SAMPLE_FILE, ReadSettings())
-    assert result.bars.digest() == bars.digest()
+    np.testing.assert_array_equal(result.bars.ohlcv[:, :VOLUME], bars.ohlcv[:, :VOLUME])
+    scale = bars.ohlcv[:, VOLUME] / result.bars.ohlcv[:, VOLUME]
+    assert [len(set(scale[bars.rows(s)].round(9))) for s in range(len(bars.symbols))] == [1] * 4
     assert {finding.level for finding in result.findings} == {"warning"}
 
 
