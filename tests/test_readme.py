@@ -18,13 +18,6 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 TRAIN = [line for line in LINES if line.startswith("stockenh train") and "=RUN" not in line]
 
-HEAD = """from __future__ import annotations
-from dataclasses import dataclass
-from torch import Tensor
-from stockenh.data.batches import Micro
-from stockenh.training.losses.base import Loss
-"""
-
 
 def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
     """The command's own words, and for all that it leaves open the small test run."""
@@ -108,7 +101,7 @@ def test_a_loss_is_one_file_and_one_yaml(
     assert code is not None and target is not None
     module = types.ModuleType(f"stockenh.training.losses.{target[2]}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(HEAD + code[1], "readme", "exec"), module.__dict__)
+    exec(compile(code[1], "readme", "exec"), module.__dict__)
     folder = tmp_path / "conf" / "loss"
     folder.mkdir(parents=True)
     (folder / "squared.yaml").write_text(
