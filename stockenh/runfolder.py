@@ -31,6 +31,8 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.fitted = path / "fitted.json"
+        self.calibration = path / "calibration.json"
+        self.confidence = path / "confidence.json"
         self.manifest = path / "manifest.json"
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
@@ -61,9 +63,23 @@ class RunFolder:
 
     def begin(self, config: dict[str, Any]) -> None:
         """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
-        for leftover in (self.manifest, self.fitted, self.summary):
+        for leftover in (self.manifest, self.fitted):
             leftover.unlink(missing_ok=True)
+        self.reopen()
         self.write_config(config)
+
+    def reopen(self) -> None:
+        """Makes this the folder of an unfinished run: what was concluded from its weights is forgotten."""
+        for conclusion in (self.summary, self.calibration, self.confidence):
+            conclusion.unlink(missing_ok=True)
+
+    def require_finished(self) -> None:
+        """Raises RunFolderError where the run has no result yet."""
+        if not self.summary.is_file():
+            again = shlex.quote(str(self.path))
+            raise RunFolderError(
+                f"{self.path} is not finished: continue it with stockenh train resume={again}"
+            )
 
     def write_config(self, config: dict[str, Any]) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -119,6 +135,10 @@ class RunFolder:
         """The file of the weights called `name` (raw, ema, swa)."""
         return self.path / "weights" / f"{name}.safetensors"
 
+    def weight_names(self) -> list[str]:
+        """The names of the weights that are there."""
+        return sorted(p.stem for p in (self.path / "weights").glob("*.safetensors"))
+
     def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
         content = save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()})
         write_atomic(self.weights(name), content)
@@ -126,8 +146,8 @@ class RunFolder:
     def read_weights(self, name: str) -> dict[str, Tensor]:
         """Raises RunFolderError where they are missing (naming those there are) or damaged."""
         path = self.weights(name)
-        if not path.is_file():
-            there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
+        there = self.weight_names()
+        if name not in there:
             others = f"it has {', '.join(there)}" if there else "the run is not finished"
             raise RunFolderError(f"{self.path} has no {name} weights; {others}")
         try:

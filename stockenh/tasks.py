@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +35,44 @@ def train(arguments: list[str]) -> None:
     if any(key == "resume" and value != "null" for key, value in given):
         resume(arguments)
         return
-    for key, value in given:
-        if key == "hydra.run.dir":  # before Hydra writes into it
-            RunFolder(_unquoted(value)).refuse_if_run()
+    _refuse_old_folder(given)
     compose.run(train_composed, arguments)
 
 
 def train_composed(cfg: DictConfig) -> None:
     """One job: what Hydra calls with the composed config, in this process or in a launcher's."""
-    job = HydraConfig.get()
-    try:
+    with _told() as into:
         raw = plain(cfg)
         if raw.pop("resume", None) is not None:
             raise ConfigError("resume=RUN stands on the command line, and not with --multirun")
+        for key in ("run", "weights"):
+            if raw.pop(key, None) is not None:
+                raise ConfigError(f"{key}= belongs to stockenh tta-predict: training makes a run of its own")
         _make_path_absolute(raw)
-        config = parse(raw)
-        _train(config, RunFolder(Path(job.runtime.output_dir)), fresh=True)
-    except StockenhError as error:
-        log.error("%s", error)
-        if job.mode == RunMode.MULTIRUN:
-            raise  # the other jobs of the grid go on, and the failure is told at the end
-        _exit(str(error), error.exit_code)
-    except Exception:
-        log.exception("unexpected failure")
-        raise
+        _train(parse(raw), RunFolder(into), fresh=True)
+
+
+def tta_predict(arguments: list[str]) -> None:
+    """Forecasts of a finished run, in a folder of their own."""
+    given = [parts for a in arguments if (parts := split_override(a))]
+    _refuse_old_folder(given)
+    folder = _finished_run(arguments)
+    compose.run(tta_predict_composed, compose.based_on(_config_of(folder).raw, arguments))
+
+
+def tta_predict_composed(cfg: DictConfig) -> None:
+    """One job of `tta_predict`."""
+    from stockenh.run.forecast import forecast_run, open_trained
+    from stockenh.terminal import console
+
+    with _told() as into:
+        raw = plain(cfg)
+        if raw["resume"] is not None:
+            raise ConfigError("resume=RUN belongs to stockenh train")
+        folder = RunFolder.open(Path(raw["run"]).expanduser())
+        _make_path_absolute(raw)
+        trained = open_trained(folder, _config_of(folder), raw["weights"])
+        forecast_run(parse(raw), trained, into, console())
 
 
 def resume(arguments: list[str]) -> None:
@@ -111,6 +127,53 @@ def data_check(path: Path, overrides: list[str]) -> None:
     )  # fmt: skip
     if not len(result.bars):
         raise SystemExit(2)
+
+
+@contextmanager
+def _told() -> Iterator[Path]:
+    """Around a job in a folder of Hydra's, which it gives: failures are logged there, a user's also said."""
+    job = HydraConfig.get()
+    try:
+        yield Path(job.runtime.output_dir)
+    except StockenhError as error:
+        log.error("%s", error)
+        if job.mode == RunMode.MULTIRUN:
+            raise  # the other jobs of the grid go on, and the failure is told at the end
+        _exit(str(error), error.exit_code)
+    except Exception:
+        log.exception("unexpected failure")
+        raise
+
+
+def _refuse_old_folder(given: list[tuple[str, str]]) -> None:
+    for key, value in given:
+        if key == "hydra.run.dir":  # before Hydra writes into it
+            RunFolder(_unquoted(value)).refuse_if_run()
+
+
+def _finished_run(arguments: list[str]) -> RunFolder:
+    """The folder of run=RUN, which must hold a whole run."""
+    for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
+        if (split_override(argument) or ("",))[0] == "run":
+            folder = RunFolder.open(Path(str(_value(argument, quoted))).expanduser())
+            folder.require_finished()
+            return folder
+    raise ConfigError("run= must be given: run=RUN, a folder that stockenh train left in outputs/")
+
+
+def _config_of(folder: RunFolder) -> RunConfig:
+    """A run's own config, checked as any other."""
+    try:
+        return parse(folder.read_config())
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
+
+
+def _value(argument: str, quoted: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(quoted).value()
+    except HydraException as error:
+        raise ConfigError(f"{argument}: {str(error).splitlines()[0]}") from None
 
 
 def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
@@ -178,10 +241,7 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
                 f"{name} can't be given with resume: a run goes on with its own config; only "
                 f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
             )
-        try:
-            found[parts[0]] = OverridesParser.create().parse_override(quoted).value()
-        except HydraException as error:
-            raise ConfigError(f"{original}: {str(error).splitlines()[0]}") from None
+        found[parts[0]] = _value(original, quoted)
     return found
 
 

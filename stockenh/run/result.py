@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from stockenh import build, plots
+from stockenh.analysis.calibration import calibration_metrics, reliability_curves
+from stockenh.run.calibrate import calibrate
 from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import result_table
@@ -21,9 +23,18 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
     """Judges the weights that were best on validation, read back from their file; writes and shows all."""
     chosen = min(state.best, key=lambda name: state.best[name].val_loss)
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
-    parts = {
-        part: session.scores(session.forecast(net, part), part, RESAMPLES) for part in session.prepared.rows
-    }
+    forecasts = {part: session.forecast(net, part) for part in session.prepared.rows}
+    parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
+    calibration = calibrate(session, sorted(state.best))[chosen]
+    calibrated = {part: calibration.apply(forecasts[part].up_logits) for part in ("val", "test")}
+    horizons = session.prepared.windows.horizons
+    for part, probabilities in calibrated.items():
+        more = calibration_metrics(forecasts[part].up_prob, probabilities, session.labels(part), horizons)
+        parts[part] = {horizon: {**scores, **more[horizon]} for horizon, scores in parts[part].items()}
+    before, after = (
+        reliability_curves(up_prob, session.labels("test"), horizons)
+        for up_prob in (forecasts["test"].up_prob, calibrated["test"])
+    )
     history = session.folder.read_metrics()
     summary = {
         "parts": parts,
@@ -45,6 +56,7 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
     pictures = [
         plots.training_curves(history, session.folder.report / "curves.png"),
         plots.accuracy_chart(parts, session.folder.report / "accuracy.png"),
+        plots.reliability_chart(before, after, session.folder.report / "reliability.png"),
     ]
     session.folder.write_json(session.folder.summary, summary)
     show_result(session.folder, summary, pictures, out)
