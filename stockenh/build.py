@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stockenh.config import RunConfig
+from stockenh.data.augment import RawNoise
 from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
@@ -18,13 +19,14 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.splits import PARTS
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import embed, width
-from stockenh.errors import ConfigError, RunFolderError
+from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.models.spec import InputSpec
 from stockenh.runfolder import RunFolder
 from stockenh.training.learner import Learner
 from stockenh.training.objective import Objective
 from stockenh.training.precision import Precision
 from stockenh.training.schedule import Schedule, SwaSchedule
+from stockenh.tta import Views
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,32 @@ def data(config: RunConfig, on: torch.device) -> Prepared:
     return Prepared(windows, embed(windows, config.embedding, store, on), rows, loaded.findings)
 
 
+def to_forecast(config: RunConfig, on: torch.device) -> tuple[Prepared, dict[str, str]]:
+    """The windows that end at the newest bar of each symbol, or within the dates of `tta`; no labels needed.
+
+    Also the symbols that have no such window, and why. Raises DataError where none has.
+    """
+    loaded = config.data.load(cache(config), labels=False)
+    windows, since, until = loaded.windows, config.tta.since, config.tta.until
+    rows, lacking = windows.newest()
+    if since is not None or until is not None:
+        rows, lacking = windows.between(since, until), {} if len(windows) else lacking
+    if not len(rows):
+        raise DataError(_nothing_to_forecast(windows, lacking, since, until))
+    wanted = windows.take(rows)
+    spec = _spec(wanted, width(wanted, config.embedding))
+    with torch.device("meta"):
+        config.model.build(spec)
+    # the cache holds embeddings of whole data sets
+    embedding = embed(wanted, config.embedding, DiskCache(None), on)
+    return Prepared(wanted, embedding, {"forecast": np.arange(len(wanted))}, loaded.findings), lacking
+
+
+def views(config: RunConfig) -> Views:
+    """The views that test-time augmentation averages."""
+    return Views(config.tta.views, RawNoise(config.tta.price, config.tta.volume), config.seed)
+
+
 def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
     """The model with its initial weights, which depend on the seed alone."""
     torch.manual_seed(config.seed)
@@ -99,6 +127,21 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
         precision=Precision(config.train.precision, on),
         averages=config.averaging.build(net, config.train.epochs),
         max_norm=config.train.max_norm,
+    )
+
+
+def _nothing_to_forecast(
+    windows: Windows, lacking: dict[str, str], since: str | None, until: str | None
+) -> str:
+    if lacking:
+        name, why = next(iter(lacking.items()))
+        others = f" (and {len(lacking) - 1} more symbols)" if len(lacking) > 1 else ""
+        return f"no symbol can be forecast: {name} has {why}{others}"
+    first, last = (str(time)[:10] for time in (windows.asof.min(), windows.asof.max()))
+    asked = " ".join(f"tta.{k}={v}" for k, v in (("from", since), ("to", until)) if v is not None)
+    return (
+        f"{asked}: no bar of these dates has the {windows.lookback} bars of data.lookback up to it; "
+        f"those that have lie from {first} to {last}"
     )
 
 

@@ -113,6 +113,18 @@ def find_lr(overrides: Overrides = None) -> None:
         tasks.find_lr(overrides or [])
 
 
+@app.command("tta-predict", context_settings=PASS_ON)
+def tta_predict(overrides: Overrides = None) -> None:
+    """Forecast the newest bar of every symbol, or tta.from to tta.to, with a finished run; no labels needed.
+
+    Example: stockenh tta-predict run=RUN data=files data.path=DIR tta.views=4 weights=ema
+    """
+    with guarded():
+        from stockenh import tasks
+
+        tasks.tta_predict(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

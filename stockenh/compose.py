@@ -7,21 +7,24 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stockenh.config import suggest
+from stockenh.config import GROUPS, literals, suggest
 from stockenh.errors import ConfigError
 from stockenh.overrides import conf_dir, config_folders, groups, options_with_key, quote_paths, split_override
 
+# The option of each group that is a run's own choice.
+OF_RUN = "of_run"
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -47,6 +50,33 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def based_on(config: Mapping[str, Any], arguments: list[str]) -> list[str]:
+    """The arguments with a run's config under them: what they don't say is as that run had it.
+
+    Each group of the run becomes an option `of_run` that lives in memory. Where the arguments take another
+    data source, what a model's inputs depend on (horizons, lookback, timeframes) stays the run's. The device
+    and the cache are not the run's business. Raises ConfigError for experiment=, which would replace choices.
+    """
+    given = dict(parts for a in arguments if (parts := split_override(a)))
+    if given.get("experiment", "null") != "null":
+        raise ConfigError("experiment can't be given with run=RUN: the run has its own choices")
+    store, under = ConfigStore.instance(), []
+    for group in GROUPS:
+        if group not in given:
+            store.store(OF_RUN, literals(config[group]), group=group)
+            under.append(f"{group}={OF_RUN}")
+    if "data" in given:
+        folders = config_folders(arguments)
+        for key in ("horizons", "lookback", "timeframes"):
+            if key in config["data"] and f"data={given['data']}" in options_with_key("data", key, *folders):
+                value = config["data"][key]
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                under.append(f"data.{key}=[{text}]" if isinstance(value, list) else f"data.{key}={text}")
+    rest = {key: literals(config[key]) for key in ("seed", "threads", "train", "tta")}
+    store.store(OF_RUN, rest, group="experiment", package="_global_")
+    return [*under, f"experiment={OF_RUN}", *arguments]
 
 
 def compose(arguments: list[str]) -> DictConfig:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import importlib
 import inspect
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from stockenh.training.schedule import ScheduleSettings
 
 WEIGHTS = ("raw", "ema", "swa")
+# Keys that a command reads off the command line; they are no part of a run.
+COMMAND_KEYS = ("resume", "run", "experiment")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
@@ -101,6 +104,34 @@ class FinderConfig:
 
 
 @dataclass(frozen=True)
+class TtaConfig:
+    """Test-time augmentation, and what is forecast: `tta.from` and `tta.to` are `since` and `until`."""
+
+    views: int = 4  # besides the window itself
+    price: float = 0.002
+    volume: float = 0.05
+    coverage: float = 0.2  # share of the validation forecasts that count as confident
+    since: str | None = None
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.views < 0:
+            raise ConfigError(
+                f"tta.views={self.views} must be 0 or more: it counts the views besides the window itself"
+            )
+        for name in ("price", "volume"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"tta.{name}={getattr(self, name)} must be relative noise from 0 to 1")
+        if not 0 < self.coverage <= 1:
+            raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
+        for key, value in (("from", self.since), ("to", self.until)):
+            if value is not None and not _is_date(value):
+                raise ConfigError(f"tta.{key}={value} is not a date: write 2024-01-31")
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise ConfigError(f"tta.from={self.since} lies after tta.to={self.until}")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run: the choices as typed settings, and `raw`, the plain containers that they came from."""
 
@@ -112,6 +143,7 @@ class RunConfig:
     weights: str | None
     train: TrainConfig
     finder: FinderConfig
+    tta: TtaConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -129,11 +161,11 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
 
     Raises ConfigError naming the key, and both keys where two together are wrong.
     """
-    known = {f.name for f in dataclasses.fields(RunConfig)} - {"raw"} | {"resume", "experiment"}
+    known = {f.name for f in dataclasses.fields(RunConfig)} - {"raw"} | set(COMMAND_KEYS)
     for key in raw:
         if key not in known:
             raise ConfigError(f"{key}: no such key. {suggest(key, known)}")
-    for key in sorted(known - {"resume", "experiment"}):
+    for key in sorted(known - set(COMMAND_KEYS)):
         if key not in raw:
             raise ConfigError(f"{key}: missing from the config")
     run = _typed("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top)})
@@ -142,6 +174,8 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(
             "embedding=stored needs data=windows: other data bring no embedding; take embedding=kernel"
         )
+    if groups["augment"].needs_bars and not groups["data"].brings_bars:
+        raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
     return RunConfig(
         seed=run.seed,
         device=run.device,
@@ -151,7 +185,8 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         weights=run.weights,
         train=_typed("train", TrainConfig, raw["train"]),
         finder=_typed("finder", FinderConfig, raw["finder"]),
-        raw={k: v for k, v in raw.items() if k not in ("resume", "experiment")},
+        tta=_tta(raw["tta"]),
+        raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )
 
@@ -237,18 +272,38 @@ def _typed(group: str, cls: type, values: Any) -> Any:
     try:
         schema = OmegaConf.structured(cls)
         with flag_override(schema, "readonly", False):
-            schema.merge_with(OmegaConf.create(_literal(values)))
+            schema.merge_with(OmegaConf.create(literals(values)))
         return OmegaConf.to_object(schema)
     except OmegaConfBaseException as error:
         raise ConfigError(_say(error, prefix)) from None
 
 
-def _literal(value: Any) -> Any:
+def _tta(node: Any) -> TtaConfig:
+    """`from` is no name that a field of Python could have."""
+    if isinstance(node, Mapping):
+        for wrong in ("since", "until"):
+            if wrong in node:
+                raise ConfigError(f"tta.{wrong}: no such setting. Nearest: tta.from, tta.to.")
+        fields = {"from": "since", "to": "until"}
+        node = {fields.get(key, key): value for key, value in node.items()}
+    found: TtaConfig = _typed("tta", TtaConfig, node)
+    return found
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) == len("2024-01-31")
+
+
+def literals(value: Any) -> Any:
     """Containers whose strings are what they say: composing has resolved every interpolation already."""
     if isinstance(value, Mapping):
-        return {k: _literal(v) for k, v in value.items()}
+        return {k: literals(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_literal(v) for v in value]
+        return [literals(v) for v in value]
     return literal(value) if isinstance(value, str) else value
 
 

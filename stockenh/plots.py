@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -113,6 +116,109 @@ def lr_curve(curve: Curve, found: Suggestions, path: Path) -> Path:
     _legend_above(axes)
     title = f"Learning-rate range test: optimizer.lr={found.lr}" if found.lr else "Learning-rate range test"
     return _save(figure, title if found.lr else f"{title}: no suggestion", path)
+
+
+Reliability = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integer]]
+
+
+def reliability_chart(
+    before: Mapping[str, Reliability], after: Mapping[str, Reliability], path: Path
+) -> Path:
+    """How often it went up against the forecast probability, on the test part; returns the path written.
+
+    Both map "h3" to (mean forecast, share of up, rows) of each bin, before and after calibration.
+    """
+    horizons = sorted(before, key=_bars)
+    figure = _figure(3.4 * max(len(horizons), 2) + 0.6, 4.4)
+    for place, horizon in enumerate(horizons):
+        axes = figure.add_subplot(1, len(horizons), place + 1)
+        curves = (("as the model says", before[horizon]), ("calibrated", after[horizon]))
+        edges = [*(v for _, (p, up, _) in curves for v in (*p, *up)), 0.45, 0.55]
+        low, high = min(edges), max(edges)
+        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, zorder=1)
+        lines = []
+        for colour, (name, (forecast, share, count)) in zip((COLOURS[1], COLOURS[0]), curves, strict=False):
+            error = float(np.abs(forecast - share) @ count / max(count.sum(), 1))
+            label = f"{name}: ECE {error:.3f}" if len(count) else f"{name}: n/a"
+            lines += axes.plot(forecast, share, "o-", color=colour, markersize=4, label=label, zorder=3)
+        axes.set_title(f"{_bars_text(horizon)} ahead", fontsize=10.5, pad=36)
+        axes.set_xlabel("forecast probability of up")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.legend(
+            handles=lines, loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=9,
+            borderaxespad=0.2,
+        )  # fmt: skip
+        if place == 0:
+            axes.set_ylabel("share that went up")
+    return _save(figure, "Reliability on the test part, in ten bins of equal size", path)
+
+
+def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Forecast probability of up with its uncertainty, a panel per horizon; returns the path written.
+
+    rows: `symbol date horizon up_prob uncertainty confident`. One bar per symbol becomes a list of symbols,
+    more become lines through time; beyond 25 symbols or 7 lines, those farthest from 50% are shown.
+    """
+    horizons = sorted({row["horizon"] for row in rows})
+    by_symbol: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_symbol.setdefault(row["symbol"], []).append(row)
+    through_time = any(len(of) > len(horizons) for of in by_symbol.values())
+    most = len(COLOURS) if through_time else 25
+    far = sorted(by_symbol, key=lambda name: -max(abs(r["up_prob"] - 0.5) for r in by_symbol[name]))
+    shown = sorted(far[:most])
+    draw = _draw_through_time if through_time else _draw_symbols
+    height = 4.4 if through_time else 1.9 + 0.24 * max(len(shown), 6)
+    figure = _figure(3.4 * max(len(horizons), 2) + 1.2, height)
+    first = None
+    for place, horizon in enumerate(horizons):
+        axes = figure.add_subplot(1, len(horizons), place + 1, sharex=first, sharey=first)
+        first = first or axes
+        draw(axes, {name: [r for r in by_symbol[name] if r["horizon"] == horizon] for name in shown})
+        axes.set_title(f"{_bars_text(f'h{horizon}')} ahead", fontsize=10.5)
+        if place:
+            axes.tick_params(labelleft=False)
+    if through_time:
+        first.legend(frameon=False, fontsize=9, ncols=2)  # type: ignore[union-attr]
+    of = f" of the {len(shown)} of {len(by_symbol)} symbols farthest from 50%" if len(far) > most else ""
+    known = any(row["confident"] is not None for row in rows)
+    dots = "dots: confident" if through_time else "filled: confident; bars: standard deviation over the views"
+    marks = f"\n{dots}" if known else ""
+    return _save(figure, f"Calibrated probability of a rise{of}{marks}", path)
+
+
+def _draw_symbols(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """One line of the list per symbol."""
+    for place, of_symbol in enumerate(forecasts.values()):
+        for row in of_symbol:
+            face = COLOURS[0] if row["confident"] else "white"
+            axes.errorbar(
+                row["up_prob"], place, xerr=row["uncertainty"] or 0, fmt="o", color=COLOURS[0],
+                markerfacecolor=face, markersize=5.5, linewidth=1.4, zorder=3,
+            )  # fmt: skip
+    axes.set_yticks(range(len(forecasts)), [name.replace("$", r"\$") for name in forecasts], fontsize=9)
+    axes.set_ylim(len(forecasts) - 0.4, -0.6)
+    axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    axes.set_xlabel("probability of a rise")
+
+
+def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """One line per symbol, with a dot where it is confident."""
+    for colour, (name, of_symbol) in zip(COLOURS, forecasts.items(), strict=False):
+        dates = [row["date"] for row in of_symbol]
+        label = name.replace("$", r"\$")
+        axes.plot(dates, [row["up_prob"] for row in of_symbol], color=colour, linewidth=1.1, label=label)
+        sure = [row for row in of_symbol if row["confident"]]
+        axes.plot([r["date"] for r in sure], [r["up_prob"] for r in sure], ".", color=colour, markersize=5)
+    axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def _draw_losses(

@@ -29,6 +29,8 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.fitted = path / "fitted.json"
+        self.calibration = path / "calibration.json"
+        self.confidence = path / "confidence.json"
         self.manifest = path / "manifest.json"
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
@@ -61,9 +63,34 @@ class RunFolder:
 
     def begin(self, config: dict[str, Any]) -> None:
         """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
-        for leftover in (self.manifest, self.fitted, self.summary, self.lr_finder, self.lr_picture):
+        for leftover in (self.manifest, self.fitted, self.lr_finder, self.lr_picture):
             leftover.unlink(missing_ok=True)
+        self.reopen()
         self.write_config(config)
+
+    def reopen(self) -> None:
+        """Makes this the folder of an unfinished run: what was concluded from its weights is forgotten."""
+        for conclusion in (self.summary, self.calibration, self.confidence):
+            conclusion.unlink(missing_ok=True)
+
+    def chosen_weights(self, name: str | None) -> str:
+        """`name`, or what the run chose on validation; raises RunFolderError where there are no such."""
+        summary = self.read_json(self.summary)
+        chosen = name or (summary.get("weights") if isinstance(summary, dict) else None)
+        if not isinstance(chosen, str):
+            raise RunFolderError(f"{self.summary} names no weights; say which: weights=raw")
+        if chosen not in (there := self.weight_names()):
+            others = f"it has {', '.join(there)}" if there else "it has none at all"
+            raise RunFolderError(f"{self.path} has no {chosen} weights; {others}")
+        return chosen
+
+    def require_finished(self) -> None:
+        """Raises RunFolderError where the run has no result yet."""
+        if not self.summary.is_file():
+            again = shlex.quote(str(self.path))
+            raise RunFolderError(
+                f"{self.path} is not finished: continue it with stockenh train resume={again}"
+            )
 
     def write_config(self, config: dict[str, Any]) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -119,6 +146,10 @@ class RunFolder:
         """The file of the weights called `name` (raw, ema, swa)."""
         return self.path / "weights" / f"{name}.safetensors"
 
+    def weight_names(self) -> list[str]:
+        """The names of the weights that are there."""
+        return sorted(p.stem for p in (self.path / "weights").glob("*.safetensors"))
+
     def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
         from safetensors.torch import save
 
@@ -132,8 +163,8 @@ class RunFolder:
         from safetensors.torch import load
 
         path = self.weights(name)
-        if not path.is_file():
-            there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
+        there = self.weight_names()
+        if name not in there:
             others = f"it has {', '.join(there)}" if there else "the run is not finished"
             raise RunFolderError(f"{self.path} has no {name} weights; {others}")
         try:

@@ -34,7 +34,7 @@ def train(arguments: list[str]) -> None:
     if any(key == "resume" and value != "null" for key, value in given):
         resume(arguments)
         return
-    _refuse_runs(given)
+    _refuse_old_folder(given)
     compose.run(train_composed, arguments)
 
 
@@ -43,7 +43,9 @@ def train_composed(cfg: DictConfig) -> None:
     _job(cfg, _train_anew)
 
 
-def _train_anew(config: RunConfig, folder: RunFolder) -> None:
+def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
+    _refuse_run(raw)
+    config = parse(raw)
     if config.weights and not config.init_from:
         raise ConfigError(
             f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
@@ -54,7 +56,7 @@ def _train_anew(config: RunConfig, folder: RunFolder) -> None:
 
 def find_lr(arguments: list[str]) -> None:
     """A learning-rate range test, or a grid of them, each in a folder of its own."""
-    _refuse_runs([parts for a in arguments if (parts := split_override(a))])
+    _refuse_old_folder([parts for a in arguments if (parts := split_override(a))])
     compose.run(find_lr_composed, arguments)
 
 
@@ -63,24 +65,47 @@ def find_lr_composed(cfg: DictConfig) -> None:
     _job(cfg, _find_lr)
 
 
-def _find_lr(config: RunConfig, folder: RunFolder) -> None:
+def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh import build
     from stockenh.run.find import find_lr as find
     from stockenh.terminal import console
 
+    _refuse_run(raw)
+    config = parse(raw)
     folder.refuse_if_run()
     find(config, folder, build.device(config.device), console())
 
 
-def _job(cfg: DictConfig, task: Callable[[RunConfig, RunFolder], None]) -> None:
-    """Calls the task with the checked config and Hydra's folder; what a user can mend becomes a line."""
+def tta_predict(arguments: list[str]) -> None:
+    """Forecasts of a finished run, in a folder of their own."""
+    _refuse_old_folder([parts for a in arguments if (parts := split_override(a))])
+    folder = _finished_run(arguments)
+    compose.run(tta_predict_composed, compose.based_on(_config_of(folder).raw, arguments))
+
+
+def tta_predict_composed(cfg: DictConfig) -> None:
+    """One job of `tta_predict`."""
+    _job(cfg, _tta_predict)
+
+
+def _tta_predict(raw: dict[str, Any], into: RunFolder) -> None:
+    from stockenh.run.forecast import forecast_run, open_trained
+    from stockenh.terminal import console
+
+    folder = RunFolder.open(Path(raw["run"]).expanduser())
+    trained = open_trained(folder, _config_of(folder), raw["weights"])
+    forecast_run(parse(raw), trained, into.path, console())
+
+
+def _job(cfg: DictConfig, task: Callable[[dict[str, Any], RunFolder], None]) -> None:
+    """Calls the task with the composed config and Hydra's folder; what a user can mend becomes a line."""
     job = HydraConfig.get()
     try:
         raw = plain(cfg)
         if raw.pop("resume", None) is not None:
             raise ConfigError("resume=RUN is for train, stands on the command line, and not with --multirun")
         _make_paths_absolute(raw)
-        task(parse(raw), RunFolder(Path(job.runtime.output_dir)))
+        task(raw, RunFolder(Path(job.runtime.output_dir)))
     except StockenhError as error:
         log.error("%s", error)
         if job.mode == RunMode.MULTIRUN:
@@ -89,6 +114,14 @@ def _job(cfg: DictConfig, task: Callable[[RunConfig, RunFolder], None]) -> None:
     except Exception:
         log.exception("unexpected failure")
         raise
+
+
+def _refuse_run(raw: dict[str, Any]) -> None:
+    if raw["run"] is not None:
+        raise ConfigError(
+            "run= belongs to commands that work on a finished run, such as stockenh tta-predict; to begin "
+            "with a run's weights write init_from=RUN, to continue it stockenh train resume=RUN"
+        )
 
 
 def resume(arguments: list[str]) -> None:
@@ -189,6 +222,38 @@ def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]
     return paths, wanted
 
 
+def _refuse_old_folder(given: list[tuple[str, str]]) -> None:
+    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it."""
+    for key, value in given:
+        if key == "hydra.run.dir":
+            RunFolder(_unquoted(value)).refuse_if_run()
+
+
+def _finished_run(arguments: list[str]) -> RunFolder:
+    """The folder of run=RUN, which must hold a whole run."""
+    for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
+        if (split_override(argument) or ("",))[0] == "run":
+            folder = RunFolder.open(Path(str(_value(argument, quoted))).expanduser())
+            folder.require_finished()
+            return folder
+    raise ConfigError("run= must be given: run=RUN, a folder that stockenh train left in outputs/")
+
+
+def _config_of(folder: RunFolder) -> RunConfig:
+    """A run's own config, checked as any other."""
+    try:
+        return parse(folder.read_config())
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
+
+
+def _value(argument: str, quoted: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(quoted).value()
+    except HydraException as error:
+        raise ConfigError(f"{argument}: {str(error).splitlines()[0]}") from None
+
+
 def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
     from stockenh.run.train import train as train_run
     from stockenh.terminal import console
@@ -254,10 +319,7 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
                 f"{name} can't be given with resume: a run goes on with its own config; only "
                 f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
             )
-        try:
-            found[parts[0]] = OverridesParser.create().parse_override(quoted).value()
-        except HydraException as error:
-            raise ConfigError(f"{original}: {str(error).splitlines()[0]}") from None
+        found[parts[0]] = _value(original, quoted)
     return found
 
 
@@ -268,13 +330,6 @@ def _make_paths_absolute(raw: dict[str, Any]) -> None:
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(Path(node["path"]).expanduser().absolute())
-
-
-def _refuse_runs(given: list[tuple[str, str]]) -> None:
-    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it."""
-    for key, value in given:
-        if key == "hydra.run.dir":
-            RunFolder(_unquoted(value)).refuse_if_run()
 
 
 def _log_into(folder: RunFolder) -> None:

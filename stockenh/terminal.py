@@ -97,6 +97,22 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str) -> Tab
     return table
 
 
+def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12) -> Table:
+    """The first `most` rows of a forecast file; all of them are in the file."""
+    more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
+    table = Table(title=title, title_justify="left", caption=more, caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False)  # fmt: skip
+    for name in ("symbol", "date", "bars", "return", "up", "+-", "confident"):
+        table.add_column(name, justify="left" if name in ("symbol", "date") else "right", no_wrap=True)
+    said = {True: "yes", False: "no", None: "n/a"}
+    for row in rows[:most]:
+        table.add_row(
+            escape(row["symbol"]), str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
+            percent(row["up_prob"]), percent(row["uncertainty"], 3), said[row["confident"]],
+        )  # fmt: skip
+    return table
+
+
 def interval(low: float | None, high: float | None) -> str:
     """`49.1-57.2`, or `n/a`."""
     return "n/a" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
+from bars import write_bars
 
 # one thread for all that is small, and before torch is imported: more only stand in each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -98,15 +98,3 @@ def shell(tmp_path: Path) -> Command:
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-def write_bars(path: Path, seed: int, bars: int = 160) -> None:
-    """A CSV file of a random walk's valid daily bars."""
-    rng = np.random.default_rng(seed)
-    days = np.busday_offset("2020-01-01", np.arange(bars), roll="forward")
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, bars)))
-    lines = [
-        f"{day},{price * 0.999:.4f},{price * 1.01:.4f},{price * 0.99:.4f},{price:.4f},{volume}"
-        for day, price, volume in zip(days, close, rng.integers(1_000, 9_000, bars), strict=True)
-    ]
-    path.write_text("\n".join(["Date,Open,High,Low,Close,Volume", *lines]) + "\n", encoding="utf-8")

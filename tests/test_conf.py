@@ -13,7 +13,16 @@ import pytest
 import yaml
 
 from stockenh.compose import compose
-from stockenh.config import GROUPS, RunConfig, TrainConfig, group_settings, parse, plain
+from stockenh.config import (
+    COMMAND_KEYS,
+    GROUPS,
+    RunConfig,
+    TrainConfig,
+    TtaConfig,
+    group_settings,
+    parse,
+    plain,
+)
 from stockenh.overrides import conf_dir, groups
 
 OPTIONS = [(group, option) for group in (*GROUPS, "experiment") for option in groups()[group]]
@@ -65,7 +74,10 @@ def test_keys_are_the_fields_of_the_dataclass(group, option):
 def test_top_level_keys_are_the_fields_of_the_dataclasses():
     top = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
     assert TrainConfig(**top["train"]) == TrainConfig()
-    plain_keys = set(top) - {"defaults", "hydra", "resume"}
+    config = parse(plain(compose([])))
+    assert config.tta == TtaConfig()
+    assert len(top["tta"]) == len(dataclasses.fields(TtaConfig))
+    plain_keys = set(top) - {"defaults", "hydra", *COMMAND_KEYS}
     fields = {field.name for field in dataclasses.fields(RunConfig)} - {"raw", *GROUPS}
     assert plain_keys == fields
 
@@ -109,7 +121,9 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides.append("data.lookback=20")
         overrides += [] if group == "data" else ["data=files", f"data.path={bars_folder}"]
         overrides += [] if group == "embedding" else ["embedding=none"]
-    if group not in ("model", "experiment"):
+    if group == "experiment":
+        overrides.append("optimizer.lr=1e-3")  # the range test has tests of its own
+    elif group != "model":
         overrides += ["model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16"]
     return overrides
 

@@ -23,12 +23,23 @@ def changes(one: str, other: str) -> dict[str, Any]:
         (
             "plain",
             "phase1",
-            {"train.precision": "auto", "loss.smoothing": 0.1, "averaging.ema_decay": 0.999},
+            {
+                "train.precision": "auto",
+                "loss.smoothing": 0.1,
+                "averaging.ema_decay": 0.999,
+                "optimizer.lr": "auto",
+            },
         ),
         (
             "phase1",
             "phase2",
-            {"train.accumulate": 4, "loss.gamma": 2.0, "averaging.swa_start": 0.75},
+            {
+                "train.accumulate": 4,
+                "loss.gamma": 2.0,
+                "averaging.swa_start": 0.75,
+                "augment.price": 0.002,
+                "augment.volume": 0.05,
+            },
         ),
     ],
 )

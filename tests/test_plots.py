@@ -1,6 +1,7 @@
 """Pictures: what is drawn, read back from the figure that is written."""
 
 import struct
+from datetime import date
 from pathlib import Path
 
 import matplotlib
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stockenh.plots import accuracy_chart, training_curves
+from stockenh.plots import accuracy_chart, forecast_chart, reliability_chart, training_curves
 
 
 @pytest.fixture
@@ -143,3 +144,62 @@ def test_training_curves_without_a_validation_part_say_so(tmp_path, drawn):
     assert legend(loss) == ["training"]
     assert [text.get_text() for text in accuracy.texts] == ["no validation part"]
     assert drawn[0].get_suptitle() == "Training by epoch"
+
+
+def curve(*points):
+    forecast, share = np.array(points, float).T
+    return forecast, share, np.full(len(points), 10)
+
+
+def test_reliability_chart_draws_both_curves_and_their_errors(tmp_path, drawn):
+    before = {"h10": curve((0.4, 0.5), (0.6, 0.7)), "h3": curve((0.5, 0.5))}
+    after = {"h10": curve((0.5, 0.5), (0.7, 0.68)), "h3": (np.empty(0), np.empty(0), np.empty(0, int))}
+    path = reliability_chart(before, after, tmp_path / "reliability.png")
+    assert width_in_pixels(path) >= 900
+    three, ten = drawn[0].axes
+    assert [axes.get_title() for axes in drawn[0].axes] == ["3 bars ahead", "10 bars ahead"]
+    assert lines(ten)["as the model says: ECE 0.100"] == [0.5, 0.7]
+    assert lines(ten)["calibrated: ECE 0.010"] == [0.5, 0.68]
+    assert legend(three) == ["as the model says: ECE 0.000", "calibrated: n/a"]
+
+
+def forecasts(symbols, days, confident=True):
+    return [
+        {
+            "symbol": symbol,
+            "date": date(2024, 1, 1 + day),
+            "horizon": horizon,
+            "up_prob": 0.5 + 0.01 * place,
+            "uncertainty": None if confident is None else 0.02,
+            "confident": confident,
+        }
+        for place, symbol in enumerate(symbols)
+        for day in range(days)
+        for horizon in (3, 10)
+    ]
+
+
+def test_forecast_chart_lists_symbols_with_their_uncertainty(tmp_path, drawn):
+    names = ["A$B$", "NAN"]
+    assert width_in_pixels(forecast_chart(forecasts(names, 1), tmp_path / "f.png")) >= 900
+    left, right = drawn[0].axes
+    assert [axes.get_title() for axes in (left, right)] == ["3 bars ahead", "10 bars ahead"]
+    assert [t.get_text() for t in left.get_yticklabels()] == [r"A\$B\$", "NAN"]
+    assert "filled: confident" in drawn[0].get_suptitle()
+    forecast_chart(forecasts(names, 1, confident=None), tmp_path / "plain.png")
+    assert "confident" not in drawn[1].get_suptitle()
+
+
+def test_forecast_chart_shows_the_symbols_farthest_from_even(tmp_path, drawn):
+    names = [f"S{n:02d}" for n in range(40)]
+    forecast_chart(forecasts(names, 1), tmp_path / "f.png")
+    assert [t.get_text() for t in drawn[0].axes[0].get_yticklabels()] == names[15:]
+    assert "the 25 of 40 symbols farthest from 50%" in drawn[0].get_suptitle()
+
+
+def test_forecast_chart_of_many_days_draws_lines(tmp_path, drawn):
+    forecast_chart(forecasts(["A", "B"], 5), tmp_path / "f.png")
+    axes = drawn[0].axes[0]
+    assert legend(axes) == ["A", "B"]
+    assert lines(axes)["B"] == [0.51] * 5
+    assert "dots: confident" in drawn[0].get_suptitle()

@@ -87,6 +87,19 @@ def test_find_lr_does_what_it_says(
     assert len(list(tmp_path.glob("outputs/*/*/lr_finder.png"))) == 1
 
 
+def test_a_forecast_does_what_it_says(
+    stockenh: Callable[..., object], small_run: list[str], bars_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (line,) = [line for line in LINES if line.startswith("stockenh tta-predict")]
+    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
+    words = [w.replace("DIR", str(bars_folder)).replace("RUN", "run") for w in shlex.split(line)[1:]]
+    answer = stockenh(*words)
+    assert answer.code == 0, answer.err
+    assert "AAA" in answer.out and len(list(tmp_path.glob("outputs/*/*/forecast.csv"))) == 1
+
+
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
     assert "stockenh data check DIR" in LINES
     answer = stockenh("data", "check", str(bars_folder))

@@ -59,6 +59,7 @@ class DeviceWindows:
         unit = np.asarray(fitted.return_std, np.float32)
         self.device = device
         self.asof = windows.asof
+        self.lookback = windows.lookback
         self.prices = windows.prices(device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)

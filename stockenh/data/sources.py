@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,10 +35,16 @@ class DataSettings(ABC):
     """Settings of a data source; `brings_embedding` says that its windows come with one."""
 
     brings_embedding: ClassVar[bool] = False
+    brings_bars: ClassVar[bool] = True
+    horizons: list[int]
 
     @abstractmethod
-    def load(self, cache: DiskCache) -> Loaded:
-        """Raises DataError where nothing usable is there."""
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        """Raises DataError where nothing usable is there.
+
+        Without `labels`, bars that are too few for a window or its label are kept: a forecast says itself
+        for which symbols they don't suffice.
+        """
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class _BarData(DataSettings):
     def _feature_settings(self) -> FeatureSettings:
         return FeatureSettings(tuple(self.timeframes), self.lookback)
 
-    def _windows(self, bars: Bars, cache: DiskCache) -> Windows:
+    def _windows(self, bars: Bars, cache: DiskCache, labels: bool) -> Windows:
         settings = self._feature_settings()
         key = key_of(bars.digest(), settings, code_of("data"))
         context = cache.arrays(
@@ -67,7 +73,7 @@ class _BarData(DataSettings):
             self.horizons,
             self.lookback,
         )
-        if not windows.labelled.any():
+        if labels and not windows.labelled.any():
             raise DataError(
                 f"no symbol has the {self.lookback} bars of data.lookback and the {min(self.horizons)} more "
                 f"that a label of data.horizons needs"
@@ -79,8 +85,8 @@ class _BarData(DataSettings):
 class SampleData(_BarData):
     """The real daily bars that come with the package."""
 
-    def load(self, cache: DiskCache) -> Loaded:
-        return Loaded(self._windows(sample.load_sample(), cache))
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        return Loaded(self._windows(sample.load_sample(), cache, labels))
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,16 @@ class FilesData(_BarData):
         """The bars and every finding; raises DataError where there is no file at all."""
         return read.read_bars(Path(self.path).expanduser(), self._read_settings())
 
-    def load(self, cache: DiskCache) -> Loaded:
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
         path = Path(self.path).expanduser()
-        stored = cache.arrays("bars", self._key(path), lambda: _pack(self.read()))
+        settings = self._read_settings() if labels else replace(self._read_settings(), min_bars=1)
+        stored = cache.arrays(
+            "bars", self._key(path, settings), lambda: _pack(read.read_bars(path, settings))
+        )
         bars, findings = _unpack(stored)
         if not len(bars):
             raise DataError(f"{path}: no usable bars. {_worst(findings)} See: stockenh data check {path}")
-        return Loaded(self._windows(bars, cache), findings)
+        return Loaded(self._windows(bars, cache, labels), findings)
 
     def _read_settings(self) -> ReadSettings:
         return ReadSettings(
@@ -116,9 +125,9 @@ class FilesData(_BarData):
             min_bars=self.lookback + min(self.horizons),
         )
 
-    def _key(self, path: Path) -> str:
+    def _key(self, path: Path, settings: ReadSettings) -> str:
         files = read.list_files(path)
-        return key_of([(file.name, _content(file)) for file in files], self._read_settings(), code_of("data"))
+        return key_of([(file.name, _content(file)) for file in files], settings, code_of("data"))
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,7 @@ class WindowsData(DataSettings):
     """Ready samples in one Parquet."""
 
     brings_embedding: ClassVar[bool] = True
+    brings_bars: ClassVar[bool] = False
 
     path: str = "???"
     horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
@@ -133,7 +143,7 @@ class WindowsData(DataSettings):
     def __post_init__(self) -> None:
         check_horizons(self.horizons)
 
-    def load(self, cache: DiskCache) -> Loaded:
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
         return Loaded(*read_windows(Path(self.path).expanduser(), tuple(self.horizons)))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -44,8 +45,15 @@ class Windows(ABC):
     horizons: tuple[int, ...]
     lookback: int
 
+    # what holds one entry for each window
+    _of_each: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
+
     def __len__(self) -> int:
         return len(self.asof)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """These windows alone, in this order. Their digest stays that of the whole."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in self._of_each})
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -58,6 +66,21 @@ class Windows(ABC):
 
         Where the symbol's bars end before that, the days of the other symbols count on, or business days.
         """
+
+    def between(self, since: str | None, until: str | None) -> NDArray[np.int64]:
+        """The windows that end on a day from `since` to `until`, both included; None is open."""
+        day = self.asof.astype("datetime64[D]")
+        inside = np.ones(len(day), np.bool_)
+        if since is not None:
+            inside &= day >= np.datetime64(since)
+        if until is not None:
+            inside &= day <= np.datetime64(until)
+        return np.flatnonzero(inside)
+
+    @abstractmethod
+    def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
+        """The windows that end at the newest bar of their symbol, in order of the symbols, and for each
+        symbol that has no such window the reason."""
 
     @abstractmethod
     def prices(self, device: torch.device) -> Prices:
@@ -84,10 +107,27 @@ class BarWindows(Windows):
     end: NDArray[np.int64]
     last: NDArray[np.int64]  # (n,) row of the last bar of the window's series
 
+    _of_each = (*Windows._of_each, "end", "last")
+
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
         ahead = np.minimum(self.end[rows] + max(self.horizons), self.last[rows]) + extra
         inside = np.minimum(ahead, _last_of_symbol(self.bars, self.end[rows]))
         return _count_on(self.bars.time[inside], ahead - inside, self.bars.time)
+
+    def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
+        of_symbol = {name: series for series, name in enumerate(self.bars.symbols)}  # the last wins
+        window = {int(end): row for row, end in enumerate(self.end)}
+        rows, lacking = [], {}
+        for name in self.symbols:
+            series = of_symbol[name]
+            stretch = self.bars.rows(series)
+            if (row := window.get(stretch.stop - 1)) is not None:
+                rows.append(row)
+                continue
+            bars, date = stretch.stop - stretch.start, str(self.bars.time[stretch.stop - 1])[:10]
+            since = " since its last gap" if self.bars.symbols.count(name) > 1 else ""
+            lacking[name] = f"{bars} bars{since} up to {date}, where data.lookback is {self.lookback}"
+        return np.array(rows, np.int64), lacking
 
     def prices(self, device: torch.device) -> Prices:
         return BarPrices(
@@ -139,6 +179,13 @@ class StoredWindows(Windows):
 
     ohlcv_norm: NDArray[np.float32]
     embedding: NDArray[np.float32]
+
+    _of_each = (*Windows._of_each, "ohlcv_norm", "embedding")
+
+    def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
+        order = np.lexsort((self.asof, self.symbol))
+        last = np.append(self.symbol[order][1:] != self.symbol[order][:-1], True)
+        return np.asarray(order[last]), {}
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
         """A symbol's distinct dates count as its bars: rows that a file lacks only make the reach longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,29 @@ from typing import Any
 from rich.console import Console
 
 from stockenh import build, plots
+from stockenh.analysis.calibration import Calibration, calibration_metrics, reliability_curves
+from stockenh.run.calibrate import calibrate
 from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import result_table
 from stockenh.training.loop import State, choose
+from stockenh.training.predict import Predictions
 
 RESAMPLES = 1000
+HELD_OUT = {"val", "test"}
 
 
 def conclude(session: Session, state: State, parameters: int, out: Console) -> dict[str, Any]:
     """Judges the weights that were best on validation, read back from their file; writes and shows all."""
     chosen = choose({name: best.val_loss for name, best in state.best.items()})
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
-    parts = {
-        part: session.scores(session.forecast(net, part), part, RESAMPLES) for part in session.prepared.rows
-    }
+    forecasts = {part: session.forecast(net, part) for part in session.prepared.rows}
+    parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
+    calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
+    pictures = [plots.training_curves(history, session.folder.report / "curves.png")]
+    if calibration is not None:
+        pictures += _judge_calibration(session, calibration, forecasts, parts)
     summary = {
         "parts": parts,
         "weights": chosen,
@@ -44,12 +52,31 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
         "skipped_steps": state.skipped,
         "seed": session.config.seed,
     }
-    pictures = [plots.training_curves(history, session.folder.report / "curves.png")]
     if set(parts) & set(plots.PART_TITLES):
         pictures.append(plots.accuracy_chart(parts, session.folder.report / "accuracy.png"))
     session.folder.write_json(session.folder.summary, summary)
     show_result(session.folder, summary, pictures, out)
     return summary
+
+
+def _judge_calibration(
+    session: Session,
+    calibration: Calibration,
+    forecasts: Mapping[str, Predictions],
+    parts: dict[str, dict[str, Any]],
+) -> list[Path]:
+    """Adds the scores of calibrated probabilities to the held-out parts; returns the picture of test."""
+    horizons, pictures = session.prepared.windows.horizons, []
+    for part in HELD_OUT & forecasts.keys():
+        before, labels = forecasts[part].up_prob, session.labels(part)
+        after = calibration.apply(forecasts[part].up_logits)
+        more = calibration_metrics(before, after, labels, horizons)
+        parts[part] = {horizon: {**scores, **more[horizon]} for horizon, scores in parts[part].items()}
+        if part == "test":
+            said, mended = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
+            path = session.folder.report / "reliability.png"
+            pictures.append(plots.reliability_chart(said, mended, path))
+    return pictures
 
 
 def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], out: Console) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from stockenh.analysis.metrics import part_metrics
@@ -51,10 +53,18 @@ class Session:
         forecast = self.forecast(net, "val", objective)
         return {"loss": forecast.loss, **self.scores(forecast, "val", resamples=0)}
 
+    def labels(self, part: str) -> NDArray[np.float32]:
+        """(k, H) returns of one part, NaN where there is no label."""
+        return self.prepared.windows.y_ret[self.prepared.rows[part]]
+
     def scores(self, forecast: Predictions, part: str, resamples: int) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out."""
         rows, windows = self.prepared.rows[part], self.prepared.windows
-        labels, dates = windows.y_ret[rows], windows.asof[rows]
         return part_metrics(
-            forecast.ret, forecast.up_prob, labels, dates, windows.horizons, resamples=resamples
+            forecast.ret,
+            forecast.up_prob,
+            self.labels(part),
+            windows.asof[rows],
+            windows.horizons,
+            resamples=resamples,
         )

@@ -35,11 +35,7 @@ class Start:
             raise RunFolderError(f"init_from={source}: no run folder is there")
         if not source.summary.is_file():
             raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
-        if name is None:
-            summary = source.read_json(source.summary)
-            name = summary.get("weights") if isinstance(summary, dict) else None
-            if name not in WEIGHTS:
-                raise RunFolderError(f"{source.summary} names no weights; say which: weights=raw")
+        name = source.chosen_weights(name)
         tensors = source.read_weights(name)
         return cls(source, name, tensors, hashlib.sha256(source.weights(name).read_bytes()).hexdigest())
 

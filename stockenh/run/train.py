@@ -80,6 +80,7 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
     limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)
     with stop_on_signal() as stop, training_progress(out, settings.epochs, batches.steps) as progress:
         fit(learner, batches, validate, state, limits, journal, progress, stop)
+    session.folder.reopen()
     for name, tensors in journal.best_weights.items():
         session.folder.write_weights(name, tensors)
     return state

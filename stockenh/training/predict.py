@@ -21,10 +21,11 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Predictions:
-    """ret (k, H) simple returns in raw units; up_prob (k, H); loss: the objective, or None."""
+    """ret (k, H) simple returns in raw units; up_prob and up_logits (k, H); loss: the objective, or None."""
 
     ret: NDArray[np.float64]
     up_prob: NDArray[np.float64]
+    up_logits: NDArray[np.float64]
     loss: float | None
 
 
@@ -42,11 +43,12 @@ def predict(
     """
     was_training = model.training
     model.eval()
-    rets, probs, losses, counts = [], [], [], []
+    rets, probs, logits, losses, counts = [], [], [], [], []
     for micro in data.sweep(rows, CHUNK):
         out = model(*micro.inputs)
         rets.append(out["ret"].float())
         probs.append(out["up_prob"].float())
+        logits.append(out["up_logits"].float())
         if objective is not None:
             count = micro.labelled.sum()
             losses.append(objective(out, micro, count.clamp(min=1)) * count)
@@ -57,5 +59,6 @@ def predict(
     return Predictions(
         ret=torch.cat(rets).cpu().double().numpy() * unit,
         up_prob=torch.cat(probs).cpu().double().numpy(),
+        up_logits=torch.cat(logits).cpu().double().numpy(),
         loss=None if total is None else float(total),
     )

@@ -230,3 +230,52 @@ def test_digests_follow_the_content() -> None:
     assert one.digest() == stored([0, 1], days(1, 2)).digest() != other.digest()
     bars = Bars.from_series([("A", *smooth_series(1, 9))])
     assert make(bars).digest() == bars.digest()
+
+
+def gapped() -> Bars:
+    """A with a gap before its last two bars, B whole, C too short for a window of three bars."""
+    return Bars.from_series(
+        [
+            ("A", days(1, 2, 3, 4), flat_bars([1, 2, 3, 4])),
+            ("A", days(20, 21), flat_bars([5, 6])),
+            ("B", days(1, 2, 3, 4, 5), flat_bars([1, 2, 3, 4, 5])),
+            ("C", days(1), flat_bars([1])),
+        ]
+    )
+
+
+def test_newest_is_the_last_bar_of_a_symbol_and_not_the_last_that_has_a_window() -> None:
+    windows = make(gapped())
+    rows, lacking = windows.newest()
+    assert [windows.symbols[windows.symbol[row]] for row in rows] == ["B"]
+    assert windows.asof[rows] == days(5)
+    assert lacking == {
+        "A": "2 bars since its last gap up to 2024-01-21, where data.lookback is 3",
+        "C": "1 bars up to 2024-01-01, where data.lookback is 3",
+    }
+
+
+def test_newest_of_ready_windows() -> None:
+    windows = stored([0, 0, 1, 1], days(3, 1, 2, 5))
+    assert windows.newest()[0].tolist() == [0, 3]
+
+
+def test_between_takes_both_ends() -> None:
+    windows = stored([0, 0, 1, 1], days(3, 1, 2, 5))
+    assert windows.between("2024-01-02", "2024-01-03").tolist() == [0, 2]
+    assert windows.between(None, "2024-01-01").tolist() == [1]
+    assert windows.between("2024-01-03", None).tolist() == [0, 3]
+    assert windows.between("2025-01-01", None).tolist() == []
+
+
+def test_take_keeps_what_belongs_to_each_window() -> None:
+    windows = make(gapped())
+    rows = np.array([4, 0])
+    part = windows.take(rows)
+    assert len(part) == 2 and part.digest() == windows.digest()
+    whole = windows.prices(CPU).gather(torch.from_numpy(rows), NoAugment())
+    assert torch.equal(part.prices(CPU).gather(torch.tensor([0, 1]), NoAugment()), whole)
+    for name in ("asof", "symbol", "context", "y_ret"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(windows, name)[rows])
+    of_stored = stored([0, 0, 1, 1], days(3, 1, 2, 5))
+    np.testing.assert_array_equal(of_stored.take(rows[1:]).ohlcv_norm, of_stored.ohlcv_norm[:1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -83,3 +84,14 @@ def test_a_share_that_it_does_not_have_is_refused(stockenh, everything):
     answer = stockenh("train", *everything, "split.val=0.2")
     assert answer.code == 2 and "split.val" in answer.err
     assert len(answer.err.splitlines()) <= 2
+
+
+def test_it_forecasts_uncalibrated_and_knows_no_cutoff(stockenh, everything, tmp_path):
+    run, into = tmp_path / "run", tmp_path / "into"
+    assert stockenh("train", *everything, f"hydra.run.dir={run}").code == 0
+    answer = stockenh("tta-predict", f"run={run}", f"hydra.run.dir={into}")
+    assert answer.code == 0, answer.err
+    assert "not calibrated: the run held nothing out" in " ".join(answer.out.split())
+    assert "confident is unknown: the run held nothing out" in " ".join(answer.out.split())
+    found = pl.read_parquet(into / "forecast.parquet")
+    assert found["confident"].is_null().all() and found["uncertainty"].is_not_null().all()

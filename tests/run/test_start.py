@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_refused(stockenh, small_run, source, tmp_path, arg
         ("fitted.json", [], "lacks fitted.json"),
         ("weights/swa.safetensors", ["weights=swa"], "has no swa weights; it has ema, raw"),
         ("weights/raw.safetensors cut", ["weights=raw"], "is cut short or damaged"),
-        ("summary names a path", [], "names no weights; say which: weights=raw"),
+        ("summary names a path", [], "weights; it has ema, raw, swa"),
     ],
 )
 def test_a_source_that_is_not_whole_is_refused(stockenh, small_run, copy, tmp_path, damage, arguments, says):

@@ -82,6 +82,7 @@ def test_a_run_folder_holds_what_it_should(whole: Path) -> None:
         ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "run.log",
         "metrics.jsonl", "summary.json", "manifest.json", "fitted.json", "checkpoints/last.pt",
         "checkpoints/best.pt", "weights/raw.safetensors", "report/curves.png", "report/accuracy.png",
+        "report/reliability.png", "calibration.json", "confidence.json",
     }  # fmt: skip
     summary = json.loads((whole / "summary.json").read_text())
     assert set(summary["parts"]) == {"train", "val", "test"}
@@ -89,6 +90,9 @@ def test_a_run_folder_holds_what_it_should(whole: Path) -> None:
         assert set(part) == {"h3", "h5", "h10"}
         for metrics in part.values():
             assert {"n", "ties", "accuracy", "majority", "log_loss", "brier", "auc", "mae"} <= set(metrics)
+    for part in ("val", "test"):
+        for metrics in summary["parts"][part].values():
+            assert {"log_loss_calibrated", "brier_calibrated", "ece", "ece_calibrated"} <= set(metrics)
     assert summary["weights"] == "raw" and summary["precision"] == "fp32" and summary["device"] == "cpu"
     assert summary["windows"] == sum(part["h3"]["n"] for part in summary["parts"].values())
     manifest = json.loads((whole / "manifest.json").read_text())

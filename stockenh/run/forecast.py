@@ -1,0 +1,178 @@
+"""Forecasts of a finished run for bars that may be new to it, from the run folder and those bars alone."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import nn
+
+from stockenh import build, plots
+from stockenh.analysis.calibration import Calibration, read_calibrations
+from stockenh.config import RunConfig
+from stockenh.data.batches import DeviceWindows
+from stockenh.data.windows import Windows
+from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.files import write_atomic
+from stockenh.run.calibrate import confidence_of
+from stockenh.run.session import Session
+from stockenh.runfolder import RunFolder
+from stockenh.terminal import findings_summary, forecast_table
+from stockenh.tta import Confidence, Forecast, Views, forecast, read_confidences
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One set of a run's weights, and what was fitted for them."""
+
+    run: RunConfig
+    folder: RunFolder
+    name: str
+    calibration: Calibration
+    held_out: bool  # whether there was a validation part to fit the calibration on
+
+
+def open_trained(folder: RunFolder, run: RunConfig, name: str | None) -> Trained:
+    """The weights called `name`, or those that were best on validation. Raises RunFolderError."""
+    chosen = folder.chosen_weights(name)
+    horizons = len(run.data.horizons)
+    calibrations = read_calibrations(folder.read_json(folder.calibration), horizons)
+    if "val" not in run.split.parts:
+        return Trained(run, folder, chosen, Calibration.identity(horizons), held_out=False)
+    if chosen not in calibrations:
+        raise RunFolderError(f"{folder.calibration} says nothing of the {chosen} weights")
+    return Trained(run, folder, chosen, calibrations[chosen], held_out=True)
+
+
+def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> pl.DataFrame:
+    """Forecasts what `config` asks for; leaves forecast.parquet, .csv and .png in `into`, prints a table.
+
+    config: the run's, with the data to forecast. Raises ConfigError where it asks for another model.
+    """
+    _require_same_model(config, trained)
+    on = build.device(config.device)
+    torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
+    prepared, lacking = build.to_forecast(config, on)
+    for line in findings_summary(prepared.findings):
+        out.print(f"data     {line}", markup=False)
+    for symbol, why in lacking.items():
+        out.print(f"left out {symbol}: {why}", markup=False, soft_wrap=True)
+    views = build.views(config)
+    if views.count and not config.data.brings_bars:
+        out.print("data=windows has no raw bars to add noise to: a plain forecast without uncertainty")
+        views = replace(views, count=0)
+    net = build.trained_model(config, prepared, trained.folder, trained.name, on)
+    fitted = build.fitted_of(trained.folder, prepared)
+    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    found = forecast(net, resident, prepared.rows["forecast"], fitted, trained.calibration, views)
+    confidence = _confidence(config, trained, net, views, on, out)
+    cutoff = None if confidence is None else confidence.cutoff(config.tta.coverage)
+    frame = forecast_frame(prepared.windows, found, cutoff)
+    _write(frame, into)
+    counted = f"{1 + views.count} view{'s' * (views.count > 0)}"
+    calibrated = "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
+    out.print(forecast_table(frame.to_dicts(), f"{trained.name} weights, {counted}, {calibrated}"))
+    if cutoff is not None:
+        out.print(
+            f"confident: as little uncertainty as the {config.tta.coverage:.0%} least uncertain of validation"
+        )
+    for name in ("forecast.parquet", "forecast.csv", "forecast.png"):
+        out.print(f"forecast {into / name}", soft_wrap=True, markup=False)
+    return frame
+
+
+def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64] | None) -> pl.DataFrame:
+    """`symbol date horizon ret up_prob uncertainty confident`, a row per window and horizon.
+
+    ret in raw units; what is not known (uncertainty without views, confident without a cut-off) is null.
+    """
+    horizons = len(windows.horizons)
+    days = windows.asof.astype("datetime64[D]")
+    date = days if (days == windows.asof).all() else windows.asof.astype("datetime64[ms]")
+    uncertainty: Sequence[float | None] = [None] * found.ret.size
+    confident: Sequence[bool | None] = [None] * found.ret.size
+    if found.uncertainty is not None:
+        uncertainty = found.uncertainty.ravel().tolist()
+        if cutoff is not None:
+            confident = (found.uncertainty <= cutoff).ravel().tolist()
+    return pl.DataFrame(
+        {
+            "symbol": np.repeat(np.array(windows.symbols)[windows.symbol], horizons),
+            "date": np.repeat(date, horizons),
+            "horizon": np.tile(np.array(windows.horizons, np.int64), len(windows)),
+            "ret": found.ret.ravel(),
+            "up_prob": found.up_prob.ravel(),
+            "uncertainty": pl.Series(uncertainty, dtype=pl.Float64),
+            "confident": pl.Series(confident, dtype=pl.Boolean),
+        }
+    )
+
+
+def _write(frame: pl.DataFrame, into: Path) -> None:
+    parquet, csv = io.BytesIO(), io.BytesIO()
+    frame.write_parquet(parquet)
+    frame.write_csv(csv)
+    write_atomic(into / "forecast.parquet", parquet.getbuffer())
+    write_atomic(into / "forecast.csv", csv.getbuffer())
+    plots.forecast_chart(frame.to_dicts(), into / "forecast.png")
+
+
+def _require_same_model(config: RunConfig, trained: Trained) -> None:
+    for key in ("horizons", "lookback", "timeframes"):
+        asked, known = _of_data(config, key), _of_data(trained.run, key)
+        if asked is not None and known is not None and asked != known:
+            raise ConfigError(
+                f"data.{key}={asked}: {trained.folder} was trained with {known}; train another run for these"
+            )
+    for group in ("model", "embedding"):
+        if getattr(config, group) != getattr(trained.run, group):
+            raise ConfigError(f"{group} can't be other than that of run={trained.folder}: leave it out")
+
+
+def _of_data(config: RunConfig, key: str) -> object:
+    return getattr(config.data, key, None)
+
+
+def _confidence(
+    config: RunConfig, trained: Trained, net: nn.Module, views: Views, on: torch.device, out: Console
+) -> Confidence | None:
+    """The run's own percentiles of uncertainty; measured anew for other views than it kept."""
+    if views.count == 0:
+        return None
+    if not trained.held_out:
+        out.print("confident is unknown: the run held nothing out to take a cut-off from")
+        return None
+    horizons = len(trained.calibration.temperature)
+    stored = read_confidences(trained.folder.read_json(trained.folder.confidence), horizons)
+    found = stored.get(trained.name)
+    if found is not None and found.views == views.to_dict():
+        return found
+    try:
+        session = _session(config, trained, on)
+    except StockenhError as error:
+        out.print(f"confident is unknown: the run kept no cut-off for these views, and {error}", markup=False)
+        return None
+    found = confidence_of(session, net, trained.calibration, views)
+    if found is None:
+        out.print("confident is unknown: the run was trained without raw bars")
+    return found
+
+
+def _session(config: RunConfig, trained: Trained, on: torch.device) -> Session:
+    """The run with its own data. Raises StockenhError where they are not there any more."""
+    run = replace(trained.run, cache_dir=config.cache_dir)
+    prepared = build.data(run, on)
+    manifest = trained.folder.read_json(trained.folder.manifest)
+    if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
+        raise RunFolderError("its bars are no longer those that it was trained on")
+    fitted = build.fitted_of(trained.folder, prepared)
+    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    return Session(run, trained.folder, prepared, fitted, resident, on, run.train.precision)
