@@ -23,7 +23,7 @@ from stockenh.config import FinderConfig, parse, plain
 from stockenh.data.batches import DeviceWindows, Group, Micro
 from stockenh.data.fitted import Fitted
 from stockenh.finder import Curve, Suggestions, range_test, suggest
-from stockenh.plots import lr_curve
+from stockenh.plots.finder import lr_curve
 from stockenh.runfolder import RunFolder
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages, Ema

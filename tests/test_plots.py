@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stockenh.plots import accuracy_chart, forecast_chart, reliability_chart, training_curves
+from stockenh.plots.calibration import reliability_chart
+from stockenh.plots.forecast import forecast_chart
+from stockenh.plots.training import accuracy_chart, training_curves
 
 
 @pytest.fixture

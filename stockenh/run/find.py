@@ -9,12 +9,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from stockenh import build, plots
+from stockenh import build
 from stockenh.config import RunConfig
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import TrainingError
 from stockenh.finder import Curve, Suggestions, range_test, suggest
+from stockenh.plots.finder import lr_curve
 from stockenh.run.session import Session, settled
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import show_data
@@ -59,7 +60,7 @@ def search(session: Session, net: nn.Module, out: Console) -> float:
     curve = range_test(learner, batches, settings)
     found = suggest(curve)
     session.folder.write_json(session.folder.lr_finder, _record(session, curve, found))
-    picture = plots.lr_curve(curve, found, session.folder.lr_picture)
+    picture = lr_curve(curve, found, session.folder.lr_picture)
     _show(curve, found, out)
     out.print(f"picture  {picture}", soft_wrap=True, markup=False)
     if found.lr is None:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from stockenh import build, plots
+from stockenh import build
 from stockenh.analysis.calibration import Calibration, read_calibrations
 from stockenh.config import RunConfig
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.windows import Windows
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.files import write_atomic
+from stockenh.plots.forecast import forecast_chart
 from stockenh.run.calibrate import confidence_of
 from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
@@ -122,7 +123,7 @@ def _write(frame: pl.DataFrame, into: Path) -> None:
     frame.write_csv(csv)
     write_atomic(into / "forecast.parquet", parquet.getbuffer())
     write_atomic(into / "forecast.csv", csv.getbuffer())
-    plots.forecast_chart(frame.to_dicts(), into / "forecast.png")
+    forecast_chart(frame.to_dicts(), into / "forecast.png")
 
 
 def _require_same_model(config: RunConfig, trained: Trained) -> None:

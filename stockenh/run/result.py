@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from stockenh import build, plots
+from stockenh import build
 from stockenh.analysis.calibration import Calibration, calibration_metrics, reliability_curves
+from stockenh.plots.calibration import reliability_chart
+from stockenh.plots.training import PART_TITLES, accuracy_chart, training_curves
 from stockenh.run.calibrate import calibrate
 from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
@@ -31,7 +33,7 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
     parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
     calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
-    pictures = [plots.training_curves(history, session.folder.report / "curves.png")]
+    pictures = [training_curves(history, session.folder.report / "curves.png")]
     if calibration is not None:
         pictures += _judge_calibration(session, calibration, forecasts, parts)
     summary = {
@@ -52,8 +54,8 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
         "skipped_steps": state.skipped,
         "seed": session.config.seed,
     }
-    if set(parts) & set(plots.PART_TITLES):
-        pictures.append(plots.accuracy_chart(parts, session.folder.report / "accuracy.png"))
+    if set(parts) & set(PART_TITLES):
+        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))
     session.folder.write_json(session.folder.summary, summary)
     show_result(session.folder, summary, pictures, out)
     return summary
@@ -75,7 +77,7 @@ def _judge_calibration(
         if part == "test":
             said, mended = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            pictures.append(plots.reliability_chart(said, mended, path))
+            pictures.append(reliability_chart(said, mended, path))
     return pictures
 
 
