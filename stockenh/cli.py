@@ -76,9 +76,9 @@ def train(overrides: Overrides = None) -> None:
     Example: stockenh train model=timeformer data=files data.path=DIR train.epochs=10
     """
     with guarded():
-        from stockenh import tasks
+        from stockenh.tasks import training as task
 
-        tasks.train(overrides or [])
+        task.train(overrides or [])
 
 
 @app.command()
@@ -96,9 +96,9 @@ def runs(
     Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN
     """
     with guarded():
-        from stockenh import tasks
+        from stockenh.tasks import runs as task
 
-        tasks.runs(arguments or [])
+        task.runs(arguments or [])
 
 
 @app.command("find-lr", context_settings=PASS_ON)
@@ -108,9 +108,9 @@ def find_lr(overrides: Overrides = None) -> None:
     Example: stockenh find-lr model=timeformer_xl train.batch_size=256
     """
     with guarded():
-        from stockenh import tasks
+        from stockenh.tasks import training as task
 
-        tasks.find_lr(overrides or [])
+        task.find_lr(overrides or [])
 
 
 @app.command("tta-predict", context_settings=PASS_ON)
@@ -120,9 +120,9 @@ def tta_predict(overrides: Overrides = None) -> None:
     Example: stockenh tta-predict run=RUN data=files data.path=DIR tta.views=4 weights=ema
     """
     with guarded():
-        from stockenh import tasks
+        from stockenh.tasks import forecasting as task
 
-        tasks.tta_predict(overrides or [])
+        task.tta_predict(overrides or [])
 
 
 @data_app.command("check", context_settings=PASS_ON)
@@ -135,9 +135,9 @@ def data_check(
     Example: stockenh data check DIR data.columns.close=Settle
     """
     with guarded():
-        from stockenh import tasks
+        from stockenh.tasks import data as task
 
-        tasks.data_check(path, overrides or [])
+        task.data_check(path, overrides or [])
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""`stockenh data check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stockenh import compose
+from stockenh.config import group_settings, plain
+from stockenh.errors import ConfigError
+
+
+def data_check(path: Path, overrides: list[str]) -> None:
+    """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
+    from stockenh.data.sources import FilesData
+    from stockenh.terminal import console, findings_table
+
+    given = [f"data.path={path}", *overrides]
+    if not any(a.startswith("data=") for a in overrides):
+        given.insert(0, "data=files")
+    settings = group_settings("data", plain(compose.compose(given))["data"])
+    if not isinstance(settings, FilesData):
+        raise ConfigError("data check looks at bars: data=files")
+    result = settings.read()
+    out = console()
+    if result.findings:
+        out.print(findings_table(result.findings))
+    symbols = len(set(result.bars.symbols))
+    out.print(
+        f"{path}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "
+        f"symbol{'s' * (symbols != 1)}, {len(result.bars):,} bars",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    if not len(result.bars):
+        raise SystemExit(2)

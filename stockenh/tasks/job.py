@@ -1,0 +1,104 @@
+"""What every subcommand that Hydra composes shares: a job in a folder, the runs it names, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from stockenh.config import RunConfig, parse, plain
+from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.overrides import quote_paths, split_override
+from stockenh.runfolder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def run_job(cfg: DictConfig, task: Callable[[dict[str, Any], RunFolder], None]) -> None:
+    """Calls the task with the composed config and Hydra's folder; what a user can mend becomes a line."""
+    job = HydraConfig.get()
+    try:
+        raw = plain(cfg)
+        if raw.pop("resume", None) is not None:
+            raise ConfigError("resume=RUN is for train, stands on the command line, and not with --multirun")
+        make_paths_absolute(raw)
+        task(raw, RunFolder(Path(job.runtime.output_dir)))
+    except StockenhError as error:
+        log.error("%s", error)
+        if job.mode == RunMode.MULTIRUN:
+            raise  # the other jobs of the grid go on, and the failure is told at the end
+        exit_with(str(error), error.exit_code)
+    except Exception:
+        log.exception("unexpected failure")
+        raise
+
+
+def refuse_run(raw: dict[str, Any]) -> None:
+    """Raises ConfigError where a command that makes a run of its own is given a finished one."""
+    if raw["run"] is not None:
+        raise ConfigError(
+            "run= belongs to commands that work on a finished run, such as stockenh tta-predict; to begin "
+            "with a run's weights write init_from=RUN, to continue it stockenh train resume=RUN"
+        )
+
+
+def refuse_old_folder(given: list[tuple[str, str]]) -> None:
+    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it."""
+    for key, value in given:
+        if key == "hydra.run.dir":
+            RunFolder(unquoted(value)).refuse_if_run()
+
+
+def finished_run(arguments: list[str]) -> RunFolder:
+    """The folder of run=RUN, which must hold a whole run."""
+    for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
+        if (split_override(argument) or ("",))[0] == "run":
+            folder = RunFolder.open(Path(str(value_of(argument, quoted))).expanduser())
+            folder.require_finished()
+            return folder
+    raise ConfigError("run= must be given: run=RUN, a folder that stockenh train left in outputs/")
+
+
+def config_of(folder: RunFolder) -> RunConfig:
+    """A run's own config, checked as any other."""
+    try:
+        return parse(folder.read_config())
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
+
+
+def value_of(argument: str, quoted: str) -> Any:
+    """The value of an override, read by Hydra's grammar. Raises ConfigError naming the argument."""
+    try:
+        return OverridesParser.create().parse_override(quoted).value()
+    except HydraException as error:
+        raise ConfigError(f"{argument}: {str(error).splitlines()[0]}") from None
+
+
+def unquoted(value: str) -> Path:
+    """The path that an override's value names."""
+    return Path(value.strip("'\"")).expanduser()
+
+
+def make_paths_absolute(raw: dict[str, Any]) -> None:
+    """A run must find its data and what it began with from whatever folder it is taken up in."""
+    if isinstance(raw.get("init_from"), str):
+        raw["init_from"] = str(Path(raw["init_from"]).expanduser().absolute())
+    node = raw.get("data")
+    if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
+        node["path"] = str(Path(node["path"]).expanduser().absolute())
+
+
+def exit_with(message: str, code: int) -> None:
+    """Says a line on standard error and leaves with this exit code."""
+    from stockenh.terminal import console
+
+    console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+    raise SystemExit(code)

@@ -1,0 +1,53 @@
+"""`stockenh runs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stockenh.errors import ConfigError
+from stockenh.overrides import split_override
+from stockenh.tasks.job import unquoted
+
+
+def runs(arguments: list[str]) -> None:
+    """Lists the runs below folders, newest first, or sets run folders side by side."""
+    from stockenh import runs as reading
+    from stockenh import runs_table as tables
+    from stockenh.terminal import console
+
+    paths, wanted = _paths_and_values(arguments)
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
+    folders = paths or [Path("outputs")]
+    found = [reading.read(run) for run in dict.fromkeys(run for f in folders for run in reading.find(f))]
+    told = " and ".join(str(folder) for folder in folders)
+    out = console()
+    if not found:
+        out.print(f"no runs in {told}; stockenh train makes one", markup=False, soft_wrap=True)
+        return
+    if len(paths) > 1 and all(map(reading.is_run, paths)):
+        side_by_side = reading.matching(map(reading.read, paths), wanted)
+        for table in tables.comparison(side_by_side):
+            out.print(table)
+        if why := tables.incomparable(side_by_side):
+            out.print(why)
+        return
+    kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
+    if kept:
+        out.print(tables.listing(kept, tables.common_root(folders)))
+    out.print(f"{len(kept)} of {len(found)} runs in {told}, newest first", markup=False, soft_wrap=True)
+
+
+def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """The folders among the arguments (also as run=RUN), and the KEY=VALUE."""
+    paths, wanted = [], {}
+    for argument in arguments:
+        parts = split_override(argument)
+        if parts is None or Path(argument).exists():
+            paths.append(Path(argument).expanduser())
+        elif parts[0] == "run":
+            paths.append(unquoted(parts[1]))
+        else:
+            wanted[parts[0]] = parts[1]
+    return paths, wanted

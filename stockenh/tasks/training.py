@@ -1,0 +1,185 @@
+"""`stockenh train` and `stockenh find-lr`: parse, build, call."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from stockenh import compose
+from stockenh.config import RunConfig, parse, suggest
+from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.overrides import quote_paths, split_override
+from stockenh.runfolder import RunFolder
+from stockenh.tasks.job import (
+    exit_with,
+    make_paths_absolute,
+    refuse_old_folder,
+    refuse_run,
+    run_job,
+    value_of,
+)
+
+RESUME_KEYS = ("train.epochs", "device", "data.path")
+INTERRUPTED = 130
+
+log = logging.getLogger(__name__)
+
+
+def train(arguments: list[str]) -> None:
+    """A new run, a grid of them, or with resume=RUN an old one."""
+    given = [parts for a in arguments if (parts := split_override(a))]
+    if any(key == "resume" and value != "null" for key, value in given):
+        resume(arguments)
+        return
+    refuse_old_folder(given)
+    compose.run(train_composed, arguments)
+
+
+def train_composed(cfg: DictConfig) -> None:
+    """One job: what Hydra calls with the composed config, in this process or in a launcher's."""
+    run_job(cfg, _train_anew)
+
+
+def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
+    refuse_run(raw)
+    config = parse(raw)
+    if config.weights and not config.init_from:
+        raise ConfigError(
+            f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
+            f"no init_from; a run keeps all its own weights and chooses among them on validation"
+        )
+    _train(config, folder, fresh=True)
+
+
+def find_lr(arguments: list[str]) -> None:
+    """A learning-rate range test, or a grid of them, each in a folder of its own."""
+    refuse_old_folder([parts for a in arguments if (parts := split_override(a))])
+    compose.run(find_lr_composed, arguments)
+
+
+def find_lr_composed(cfg: DictConfig) -> None:
+    """One range test: what Hydra calls with the composed config."""
+    run_job(cfg, _find_lr)
+
+
+def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh import build
+    from stockenh.run.find import find_lr as find
+    from stockenh.terminal import console
+
+    refuse_run(raw)
+    config = parse(raw)
+    folder.refuse_if_run()
+    find(config, folder, build.device(config.device), console())
+
+
+def resume(arguments: list[str]) -> None:
+    """Continues a run in its own folder, with its own config and data."""
+    overrides = _resume_overrides(arguments)
+    folder = RunFolder.open(Path(overrides.pop("resume")).expanduser())
+    raw = folder.read_config()
+    for key, value in overrides.items():
+        node, _, leaf = key.rpartition(".")
+        target = raw.get(node) if node else raw
+        if not isinstance(target, dict) or leaf not in target:
+            raise ConfigError(
+                f"{key}: the run's data ({raw.get('data', {}).get('_target_')}) has no such key"
+            )
+        target[leaf] = value
+    make_paths_absolute(raw)
+    try:
+        config = parse(raw)
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
+    if _is_finished(folder, config):
+        return
+    _log_into(folder)
+    log.info("resumed")
+    try:
+        _train(config, folder, fresh=False, device_given="device" in overrides)
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+
+
+def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
+    from stockenh.run.train import train as train_run
+    from stockenh.terminal import console
+    from stockenh.training.interrupt import Interrupted
+
+    out = console()
+    on = _device(config, device_given, out)
+    if fresh:
+        folder.refuse_if_run()
+    try:
+        with folder.lock():
+            if fresh:
+                folder.begin(config.raw)
+            train_run(config, folder, on, out)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
+        log.info("%s", saved)
+        exit_with(f"{saved}. Continue with: stockenh train resume={shlex.quote(str(folder))}", INTERRUPTED)
+
+
+def _device(config: RunConfig, given: bool, out: Console) -> Any:
+    """The config's device; a resumed run whose card is not on this machine goes on without it."""
+    from stockenh import build
+
+    try:
+        return build.device(config.device)
+    except ConfigError:
+        if given:
+            raise
+        found = build.device("auto")
+        out.print(f"device={config.device} of the run is not to be had here: going on with {found}")
+        return found
+
+
+def _is_finished(folder: RunFolder, config: RunConfig) -> bool:
+    """Says so, with the result again, where a run has nothing left to do."""
+    from stockenh.run.result import show_result
+    from stockenh.terminal import console
+
+    if not folder.summary.exists():
+        return False
+    summary = folder.read_json(folder.summary)
+    try:
+        if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
+            return False
+        out = console()
+        why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
+        out.print(f"{escape(str(folder))} is finished ({why}); nothing to resume", soft_wrap=True)
+        show_result(folder, summary, sorted(folder.report.glob("*.png")), out)
+    except (KeyError, TypeError):
+        raise StockenhError(f"{folder.summary} does not hold the summary of a run") from None
+    return True
+
+
+def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
+    """The values among the arguments; raises ConfigError where one may not be given on resume."""
+    found: dict[str, Any] = {}
+    for original, quoted in zip(arguments, quote_paths(arguments), strict=True):
+        parts = split_override(original)
+        if parts is None or parts[0] not in ("resume", *RESUME_KEYS):
+            name = parts[0] if parts else original
+            raise ConfigError(
+                f"{name} can't be given with resume: a run goes on with its own config; only "
+                f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
+            )
+        found[parts[0]] = value_of(original, quoted)
+    return found
+
+
+def _log_into(folder: RunFolder) -> None:
+    """run.log goes on where Hydra's logging began it."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
