@@ -19,9 +19,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stockenh.config import GROUPS, literals, suggest
+from stockenh.config import GROUPS, literals
 from stockenh.errors import ConfigError
-from stockenh.overrides import conf_dir, config_folders, groups, options_with_key, quote_paths, split_override
+from stockenh.overrides import (
+    conf_dir,
+    config_folders,
+    groups,
+    options_with_key,
+    quote_paths,
+    split_override,
+    suggest,
+)
 
 # The option of each group that is a run's own choice.
 OF_RUN = "of_run"

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import difflib
 import importlib
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from stockenh.errors import ConfigError
-from stockenh.overrides import literal
+from stockenh.overrides import literal, suggest
+from stockenh.settings import DistillConfig, ExportConfig, FinderConfig, TrainConfig, TtaConfig
 
 if TYPE_CHECKING:
     from stockenh.data.augment import Augment
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 WEIGHTS = ("raw", "ema", "swa")
 # Keys that a command reads off the command line; they are no part of a run.
 COMMAND_KEYS = ("resume", "run", "experiment")
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
 # run folder's config may come from a stranger and must not be able to name anything else.
@@ -54,84 +52,6 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How long and in what portions to train."""
-
-    epochs: int = 20
-    batch_size: int = 64  # windows in a micro batch
-    accumulate: int = 1  # micro batches per optimizer step
-    precision: str = "fp32"
-    compile: bool = False
-    patience: int = 10  # epochs
-    max_norm: float = 1.0
-    checkpoint_minutes: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("max_norm", "checkpoint_minutes"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"train.{name}={getattr(self, name)} must be above 0")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"train.precision={self.precision}: {suggest(self.precision, PRECISIONS, all_options=True)}"
-            )
-
-
-@dataclass(frozen=True)
-class FinderConfig:
-    """The learning-rate range test: `find-lr`, and `optimizer.lr=auto` in a run."""
-
-    start_lr: float = 1e-7
-    end_lr: float = 1.0
-    steps: int = 100  # optimizer steps
-    smoothing: float = 0.9  # weight of the past in the exponential mean of the loss
-    diverge: float = 4.0  # ends where that mean is so many times its best
-
-    def __post_init__(self) -> None:
-        if not 0 < self.start_lr < self.end_lr < math.inf:
-            raise ConfigError(
-                f"finder.start_lr={self.start_lr} and finder.end_lr={self.end_lr}: the rate must rise from "
-                f"above 0 to something finite"
-            )
-        if self.steps < 10:
-            raise ConfigError(f"finder.steps={self.steps} must be at least 10: fewer draw no curve")
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"finder.smoothing={self.smoothing} must be from 0 to below 1")
-        if not 1 < self.diverge < math.inf:
-            raise ConfigError(f"finder.diverge={self.diverge} must be above 1 and finite")
-
-
-@dataclass(frozen=True)
-class TtaConfig:
-    """Test-time augmentation, and what is forecast: `tta.from` and `tta.to` are `since` and `until`."""
-
-    views: int = 4  # besides the window itself
-    price: float = 0.002
-    volume: float = 0.05
-    coverage: float = 0.2  # share of the validation forecasts that count as confident
-    since: str | None = None
-    until: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.views < 0:
-            raise ConfigError(
-                f"tta.views={self.views} must be 0 or more: it counts the views besides the window itself"
-            )
-        for name in ("price", "volume"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"tta.{name}={getattr(self, name)} must be relative noise from 0 to 1")
-        if not 0 < self.coverage <= 1:
-            raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
-        for key, value in (("from", self.since), ("to", self.until)):
-            if value is not None and not _is_date(value):
-                raise ConfigError(f"tta.{key}={value} is not a date: write 2024-01-31")
-        if self.since is not None and self.until is not None and self.since > self.until:
-            raise ConfigError(f"tta.from={self.since} lies after tta.to={self.until}")
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """One run: the choices as typed settings, and `raw`, the plain containers that they came from."""
 
@@ -140,10 +60,13 @@ class RunConfig:
     threads: int | None
     cache_dir: str | None
     init_from: str | None
+    teacher: str | None
     weights: str | None
     train: TrainConfig
     finder: FinderConfig
+    distill: DistillConfig
     tta: TtaConfig
+    export: ExportConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -182,10 +105,13 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         threads=run.threads,
         cache_dir=run.cache_dir,
         init_from=run.init_from,
+        teacher=run.teacher,
         weights=run.weights,
         train=_typed("train", TrainConfig, raw["train"]),
         finder=_typed("finder", FinderConfig, raw["finder"]),
+        distill=_typed("distill", DistillConfig, raw["distill"]),
         tta=_tta(raw["tta"]),
+        export=_typed("export", ExportConfig, raw["export"]),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )
@@ -209,16 +135,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(k): v for k, v in container.items()}
 
 
-def suggest(word: str, options: Iterable[str], all_options: bool = False) -> str:
-    """`Nearest: a, b.` for a misspelt name, from the valid ones."""
-    options = list(options)
-    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
-    line = f"Nearest: {', '.join(near)}." if near else ""
-    if all_options or not near:
-        line = f"{line} Options: {', '.join(sorted(options))}.".strip()
-    return line
-
-
 @dataclass(frozen=True)
 class _Top:
     seed: int = 42
@@ -226,6 +142,7 @@ class _Top:
     threads: int | None = None
     cache_dir: str | None = None
     init_from: str | None = None
+    teacher: str | None = None
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -288,14 +205,6 @@ def _tta(node: Any) -> TtaConfig:
         node = {fields.get(key, key): value for key, value in node.items()}
     found: TtaConfig = _typed("tta", TtaConfig, node)
     return found
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return len(text) == len("2024-01-31")
 
 
 def literals(value: Any) -> Any:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stockenh.config import FinderConfig
 from stockenh.data.batches import Group
+from stockenh.settings import FinderConfig
 from stockenh.training.checkpoint import rng_state, set_rng_state
 from stockenh.training.learner import Learner
 from stockenh.training.precision import NonFiniteGradient

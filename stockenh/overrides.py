@@ -5,8 +5,10 @@ Everything here is needed before torch is, so nothing here imports it.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,13 @@ def _load(path: Path) -> dict[str, Any]:
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
+
+
+def suggest(word: str, options: Iterable[str], all_options: bool = False) -> str:
+    """`Nearest: a, b.` for a misspelt name, from the valid ones."""
+    options = list(options)
+    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    line = f"Nearest: {', '.join(near)}." if near else ""
+    if all_options or not near:
+        line = f"{line} Options: {', '.join(sorted(options))}.".strip()
+    return line

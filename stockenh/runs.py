@@ -17,9 +17,8 @@ from typing import Any
 
 import yaml
 
-from stockenh.config import suggest
 from stockenh.errors import ConfigError, RunFolderError
-from stockenh.overrides import conf_dir, groups
+from stockenh.overrides import conf_dir, groups, suggest
 from stockenh.runfolder import RunFolder
 
 LARGEST_BYTES = 64 * 2**20  # of a file that is read: no run's comes near it

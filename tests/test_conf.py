@@ -17,13 +17,12 @@ from stockenh.config import (
     COMMAND_KEYS,
     GROUPS,
     RunConfig,
-    TrainConfig,
-    TtaConfig,
     group_settings,
     parse,
     plain,
 )
 from stockenh.overrides import conf_dir, groups
+from stockenh.settings import TrainConfig, TtaConfig
 
 OPTIONS = [(group, option) for group in (*GROUPS, "experiment") for option in groups()[group]]
 every_option = pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])

@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 
 from stockenh.compose import compose
-from stockenh.config import TrainConfig, group_settings, parse, plain, suggest
+from stockenh.config import group_settings, parse, plain
 from stockenh.data.sources import FilesData
 from stockenh.errors import ConfigError
+from stockenh.overrides import suggest
+from stockenh.settings import TrainConfig
 from stockenh.training.optimizers import AdamW
 
 ADAMW = "stockenh.training.optimizers.AdamW"

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from stockenh import build
 from stockenh.compose import compose
-from stockenh.config import FinderConfig, parse, plain
+from stockenh.config import parse, plain
 from stockenh.data.batches import DeviceWindows, Group, Micro
 from stockenh.data.fitted import Fitted
 from stockenh.finder import Curve, Suggestions, range_test, suggest
 from stockenh.plots.finder import lr_curve
 from stockenh.runfolder import RunFolder
+from stockenh.settings import FinderConfig
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages, Ema
 from stockenh.training.learner import Learner

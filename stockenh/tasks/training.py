@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from stockenh import compose
-from stockenh.config import RunConfig, parse, suggest
+from stockenh.config import RunConfig, parse
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
-from stockenh.overrides import quote_paths, split_override
+from stockenh.overrides import quote_paths, split_override, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.tasks.job import (
     exit_with,

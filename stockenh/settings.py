@@ -1,0 +1,119 @@
+"""The nodes of the config that are no choice of a group: numbers with their units, and what they must be."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+
+from stockenh.errors import ConfigError
+from stockenh.overrides import suggest
+
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and in what portions to train."""
+
+    epochs: int = 20
+    batch_size: int = 64  # windows in a micro batch
+    accumulate: int = 1  # micro batches per optimizer step
+    precision: str = "fp32"
+    compile: bool = False
+    patience: int = 10  # epochs
+    max_norm: float = 1.0
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be at least 1")
+        for name in ("max_norm", "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be above 0")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"train.precision={self.precision}: {suggest(self.precision, PRECISIONS, all_options=True)}"
+            )
+
+
+@dataclass(frozen=True)
+class FinderConfig:
+    """The learning-rate range test: `find-lr`, and `optimizer.lr=auto` in a run."""
+
+    start_lr: float = 1e-7
+    end_lr: float = 1.0
+    steps: int = 100  # optimizer steps
+    smoothing: float = 0.9  # weight of the past in the exponential mean of the loss
+    diverge: float = 4.0  # ends where that mean is so many times its best
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start_lr < self.end_lr < math.inf:
+            raise ConfigError(
+                f"finder.start_lr={self.start_lr} and finder.end_lr={self.end_lr}: the rate must rise from "
+                f"above 0 to something finite"
+            )
+        if self.steps < 10:
+            raise ConfigError(f"finder.steps={self.steps} must be at least 10: fewer draw no curve")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"finder.smoothing={self.smoothing} must be from 0 to below 1")
+        if not 1 < self.diverge < math.inf:
+            raise ConfigError(f"finder.diverge={self.diverge} must be above 1 and finite")
+
+
+@dataclass(frozen=True)
+class TtaConfig:
+    """Test-time augmentation, and what is forecast: `tta.from` and `tta.to` are `since` and `until`."""
+
+    views: int = 4  # besides the window itself
+    price: float = 0.002
+    volume: float = 0.05
+    coverage: float = 0.2  # share of the validation forecasts that count as confident
+    since: str | None = None
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.views < 0:
+            raise ConfigError(
+                f"tta.views={self.views} must be 0 or more: it counts the views besides the window itself"
+            )
+        for name in ("price", "volume"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"tta.{name}={getattr(self, name)} must be relative noise from 0 to 1")
+        if not 0 < self.coverage <= 1:
+            raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
+        for key, value in (("from", self.since), ("to", self.until)):
+            if value is not None and not _is_date(value):
+                raise ConfigError(f"tta.{key}={value} is not a date: write 2024-01-31")
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise ConfigError(f"tta.from={self.since} lies after tta.to={self.until}")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What a student learns from its teacher besides the labels."""
+
+    temperature: float = 2.0  # softens the teacher's and the student's odds alike
+    weight: float = 0.7  # share of the teacher in the loss; the labels have the rest
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"distill.temperature={self.temperature} must be above 0 and finite")
+        if not 0 <= self.weight <= 1:
+            raise ConfigError(f"distill.weight={self.weight} must be a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What an export holds besides the ONNX file and the `torch.export` program."""
+
+    int8: bool = False  # also weights of 8 bits, activations quantised as they come
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) == len("2024-01-31")
