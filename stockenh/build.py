@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stockenh.config import RunConfig
-from stockenh.data.augment import RawNoise
+from stockenh.data.augment import NoAugment, RawNoise
 from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
@@ -23,10 +23,14 @@ from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.models.spec import InputSpec
 from stockenh.runfolder import RunFolder
 from stockenh.training.learner import Learner
+from stockenh.training.losses.base import Loss
+from stockenh.training.losses.distilled import Distilled
 from stockenh.training.objective import Objective
 from stockenh.training.precision import Precision
 from stockenh.training.schedule import Schedule, SwaSchedule
 from stockenh.tta import Views
+
+AS_IT_IS = NoAugment()
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
     optimizer = config.optimizer.build(net.parameters())
     return Learner(
         model=net,
-        objective=Objective(config.loss.fitted(fitted.up_share)),
+        objective=Objective(_loss(config, fitted)),
         optimizer=optimizer,
         schedule=_schedule(config, optimizer, steps),
         precision=Precision(config.train.precision, on),
@@ -143,6 +147,13 @@ def _nothing_to_forecast(
         f"{asked}: no bar of these dates has the {windows.lookback} bars of data.lookback up to it; "
         f"those that have lie from {first} to {last}"
     )
+
+
+def _loss(config: RunConfig, fitted: Fitted) -> Loss:
+    hard = config.loss.fitted(fitted.up_share)
+    if config.teacher is None:
+        return hard
+    return Distilled(hard, config.distill.temperature, config.distill.weight)
 
 
 def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> Schedule:

@@ -125,6 +125,18 @@ def tta_predict(overrides: Overrides = None) -> None:
         task.tta_predict(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def distill(overrides: Overrides = None) -> None:
+    """Train a student on a finished run, and the same student without it; a table sets them side by side.
+
+    Example: stockenh distill teacher=RUN distill.temperature=2 model=student
+    """
+    with guarded():
+        from stockenh.tasks import distilling as task
+
+        task.distill(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

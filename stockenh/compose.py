@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import hydra
@@ -60,18 +60,25 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def based_on(config: Mapping[str, Any], arguments: list[str]) -> list[str]:
+def based_on(
+    config: Mapping[str, Any],
+    arguments: list[str],
+    of_run: Iterable[str] = GROUPS,
+    nodes: Iterable[str] = ("seed", "threads", "train", "tta"),
+) -> list[str]:
     """The arguments with a run's config under them: what they don't say is as that run had it.
 
-    Each group of the run becomes an option `of_run` that lives in memory. Where the arguments take another
-    data source, what a model's inputs depend on (horizons, lookback, timeframes) stays the run's. The device
-    and the cache are not the run's business. Raises ConfigError for experiment=, which would replace choices.
+    Each group in `of_run` becomes an option `of_run` that lives in memory, and with them the other nodes.
+    Where the arguments take another data source, what a model's inputs depend on (horizons, lookback,
+    timeframes) stays the run's. The device and the cache are not the run's business. Raises ConfigError for
+    experiment= where nodes are taken: it would replace them.
     """
     given = dict(parts for a in arguments if (parts := split_override(a)))
-    if given.get("experiment", "null") != "null":
+    nodes = tuple(nodes)
+    if nodes and given.get("experiment", "null") != "null":
         raise ConfigError("experiment can't be given with run=RUN: the run has its own choices")
     store, under = ConfigStore.instance(), []
-    for group in GROUPS:
+    for group in of_run:
         if group not in given:
             store.store(OF_RUN, literals(config[group]), group=group)
             under.append(f"{group}={OF_RUN}")
@@ -82,7 +89,9 @@ def based_on(config: Mapping[str, Any], arguments: list[str]) -> list[str]:
                 value = config["data"][key]
                 text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
                 under.append(f"data.{key}=[{text}]" if isinstance(value, list) else f"data.{key}={text}")
-    rest = {key: literals(config[key]) for key in ("seed", "threads", "train", "tta")}
+    if not nodes:
+        return [*under, *arguments]
+    rest = {key: literals(config[key]) for key in nodes}
     store.store(OF_RUN, rest, group="experiment", package="_global_")
     return [*under, f"experiment={OF_RUN}", *arguments]
 

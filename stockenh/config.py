@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, RunFolderError
 from stockenh.overrides import literal, suggest
+from stockenh.runfolder import RunFolder
 from stockenh.settings import DistillConfig, ExportConfig, FinderConfig, TrainConfig, TtaConfig
 
 if TYPE_CHECKING:
@@ -115,6 +116,14 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )
+
+
+def config_of(folder: RunFolder) -> RunConfig:
+    """A run's own config, checked as any other. Raises RunFolderError."""
+    try:
+        return parse(folder.read_config())
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
 
 
 def group_settings(group: str, node: Any) -> Any:

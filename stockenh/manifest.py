@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ LIBRARIES = ("torch", "numpy", "polars", "scipy", "scikit-learn", "hydra-core", 
 
 
 def manifest(
-    data_digest: str, device: torch.device, precision: str, init_from: dict[str, Any] | None = None
+    data_digest: str, device: torch.device, precision: str, origins: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Plain values for manifest.json."""
+    """Plain values for manifest.json. origins: other runs that this one comes from, by the override."""
     return {
         "stockenh": stockenh.__version__,
         "python": platform.python_version(),
@@ -26,7 +27,7 @@ def manifest(
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "git_commit": _commit(),
         "data": data_digest,
-        "init_from": init_from,
+        **origins,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "precision": precision,

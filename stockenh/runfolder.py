@@ -34,6 +34,7 @@ class RunFolder:
         self.manifest = path / "manifest.json"
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
+        self.taught = path / "teacher.safetensors"
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.report = path / "report"
@@ -63,7 +64,7 @@ class RunFolder:
 
     def begin(self, config: dict[str, Any]) -> None:
         """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
-        for leftover in (self.manifest, self.fitted, self.lr_finder, self.lr_picture):
+        for leftover in (self.manifest, self.fitted, self.taught, self.lr_finder, self.lr_picture):
             leftover.unlink(missing_ok=True)
         self.reopen()
         self.write_config(config)
@@ -151,22 +152,27 @@ class RunFolder:
         return sorted(p.stem for p in (self.path / "weights").glob("*.safetensors"))
 
     def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
+        self.write_tensors(self.weights(name), state)
+
+    def write_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save
 
-        content = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
-        write_atomic(self.weights(name), content)
+        write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
         """Raises RunFolderError where they are missing (naming those there are) or damaged."""
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        path = self.weights(name)
         there = self.weight_names()
         if name not in there:
             others = f"it has {', '.join(there)}" if there else "the run is not finished"
             raise RunFolderError(f"{self.path} has no {name} weights; {others}")
+        return self.read_tensors(self.weights(name))
+
+    def read_tensors(self, path: Path) -> dict[str, Tensor]:
+        """What a safetensors file of the folder holds. Raises RunFolderError where it is damaged."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
         try:
             tensors = load(path.read_bytes())
         except (SafetensorError, OSError, ValueError) as error:

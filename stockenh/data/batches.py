@@ -19,12 +19,26 @@ from stockenh.data.windows import Windows
 
 
 @dataclass(frozen=True)
+class Answers:
+    """A teacher's answers: ret (n, H) in train standard deviations, up_logits (n, H); float32, NaN where
+    it was not asked."""
+
+    ret: Tensor
+    up_logits: Tensor
+
+    def at(self, rows: Tensor) -> Answers:
+        """Those to the windows `rows` (B,)."""
+        return Answers(self.ret[rows], self.up_logits[rows])
+
+
+@dataclass(frozen=True)
 class Micro:
     """One micro batch.
 
     x_price (B, T, 5), x_kron (B, E), x_ctx (B, F) float32
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
     labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
+    taught: what a teacher answers to these windows as they are, where there is one
     """
 
     x_price: Tensor
@@ -33,6 +47,7 @@ class Micro:
     y_ret: Tensor
     y_up: Tensor
     labelled: Tensor
+    taught: Answers | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +68,12 @@ class DeviceWindows:
     """All windows of a data set, resident on one device and gathered there."""
 
     def __init__(
-        self, windows: Windows, embedding: NDArray[np.floating], fitted: Fitted, device: torch.device
+        self,
+        windows: Windows,
+        embedding: NDArray[np.floating],
+        fitted: Fitted,
+        device: torch.device,
+        taught: Answers | None = None,
     ) -> None:
         labelled = np.isfinite(windows.y_ret)
         unit = np.asarray(fitted.return_std, np.float32)
@@ -67,6 +87,7 @@ class DeviceWindows:
             device
         )
         self.labelled = torch.from_numpy(labelled.astype(np.float32)).to(device)
+        self.taught = taught
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
         """The micro batch of these window numbers (B,), on the device."""
@@ -78,6 +99,7 @@ class DeviceWindows:
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),
             labelled=self.labelled[rows],
+            taught=None if self.taught is None else self.taught.at(rows),
         )
 
     def sweep(self, rows: NDArray[np.int64], size: int) -> Iterator[Micro]:

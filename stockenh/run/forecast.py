@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,41 +16,16 @@ from rich.console import Console
 from torch import nn
 
 from stockenh import build
-from stockenh.analysis.calibration import Calibration, read_calibrations
 from stockenh.config import RunConfig
-from stockenh.data.batches import DeviceWindows
 from stockenh.data.windows import Windows
-from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.errors import RunFolderError, StockenhError
 from stockenh.files import write_atomic
 from stockenh.plots.forecast import forecast_chart
 from stockenh.run.calibrate import confidence_of
 from stockenh.run.session import Session
-from stockenh.runfolder import RunFolder
+from stockenh.run.trained import Trained
 from stockenh.terminal import findings_summary, forecast_table
 from stockenh.tta import Confidence, Forecast, Views, forecast, read_confidences
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One set of a run's weights, and what was fitted for them."""
-
-    run: RunConfig
-    folder: RunFolder
-    name: str
-    calibration: Calibration
-    held_out: bool  # whether there was a validation part to fit the calibration on
-
-
-def open_trained(folder: RunFolder, run: RunConfig, name: str | None) -> Trained:
-    """The weights called `name`, or those that were best on validation. Raises RunFolderError."""
-    chosen = folder.chosen_weights(name)
-    horizons = len(run.data.horizons)
-    calibrations = read_calibrations(folder.read_json(folder.calibration), horizons)
-    if "val" not in run.split.parts:
-        return Trained(run, folder, chosen, Calibration.identity(horizons), held_out=False)
-    if chosen not in calibrations:
-        raise RunFolderError(f"{folder.calibration} says nothing of the {chosen} weights")
-    return Trained(run, folder, chosen, calibrations[chosen], held_out=True)
 
 
 def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> pl.DataFrame:
@@ -58,7 +33,7 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
 
     config: the run's, with the data to forecast. Raises ConfigError where it asks for another model.
     """
-    _require_same_model(config, trained)
+    trained.require_inputs(config, "run", ("model", "embedding"))
     on = build.device(config.device)
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
     prepared, lacking = build.to_forecast(config, on)
@@ -70,9 +45,8 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
     if views.count and not config.data.brings_bars:
         out.print("data=windows has no raw bars to add noise to: a plain forecast without uncertainty")
         views = replace(views, count=0)
-    net = build.trained_model(config, prepared, trained.folder, trained.name, on)
-    fitted = build.fitted_of(trained.folder, prepared)
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    net = trained.net(prepared, on)
+    resident, fitted = trained.resident(prepared, on)
     found = forecast(net, resident, prepared.rows["forecast"], fitted, trained.calibration, views)
     confidence = _confidence(config, trained, net, views, on, out)
     cutoff = None if confidence is None else confidence.cutoff(config.tta.coverage)
@@ -126,22 +100,6 @@ def _write(frame: pl.DataFrame, into: Path) -> None:
     forecast_chart(frame.to_dicts(), into / "forecast.png")
 
 
-def _require_same_model(config: RunConfig, trained: Trained) -> None:
-    for key in ("horizons", "lookback", "timeframes"):
-        asked, known = _of_data(config, key), _of_data(trained.run, key)
-        if asked is not None and known is not None and asked != known:
-            raise ConfigError(
-                f"data.{key}={asked}: {trained.folder} was trained with {known}; train another run for these"
-            )
-    for group in ("model", "embedding"):
-        if getattr(config, group) != getattr(trained.run, group):
-            raise ConfigError(f"{group} can't be other than that of run={trained.folder}: leave it out")
-
-
-def _of_data(config: RunConfig, key: str) -> object:
-    return getattr(config.data, key, None)
-
-
 def _confidence(
     config: RunConfig, trained: Trained, net: nn.Module, views: Views, on: torch.device, out: Console
 ) -> Confidence | None:
@@ -174,6 +132,5 @@ def _session(config: RunConfig, trained: Trained, on: torch.device) -> Session:
     manifest = trained.folder.read_json(trained.folder.manifest)
     if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
         raise RunFolderError("its bars are no longer those that it was trained on")
-    fitted = build.fitted_of(trained.folder, prepared)
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    resident, fitted = trained.resident(prepared, on)
     return Session(run, trained.folder, prepared, fitted, resident, on, run.train.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from stockenh.run.find import search
 from stockenh.run.result import conclude
 from stockenh.run.session import Session, settled
 from stockenh.run.start import begin
+from stockenh.run.teach import answers
+from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import show_data, training_progress
 from stockenh.training.interrupt import stop_on_signal
@@ -50,10 +53,11 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     precision = config.train.precision
     fitted = _fitted(folder, prepared)
     if not folder.manifest.exists():
-        came_from = start.to_dict() if start else None
-        made_with = manifest(prepared.windows.digest(), on, precision, came_from)
+        origins = {"init_from": start.to_dict() if start else None, "teacher": _teacher(config)}
+        made_with = manifest(prepared.windows.digest(), on, precision, origins)
         folder.write_json(folder.manifest, made_with)
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    taught = answers(config, folder, prepared, fitted, on, out)
+    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on, taught)
     session = Session(config, folder, prepared, fitted, resident, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
     out.print(f"model    {parameters:,} parameters, {precision} on {on}")
@@ -84,6 +88,12 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
     for name, tensors in journal.best_weights.items():
         session.folder.write_weights(name, tensors)
     return state
+
+
+def _teacher(config: RunConfig) -> dict[str, str] | None:
+    if config.teacher is None:
+        return None
+    return Trained.open(RunFolder.open(Path(config.teacher)), config.weights).to_dict()
 
 
 def _check_same_data(folder: RunFolder, prepared: Prepared) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from stockenh import compose
-from stockenh.config import parse
+from stockenh.config import config_of, parse
 from stockenh.overrides import split_override
 from stockenh.runfolder import RunFolder
-from stockenh.tasks.job import config_of, finished_run, refuse_old_folder, run_job
+from stockenh.tasks.job import finished_run, refuse_old_folder, run_job
 
 
 def tta_predict(arguments: list[str]) -> None:
@@ -27,9 +27,9 @@ def tta_predict_composed(cfg: DictConfig) -> None:
 
 
 def _tta_predict(raw: dict[str, Any], into: RunFolder) -> None:
-    from stockenh.run.forecast import forecast_run, open_trained
+    from stockenh.run.forecast import forecast_run
+    from stockenh.run.trained import Trained
     from stockenh.terminal import console
 
-    folder = RunFolder.open(Path(raw["run"]).expanduser())
-    trained = open_trained(folder, config_of(folder), raw["weights"])
+    trained = Trained.open(RunFolder.open(Path(raw["run"]).expanduser()), raw["weights"])
     forecast_run(parse(raw), trained, into.path, console())

@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from stockenh.config import RunConfig, parse, plain
-from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.config import plain
+from stockenh.errors import ConfigError, StockenhError
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
@@ -56,22 +56,14 @@ def refuse_old_folder(given: list[tuple[str, str]]) -> None:
             RunFolder(unquoted(value)).refuse_if_run()
 
 
-def finished_run(arguments: list[str]) -> RunFolder:
-    """The folder of run=RUN, which must hold a whole run."""
+def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
+    """The folder of run=RUN, or what else the override is called; it must hold a whole run."""
     for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
-        if (split_override(argument) or ("",))[0] == "run":
+        if (split_override(argument) or ("",))[0] == name:
             folder = RunFolder.open(Path(str(value_of(argument, quoted))).expanduser())
             folder.require_finished()
             return folder
-    raise ConfigError("run= must be given: run=RUN, a folder that stockenh train left in outputs/")
-
-
-def config_of(folder: RunFolder) -> RunConfig:
-    """A run's own config, checked as any other."""
-    try:
-        return parse(folder.read_config())
-    except ConfigError as error:
-        raise RunFolderError(f"{folder.config}: {error}") from None
+    raise ConfigError(f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/")
 
 
 def value_of(argument: str, quoted: str) -> Any:
@@ -89,8 +81,9 @@ def unquoted(value: str) -> Path:
 
 def make_paths_absolute(raw: dict[str, Any]) -> None:
     """A run must find its data and what it began with from whatever folder it is taken up in."""
-    if isinstance(raw.get("init_from"), str):
-        raw["init_from"] = str(Path(raw["init_from"]).expanduser().absolute())
+    for key in ("init_from", "teacher"):
+        if isinstance(raw.get(key), str):
+            raw[key] = str(Path(raw[key]).expanduser().absolute())
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(Path(node["path"]).expanduser().absolute())

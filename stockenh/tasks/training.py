@@ -49,12 +49,13 @@ def train_composed(cfg: DictConfig) -> None:
 def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
     refuse_run(raw)
     config = parse(raw)
+    _refuse_teacher(config)
     if config.weights and not config.init_from:
         raise ConfigError(
             f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
             f"no init_from; a run keeps all its own weights and chooses among them on validation"
         )
-    _train(config, folder, fresh=True)
+    train_in(folder, config, fresh=True)
 
 
 def find_lr(arguments: list[str]) -> None:
@@ -75,12 +76,32 @@ def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
 
     refuse_run(raw)
     config = parse(raw)
+    _refuse_teacher(config)
     folder.refuse_if_run()
     find(config, folder, build.device(config.device), console())
 
 
+def _refuse_teacher(config: RunConfig) -> None:
+    if config.teacher is not None:
+        raise ConfigError("teacher= belongs to stockenh distill, which trains a student with it")
+
+
 def resume(arguments: list[str]) -> None:
     """Continues a run in its own folder, with its own config and data."""
+    folder, config, overrides = taken_up(arguments)
+    if is_finished(folder, config):
+        return
+    log_into(folder)
+    log.info("resumed")
+    try:
+        train_in(folder, config, fresh=False, device_given="device" in overrides)
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+
+
+def taken_up(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+    """The folder of resume=RUN, its config, and what the command line says besides."""
     overrides = _resume_overrides(arguments)
     folder = RunFolder.open(Path(overrides.pop("resume")).expanduser())
     raw = folder.read_config()
@@ -97,24 +118,25 @@ def resume(arguments: list[str]) -> None:
         config = parse(raw)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
-    if _is_finished(folder, config):
-        return
-    _log_into(folder)
-    log.info("resumed")
-    try:
-        _train(config, folder, fresh=False, device_given="device" in overrides)
-    except StockenhError as error:
-        log.error("%s", error)
-        raise
+    return folder, config, overrides
 
 
-def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool = True) -> None:
+def train_in(
+    folder: RunFolder,
+    config: RunConfig,
+    *,
+    fresh: bool,
+    device_given: bool = True,
+    command: str = "train",
+    named: RunFolder | None = None,
+) -> None:
+    """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
     from stockenh.run.train import train as train_run
     from stockenh.terminal import console
     from stockenh.training.interrupt import Interrupted
 
     out = console()
-    on = _device(config, device_given, out)
+    on = device_of(config, device_given, out)
     if fresh:
         folder.refuse_if_run()
     try:
@@ -125,10 +147,11 @@ def _train(config: RunConfig, folder: RunFolder, fresh: bool, device_given: bool
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
-        exit_with(f"{saved}. Continue with: stockenh train resume={shlex.quote(str(folder))}", INTERRUPTED)
+        again = f"stockenh {command} resume={shlex.quote(str(named or folder))}"
+        exit_with(f"{saved}. Continue with: {again}", INTERRUPTED)
 
 
-def _device(config: RunConfig, given: bool, out: Console) -> Any:
+def device_of(config: RunConfig, given: bool, out: Console) -> Any:
     """The config's device; a resumed run whose card is not on this machine goes on without it."""
     from stockenh import build
 
@@ -142,8 +165,8 @@ def _device(config: RunConfig, given: bool, out: Console) -> Any:
         return found
 
 
-def _is_finished(folder: RunFolder, config: RunConfig) -> bool:
-    """Says so, with the result again, where a run has nothing left to do."""
+def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bool:
+    """Whether a run has nothing left to do; says so, with the result again, unless quiet."""
     from stockenh.run.result import show_result
     from stockenh.terminal import console
 
@@ -153,6 +176,8 @@ def _is_finished(folder: RunFolder, config: RunConfig) -> bool:
     try:
         if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
             return False
+        if quiet:
+            return True
         out = console()
         why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
         out.print(f"{escape(str(folder))} is finished ({why}); nothing to resume", soft_wrap=True)
@@ -177,7 +202,7 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def _log_into(folder: RunFolder) -> None:
+def log_into(folder: RunFolder) -> None:
     """run.log goes on where Hydra's logging began it."""
     handler = logging.FileHandler(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -17,3 +20,14 @@ def default_threads(net: nn.Module) -> int:
     """One thread for a small model, all for a large one."""
     small = sum(p.numel() for p in net.parameters()) < SMALL_MODEL_PARAMETERS
     return 1 if small else ALL_THREADS
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads for a while, then those that there were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
