@@ -137,6 +137,18 @@ def distill(overrides: Overrides = None) -> None:
         task.distill(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def export(overrides: Overrides = None) -> None:
+    """Write a finished run's model as ONNX and torch.export, checked against the run's own forecasts.
+
+    Example: stockenh export run=RUN export.int8=true
+    """
+    with guarded():
+        from stockenh.tasks import exporting as task
+
+        task.export(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

@@ -38,6 +38,7 @@ class RunFolder:
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.report = path / "report"
+        self.exported = path / "export"
 
     def __str__(self) -> str:
         return str(self.path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from stockenh.errors import ConfigError
 from stockenh.overrides import suggest
 
+ENGINES = ("torch", "onnx", "int8")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
@@ -70,6 +71,7 @@ class TtaConfig:
     price: float = 0.002
     volume: float = 0.05
     coverage: float = 0.2  # share of the validation forecasts that count as confident
+    engine: str = "torch"
     since: str | None = None
     until: str | None = None
 
@@ -83,6 +85,8 @@ class TtaConfig:
                 raise ConfigError(f"tta.{name}={getattr(self, name)} must be relative noise from 0 to 1")
         if not 0 < self.coverage <= 1:
             raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"tta.engine={self.engine}: {suggest(self.engine, ENGINES, all_options=True)}")
         for key, value in (("from", self.since), ("to", self.until)):
             if value is not None and not _is_date(value):
                 raise ConfigError(f"tta.{key}={value} is not a date: write 2024-01-31")

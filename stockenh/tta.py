@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from stockenh.errors import RunFolderError
 from stockenh.training.predict import CHUNK
 
 LEVELS = 100
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,39 @@ class Forecast:
     uncertainty: NDArray[np.float64] | None
 
 
-@torch.no_grad()
+class Engine(Protocol):
+    """A model at work on windows of the device."""
+
+    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
+        """ret in raw units and calibrated up_prob, (together, B, H) each, of the windows `rows` (B,).
+
+        augment makes `together` windows of each, all windows as they are first.
+        """
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """A network in evaluation mode; scaling and calibration in float64."""
+
+    model: nn.Module
+    data: DeviceWindows
+    fitted: Fitted
+    calibration: Calibration
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
+        out = self.model(
+            self.data.prices.gather(rows, augment),
+            self.data.embedding[rows].float().repeat(together, 1),
+            self.data.context[rows].repeat(together, 1),
+        )
+        ret, logits = (
+            out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
+            for name in ("ret", "up_logits")
+        )
+        return ret * np.asarray(self.fitted.return_std), self.calibration.apply(logits)
+
+
 def forecast(
     model: nn.Module,
     data: DeviceWindows,
@@ -85,25 +119,26 @@ def forecast(
 ) -> Forecast:
     """Forecasts of the windows `rows`, in evaluation mode; the model's mode is put back afterwards.
 
-    With n = 0 these are the bits of `predict` and its calibrated logits. Only prices get noise: the views
-    share the embedding and the context of their window, as in training with augment=noise.
+    With n = 0 these are the bits of `predict` and its calibrated logits.
     """
     was_training = model.training
     model.eval()
+    found = forecast_with(TorchEngine(model, data, fitted, calibration), data, rows, views)
+    model.train(was_training)
+    return found
+
+
+def forecast_with(engine: Engine, data: DeviceWindows, rows: NDArray[np.int64], views: Views) -> Forecast:
+    """Means over the views of what an engine says of the windows `rows`.
+
+    Only prices get noise: the views share the embedding and the context of their window, as in training with
+    augment=noise.
+    """
     together = 1 + views.count
     augment = views.draw(data.lookback, data.device)
-    rets, logits = [], []
-    for chunk in torch.from_numpy(rows).to(data.device).split(max(1, CHUNK // together)):
-        out = model(
-            data.prices.gather(chunk, augment),
-            data.embedding[chunk].float().repeat(together, 1),
-            data.context[chunk].repeat(together, 1),
-        )
-        rets.append(out["ret"].float().unflatten(0, (together, -1)))
-        logits.append(out["up_logits"].float().unflatten(0, (together, -1)))
-    model.train(was_training)
-    ret = torch.cat(rets, 1).cpu().double().numpy() * np.asarray(fitted.return_std)
-    up_prob = calibration.apply(torch.cat(logits, 1).cpu().double().numpy())
+    chunks = torch.from_numpy(rows).to(data.device).split(max(1, CHUNK // together))
+    said = [engine(chunk, augment, together) for chunk in chunks]
+    ret, up_prob = (np.concatenate(column, 1) for column in zip(*said, strict=True))
     return Forecast(
         ret=ret.mean(0),
         up_prob=up_prob.mean(0),

@@ -98,6 +98,10 @@ class Prices(ABC):
     def gather(self, rows: Tensor, augment: Augment) -> Tensor:
         """rows (B,) window numbers -> (B, T, 5) float32 in [-1, 1]."""
 
+    @abstractmethod
+    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
+        """The same before it is normalised, where it did not come so."""
+
 
 @dataclass(frozen=True)
 class BarWindows(Windows):
@@ -221,8 +225,10 @@ class BarPrices(Prices):
         self.steps = torch.arange(1 - lookback, 1, device=bars.device)
 
     def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        raw = self.bars[self.end[rows, None] + self.steps]  # (B, T, 5)
-        return normalise(augment(raw))
+        return normalise(self.raw(rows, augment))
+
+    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
+        return augment(self.bars[self.end[rows, None] + self.steps])  # (B, T, 5)
 
 
 class StoredPrices(Prices):
@@ -235,6 +241,9 @@ class StoredPrices(Prices):
         if not isinstance(augment, NoAugment):
             raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
         return self.windows[rows]
+
+    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
+        return self.gather(rows, augment)
 
 
 def normalise(raw: Tensor) -> Tensor:

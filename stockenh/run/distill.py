@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from stockenh.run.result import RESAMPLES
 from stockenh.run.teach import ask
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
+from stockenh.timing import in_turn
 
 BATCHES = (1, 256)
-ROUNDS = 5
-ROUND_SECONDS = 0.05
 
 
 def compare(
@@ -122,7 +120,10 @@ def _cost(
         rows = torch.arange(max(BATCHES), device=on) % len(theirs.windows)
         inputs[name] = (resident.prices.gather(rows, build.AS_IT_IS), resident.embedding[rows].float(),
                         resident.context[rows])  # fmt: skip
-    seconds = {batch: passes(nets, inputs, batch) for batch in BATCHES}
+    seconds = {
+        batch: in_turn({name: _pass(net, [x[:batch] for x in inputs[name]]) for name, net in nets.items()})
+        for batch in BATCHES
+    }
     return {
         name: {
             "parameters": sum(p.numel() for p in nets[name].parameters()),
@@ -134,18 +135,11 @@ def _cost(
     }
 
 
-@torch.inference_mode()
-def passes(nets: dict[str, nn.Module], inputs: dict[str, tuple[Tensor, ...]], batch: int) -> dict[str, float]:
-    """Median seconds of one forward pass of so many windows, the models timed in turn."""
-    taken: dict[str, list[float]] = {name: [] for name in nets}
-    for _ in range(ROUNDS):
-        for name, net in nets.items():
-            given = [tensor[:batch] for tensor in inputs[name]]
-            net(*given)
-            until = time.perf_counter() + ROUND_SECONDS
-            while (began := time.perf_counter()) < until:
-                net(*given)
-                if given[0].is_cuda:
-                    torch.cuda.synchronize()
-                taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in taken.items()}
+def _pass(net: nn.Module, given: list[Tensor]) -> Callable[[], object]:
+    @torch.inference_mode()
+    def call() -> None:
+        net(*given)
+        if given[0].is_cuda:
+            torch.cuda.synchronize()
+
+    return call

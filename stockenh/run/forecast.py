@@ -22,10 +22,19 @@ from stockenh.errors import RunFolderError, StockenhError
 from stockenh.files import write_atomic
 from stockenh.plots.forecast import forecast_chart
 from stockenh.run.calibrate import confidence_of
+from stockenh.run.engine import OnnxEngine, exported_model
 from stockenh.run.session import Session
 from stockenh.run.trained import Trained
 from stockenh.terminal import findings_summary, forecast_table
-from stockenh.tta import Confidence, Forecast, Views, forecast, read_confidences
+from stockenh.tta import (
+    Confidence,
+    Engine,
+    Forecast,
+    TorchEngine,
+    Views,
+    forecast_with,
+    read_confidences,
+)
 
 
 def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> pl.DataFrame:
@@ -34,7 +43,7 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
     config: the run's, with the data to forecast. Raises ConfigError where it asks for another model.
     """
     trained.require_inputs(config, "run", ("model", "embedding"))
-    on = build.device(config.device)
+    on = build.device(config.device if config.tta.engine == "torch" else "cpu")
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
     prepared, lacking = build.to_forecast(config, on)
     for line in findings_summary(prepared.findings):
@@ -47,14 +56,19 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
         views = replace(views, count=0)
     net = trained.net(prepared, on)
     resident, fitted = trained.resident(prepared, on)
-    found = forecast(net, resident, prepared.rows["forecast"], fitted, trained.calibration, views)
+    engine: Engine = TorchEngine(net, resident, fitted, trained.calibration)
+    if config.tta.engine != "torch":
+        exported = exported_model(trained, config.tta.engine)
+        engine = OnnxEngine(exported, resident, prepared.windows, prepared.embedding)
+    found = forecast_with(engine, resident, prepared.rows["forecast"], views)
     confidence = _confidence(config, trained, net, views, on, out)
     cutoff = None if confidence is None else confidence.cutoff(config.tta.coverage)
     frame = forecast_frame(prepared.windows, found, cutoff)
     _write(frame, into)
     counted = f"{1 + views.count} view{'s' * (views.count > 0)}"
     calibrated = "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
-    out.print(forecast_table(frame.to_dicts(), f"{trained.name} weights, {counted}, {calibrated}"))
+    by = "" if config.tta.engine == "torch" else f", by the exported {config.tta.engine} file"
+    out.print(forecast_table(frame.to_dicts(), f"{trained.name} weights, {counted}, {calibrated}{by}"))
     if cutoff is not None:
         out.print(
             f"confident: as little uncertainty as the {config.tta.coverage:.0%} least uncertain of validation"

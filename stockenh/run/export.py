@@ -1,0 +1,252 @@
+"""A finished run's model as files that serve without this package, checked against the run's own forecasts.
+
+Legend: k windows, H horizons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+import stockenh
+from stockenh import build
+from stockenh.analysis.metrics import part_metrics
+from stockenh.build import AS_IT_IS, Prepared
+from stockenh.config import RunConfig
+from stockenh.data.batches import DeviceWindows
+from stockenh.export.deployed import Deployed
+from stockenh.export.files import (
+    INT8,
+    ONNX,
+    OPSET,
+    PROGRAM,
+    ExportError,
+    OnnxModel,
+    quietly,
+    write_int8,
+    write_onnx,
+    write_program,
+)
+from stockenh.export_table import int8_table, speed_table
+from stockenh.files import write_atomic, write_json
+from stockenh.plots.export import parity_chart
+from stockenh.run.trained import Trained
+from stockenh.terminal import show_data
+from stockenh.timing import in_turn
+from stockenh.training.predict import CHUNK, predict
+from stockenh.training.threads import default_threads
+
+PARITY = 1e-5
+EXAMPLES = 8
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Answers = Mapping[str, NDArray[np.floating]]
+Engine = Callable[[Arrays], Answers]
+
+
+def export_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
+    """Writes the ONNX file and the `torch.export` program, checks both, leaves manifest and pictures.
+
+    config: the run's. Raises ExportError, and leaves neither file, where one of them forecasts anything else
+    than the run by more than 1e-5 on the test part.
+    """
+    trained.require_inputs(config, "run", ("model", "embedding"))
+    on = torch.device("cpu")
+    prepared = build.data(config, on)
+    show_data(prepared.windows, prepared.rows, prepared.findings, out)
+    net = trained.net(prepared, on)
+    torch.set_num_threads(config.threads or default_threads(net))
+    resident, fitted = trained.resident(prepared, on)
+    part = "test" if "test" in prepared.rows else "train"
+    rows = prepared.rows[part]
+    own = predict(net, resident, rows, fitted)
+    said = {"ret": own.ret, "up_prob": trained.calibration.apply(own.up_logits)}
+    deployed = Deployed(net, fitted, trained.calibration, config.data.brings_bars).eval()
+    inputs = _inputs(prepared, resident, rows, config.data.brings_bars)
+    _write_both(deployed, inputs, into, out)
+    engines = _engines(deployed, into)
+    parity = {name: differences(engines[name], inputs, said) for name in (ONNX, PROGRAM)}
+    worst = {name: {key: float(d.max()) for key, d in of.items()} for name, of in parity.items()}
+    picture = parity_chart(parity, PARITY, into / "parity.png")
+    _refuse_other_forecasts(worst, into)
+    manifest = _manifest(trained, prepared, inputs, engines[ONNX], part, worst)
+    for name, of_file in worst.items():
+        told = ", ".join(f"{key} {value:.1e}" for key, value in of_file.items())
+        out.print(f"parity   {name}: {len(rows):,} windows of {part}, largest difference {told}")
+    if config.export.int8:
+        manifest["int8"] = _int8(into, engines, inputs, said, prepared, rows, out)
+    manifest["speed"] = _speed(engines, inputs)
+    manifest["files"] = {path.name: _sha256(path) for path in sorted(into.glob("model.*"))}
+    _write_example(into / "example.npz", inputs, said)
+    write_json(into / "manifest.json", manifest)
+    out.print(speed_table(manifest["speed"], torch.get_num_threads()))
+    for path in (*sorted(into.glob("model.*")), into / "manifest.json", picture):
+        out.print(f"export   {path}", soft_wrap=True, markup=False)
+    return manifest
+
+
+def differences(engine: Engine, inputs: Arrays, said: Answers) -> dict[str, NDArray[np.float64]]:
+    """Absolute differences to what the run says, by output, in the units of the forecast."""
+    given = answers(engine, inputs)
+    return {name: np.abs(given[name].astype(np.float64) - said[name]).ravel() for name in said}
+
+
+def answers(engine: Engine, inputs: Arrays) -> dict[str, NDArray[np.floating]]:
+    """An engine's outputs for many windows, a chunk at a time."""
+    count = len(next(iter(inputs.values())))
+    made = [
+        engine({name: array[begin : begin + CHUNK] for name, array in inputs.items()})
+        for begin in range(0, count, CHUNK)
+    ]
+    return {name: np.concatenate([chunk[name] for chunk in made]) for name in made[0]}
+
+
+def _inputs(
+    prepared: Prepared, resident: DeviceWindows, rows: NDArray[np.int64], raw_bars: bool
+) -> dict[str, NDArray[np.float32]]:
+    """What goes into an exported model for these windows, by name."""
+    raw = resident.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy()
+    found = {"ohlcv" if raw_bars else "prices": raw, "context": prepared.windows.context[rows]}
+    if prepared.embedding.shape[1]:
+        found["embedding"] = prepared.embedding[rows].astype(np.float32)
+    return found
+
+
+def _write_both(deployed: Deployed, inputs: Arrays, into: Path, out: Console) -> None:
+    example = {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}
+    out.print("export   ONNX and torch.export, which takes some seconds")
+    with quietly():
+        write_program(deployed, example, into / PROGRAM)
+        write_onnx(deployed, example, into / ONNX)
+
+
+def _engines(deployed: Deployed, into: Path) -> dict[str, Engine]:
+    """Eager torch, and both files as they were written."""
+    with quietly():
+        program = torch.export.load(into / PROGRAM).module()
+
+    def run(module: Callable[..., Any]) -> Engine:
+        @torch.inference_mode()
+        def engine(inputs: Arrays) -> Answers:
+            given = {"prices" if n == "ohlcv" else n: torch.from_numpy(a) for n, a in inputs.items()}
+            return {name: tensor.numpy() for name, tensor in module(**given).items()}
+
+        return engine
+
+    onnx = OnnxModel(into / ONNX, torch.get_num_threads())
+    return {"eager": run(deployed), PROGRAM: run(program), ONNX: onnx}
+
+
+def _refuse_other_forecasts(worst: dict[str, dict[str, float]], into: Path) -> None:
+    for name, of_file in worst.items():
+        for key, value in of_file.items():
+            if not value <= PARITY:
+                for file in (ONNX, PROGRAM, INT8):
+                    (into / file).unlink(missing_ok=True)
+                raise ExportError(
+                    f"{name} forecasts {key} up to {value:.1e} away from the run, more than {PARITY:g}: not "
+                    f"exported; {into / 'parity.png'} shows how often"
+                )
+
+
+def _int8(
+    into: Path,
+    engines: dict[str, Engine],
+    inputs: Arrays,
+    said: Answers,
+    prepared: Prepared,
+    rows: NDArray[np.int64],
+    out: Console,
+) -> dict[str, Any]:
+    """Writes the quantised file; how far it goes from fp32, and what that does to the scores."""
+    with quietly():
+        write_int8(into / ONNX, into / INT8)
+    engines[INT8] = OnnxModel(into / INT8, torch.get_num_threads())
+    given = answers(engines[INT8], inputs)
+    windows = prepared.windows
+
+    def scores(of: Answers) -> dict[str, dict[str, Any]]:
+        labels, dates = windows.y_ret[rows], windows.asof[rows]
+        ret, up_prob = (of[name].astype(np.float64) for name in ("ret", "up_prob"))
+        return part_metrics(ret, up_prob, labels, dates, windows.horizons, resamples=0)
+
+    spread = np.maximum(said["ret"].std(0), 1e-12)
+    found = {
+        "fp32": scores(said),
+        "int8": scores(given),
+        "up_prob_mean_difference": np.abs(given["up_prob"] - said["up_prob"]).mean(0).tolist(),
+        "ret_error_share_of_spread": (
+            np.sqrt(np.square(given["ret"] - said["ret"]).mean(0)) / spread
+        ).tolist(),
+    }
+    out.print(int8_table(found))
+    return found
+
+
+def _speed(engines: dict[str, Engine], inputs: Arrays) -> dict[str, dict[str, float]]:
+    """Median seconds of one pass at batch 1 and 256, the engines taken in turn."""
+    found = {}
+    count = len(next(iter(inputs.values())))
+    for batch in (1, CHUNK):
+        rows = np.arange(batch) % count
+        given = {name: array[rows] for name, array in inputs.items()}
+        calls = {name: _call(engine, given) for name, engine in engines.items()}
+        found[str(batch)] = in_turn(calls)
+    return found
+
+
+def _call(engine: Engine, given: Arrays) -> Callable[[], object]:
+    return lambda: engine(given)
+
+
+def _manifest(
+    trained: Trained,
+    prepared: Prepared,
+    inputs: Arrays,
+    onnx: Engine,
+    part: str,
+    worst: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    windows = prepared.windows
+    outputs = onnx({name: array[:1] for name, array in inputs.items()})
+    return {
+        "stockenh": stockenh.__version__,
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "opset": OPSET,
+        "data": windows.digest(),
+        **trained.to_dict(),
+        "calibrated": trained.held_out,
+        "lookback": windows.lookback,
+        "horizons": list(windows.horizons),
+        "context_names": list(windows.context_names),
+        "inputs": {name: _tensor(array) for name, array in inputs.items()},
+        "outputs": {name: _tensor(array) for name, array in outputs.items()},
+        "parity": {"part": part, "windows": len(next(iter(inputs.values()))), "largest_difference": worst},
+    }
+
+
+def _tensor(array: NDArray[np.floating]) -> dict[str, Any]:
+    return {"shape": ["batch", *array.shape[1:]], "dtype": str(array.dtype)}
+
+
+def _write_example(path: Path, inputs: Arrays, said: Answers) -> None:
+    content = io.BytesIO()
+    few = {name: array[:EXAMPLES] for name, array in inputs.items()}
+    expected = {f"expected_{name}": array[:EXAMPLES] for name, array in said.items()}
+    np.savez_compressed(content, allow_pickle=False, **few, **expected)
+    write_atomic(path, content.getbuffer())
+
+
+def _sha256(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
