@@ -327,9 +327,9 @@ def short(folder: Path, bars: int) -> Path:
         (["run={run}", "tta.from=2031-01-01"], "no bar of these dates has the 20 bars of data.lookback"),
         (
             ["run={run}", "data.horizons=[1,2,3]"],
-            "data.horizons=[1, 2, 3]: {run} was trained with [3, 5, 10]",
+            "data.horizons=[1, 2, 3]: run={run} was trained with [3, 5, 10]",
         ),
-        (["run={run}", "data=sample", "data.lookback=40"], "data.lookback=40: {run} was trained with 20"),
+        (["run={run}", "data=sample", "data.lookback=40"], "data.lookback=40: run={run} was trained with 20"),
         (["run={run}", "model=timeformer_xl"], "model can't be other than that of run={run}"),
         (["run={run}", "experiment=plain"], "experiment can't be given with run=RUN"),
         (["run={run}", "weights=swa"], "{run} has no swa weights; it has ema, raw"),
