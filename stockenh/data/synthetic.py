@@ -108,10 +108,10 @@ def generate(settings: MarketSettings) -> Bars:
 
 
 def best_probabilities(bars: Bars, settings: MarketSettings, horizons: Sequence[int]) -> Floats:
-    """(N, H) probability that the close h bars on is higher, given the symbol's bars up to now and nothing else.
+    """(N, H) probability that the close h bars on is higher, given the symbol's own bars up to now.
 
-    No forecast from these bars can beat it in the long run. It knows the market's laws and each symbol's mean
-    volatility and volume; the first bar, which has no close before it, counts for nothing.
+    No forecast from these bars beats it in the long run. It knows the laws of the market and each symbol's
+    mean volatility and volume; the first bar, which has no close before it, counts for nothing.
     """
     states = _states(settings.strength)
     evidence = [
@@ -166,7 +166,7 @@ def _evidence(ohlcv: Floats, traits: _Traits, states: _States) -> Floats:
 def _states(strength: float) -> _States:
     trend, level = (index.ravel() for index in np.indices((len(TRENDS), len(VOLATILITIES))))
     return _States(
-        transition=np.kron(_trend_chain(), _volatility_chain()),
+        transition=np.asarray(np.kron(_trend_chain(), _volatility_chain()), np.float64),
         drift=strength * DRIFT * TRENDS[trend],
         deviation=VOLATILITIES[level],
         volume=_volume(TRENDS[trend], level),

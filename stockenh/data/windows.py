@@ -34,8 +34,8 @@ class Windows(ABC):
     symbols: distinct names; symbol: (n,) index into them; asof: (n,) datetime64[s] of the window's last bar
     context: (n, F) raw features at the last bar; context_names: F names
     y_ret: (n, H) simple return over the next `horizons` bars, NaN where those bars don't exist
-    best_prob: (n, H) probability that this return is above 0, from all that is known at the window's end; None
-        where nobody knows it, which is everywhere but in a generated market. No model is shown it.
+    best_prob: (n, H) probability at the window's end that this return will be above 0; None where nobody
+        knows it, which is everywhere but in a generated market. No model is shown it.
     """
 
     symbols: tuple[str, ...]
@@ -56,8 +56,8 @@ class Windows(ABC):
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """These windows alone, in this order. Their digest stays that of the whole."""
-        best_prob = None if self.best_prob is None else self.best_prob[rows]
-        return replace(self, best_prob=best_prob, **{name: getattr(self, name)[rows] for name in self._of_each})
+        names = self._of_each if self.best_prob is None else (*self._of_each, "best_prob")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
