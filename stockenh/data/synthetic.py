@@ -98,13 +98,8 @@ def generate(settings: MarketSettings) -> Bars:
     """
     days = np.busday_offset(settings.start, np.arange(settings.bars), roll="forward")
     level = walk(_volatility_chain(), _random(settings, 0, 0).random_sample(settings.bars))
-    width = max(2, len(str(settings.symbols)))
-    return Bars.from_series(
-        [
-            (f"SYN{number:0{width}}", days, _series(settings, number, level))
-            for number in range(1, settings.symbols + 1)
-        ]
-    )
+    numbers = range(1, settings.symbols + 1)
+    return Bars.from_series([(f"SYN{n:03}", days, _series(settings, n, level)) for n in numbers])
 
 
 def best_probabilities(bars: Bars, settings: MarketSettings, horizons: Sequence[int]) -> Floats:

@@ -171,7 +171,7 @@ def test_a_generated_market_brings_its_best_probabilities(store: DiskCache, comp
     settings = SyntheticData(symbols=2, bars=150, horizons=[2, 7])
     first, second = settings.load(store).windows, settings.load(store).windows
     assert computed.calls == 1
-    assert first.symbols == ("SYN01", "SYN02") and len(first) == 2 * 31
+    assert first.symbols == ("SYN001", "SYN002") and len(first) == 2 * 31
     assert first.best_prob is not None and first.best_prob.shape == (62, 2)
     np.testing.assert_array_equal(first.best_prob, second.best_prob)
     rows = np.array([40, 3])
