@@ -107,6 +107,11 @@ def _figures(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
             ("  log loss", [number(s.get("log_loss")) for s in scores]),
             ("  AUC", [number(s.get("auc"), 3) for s in scores]),
         ]
+        if any("limit_accuracy" in s for s in scores):
+            rows += [
+                ("  limit of accuracy", [percent(s.get("limit_accuracy")) for s in scores]),
+                ("  gap closed", [percent(s.get("gap_closed"), 0) for s in scores]),
+            ]
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 
 PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
 REFRESH_SECONDS = 0.5
+
+
+_RESULT_COLUMNS: dict[str, Callable[[str, str, dict[str, Any]], str]] = {
+    "part": lambda part, horizon, m: part,
+    "bars": lambda part, horizon, m: horizon.removeprefix("h"),
+    "n": lambda part, horizon, m: str(m["n"]),
+    "ties": lambda part, horizon, m: percent(m["tie_share"]),
+    "accuracy": lambda part, horizon, m: percent(m["accuracy"]),
+    "95%": lambda part, horizon, m: interval(m["accuracy_low"], m["accuracy_high"]),
+    "majority": lambda part, horizon, m: percent(m["majority"]),
+    "limit": lambda part, horizon, m: percent(m.get("limit_accuracy")),
+    "closed": lambda part, horizon, m: percent(m.get("gap_closed"), 0),
+    "log loss": lambda part, horizon, m: number(m["log_loss"]),
+    "Brier": lambda part, horizon, m: number(m["brier"], 3),
+    "AUC": lambda part, horizon, m: number(m["auc"], 3),
+    "MAE": lambda part, horizon, m: number(m["mae"]),
+}
+_LIMITS, _MAKE_ROOM = ("limit", "closed"), ("ties", "Brier")
 
 
 def console(stderr: bool = False) -> Console:
@@ -65,34 +83,28 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 
 def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str) -> Table:
-    """Every part and horizon, accuracy beside its interval and the majority class, in 80 columns."""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
-                  padding=(0, 0), show_edge=False, caption=(
+    """Every part and horizon, accuracy beside its interval and the majority class, in 80 columns.
+
+    Where the best possible accuracy is known it stands there too, and ties and Brier score make room.
+    """
+    limits = any("limit_accuracy" in m for horizons in parts.values() for m in horizons.values())
+    columns = [name for name in _RESULT_COLUMNS if name not in (_MAKE_ROOM if limits else _LIMITS)]
+    caption = (
         "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
         "dates. majority: share of the larger class in that part. MAE: of returns, in raw units"
-    ))  # fmt: skip
-    for name in (
-        "part",
-        "bars",
-        "n",
-        "ties",
-        "accuracy",
-        "95%",
-        "majority",
-        "log loss",
-        "Brier",
-        "AUC",
-        "MAE",
-    ):
+    )
+    if limits:
+        caption += (
+            ". limit: expected accuracy of the best forecast there can be. closed: share of the way from "
+            "majority to limit"
+        )
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+                  padding=(0, 0), show_edge=False, caption=caption)  # fmt: skip
+    for name in columns:
         table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
     for part, horizons in parts.items():
         for horizon, m in horizons.items():
-            table.add_row(
-                part, horizon.removeprefix("h"), str(m["n"]), percent(m["tie_share"]),
-                percent(m["accuracy"]), interval(m["accuracy_low"], m["accuracy_high"]),
-                percent(m["majority"]), number(m["log_loss"]), number(m["brier"], 3), number(m["auc"], 3),
-                number(m["mae"]),
-            )  # fmt: skip
+            table.add_row(*(_RESULT_COLUMNS[name](part, horizon, m) for name in columns))
         table.add_section()
     return table
 

@@ -120,6 +120,8 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides.append("data.lookback=20")
         overrides += [] if group == "data" else ["data=files", f"data.path={bars_folder}"]
         overrides += [] if group == "embedding" else ["embedding=none"]
+    if (group, option) == ("data", "synthetic"):
+        overrides += ["data.symbols=2", "data.bars=160"]
     if group == "experiment":
         overrides.append("optimizer.lr=1e-3")  # the range test has tests of its own
     elif group != "model":

@@ -115,6 +115,15 @@ def test_accuracy_chart_draws_points_intervals_majorities_and_the_50_line(tmp_pa
     assert "95% moving-block bootstrap over dates" in title
 
 
+def test_accuracy_chart_draws_a_limit_where_there_is_one(tmp_path, drawn):
+    parts = {"val": {"h3": {**score(), "limit_accuracy": 0.81}}, "test": {"h3": score()}}
+    accuracy_chart(parts, tmp_path / "limit.png")
+    accuracy_chart({"test": {"h3": score()}}, tmp_path / "none.png")
+    limited, plain = (figure.axes[0] for figure in drawn)
+    assert [list(line.get_ydata()) for line in limited.lines].count([0.81, 0.81]) == 1
+    assert [any("limit" in text for text in legend(axes)) for axes in (limited, plain)] == [True, False]
+
+
 @pytest.mark.parametrize("horizons", [("h1",), ("h1", "h3", "h5", "h10", "h20")])
 def test_accuracy_chart_labels_do_not_overlap(tmp_path, drawn, horizons):
     parts = {part: {horizon: score() for horizon in horizons} for part in ("val", "test")}

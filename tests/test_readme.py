@@ -26,6 +26,8 @@ def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
     fill = [w for w in small_run if w.split("=")[0] not in given]
     if any(word.startswith("split=walk_forward") for word in words):
         fill = [w for w in fill if not w.startswith("split.test")] + ["data.horizons=[1,2]"]
+    if "data=synthetic" in words:
+        fill = [w for w in fill if not w.startswith("data.path")] + ["data.symbols=2", "data.bars=160"]
     if "split=all" in words:
         fill = [w for w in fill if not w.startswith("split.")]
     return words + fill

@@ -283,6 +283,18 @@ def test_values_can_not_steer_the_terminal():
     assert [shown(v) for v in (None, True, [1, "a"], 0.5)] == ["null", "true", "[1, a]", "0.5"]
 
 
+def test_the_limit_stands_beside_scores_where_it_is_known(tmp_path):
+    known, unknown = (make_run(tmp_path / name, "train.epochs=2") for name in ("known", "unknown"))
+    summary = json.loads((known / "summary.json").read_text())
+    for scores in summary["parts"]["test"].values():
+        scores.update(limit_accuracy=0.802, limit_log_loss=0.44, gap_closed=0.75)
+    (known / "summary.json").write_text(json.dumps(summary))
+    rows = [line.split() for line in text(*comparison([read(known), read(unknown)])).splitlines()]
+    assert rows.count(["limit", "of", "accuracy", "80.2%", "n/a"]) == 3
+    assert rows.count(["gap", "closed", "75%", "n/a"]) == 3
+    assert "gap closed" not in text(*comparison([read(unknown), read(unknown)]))
+
+
 def test_a_run_of_the_program_itself(stockenh, small_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert stockenh("train", *small_run, "hydra.run.dir=outputs/real", "averaging=ema").code == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -34,6 +34,8 @@ class Windows(ABC):
     symbols: distinct names; symbol: (n,) index into them; asof: (n,) datetime64[s] of the window's last bar
     context: (n, F) raw features at the last bar; context_names: F names
     y_ret: (n, H) simple return over the next `horizons` bars, NaN where those bars don't exist
+    best_prob: (n, H) probability at the window's end that this return will be above 0; None where nobody
+        knows it, which is everywhere but in a generated market. No model is shown it.
     """
 
     symbols: tuple[str, ...]
@@ -44,6 +46,7 @@ class Windows(ABC):
     y_ret: NDArray[np.float32]
     horizons: tuple[int, ...]
     lookback: int
+    best_prob: NDArray[np.float64] | None = field(default=None, kw_only=True)
 
     # what holds one entry for each window
     _of_each: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
@@ -53,7 +56,8 @@ class Windows(ABC):
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """These windows alone, in this order. Their digest stays that of the whole."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in self._of_each})
+        names = self._of_each if self.best_prob is None else (*self._of_each, "best_prob")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
     def labelled(self) -> NDArray[np.bool_]:

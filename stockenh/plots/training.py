@@ -62,7 +62,7 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
     """Direction accuracy with its interval beside the majority class, per horizon; returns the path written.
 
     parts maps "val" and "test" (others are left out) to {"h3": {"accuracy", "accuracy_low", "accuracy_high",
-    "majority", "n"}, ...}. Figures may be None.
+    "majority", "n"}, ...}. Figures may be None. A "limit_accuracy" is drawn where there is one.
     """
     figure = new_figure(9, 5)
     axes = figure.add_subplot()
@@ -76,6 +76,10 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
             label = PART_TITLES[part] if place == 0 else None
             _draw_score(axes, place + offset, side, scores, COLOURS[index], label)
     axes.plot([], [], color=GREY, linewidth=3, label="majority class (colour of its part)")
+    if any(parts[part][key].get("limit_accuracy") is not None for part in shown for key in parts[part]):
+        axes.plot(
+            [], [], color=GREY, linewidth=3, linestyle=":", label="limit: the best forecast there can be"
+        )
     axes.axhline(0.5, color="black", linestyle="--", linewidth=1, zorder=1, label="50%")
     room = 1.0 if len(horizons) < 2 else 0.6
     axes.set_xlim(-room, max(len(horizons) - 1, 0) + room)
@@ -133,13 +137,16 @@ def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[s
 def _draw_score(
     axes: Axes, x: float, side: int, scores: Mapping[str, Any], colour: str, label: str | None
 ) -> None:
-    """A point with its interval, its value on one side (-1 left, 1 right) and the majority class opposite."""
+    """A point with its interval, its value on one side (-1 left, 1 right), majority and limit opposite."""
     accuracy = number(scores.get("accuracy"))
     low, high = number(scores.get("accuracy_low")), number(scores.get("accuracy_high"))
     axes.plot([x], [accuracy], "o", color=colour, markersize=8, label=label, zorder=3)
     axes.plot([x, x], [low, high], color=colour, linewidth=2, zorder=2)
-    majority = number(scores.get("majority"))
-    axes.plot([x - 0.04 * side, x - 0.12 * side], [majority] * 2, color=colour, linewidth=3, zorder=2)
+    for name, style in (("majority", "-"), ("limit_accuracy", ":")):
+        level = number(scores.get(name))
+        if name == "majority" or not math.isnan(level):
+            ends = [x - 0.04 * side, x - 0.12 * side]
+            axes.plot(ends, [level] * 2, color=colour, linewidth=3, linestyle=style, zorder=2)
     known = not math.isnan(accuracy)
     axes.annotate(
         f"{accuracy:.1%}" if known else "n/a",

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stockenh.analysis.limit import with_limits
 from stockenh.analysis.metrics import part_metrics
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
@@ -58,13 +59,19 @@ class Session:
         return self.prepared.windows.y_ret[self.prepared.rows[part]]
 
     def scores(self, forecast: Predictions, part: str, resamples: int) -> dict[str, Any]:
-        """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out."""
-        rows, windows = self.prepared.rows[part], self.prepared.windows
-        return part_metrics(
+        """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out.
+
+        Where the best possible forecast is known, what it would score stands beside.
+        """
+        rows, windows, y_ret = self.prepared.rows[part], self.prepared.windows, self.labels(part)
+        scores = part_metrics(
             forecast.ret,
             forecast.up_prob,
-            self.labels(part),
+            y_ret,
             windows.asof[rows],
             windows.horizons,
             resamples=resamples,
         )
+        if windows.best_prob is None:
+            return scores
+        return with_limits(scores, windows.best_prob[rows], y_ret)

@@ -9,7 +9,15 @@ import pytest
 
 from stockenh.data import features, read
 from stockenh.data.cache import DiskCache
-from stockenh.data.sources import DataSettings, FilesData, Loaded, SampleData, WindowsData
+from stockenh.data.sources import (
+    DataSettings,
+    FilesData,
+    Loaded,
+    SampleData,
+    SyntheticData,
+    WindowsData,
+)
+from stockenh.data.synthetic import MarketSettings, best_probabilities, generate
 from stockenh.data.windows import BarWindows
 from stockenh.errors import ConfigError, DataError
 
@@ -159,7 +167,31 @@ def test_the_sample_needs_no_file_and_keeps_its_features(store: DiskCache, compu
     np.testing.assert_array_equal(first.windows.context, second.windows.context)
 
 
-@pytest.mark.parametrize("settings", [FilesData, SampleData, WindowsData])
+def test_a_generated_market_brings_its_best_probabilities(store: DiskCache, computed: Counter) -> None:
+    settings = SyntheticData(symbols=2, bars=150, horizons=[2, 7])
+    first, second = settings.load(store).windows, settings.load(store).windows
+    assert computed.calls == 1
+    assert first.symbols == ("SYN001", "SYN002") and len(first) == 2 * 31
+    assert first.best_prob is not None and first.best_prob.shape == (62, 2)
+    np.testing.assert_array_equal(first.best_prob, second.best_prob)
+    rows = np.array([40, 3])
+    np.testing.assert_array_equal(first.take(rows).best_prob, first.best_prob[rows])
+    market = MarketSettings(symbols=2, bars=150)
+    whole = best_probabilities(generate(market), market, [2, 7])
+    np.testing.assert_array_equal(first.best_prob[[0, 61]], whole[[119, 299]])
+
+
+def test_of_real_bars_nobody_knows_the_best_probability(folder: Path, store: DiskCache) -> None:
+    windows = files(folder).load(store).windows
+    assert windows.best_prob is None and windows.take(np.array([1])).best_prob is None
+
+
+def test_a_market_too_short_for_a_window_is_told(store: DiskCache) -> None:
+    with pytest.raises(DataError, match=r"no symbol has the 120 bars of data\.lookback and the 3 more"):
+        SyntheticData(symbols=2, bars=122).load(store)
+
+
+@pytest.mark.parametrize("settings", [FilesData, SampleData, SyntheticData, WindowsData])
 @pytest.mark.parametrize("horizons", [[], [0, 3], [5, 3], [3, 3]])
 def test_horizons_must_increase(settings: type[DataSettings], horizons: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"data\.horizons=\[.*\] must be increasing"):
