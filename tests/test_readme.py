@@ -94,12 +94,30 @@ def test_a_forecast_does_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    (line,) = [line for line in LINES if line.startswith("stockenh tta-predict")]
+    (line,) = [line for line in LINES if line.startswith("stockenh tta-predict") and "DIR" in line]
     assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     words = [w.replace("DIR", str(bars_folder)).replace("RUN", "run") for w in shlex.split(line)[1:]]
     answer = stockenh(*words)
     assert answer.code == 0, answer.err
     assert "AAA" in answer.out and len(list(tmp_path.glob("outputs/*/*/forecast.csv"))) == 1
+
+
+def test_a_cheaper_model_comes_about_as_it_says(
+    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
+    starts = ("stockenh distill", "stockenh export", "stockenh tta-predict run=RUN tta.engine=onnx")
+    for start in starts:
+        (line,) = [line for line in LINES if line.startswith(start)]
+        more = ["train.epochs=1"] if "distill" in line else []
+        answer = stockenh(*shlex.split(line.replace("RUN", "run"))[1:], *more)
+        assert answer.code == 0, answer.err
+    assert len(list(tmp_path.glob("outputs/*/*/distillation.json"))) == 1
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/serve.py", "run/export"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
