@@ -6,14 +6,14 @@ Legend: n rows of one symbol.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
-from stockenh.data.findings import Finding, first_date
+from stockenh.data.findings import Finding, Level
 
 Mask = NDArray[np.bool_]
 
@@ -23,6 +23,8 @@ SHIFT: Final = 5.0
 MAX_PRICE: Final = 1e9
 MAX_UNTRADED_PRICE: Final = 1e6
 MAX_FACTOR: Final = 1e12  # funds with a reverse split every year reach 1e9
+MAX_VOLUME: Final = 1e15  # coins of the smallest price reach 1e13 a day
+_NEVER: Final = np.datetime64(np.iinfo(np.int64).max, "s")
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,57 @@ class Rows:
     time:      (n,) datetime64[s]
     ohlcv:     (n, 5) float64, NaN where missing
     adj_close: (n,) float64 or None where the file has none
+    files:     names of the files that the rows came from
+    of_file:   (n,) the place in `files` of each row's file, or None where all came from the first
     """
 
     time: NDArray[np.datetime64]
     ohlcv: NDArray[np.float64]
     adj_close: NDArray[np.float64] | None = None
+    files: tuple[str, ...] = ("",)
+    of_file: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.time)
 
     def take(self, index: NDArray[np.int64] | Mask) -> Rows:
         """The rows that an index or mask picks."""
-        adj_close = None if self.adj_close is None else self.adj_close[index]
-        return Rows(self.time[index], self.ohlcv[index], adj_close)
+        return replace(
+            self,
+            time=self.time[index],
+            ohlcv=self.ohlcv[index],
+            adj_close=None if self.adj_close is None else self.adj_close[index],
+            of_file=None if self.of_file is None else self.of_file[index],
+        )
+
+    def place(self, mask: Mask) -> Place:
+        """Where the masked rows are: the earliest of them, and how many."""
+        rows = np.flatnonzero(mask)
+        if not len(rows):
+            return Place(self.files[0], "", 0)
+        time = self.time[rows]
+        first = rows[int(np.argmin(np.where(np.isnat(time), _NEVER, time)))]
+        date = "" if np.isnat(self.time[first]) else str(self.time[first])[:10]
+        if self.of_file is None:
+            return Place(self.files[0], date, len(rows))
+        others = len(np.unique(self.of_file[rows])) - 1
+        return Place(self.files[int(self.of_file[first])], date, len(rows), others)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rows that a finding is about: the file and date of the earliest, their number, and other files' number."""
+
+    file: str
+    date: str
+    rows: int
+    other_files: int = 0
+
+    def finding(self, level: Level, rule: str, symbol: str, message: str, fix: str) -> Finding:
+        """The finding about these rows; the message says where other files hold some of them."""
+        if self.other_files:
+            message += f"; some of them in {self.other_files} other file{'s' * (self.other_files > 1)}"
+        return Finding(level, rule, self.file, symbol, self.date, self.rows, message, fix)
 
 
 @dataclass(frozen=True)
@@ -67,16 +107,16 @@ class RowRule(Reason):
     test: Callable[[Rows], Mask]
 
 
-def drop_rows(rows: Rows, file: str, symbol: str) -> tuple[Rows, tuple[Finding, ...]]:
+def drop_rows(rows: Rows, symbol: str) -> tuple[Rows, tuple[Finding, ...]]:
     """Leaves out the rows that a row rule rejects; nothing is kept where a finding is an error."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         hits = [(rule, rule.test(rows)) for rule in ROW_RULES]
-    alive, found = leave_out(hits, rows.time, file, symbol)
+    alive, found = leave_out(hits, rows, symbol)
     return rows if alive.all() else rows.take(alive), found
 
 
 def leave_out(
-    hits: Iterable[tuple[Reason, Mask]], time: NDArray[np.datetime64], file: str, symbol: str
+    hits: Iterable[tuple[Reason, Mask]], rows: Rows, symbol: str
 ) -> tuple[Mask, tuple[Finding, ...]]:
     """The rows (n,) that no reason hits, and a finding per reason; a row counts under its first reason.
 
@@ -84,25 +124,25 @@ def leave_out(
     unless the reason is harmless.
     """
     found: list[Finding] = []
-    alive = np.ones(len(time), bool)
+    alive = np.ones(len(rows), bool)
     for reason, mask in hits:
         hit = mask & alive
         if hit.any():
-            found.append(_verdict(reason, time, hit, file, symbol))
+            found.append(_verdict(reason, rows, hit, symbol))
             alive &= ~hit
     if any(finding.level == "error" for finding in found):
         alive[:] = False
     return alive, tuple(found)
 
 
-def _verdict(reason: Reason, time: NDArray[np.datetime64], hit: Mask, file: str, symbol: str) -> Finding:
-    count, total, date = int(hit.sum()), len(time), first_date(time, hit)
-    if 2 * count > total and not reason.harmless:
-        message = f"mostly unusable, {count} of {total} rows: {reason.what}"
+def _verdict(reason: Reason, rows: Rows, hit: Mask, symbol: str) -> Finding:
+    place, total = rows.place(hit), len(rows)
+    if 2 * place.rows > total and not reason.harmless:
+        message = f"mostly unusable, {place.rows} of {total} rows: {reason.what}"
         fix = f"check the column mapping (data.columns); {reason.fix}"
-        return Finding("error", reason.name, file, symbol, date, count, message, fix)
-    message = f"{count} of {total} rows left out: {reason.what}"
-    return Finding("drop", reason.name, file, symbol, date, count, message, reason.fix)
+        return place.finding("error", reason.name, symbol, message, fix)
+    message = f"{place.rows} of {total} rows left out: {reason.what}"
+    return place.finding("drop", reason.name, symbol, message, reason.fix)
 
 
 def _any(mask: Mask) -> Mask:
@@ -156,6 +196,11 @@ def _adj_close_absurd(rows: Rows) -> Mask:
 
 def _volume_negative(rows: Rows) -> Mask:
     hit: Mask = rows.ohlcv[:, VOLUME] < 0
+    return hit
+
+
+def _volume_too_large(rows: Rows) -> Mask:
+    hit: Mask = rows.ohlcv[:, VOLUME] > MAX_VOLUME
     return hit
 
 
@@ -227,6 +272,12 @@ ROW_RULES: Final = (
         _adj_close_absurd,
     ),
     RowRule("volume-negative", "the volume is below 0", "fetch these dates again", _volume_negative),
+    RowRule(
+        "volume-too-large",
+        f"a volume above {MAX_VOLUME:.0e}",
+        "remove these rows, or map the right column: data.columns.volume=NAME",
+        _volume_too_large,
+    ),
     RowRule(
         "price-too-large",
         f"a price above {MAX_PRICE:.0e}, or above {MAX_UNTRADED_PRICE:.0e} with volume 0",

@@ -17,6 +17,7 @@ from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
 from stockenh.data.features import FeatureSettings
 from stockenh.data.findings import Finding
+from stockenh.data.folder import list_files
 from stockenh.data.read import ReadResult, ReadSettings
 from stockenh.data.stored import read_windows
 from stockenh.data.windows import Windows, index_windows
@@ -126,8 +127,9 @@ class FilesData(_BarData):
         )
 
     def _key(self, path: Path, settings: ReadSettings) -> str:
-        files = read.list_files(path)
-        return key_of([(file.name, _content(file)) for file in files], settings, code_of("data"))
+        files = list_files(path)
+        names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+        return key_of([(file.name, _content(file)) for file in files], names, settings, code_of("data"))
 
 
 @dataclass(frozen=True)
@@ -187,4 +189,4 @@ def _unpack(arrays: dict[str, NDArray[np.generic]]) -> tuple[Bars, tuple[Finding
 
 def _worst(findings: tuple[Finding, ...]) -> str:
     errors = [f for f in findings if f.level == "error"] or list(findings)
-    return f"{errors[0].file}: {errors[0].message}." if errors else ""
+    return f"{errors[0].file}: {errors[0].message}; {errors[0].fix}." if errors else ""
