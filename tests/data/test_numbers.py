@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from bar_files import Row, dates, finding, numbers, read, rows, rules, write
+from bar_files import HEADER, Row, dates, finding, numbers, read, rows, rules, write
 
 from stockenh.data.numbers import DecimalSign, decimal_sign, parse_numbers
 
@@ -79,9 +79,7 @@ def test_columns_that_contradict_each_other_clash() -> None:
 
 
 def semicolons(path: Path, cells: list[Row]) -> Path:
-    path.write_text(
-        "\n".join(";".join(row) for row in ["Date,Open,High,Low,Close,Volume".split(","), *cells])
-    )
+    path.write_text("\n".join(";".join(row) for row in [HEADER.split(","), *cells]))
     return path
 
 
