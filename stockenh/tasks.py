@@ -19,6 +19,7 @@ from rich.markup import escape
 from stockenh import compose
 from stockenh.config import RunConfig, group_settings, parse, plain, suggest
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.files import expanded
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
@@ -155,19 +156,24 @@ def resume(arguments: list[str]) -> None:
 
 def data_check(path: Path, overrides: list[str]) -> None:
     """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
+    from stockenh.data.enough import too_few_for
     from stockenh.data.sources import FilesData
     from stockenh.terminal import console, findings_table
 
     given = [f"data.path={path}", *overrides]
     if not any(a.startswith("data=") for a in overrides):
         given.insert(0, "data=files")
-    settings = group_settings("data", plain(compose.compose(given))["data"])
+    groups = plain(compose.compose(given))
+    settings, split = (group_settings(group, groups[group]) for group in ("data", "split"))
     if not isinstance(settings, FilesData):
         raise ConfigError("data check looks at bars: data=files")
     result = settings.read()
+    findings = list(result.findings)
+    if len(result.bars):
+        findings += too_few_for(split, result.bars, settings.lookback, settings.horizons)
     out = console()
-    if result.findings:
-        out.print(findings_table(result.findings))
+    if findings:
+        out.print(findings_table(findings))
     symbols = len(set(result.bars.symbols))
     out.print(
         f"{path}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "
@@ -326,10 +332,10 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
 def _make_paths_absolute(raw: dict[str, Any]) -> None:
     """A run must find its data and what it began with from whatever folder it is taken up in."""
     if isinstance(raw.get("init_from"), str):
-        raw["init_from"] = str(Path(raw["init_from"]).expanduser().absolute())
+        raw["init_from"] = str(expanded(raw["init_from"]).absolute())
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
-        node["path"] = str(Path(node["path"]).expanduser().absolute())
+        node["path"] = str(expanded(node["path"]).absolute())
 
 
 def _log_into(folder: RunFolder) -> None:

@@ -18,7 +18,10 @@ _WITH_COMMA: Final = (
 )
 _SCALES: Final = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 # What can be read in one way only. 1,234 and 1.234 are neither: thousands, or three decimals.
-_COMMA_DECIMAL: Final = r"^[+-]?(?:\d*,\d{1,2}|\d*,\d{4,}|\d{4,},\d{3}|0\d*,\d+|,\d+|\d{1,3}(?:\.\d{3})+,\d*|\d{1,3}(?:\.\d{3}){2,})$"
+_COMMA_DECIMAL: Final = (
+    r"^[+-]?(?:\d*,\d{1,2}|\d*,\d{4,}|\d{4,},\d{3}|0\d*,\d+|,\d+|\d{1,3}(?:\.\d{3})+,\d*"
+    r"|\d{1,3}(?:\.\d{3}){2,})$"
+)
 _POINT_DECIMAL: Final = (
     r"^[+-]?(?:\d*\.\d{1,2}|\d*\.\d{4,}|\d{4,}\.\d{3}|0\d*\.\d+|\.\d+|\d{1,3}(?:,\d{2,3})*,\d{3}\.\d*"
     r"|\d{1,3}(?:,\d{2,3})+,\d{3})$"

@@ -73,7 +73,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Place:
-    """Rows that a finding is about: the file and date of the earliest, their number, and other files' number."""
+    """Rows that a finding is about: file and date of the earliest, how many, and how many other files."""
 
     file: str
     date: str

@@ -22,6 +22,7 @@ from stockenh.data.read import ReadResult, ReadSettings
 from stockenh.data.stored import read_windows
 from stockenh.data.windows import Windows, index_windows
 from stockenh.errors import ConfigError, DataError
+from stockenh.files import expanded
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ class FilesData(_BarData):
 
     def read(self) -> ReadResult:
         """The bars and every finding; raises DataError where there is no file at all."""
-        return read.read_bars(Path(self.path).expanduser(), self._read_settings())
+        return read.read_bars(_located(self.path), self._read_settings())
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
-        path = Path(self.path).expanduser()
+        path = _located(self.path)
         settings = self._read_settings() if labels else replace(self._read_settings(), min_bars=1)
         stored = cache.arrays(
             "bars", self._key(path, settings), lambda: _pack(read.read_bars(path, settings))
@@ -146,7 +147,7 @@ class WindowsData(DataSettings):
         check_horizons(self.horizons)
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
-        return Loaded(*read_windows(Path(self.path).expanduser(), tuple(self.horizons)))
+        return Loaded(*read_windows(_located(self.path), tuple(self.horizons)))
 
 
 def check_horizons(horizons: list[int]) -> None:
@@ -155,6 +156,16 @@ def check_horizons(horizons: list[int]) -> None:
         raise ConfigError(
             f"data.horizons={horizons} must be increasing numbers of bars from 1, for example [3, 5, 10]"
         )
+
+
+def _located(path: str) -> Path:
+    found = expanded(path)
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        told = str(found).encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(f"data.path={told}: its name has bytes that are no UTF-8 text; rename it") from None
+    return found
 
 
 def _content(file: Path) -> str:
