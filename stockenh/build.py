@@ -72,9 +72,7 @@ def cache(config: RunConfig) -> DiskCache:
 
     root = expanded(config.cache_dir) if config.cache_dir else default_root()
     if root is None:
-        say(
-            "no home folder to keep a cache in: going on without it; cache_dir=DIR or $STOCKENH_CACHE names one"
-        )
+        say("no home folder to keep a cache in: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
     return DiskCache(root, say)
 
 

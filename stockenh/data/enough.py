@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,13 +32,15 @@ def too_few_for(split: Split, bars: Bars, lookback: int, horizons: Sequence[int]
 
 def least_bars(split: Split, lookback: int, horizons: Sequence[int]) -> int | None:
     """The fewest weekdays of one symbol that give every part a labelled window; None beyond 5,000."""
-    days = np.busday_offset(np.datetime64("2000-01-03"), np.arange(_MOST_BARS), roll="forward").astype(
-        "datetime64[s]"
-    )
-    for n in range(lookback + min(horizons), _MOST_BARS + 1):
-        if _suffices(split, Bars.from_series([("", days[:n], np.ones((n, 5)))]), lookback, horizons):
-            return n
-    return None
+    monday = np.datetime64("2000-01-03")
+    days = np.busday_offset(monday, np.arange(_MOST_BARS), roll="forward").astype("datetime64[s]")
+
+    def suffices(n: int) -> bool:
+        return _suffices(split, Bars.from_series([("", days[:n], np.ones((n, 5)))]), lookback, horizons)
+
+    counts = range(lookback + min(horizons), _MOST_BARS + 1)
+    at = bisect_left(counts, True, key=suffices)
+    return counts[at] if at < len(counts) else None
 
 
 def _suffices(split: Split, bars: Bars, lookback: int, horizons: Sequence[int]) -> bool:
