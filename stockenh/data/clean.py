@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from stockenh.data.adjust import adjust_bars
 from stockenh.data.bars import CLOSE, VOLUME
 from stockenh.data.findings import Finding
-from stockenh.data.rules import Mask, Reason, Rows, drop_rows, leave_out
+from stockenh.data.rows import Mask, Rows
+from stockenh.data.rules import Reason, drop_rows, leave_out
 from stockenh.data.series_rules import check_series
 
 _DAY: Final = np.timedelta64(1, "D")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stockenh.data.bars import CLOSE
 from stockenh.data.clean import FEW, daily, other_scale
 from stockenh.data.findings import Finding
-from stockenh.data.rules import NOISE, Mask, Rows
+from stockenh.data.rows import Mask, Rows
+from stockenh.data.rules import NOISE
 
 Indices = NDArray[np.int64]
 

@@ -36,7 +36,7 @@ class Numbers:
 
     value:      (n,) float64, NaN where missing or unreadable
     unreadable: (n,) text that is neither a number nor a mark for a missing one
-    plain:      all were written as a computer writes them, without commas, groups or units
+    plain:      all that are there were written as a computer does, without commas, groups or units
     """
 
     value: NDArray[np.float64]
@@ -73,16 +73,31 @@ def parse_numbers(column: pl.Series, sign: DecimalSign | None = None, name: str 
         return Numbers(value, np.zeros(len(value), bool))
     text = column.cast(pl.String)
     quick = text.cast(pl.Float64, strict=False)
+    value, unreadable = quick.to_numpy(), np.zeros(len(text), bool)  # null becomes NaN
     if not sign.comma and quick.null_count() == text.null_count():
-        return Numbers(quick.fill_null(np.nan).to_numpy(), np.zeros(len(text), bool))
-    text = text.fill_null("").str.strip_chars(_AROUND)
-    missing = text.str.to_lowercase().is_in(_NOTHING)
+        return Numbers(value, unreadable)
+    odd = text.is_not_null() if sign.comma else quick.is_null() & text.is_not_null()
+    rows = np.flatnonzero(odd.to_numpy())
+    rest = text.gather(rows)
+    if not sign.comma and _all_missing(rest):
+        return Numbers(value, unreadable)
+    rest = rest.str.strip_chars(_AROUND)
+    missing = rest.str.to_lowercase().is_in(_NOTHING)
     if name in sign.mixed:
-        either = text.str.contains(_POINT_EITHER if sign.comma else _COMMA_EITHER)
-        text = text.set(either, "?")
-    loose = _loose(_with_point(text) if sign.comma else text)
-    unreadable = (loose.is_null() & ~missing).to_numpy()
-    return Numbers(loose.fill_null(np.nan).to_numpy(), unreadable, plain=False)
+        either = rest.str.contains(_POINT_EITHER if sign.comma else _COMMA_EITHER)
+        rest = rest.set(either, "?")
+    loose = _loose(_with_point(rest) if sign.comma else rest)
+    value = value.copy()
+    value[rows] = loose.fill_null(np.nan).to_numpy()
+    unreadable[rows] = (loose.is_null() & ~missing).to_numpy()
+    return Numbers(value, unreadable, plain=False)
+
+
+def _all_missing(text: pl.Series) -> bool:
+    """Whether all (n,) are marks for a missing number; the first one mostly settles it."""
+    if len(text) and text[0].strip(_AROUND).lower() not in _NOTHING:
+        return False
+    return all(mark.strip(_AROUND).lower() in _NOTHING for mark in text.unique())
 
 
 def decimal_sign(columns: Mapping[str, pl.Series], separator: str) -> DecimalSign:

@@ -19,7 +19,8 @@ from stockenh.data.findings import Finding, Level, quoted
 from stockenh.data.layout import Index, column_findings, equity_only, glued_symbols, with_volume
 from stockenh.data.names import shown, symbol_of
 from stockenh.data.numbers import DecimalSign, Numbers, decimal_sign, parse_numbers
-from stockenh.data.rules import Mask, Reason, Rows, leave_out
+from stockenh.data.rows import Mask, Rows
+from stockenh.data.rules import Reason, leave_out
 from stockenh.data.table import Table, load_table
 
 _OHLCV: Final = ("open", "high", "low", "close", "volume")

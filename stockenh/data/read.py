@@ -16,7 +16,7 @@ from stockenh.data.findings import Finding
 from stockenh.data.folder import left_aside, list_files
 from stockenh.data.join import join_rows
 from stockenh.data.parse import parse_file
-from stockenh.data.rules import Rows
+from stockenh.data.rows import Rows
 from stockenh.errors import ConfigError
 
 _LATE_DAYS: Final = 10

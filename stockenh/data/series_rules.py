@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
 from stockenh.data.findings import Finding
-from stockenh.data.rules import NOISE, Mask, Rows, outside_range
+from stockenh.data.rows import Mask, Rows
+from stockenh.data.rules import NOISE, outside_range
 
 Values = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import pytest
 from bar_files import HEADER, Row, dates, finding, numbers, read, rows, rules, write
 
 from stockenh.data.join import join_rows
-from stockenh.data.rules import Rows
+from stockenh.data.rows import Rows
 
 
 def two_files(folder: Path, first: list[Row], second: list[Row]) -> None:
