@@ -94,15 +94,17 @@ def glued_symbols(
         if shared > FEW:
             if len(np.unique(np.stack([code, time.astype(np.int64)]), axis=1).T) < len(time):
                 continue
-            what = f"rows that share {shared} dates"
-        elif (np.diff(code) != 0).sum() != code.max() or _is_number(values):
-            continue
+            broken, what = True, f"rows that share {shared} dates"
         else:
-            what = "rows one after the other"
+            if (np.diff(code) != 0).sum() != code.max() or np.bincount(code).min() <= FEW:
+                continue
+            broken, what = _turns_back(code, time), "rows one after the other"
+            if not broken and _is_number(values):
+                continue  # shares outstanding, say
+            broken = broken or _jumps(code, close)
         known = ", ".join(quoted(value, 20) for value in values[:3]) + (", ..." if len(values) > 3 else "")
         message = f"the column {name!r} ({known}) tells apart {what}"
         fix = f"if it names the symbols: data.columns.symbol={name!r}; else remove it from the file"
-        broken = shared > FEW or _breaks(code, time, close)
         return (_finding("error" if broken else "warning", "symbol-column", file, message, fix),)
     return ()
 
@@ -132,14 +134,17 @@ def _is_number(values: list[str]) -> bool:
     return any(re.fullmatch(r"[-+]?[\d.,]*(?:[eE][-+]?\d+)?", value) for value in values)
 
 
-def _breaks(code: NDArray[np.int64], time: NDArray[np.datetime64], close: NDArray[np.float64]) -> bool:
-    """Whether time turns back or the close jumps where one value follows another."""
-    at = np.flatnonzero(np.diff(code))
-    steps = np.diff(time).astype(np.int64)
-    forward = np.sign(np.median(np.sign(steps)))
+def _turns_back(code: NDArray[np.int64], time: NDArray[np.datetime64]) -> bool:
+    """Whether time runs the other way where one value follows another."""
+    steps = np.sign(np.diff(time).astype(np.int64))
+    return bool((steps[np.diff(code) != 0] != np.sign(np.median(steps))).any())
+
+
+def _jumps(code: NDArray[np.int64], close: NDArray[np.float64]) -> bool:
+    """Whether the close moves by more than 40% where one value follows another."""
     with np.errstate(all="ignore"):
-        jump = np.abs(np.log(close[at + 1] / close[at]))
-    return bool((np.sign(steps[at]) != forward).any() or (jump > np.log(SPLIT_MOVE)).any())
+        move = np.abs(np.diff(np.log(close)))
+    return bool((move[np.diff(code) != 0] > np.log(SPLIT_MOVE)).any())
 
 
 def _finding(level: Level, rule: str, file: str, message: str, fix: str) -> Finding:

@@ -80,8 +80,8 @@ def _without_stray_quotes(data: bytes) -> tuple[bytes, tuple[TextFinding, ...]]:
     stray = len(lines) - len(kept)
     if not stray:
         return data, ()
-    message = f"{stray} of {len(lines)} lines have a quotation mark that is not closed"
-    fix = "remove the mark, or close it on the same line"
+    message = f"{stray} of {len(lines)} lines have a quotation mark that is not closed on the line"
+    fix = "remove the mark, or close it"
     if 2 * stray > len(lines) or lines[0].count(b'"') % 2:
         raise NoTableError("unreadable-file", f"not a table: {message}", fix)
     return b"".join(kept), (TextFinding("drop", "stray-quote", stray, message, fix),)

@@ -17,22 +17,23 @@ def firm(name: str, cells: list[Row]) -> list[Row]:
 
 @pytest.mark.parametrize("overlap", [140, 60, 20])
 @pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("names", [("Alpha", "Beta"), ("10107", "14593")])
 def test_symbols_under_an_unknown_column_are_refused_by_its_name(
-    tmp_path: Path, overlap: int, mixed: bool
+    tmp_path: Path, overlap: int, mixed: bool, names: tuple[str, str]
 ) -> None:
     days = rows(280 - overlap)
     other = [[day[0], *row[1:]] for day, row in zip(days[-140:], rows(140, seed=3), strict=True)]
-    cells = [*firm("Alpha", days[:140]), *firm("Beta", other)]
+    cells = [*firm(names[0], days[:140]), *firm(names[1], other)]
     if mixed:
         cells.sort(key=lambda row: row[1])
     path = write(tmp_path / "all.csv", cells, FIRMS)
     result = read(path)
     found = finding(result, "symbol-column")
     assert found.level == "error"
-    assert "'Firm' ('Alpha', 'Beta')" in found.message
+    assert f"'Firm' ('{names[0]}', '{names[1]}')" in found.message
     assert "data.columns.symbol='Firm'" in found.fix
     assert len(result.bars) == 0
-    assert read(path, columns={"symbol": "Firm"}).bars.symbols == ("Alpha", "Beta")
+    assert read(path, columns={"symbol": "Firm"}).bars.symbols == names
 
 
 def test_symbols_one_after_the_other_are_refused_at_a_jump_and_warned_about_without(tmp_path: Path) -> None:
@@ -43,8 +44,9 @@ def test_symbols_one_after_the_other_are_refused_at_a_jump_and_warned_about_with
     for row in calm[70:]:
         row[2:6] = [str(3 * float(price)) for price in row[2:6]]
     assert finding(read(write(tmp_path / "all.csv", calm, FIRMS)), "symbol-column").level == "error"
-    backwards = [*firm("Alpha", rows(140)[70:]), *firm("Beta", rows(140)[:70])]
-    assert finding(read(write(tmp_path / "all.csv", backwards, FIRMS)), "symbol-column").level == "error"
+    for names in (("Alpha", "Beta"), ("10107", "14593")):
+        backwards = [*firm(names[0], rows(140)[70:]), *firm(names[1], rows(140)[:70])]
+        assert finding(read(write(tmp_path / "all.csv", backwards, FIRMS)), "symbol-column").level == "error"
 
 
 def test_numbers_and_remarks_in_other_columns_are_no_symbols(tmp_path: Path) -> None:
@@ -53,6 +55,13 @@ def test_numbers_and_remarks_in_other_columns_are_no_symbols(tmp_path: Path) -> 
     result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Dividends,Note"))
     assert rules(result) == ["duplicate-date"]
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
+
+
+def test_shares_outstanding_that_double_with_a_split_are_no_symbols(tmp_path: Path) -> None:
+    cells = [[*row, "1000000"] for row in rows(140)]
+    for row in cells[70:]:
+        row[1:5], row[6] = [str(float(price) / 2) for price in row[1:5]], "2000000"
+    assert rules(read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Shares"))) == ["raw-split"]
 
 
 def test_symbols_that_no_column_tells_apart_are_told_apart_by_their_prices(tmp_path: Path) -> None:
