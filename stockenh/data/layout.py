@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stockenh.data.clean import FEW
 from stockenh.data.columns import REQUIRED, Columns, plain
 from stockenh.data.findings import Finding, Level, quoted
-from stockenh.data.numbers import parse_numbers
+from stockenh.data.numbers import says_nothing
 from stockenh.data.series_rules import SPLIT_MOVE
 from stockenh.data.table import Table
 
@@ -56,8 +56,7 @@ def with_volume(file: str, table: Table, index: Index) -> tuple[Index, tuple[Fin
     """The index without a volume column that never says anything, and a warning where there is no volume."""
     what = "no volume column"
     if "volume" in index:
-        volume = parse_numbers(table.column(index["volume"]))
-        if volume.unreadable.any() or not np.isnan(volume.value).all():
+        if not says_nothing(table.column(index["volume"])):
             return index, ()
         what = "the volume column is empty"
     fix = "name it: data.columns.volume=NAME; for an index there is nothing to do"

@@ -93,6 +93,15 @@ def parse_numbers(column: pl.Series, sign: DecimalSign | None = None, name: str 
     return Numbers(value, unreadable, plain=False)
 
 
+def says_nothing(column: pl.Series) -> bool:
+    """Whether a column holds no more than marks for a missing number."""
+    if column.dtype.is_numeric():
+        return (
+            column.drop_nulls().drop_nans().is_empty() if column.dtype.is_float() else column.is_null().all()
+        )
+    return _all_missing(column.cast(pl.String).drop_nulls())
+
+
 def _all_missing(text: pl.Series) -> bool:
     """Whether all (n,) are marks for a missing number; the first one mostly settles it."""
     if len(text) and text[0].strip(_AROUND).lower() not in _NOTHING:
@@ -107,14 +116,15 @@ def decimal_sign(columns: Mapping[str, pl.Series], separator: str) -> DecimalSig
     agree with it; likewise for a point. Columns that disagree are a clash. Where no column speaks, 1,234 is a
     decimal comma between semicolons or tabs, unless the volume is written so too, and else thousands.
     """
-    votes = {name: _vote(column) for name, column in columns.items() if column.dtype == pl.String}
+    texts = {name: column for name, column in columns.items() if column.dtype == pl.String}
+    votes = _votes(pl.DataFrame(texts)) if texts else {}
     comma = [name for name, vote in votes.items() if vote.says_comma]
     point = [name for name, vote in votes.items() if vote.says_point]
     mixed = frozenset(name for name, vote in votes.items() if vote.comma and vote.point)
     if comma and point:
         clash = (
-            f"{comma[0]} has a decimal comma ({votes[comma[0]].comma_text!r}) and {point[0]} a decimal point "
-            f"({votes[point[0]].point_text!r})"
+            f"{comma[0]} has a decimal comma ({_first(texts[comma[0]], _COMMA_DECIMAL)!r}) and {point[0]} "
+            f"a decimal point ({_first(texts[point[0]], _POINT_DECIMAL)!r})"
         )
         return DecimalSign(mixed=mixed, clash=clash)
     if comma or point:
@@ -122,24 +132,21 @@ def decimal_sign(columns: Mapping[str, pl.Series], separator: str) -> DecimalSig
     unsure = [name for name, vote in votes.items() if vote.comma_either and name != "volume"]
     if not unsure:
         return DecimalSign(False, mixed)
-    vote = votes[unsure[0]]
+    doubt = _first(texts[unsure[0]], _COMMA_EITHER)
     if any(votes[name].point_either for name in unsure):
-        return DecimalSign(mixed=mixed, clash=f"{unsure[0]} has {vote.either_text!r} beside points alike")
+        return DecimalSign(mixed=mixed, clash=f"{unsure[0]} has {doubt!r} beside points alike")
     grouped = "volume" in votes and votes["volume"].comma_either > 0
-    return DecimalSign(separator != "," and not grouped, mixed, doubt=vote.either_text)
+    return DecimalSign(separator != "," and not grouped, mixed, doubt)
 
 
 @dataclass(frozen=True)
 class _Vote:
-    """How many numbers of a column prove either sign, or fit both; and the first text of each kind."""
+    """How many numbers of a column prove either sign, or fit both."""
 
     comma: int
     point: int
     comma_either: int
     point_either: int
-    comma_text: str
-    point_text: str
-    either_text: str
 
     @property
     def says_comma(self) -> bool:
@@ -150,15 +157,25 @@ class _Vote:
         return self.point > 0 and self.comma + self.comma_either <= self.point + self.point_either
 
 
-def _vote(column: pl.Series) -> _Vote:
-    written = column.drop_nulls().str.strip_chars(_AROUND)
-    body = written.str.replace_all(r"[' \x{a0}\x{202f}]", "").str.replace(r"[KMBTkmbt]$", "")
-    kinds = [
-        body.str.contains(kind) for kind in (_COMMA_DECIMAL, _POINT_DECIMAL, _COMMA_EITHER, _POINT_EITHER)
-    ]
-    texts = [str(written.filter(kind)[0]) if kind.any() else "" for kind in kinds[:3]]
-    comma, point, comma_either, point_either = (int(kind.sum()) for kind in kinds)
-    return _Vote(comma, point, comma_either, point_either, *texts)
+def _votes(columns: pl.DataFrame) -> dict[str, _Vote]:
+    bodies = columns.select(_body(pl.all()))
+    kinds = (_COMMA_DECIMAL, _POINT_DECIMAL, _COMMA_EITHER, _POINT_EITHER)
+    counts = [bodies.select(pl.all().str.contains(kind).sum()).row(0) for kind in kinds]
+    return {
+        name: _Vote(*of_kinds)
+        for name, of_kinds in zip(columns.columns, zip(*counts, strict=True), strict=True)
+    }
+
+
+def _first(column: pl.Series, kind: str) -> str:
+    frame = column.to_frame("text")
+    return str(frame.filter(_body(pl.col("text")).str.contains(kind))["text"][0])
+
+
+def _body(text: pl.Expr) -> pl.Expr:
+    """A number without currency, unit and the marks between thousands that are no point or comma."""
+    bare = text.str.strip_chars(_AROUND)
+    return bare.str.replace_all(r"[' \x{a0}\x{202f}]", "").str.strip_chars_end("KMBTkmbt")
 
 
 def _with_point(text: pl.Series) -> pl.Series:
