@@ -68,7 +68,7 @@ def read_text(data: bytes) -> tuple[pl.DataFrame, str, str, tuple[TextFinding, .
     if frame.width < 2:
         fix = "fetch this file again, or save it as CSV with a header line"
         raise NoTableError("error-text", f"not a table but text: {quoted(head)}", fix)
-    return frame, separator, head, found + _swallowed(data, frame)
+    return frame, separator, head, found
 
 
 def _without_stray_quotes(data: bytes) -> tuple[bytes, tuple[TextFinding, ...]]:
@@ -85,15 +85,6 @@ def _without_stray_quotes(data: bytes) -> tuple[bytes, tuple[TextFinding, ...]]:
     if 2 * stray > len(lines) or lines[0].count(b'"') % 2:
         raise NoTableError("unreadable-file", f"not a table: {message}", fix)
     return b"".join(kept), (TextFinding("drop", "stray-quote", stray, message, fix),)
-
-
-def _swallowed(data: bytes, frame: pl.DataFrame) -> tuple[TextFinding, ...]:
-    """Whether fewer rows came out than lines went in, which only a quotation mark within a cell can do."""
-    lost = data.count(b"\n") + (not data.endswith(b"\n")) - frame.height
-    if lost <= 0 or b'"' not in data:
-        return ()
-    message = f"{lost} line{'s' * (lost > 1)} vanished into cells with a quotation mark"
-    return (TextFinding("drop", "stray-quote", lost, message, "remove the quotation marks within cells"),)
 
 
 def _without_surplus(data: bytes, separator: str) -> tuple[bytes, tuple[TextFinding, ...]]:
