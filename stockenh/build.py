@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +19,10 @@ from stockenh.data.splits import PARTS
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import embed, width
 from stockenh.errors import ConfigError, DataError, RunFolderError
+from stockenh.files import expanded
 from stockenh.models.spec import InputSpec
 from stockenh.runfolder import RunFolder
+from stockenh.terminal import console
 from stockenh.training.learner import Learner
 from stockenh.training.losses.base import Loss
 from stockenh.training.losses.distilled import Distilled
@@ -68,8 +69,15 @@ def device(name: str) -> torch.device:
 
 
 def cache(config: RunConfig) -> DiskCache:
-    """The disk cache that the config names."""
-    return DiskCache(Path(config.cache_dir).expanduser() if config.cache_dir else default_root())
+    """The disk cache that the config names; what is wrong with it is said on the terminal once."""
+
+    def say(message: str) -> None:
+        console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+
+    root = expanded(config.cache_dir) if config.cache_dir else default_root()
+    if root is None:
+        say("no home folder to keep a cache in: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
+    return DiskCache(root, say)
 
 
 def data(config: RunConfig, on: torch.device) -> Prepared:

@@ -25,6 +25,7 @@ from stockenh.overrides import (
     conf_dir,
     config_folders,
     groups,
+    keys_of_options,
     options_with_key,
     quote_paths,
     split_override,
@@ -184,6 +185,8 @@ def _unknown_key(key: str, known: dict[str, list[str]], arguments: list[str]) ->
         return f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
     keys = _keys_with_choices(known, arguments)
     inside = [name for name in keys if rest and name.startswith(f"{group}.")]
+    if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
+        inside += keys_of_options(group, *folders)
     near = suggest(key, inside or [*known, *keys])
     if near.startswith("Options") and not inside:
         near = suggest(key, {*known, *(name.split(".")[0] for name in keys)})

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stockenh.errors import StockenhError
+from stockenh.errors import ConfigError, StockenhError
 
 
 class DiskError(StockenhError):
@@ -42,6 +42,14 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically; NaN is refused, for it is no JSON."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def expanded(path: str) -> Path:
+    """The path with its ~ written out. Raises ConfigError where nobody knows what that is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no home folder for its ~; write the path in full") from None
 
 
 def append_line(path: Path, line: str) -> None:

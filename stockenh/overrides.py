@@ -80,8 +80,23 @@ def config_folders(arguments: list[str]) -> list[Path]:
 
 def options_with_key(group: str, key: str, *folders: Path) -> list[str]:
     """The options of a group whose YAML has this key: where a key that is nowhere else belongs."""
-    files = [file for folder in (conf_dir(), *folders) for file in sorted((folder / group).glob("*.yaml"))]
-    return [f"{group}={file.stem}" for file in files if key.split(".")[0] in _load(file)]
+    return [f"{group}={file.stem}" for file in _options(group, *folders) if key in _with_parents(file)]
+
+
+def keys_of_options(group: str, *folders: Path) -> list[str]:
+    """The dotted keys that the options of a group have, `data.columns.close` among those of data."""
+    keys = [f"{group}.{key}" for file in _options(group, *folders) for key in _flatten(_load(file))]
+    return list(dict.fromkeys(keys))
+
+
+def _options(group: str, *folders: Path) -> list[Path]:
+    return [file for folder in (conf_dir(), *folders) for file in sorted((folder / group).glob("*.yaml"))]
+
+
+def _with_parents(file: Path) -> set[str]:
+    """The dotted keys of a YAML file, those of its mappings included."""
+    parts = [key.split(".") for key in _flatten(_load(file))]
+    return {".".join(key[: n + 1]) for key in parts for n in range(len(key))}
 
 
 def complete(previous: list[str], word: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,24 +24,9 @@ if TYPE_CHECKING:
 
 PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
 REFRESH_SECONDS = 0.5
-
-
-_RESULT_COLUMNS: dict[str, Callable[[str, str, dict[str, Any]], str]] = {
-    "part": lambda part, horizon, m: part,
-    "bars": lambda part, horizon, m: horizon.removeprefix("h"),
-    "n": lambda part, horizon, m: str(m["n"]),
-    "ties": lambda part, horizon, m: percent(m["tie_share"]),
-    "accuracy": lambda part, horizon, m: percent(m["accuracy"]),
-    "95%": lambda part, horizon, m: interval(m["accuracy_low"], m["accuracy_high"]),
-    "majority": lambda part, horizon, m: percent(m["majority"]),
-    "limit": lambda part, horizon, m: percent(m.get("limit_accuracy")),
-    "closed": lambda part, horizon, m: percent(m.get("gap_closed"), 0),
-    "log loss": lambda part, horizon, m: number(m["log_loss"]),
-    "Brier": lambda part, horizon, m: number(m["brier"], 3),
-    "AUC": lambda part, horizon, m: number(m["auc"], 3),
-    "MAE": lambda part, horizon, m: number(m["mae"]),
-}
-_LIMITS, _MAKE_ROOM = ("limit", "closed"), ("ties", "Brier")
+EXAMPLES = 3  # of the places that a line names
+_STYLES = {"error": "red", "drop": "yellow", "warning": "cyan"}
+_DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # in a narrow table, the first first
 
 
 def console(stderr: bool = False) -> Console:
@@ -71,42 +56,91 @@ def findings_summary(findings: Sequence[Finding]) -> list[str]:
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """Every finding: what, where, and the fix; the gravest first."""
-    table = Table(show_lines=False)
-    for name in ("level", "file", "symbol", "from", "rows", "what", "fix"):
-        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
-    style = {"error": "red", "drop": "yellow", "warning": "cyan"}
-    for f in sorted(findings, key=lambda f: list(style).index(f.level)):
-        cells = (f.file, f.symbol, f.date, str(f.rows), f"{f.rule}: {f.message}", f.fix)
-        table.add_row(f"[{style[f.level]}]{f.level}[/]", *(escape(cell) for cell in cells))
+    """What was found, the gravest first; findings of one rule with one fix share a line. Fits 60 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("level")
+    table.add_column("where", overflow="fold", max_width=24)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("what, and the fix", overflow="fold", ratio=1)
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for f in sorted(findings, key=lambda f: list(_STYLES).index(f.level)):
+        alike.setdefault((f.level, f.rule, f.fix), []).append(f)
+    for (level, rule, fix), group in alike.items():
+        example = "" if len({f.message for f in group}) == 1 else f"{group[0].symbol or group[0].file}: "
+        what = f"[bold]{rule}[/]: {escape(example + group[0].message)}\n[dim]{escape(fix)}[/]"
+        rows = sum(f.rows for f in group)
+        table.add_row(f"[{_STYLES[level]}]{level}[/]", escape(_where(group)), str(rows or ""), what)
     return table
 
 
-def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str) -> Table:
-    """Every part and horizon, accuracy beside its interval and the majority class, in 80 columns.
+def _where(group: Sequence[Finding]) -> str:
+    """`A.csv from 2020-01-03`, or for several `12 symbols: A, B, C, ...`."""
+    first = group[0]
+    if len(group) == 1:
+        symbol = f" {first.symbol}" if first.symbol and first.symbol not in first.file else ""
+        return f"{first.file}{symbol}" + (f"\nfrom {first.date}" if first.date else "")
+    symbols, files = (list(dict.fromkeys(getattr(f, of) for f in group)) for of in ("symbol", "file"))
+    names, unit = (files, "files") if "" in symbols or len(symbols) == 1 else (symbols, "symbols")
+    listed = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
+    dates = [f.date for f in group if f.date]
+    return f"{len(names)} {unit}: {listed}" + (f"\nfrom {min(dates)}" if dates else "")
 
-    Where the best possible accuracy is known it stands there too, and ties and Brier score make room.
+
+def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80) -> Table:
+    """Every part and horizon, accuracy beside its interval, the majority class and the limit where known.
+
+    Where `width` columns don't hold all, whole columns go, the least telling first, and the caption says so.
     """
-    limits = any("limit_accuracy" in m for horizons in parts.values() for m in horizons.values())
-    columns = [name for name in _RESULT_COLUMNS if name not in (_MAKE_ROOM if limits else _LIMITS)]
+    columns = _result_columns(parts)
+    gone = []
+    for name in _DISPENSABLE:
+        if sum(max(map(len, (head, *cells))) + 1 for head, cells in columns.items()) - 1 <= width:
+            break
+        gone.append(name)
+        del columns[name]
     caption = (
         "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
-        "dates. majority: share of the larger class in that part. MAE: of returns, in raw units"
+        "dates. majority: share of the larger class in that part."
     )
-    if limits:
+    caption += "" if "MAE" in gone else " MAE: of returns, in raw units."
+    if "limit" in columns:
         caption += (
-            ". limit: expected accuracy of the best forecast there can be. closed: share of the way from "
-            "majority to limit"
+            " limit: expected accuracy of the best forecast there can be. closed: share of the way from "
+            "majority to limit."
         )
+    caption += f" No room for {', '.join(gone)}: see summary.json." if gone else ""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
                   padding=(0, 0), show_edge=False, caption=caption)  # fmt: skip
     for name in columns:
         table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
-    for part, horizons in parts.items():
-        for horizon, m in horizons.items():
-            table.add_row(*(_RESULT_COLUMNS[name](part, horizon, m) for name in columns))
-        table.add_section()
+    rows = list(zip(*columns.values(), strict=True))
+    for i, row in enumerate(rows):
+        table.add_row(*row, end_section=i + 1 < len(rows) and rows[i + 1][0] != row[0])
     return table
+
+
+def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[str]]:
+    scores = [(part, horizon, m) for part, horizons in parts.items() for horizon, m in horizons.items()]
+    limits = {
+        "limit": [percent(m.get("limit_accuracy")) for *_, m in scores],
+        "closed": [percent(m.get("gap_closed"), 0) for *_, m in scores],
+    }
+    if not any("limit_accuracy" in m for *_, m in scores):
+        limits = {}
+    return {
+        "part": [part for part, _, _ in scores],
+        "bars": [horizon.removeprefix("h") for _, horizon, _ in scores],
+        "n": [str(m["n"]) for *_, m in scores],
+        "ties": [percent(m["tie_share"]) for *_, m in scores],
+        "accuracy": [percent(m["accuracy"]) for *_, m in scores],
+        "95%": [interval(m["accuracy_low"], m["accuracy_high"]) for *_, m in scores],
+        "majority": [percent(m["majority"]) for *_, m in scores],
+        **limits,
+        "log loss": [number(m["log_loss"]) for *_, m in scores],
+        "Brier": [number(m["brier"], 3) for *_, m in scores],
+        "AUC": [number(m["auc"], 3) for *_, m in scores],
+        "MAE": [number(m["mae"]) for *_, m in scores],
+    }
 
 
 def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12) -> Table:

@@ -74,6 +74,9 @@ WRONG = {
     ("+loss=huber_bce",): "loss has a value already: write loss=... without a +",
     ("split.fold=1",): "split.fold belongs to split=walk_forward: add that to the command",
     ("data.path=/tmp",): "data.path belongs to data=files or data=windows: add that to the command",
+    ("data=files", "data.columns.clos=C"): "data.columns.clos: no such key. Nearest: data.columns.close",
+    ("data.columns.clos=C",): "data.columns.clos: no such key. Nearest: data.columns.close",
+    ("data.columns.close=C",): "data.columns.close belongs to data=files: add that to the command",
     ("data=files",): "data.path must be given: data.path=...",
     ("data=windows",): "data.path must be given: data.path=...",
     ("train.epochs=abc",): "train.epochs=abc is not a whole number",
@@ -284,3 +287,24 @@ def test_a_column_is_mapped_as_the_fix_says(stockenh, tmp_path, bars_folder, sma
     arguments = [word for word in small_run if not word.startswith("data.path")]
     answer = stockenh("train", *arguments, "data.path=bars", "data.columns.close=Zeta")
     assert answer.code == 0, answer.err
+
+
+def test_a_cache_that_can_not_be_written_is_told_once(stockenh, tmp_path, small_run):
+    (tmp_path / "taken").write_text("")
+    answer = stockenh("train", *small_run, f"cache_dir={tmp_path / 'taken'}")
+    assert answer.code == 0
+    assert answer.err.count("can't be written") == 1
+    assert answer.err.startswith(f"stockenh: cache {tmp_path / 'taken'} can't be written (Not a directory)")
+
+
+def test_a_misspelt_column_of_a_file_is_answered_by_data_check_too(stockenh, bars_folder):
+    answer = stockenh("data", "check", str(bars_folder), "data.columns.clos=Zeta")
+    assert answer.code == 2
+    assert "data.columns.clos: no such key. Nearest: data.columns.close" in answer.err
+
+
+def test_a_path_that_is_no_utf8_is_refused_in_a_line(stockenh, tmp_path):
+    (tmp_path / "b\udcffd").mkdir()
+    answer = stockenh("data", "check", str(tmp_path / "b\udcffd"))
+    assert answer.code == 2
+    assert "its name has bytes that are no UTF-8 text; rename it" in answer.err

@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.errors import ConfigError
+from stockenh.files import expanded
+
 Arrays = dict[str, NDArray[np.generic]]
 
 _NAMES = "names.txt"
@@ -24,11 +27,12 @@ class DiskCache:
     """Named arrays under `root/kind/key/NAME.npy`, memory-mapped when read back; None caches nothing.
 
     A cache never fails a run: what can't be read is computed again, what can't be written is only
-    computed. Entries appear whole or not at all (written beside, then renamed).
+    computed, which `say` is told once. Entries appear whole or not at all (written beside, then renamed).
     """
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, say: Callable[[str], None] | None = None) -> None:
         self.root = root
+        self._say = say
 
     def arrays(self, kind: str, key: str, compute: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Arrays:
         """The arrays stored for this key; computed and stored where there are none."""
@@ -42,16 +46,25 @@ class DiskCache:
         try:
             _write(folder, computed)
         except OSError as error:
-            log.warning("cache %s can't be written (%s): going on without it", self.root, error)
+            self._tell(f"cache {self.root} can't be written ({error.strerror or error}): going on without it")
             return computed
         return _read(folder) or computed
 
+    def _tell(self, message: str) -> None:
+        log.warning(message)
+        if self._say is not None:
+            self._say(message)
+            self._say = None
 
-def default_root() -> Path:
-    """$STOCKENH_CACHE, else $XDG_CACHE_HOME/stockenh, else ~/.cache/stockenh."""
+
+def default_root() -> Path | None:
+    """$STOCKENH_CACHE, else $XDG_CACHE_HOME/stockenh, else ~/.cache/stockenh; None without a home folder."""
     if named := os.environ.get("STOCKENH_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stockenh"
+        return expanded(named)
+    try:
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "stockenh"
+    except ConfigError:
+        return None
 
 
 def key_of(*parts: object) -> str:

@@ -15,16 +15,16 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "symbol": ("symbol", "ticker", "tckrsymb", "tradingsymbol", "tic", "sym", "stock", "scrip", "name"),
     "date": (
         "date", "tradedate", "tradingdate", "traddt", "date1", "datetime", "timestamp", "day", "time",
-        "", "indexlevel0", "unnamed0", "index",
+        "", "indexlevel0", "unnamed0", "index", "data",
     ),
-    "open": ("open", "openprice", "opnpric", "openingprice", "o"),
-    "high": ("high", "highprice", "hghpric", "h"),
-    "low": ("low", "lowprice", "lwpric", "l"),
-    "close": ("close", "closeprice", "clspric", "closingprice", "c"),
+    "open": ("open", "openprice", "opnpric", "openingprice", "o", "otwarcie"),
+    "high": ("high", "highprice", "hghpric", "h", "najwyższy", "najwyzszy"),
+    "low": ("low", "lowprice", "lwpric", "l", "najniższy", "najnizszy"),
+    "close": ("close", "closeprice", "clspric", "closingprice", "c", "zamknięcie", "zamkniecie"),
     "volume": (
         "volume", "vol", "totaltradedquantity", "totaltradequantity", "tottrdqty", "ttltradgvol",
         "ttltrdqnty", "sharestraded", "tradedquantity", "tradedvolume", "tradedqty", "noofshares",
-        "quantity", "v",
+        "quantity", "v", "wolumen",
     ),
     "adj_close": (
         "adjclose", "adjustedclose", "closeadj", "closeadjusted", "adjcloseprice", "adjustedcloseprice",

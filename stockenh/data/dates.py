@@ -46,8 +46,11 @@ class Dates:
     zone: str = ""
 
 
-def parse_dates(column: pl.Series) -> Dates:
-    """Reads a column of text, numbers, dates or timestamps, n values."""
+def parse_dates(column: pl.Series, today: np.datetime64) -> Dates:
+    """Reads a column of text, numbers, dates or timestamps, n values.
+
+    A year of two digits is the last such year that begins before tomorrow is over.
+    """
     dtype = column.dtype
     if isinstance(dtype, pl.Datetime):
         wall = column.dt.replace_time_zone(None)
@@ -61,10 +64,16 @@ def parse_dates(column: pl.Series) -> Dates:
     quick = text.str.to_date("%Y-%m-%d", strict=False)
     if len(text) and not quick.null_count():
         return Dates(quick.to_numpy().astype("datetime64[s]"))
-    return _parse_text(text.str.strip_chars())
+    return _parse_text(text.str.strip_chars(), last_day(today))
 
 
-def _parse_text(text: pl.Series) -> Dates:
+def last_day(today: np.datetime64) -> np.datetime64:
+    """The last day on which a bar may lie: tomorrow, for where it has begun elsewhere."""
+    day: np.datetime64 = today.astype("datetime64[D]") + np.timedelta64(1, "D")
+    return day
+
+
+def _parse_text(text: pl.Series, last: np.datetime64) -> Dates:
     time = np.full(len(text), np.datetime64("NaT"), "datetime64[s]")
     zone, ambiguous = "", False
     for pattern in (_YEAR_FIRST, _DIGITS, _DAY_NAME, _NAME_DAY, _NUMERIC):
@@ -75,10 +84,10 @@ def _parse_text(text: pl.Series) -> Dates:
             continue
         parts = rest.filter(pl.Series(hit)).str.extract_groups(pattern).struct.unnest()
         if pattern == _NUMERIC:
-            month, day, ambiguous = _month_and_day(parts)
+            month, day, ambiguous = _month_and_day(parts, last)
         else:
             month, day = _month(parts), _ints(parts["day"])
-        time[rows[hit]] = _join(_years(parts["year"]), month, day) + _clock(parts)
+        time[rows[hit]] = _join(_years(parts["year"], last), month, day) + _clock(parts)
         zones = parts["zone"].drop_nulls().str.strip_chars()
         zone = zone or (zones[0] if len(zones) else "")
     epoch = np.isnat(time) & text.str.contains(_EPOCH).fill_null(False).to_numpy()
@@ -93,9 +102,10 @@ def _ints(column: pl.Series) -> Ints:
     return column.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
 
 
-def _years(column: pl.Series) -> Ints:
+def _years(column: pl.Series, last: np.datetime64) -> Ints:
     year = _ints(column)
-    return np.where(year >= 100, year, np.where(year >= 70, year + 1900, year + 2000))
+    latest = int(str(last)[:4])
+    return np.where(year >= 100, year, latest - (latest - year) % 100)
 
 
 def _month(parts: pl.DataFrame) -> Ints:
@@ -135,7 +145,7 @@ def _epoch(value: pl.Series) -> Times:
     return time
 
 
-def _month_and_day(parts: pl.DataFrame) -> tuple[Ints, Ints, bool]:
+def _month_and_day(parts: pl.DataFrame, last: np.datetime64) -> tuple[Ints, Ints, bool]:
     """Orders the two numbers of dates like 1/4/1999 by the whole column: month, day, and whether in doubt.
 
     A part above 12 decides. Else the order under which the dates run one way, then the one with fewer
@@ -145,7 +155,7 @@ def _month_and_day(parts: pl.DataFrame) -> tuple[Ints, Ints, bool]:
     over = int((left > 12).sum()), int((right > 12).sum())
     if over[0] != over[1]:
         return (right, left, False) if over[0] > over[1] else (left, right, False)
-    year = _years(parts["year"])
+    year = _years(parts["year"], last)
     marks = [_disorder(_join(year, month, day)) for month, day in ((left, right), (right, left))]
     if marks[1] < marks[0]:
         return right, left, False

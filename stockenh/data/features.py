@@ -51,7 +51,7 @@ def context_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float3
     """Features of every bar of every series, (N, F) float32, in the order of `feature_names`, all finite.
 
     Each series is computed by itself. Row t depends on the bars up to t of its series alone, to the last
-    bit, and on the units of neither price nor (save `volume_ratio`, through its + 1) volume.
+    bit, and not on the units of price and volume.
     """
     features = np.empty((len(bars), len(feature_names(settings))), np.float32)
     for series in range(len(bars.symbols)):

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 Level = Literal["error", "drop", "warning"]
 
 
@@ -33,13 +30,6 @@ class Finding:
     rows: int
     message: str
     fix: str
-
-
-def first_date(time: NDArray[np.datetime64], mask: NDArray[np.bool_]) -> str:
-    """The earliest date among the masked rows, or "" where none of them has one."""
-    dates = time[mask]
-    dates = dates[~np.isnat(dates)]
-    return str(dates.min().astype("datetime64[D]")) if len(dates) else ""
 
 
 def quoted(text: str, width: int = 80) -> str:

@@ -13,15 +13,17 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from stockenh.data.columns import REQUIRED, Columns, match_columns
-from stockenh.data.dates import Dates, parse_clock, parse_dates
+from stockenh.data.columns import match_columns
+from stockenh.data.dates import Dates, last_day, parse_clock, parse_dates
 from stockenh.data.findings import Finding, Level, quoted
-from stockenh.data.numbers import parse_numbers, uses_decimal_comma
-from stockenh.data.rules import Mask, Reason, Rows, leave_out
+from stockenh.data.layout import Index, column_findings, equity_only, glued_symbols, with_volume
+from stockenh.data.names import shown, symbol_of
+from stockenh.data.numbers import DecimalSign, Numbers, decimal_sign, parse_numbers
+from stockenh.data.rows import Mask, Rows
+from stockenh.data.rules import Reason, leave_out
 from stockenh.data.table import Table, load_table
 
-_PRICES: Final = ("open", "high", "low", "close")
-_OHLCV: Final = (*_PRICES, "volume")
+_OHLCV: Final = ("open", "high", "low", "close", "volume")
 
 BLANK_ROW: Final = Reason(
     "blank-row", "no prices and no volume", "nothing to do, the lines are empty", harmless=True
@@ -29,6 +31,9 @@ BLANK_ROW: Final = Reason(
 SYMBOL_MISSING: Final = Reason("symbol-missing", "no symbol", "fill the symbol column of these rows")
 DATE_UNREADABLE: Final = Reason(
     "date-unreadable", "the date can't be read", "write it as 2024-01-31, or name it: data.columns.date=NAME"
+)
+FUTURE_DATE: Final = Reason(
+    "future-date", "the date lies after tomorrow", "correct it, and write years with four digits"
 )
 NUMBER_UNREADABLE: Final = Reason(
     "number-unreadable", "a price or volume is no number", "correct it, or map the right column: data.columns"
@@ -39,106 +44,44 @@ NUMBER_UNREADABLE: Final = Reason(
 class Part:
     """What one file says about one symbol."""
 
-    file: str
     symbol: str
     rows: Rows
 
 
 def parse_file(
-    path: Path, mapping: Mapping[str, str], adjust: bool
+    path: Path, mapping: Mapping[str, str], adjust: bool, today: np.datetime64
 ) -> tuple[tuple[Part, ...], tuple[Finding, ...]]:
     """Reads one CSV or Parquet file.
 
     `mapping` (canonical -> own column name) wins over guessed columns; without `adjust`, an adjusted close is
-    not read. No parts, and an error finding that says why, where the file can't be used.
+    not read; no bar lies after the day that follows `today`. No parts, and an error finding that says why,
+    where the file can't be used.
     """
+    file = shown(path)
     table, found = load_table(path)
     if table is None:
         return (), found
     columns = match_columns(table.names, mapping)
-    found += _column_findings(path, table, columns)
-    if any(finding.level == "error" for finding in found):
+    found += column_findings(file, table, columns)
+    if _is_refused(found):
         return (), found
-    table, more = _equity_only(path, table, columns.index)
-    index, no_volume = _with_volume(path, table, columns.index)
-    more += no_volume
-    cells = _read_cells(table, index, symbol_of(path), adjust)
-    alive, drops = leave_out(_hits(cells), cells.rows.time, path.name, cells.only)
-    found += more + drops + _date_findings(path, cells)
-    if not alive.any() and not any(finding.level == "error" for finding in drops):
+    table, more = equity_only(file, table, columns.index)
+    index, no_volume = with_volume(file, table, columns.index)
+    cells = _read_cells(file, table, index, symbol_of(path), adjust, today)
+    found += more + no_volume + _number_findings(cells)
+    found += glued_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
+    if _is_refused(found):
+        return (), found
+    alive, drops = leave_out(_hits(cells, today), cells.rows, cells.only)
+    found += drops + _date_findings(cells)
+    if not alive.any() and not _is_refused(drops):
         message = "no row is left after the others were left out"
-        found += (_finding("error", "too-short", path, message, "mend the file, or fetch it again"),)
-    return tuple(_parts(path, cells, alive)), found
+        found += (cells.finding("error", "too-short", message, "mend the file, or fetch it again"),)
+    return tuple(_parts(cells, alive)), found
 
 
-def symbol_of(path: Path) -> str:
-    """The symbol in a file's name: BRK.B.csv is BRK.B; Stooq's aapl.us.txt and aapl_us_d.csv are AAPL."""
-    stem = path.name
-    for suffix in (".gz", ".csv", ".txt", ".parquet"):
-        if stem.lower().endswith(suffix) and len(stem) > len(suffix):
-            stem = stem[: -len(suffix)]
-    if path.name.lower().endswith(".txt"):
-        return stem.upper().removesuffix(".US")
-    if stem.endswith("_us_d"):
-        return stem.removesuffix("_us_d").upper()
-    for prefix in ("daily_adjusted_", "daily_"):
-        if stem.startswith(prefix) and len(stem) > len(prefix):
-            return stem.removeprefix(prefix)
-    return stem
-
-
-def _finding(level: Level, rule: str, path: Path, message: str, fix: str) -> Finding:
-    return Finding(level, rule, path.name, "", "", 0, message, fix)
-
-
-def _column_findings(path: Path, table: Table, columns: Columns) -> tuple[Finding, ...]:
-    found = []
-    names = ", ".join(name or "''" for name in table.names)
-    names = names if len(names) <= 200 else names[:200] + " ..."
-    for absent in columns.absent:
-        message = f"no column is called {absent!r}, which data.columns names; the file has {names}"
-        found.append(_finding("error", "mapped-column-missing", path, message, "correct data.columns"))
-    if columns.missing and not columns.absent:
-        fix = "name it: " + " ".join(f"data.columns.{name}=NAME" for name in columns.missing)
-        if columns.missing == REQUIRED:
-            fix = "begin the file with a line of names such as Date,Open,High,Low,Close,Volume, or remove it"
-        message = f"no column for {', '.join(columns.missing)}; the file has {names}"
-        found.append(_finding("error", "column-missing", path, message, fix))
-    if columns.close_among:
-        first, *others = columns.close_among
-        message = f"the close could be {', '.join(map(repr, columns.close_among))}; {first!r} was taken"
-        fix = f"if that is wrong: data.columns.close={others[0]!r}"
-        found.append(_finding("warning", "several-closes", path, message, fix))
-    return tuple(found)
-
-
-def _with_volume(
-    path: Path, table: Table, index: Mapping[str, int]
-) -> tuple[Mapping[str, int], tuple[Finding, ...]]:
-    """The index without a volume column that never says anything, and a warning where there is no volume."""
-    what = "no volume column"
-    if "volume" in index:
-        volume = parse_numbers(table.column(index["volume"]))
-        if volume.unreadable.any() or not np.isnan(volume.value).all():
-            return index, ()
-        what = "the volume column is empty"
-    fix = "name it: data.columns.volume=NAME; for an index there is nothing to do"
-    without = {name: at for name, at in index.items() if name != "volume"}
-    return without, (_finding("warning", "no-volume", path, f"{what}; volume is taken as 0", fix),)
-
-
-def _equity_only(path: Path, table: Table, index: Mapping[str, int]) -> tuple[Table, tuple[Finding, ...]]:
-    """Keeps the rows of the series EQ, where an Indian export has any."""
-    if "series" not in index:
-        return table, ()
-    equity = table.column(index["series"]).cast(pl.String).str.strip_chars() == "EQ"
-    equity = equity.fill_null(False)
-    others = int((~equity).sum())
-    if not others or others == len(equity):
-        return table, ()
-    message = f"{others} of {len(equity)} rows left out: not of the equity series EQ"
-    finding = Finding("drop", "other-series", path.name, "", "", others, message, "nothing to do")
-    return replace(table, frame=table.frame.filter(equity)), (finding,)
+def _is_refused(found: Sequence[Finding]) -> bool:
+    return any(finding.level == "error" for finding in found)
 
 
 @dataclass(frozen=True)
@@ -153,19 +96,25 @@ class _Cells:
     only: str
     rows: Rows
     dates: Dates
+    sign: DecimalSign
     blank: Mask
     unreadable: Mask
     bad_number: str
     bad_date: str
 
+    def finding(self, level: Level, rule: str, message: str, fix: str) -> Finding:
+        """A finding about the file as a whole."""
+        return Finding(level, rule, self.rows.files[0], self.only, "", 0, message, fix)
 
-def _read_cells(table: Table, index: Mapping[str, int], file_symbol: str, adjust: bool) -> _Cells:
+
+def _read_cells(
+    file: str, table: Table, index: Index, file_symbol: str, adjust: bool, today: np.datetime64
+) -> _Cells:
     symbols = _symbols(table, index, file_symbol)
-    dates = _dates(table, index)
+    dates = _dates(table, index, today)
     fields = [name for name in (*_OHLCV, "adj_close") if name in index and (adjust or name != "adj_close")]
     raw = {name: table.column(index[name]) for name in fields}
-    comma = table.separator != "," and any(uses_decimal_comma(raw[name]) for name in _PRICES)
-    numbers = {name: parse_numbers(column, comma) for name, column in raw.items()}
+    numbers, sign = _numbers(raw, table.separator)
     unreadable = np.logical_or.reduce([number.unreadable for number in numbers.values()])
     untraded = np.zeros(len(symbols))
     ohlcv = np.stack([numbers[name].value if name in numbers else untraded for name in _OHLCV], axis=1)
@@ -174,8 +123,9 @@ def _read_cells(table: Table, index: Mapping[str, int], file_symbol: str, adjust
     return _Cells(
         symbols=symbols,
         only=symbols[0] or "" if symbols.n_unique() == 1 else "",
-        rows=Rows(dates.time, ohlcv, adj_close),
+        rows=Rows(dates.time, ohlcv, adj_close, (file,)),
         dates=dates,
+        sign=sign,
         blank=missing & ~unreadable,
         unreadable=unreadable,
         bad_number=_first_text([(raw[name], numbers[name].unreadable) for name in fields]),
@@ -183,7 +133,17 @@ def _read_cells(table: Table, index: Mapping[str, int], file_symbol: str, adjust
     )
 
 
-def _symbols(table: Table, index: Mapping[str, int], file_symbol: str) -> pl.Series:
+def _numbers(raw: Mapping[str, pl.Series], separator: str) -> tuple[dict[str, Numbers], DecimalSign]:
+    numbers = {name: parse_numbers(column) for name, column in raw.items()}
+    if all(number.plain for number in numbers.values()):
+        return numbers, DecimalSign()
+    sign = decimal_sign(raw, separator)
+    if sign.comma or sign.mixed:
+        numbers = {name: parse_numbers(column, sign, name) for name, column in raw.items()}
+    return numbers, sign
+
+
+def _symbols(table: Table, index: Index, file_symbol: str) -> pl.Series:
     of_file = pl.Series([file_symbol]).new_from_index(0, table.frame.height)
     if "symbol" not in index:
         return of_file
@@ -193,8 +153,8 @@ def _symbols(table: Table, index: Mapping[str, int], file_symbol: str) -> pl.Ser
     return of_file if symbols.null_count() == len(symbols) else symbols
 
 
-def _dates(table: Table, index: Mapping[str, int]) -> Dates:
-    dates = parse_dates(table.column(index["date"]))
+def _dates(table: Table, index: Index, today: np.datetime64) -> Dates:
+    dates = parse_dates(table.column(index["date"]), today)
     if "time" not in index:
         return dates
     return replace(dates, time=dates.time + parse_clock(table.column(index["time"])))
@@ -207,34 +167,47 @@ def _first_text(columns: Sequence[tuple[pl.Series, Mask]]) -> str:
     return ""
 
 
-def _hits(cells: _Cells) -> list[tuple[Reason, Mask]]:
+def _hits(cells: _Cells, today: np.datetime64) -> list[tuple[Reason, Mask]]:
     bad_date = replace(DATE_UNREADABLE, what=f"{DATE_UNREADABLE.what}: {cells.bad_date}")
     bad_number = replace(NUMBER_UNREADABLE, what=f"{NUMBER_UNREADABLE.what}: {cells.bad_number}")
+    time = cells.rows.time
     return [
         (BLANK_ROW, cells.blank),
-        (bad_date, np.isnat(cells.rows.time)),
+        (bad_date, np.isnat(time)),
+        (FUTURE_DATE, time.astype("datetime64[D]") > last_day(today)),
         (SYMBOL_MISSING, cells.symbols.is_null().to_numpy()),
         (bad_number, cells.unreadable),
     ]
 
 
-def _date_findings(path: Path, cells: _Cells) -> tuple[Finding, ...]:
+def _number_findings(cells: _Cells) -> tuple[Finding, ...]:
+    if cells.sign.clash:
+        message = f"two decimal signs: {cells.sign.clash}"
+        return (cells.finding("error", "decimal-sign", message, "write all numbers with a decimal point"),)
+    if cells.sign.doubt:
+        kind = "a decimal comma" if cells.sign.comma else "a comma between thousands"
+        message = f"{cells.sign.doubt!r} and its like have {kind}, or so it was assumed: no number decides"
+        return (cells.finding("warning", "decimal-sign", message, "write them with a decimal point"),)
+    return ()
+
+
+def _date_findings(cells: _Cells) -> tuple[Finding, ...]:
     found = []
     if cells.dates.ambiguous:
         message = "day and month can't be told apart in any date; month first was assumed"
-        found.append(_finding("warning", "date-order", path, message, "write dates as 2024-01-31"))
+        found.append(cells.finding("warning", "date-order", message, "write dates as 2024-01-31"))
     if cells.dates.zone == "epoch":
         message = "dates are counted from 1970 and were read as UTC"
         fix = "write the exchange's dates as 2024-01-31"
-        found.append(_finding("warning", "time-zone", path, message, fix))
+        found.append(cells.finding("warning", "time-zone", message, fix))
     elif cells.dates.zone:
         message = f"dates carry a time zone ({cells.dates.zone}): used as written, without the zone"
         fix = "nothing to do if they are the exchange's dates; else convert them"
-        found.append(_finding("warning", "time-zone", path, message, fix))
-    return tuple(replace(finding, symbol=cells.only) for finding in found)
+        found.append(cells.finding("warning", "time-zone", message, fix))
+    return tuple(found)
 
 
-def _parts(path: Path, cells: _Cells, alive: Mask) -> Iterator[Part]:
+def _parts(cells: _Cells, alive: Mask) -> Iterator[Part]:
     """The rows that are left, symbol by symbol, each in the order of the file."""
     if not alive.any():
         return
@@ -242,9 +215,9 @@ def _parts(path: Path, cells: _Cells, alive: Mask) -> Iterator[Part]:
     if not alive.all():
         rows, symbols = rows.take(alive), symbols.filter(pl.Series(alive))
     if symbols.n_unique() == 1:
-        yield Part(path.name, str(symbols[0]), rows)
+        yield Part(str(symbols[0]), rows)
         return
     code = symbols.rank("dense").to_numpy()
     order = np.argsort(code, kind="stable")
     for index in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
-        yield Part(path.name, str(symbols[int(index[0])]), rows.take(index))
+        yield Part(str(symbols[int(index[0])]), rows.take(index))

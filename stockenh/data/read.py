@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,11 @@ from stockenh.data.bars import Bars
 from stockenh.data.clean import Stretch, clean_rows
 from stockenh.data.columns import CANONICAL
 from stockenh.data.findings import Finding
-from stockenh.data.parse import Part, parse_file
-from stockenh.data.rules import Rows
-from stockenh.data.table import is_table_file
-from stockenh.errors import ConfigError, DataError
+from stockenh.data.folder import left_aside, list_files
+from stockenh.data.join import join_rows
+from stockenh.data.parse import parse_file
+from stockenh.data.rows import Rows
+from stockenh.errors import ConfigError
 
 _LATE_DAYS: Final = 10
 _DAY: Final = np.timedelta64(1, "D")
@@ -60,94 +60,33 @@ class ReadResult:
     files_used: int
 
 
-def read_bars(path: Path, settings: ReadSettings) -> ReadResult:
+def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = None) -> ReadResult:
     """Reads and checks a folder of CSV or Parquet files, or one such file with one symbol or many.
 
     Bad content never raises: the findings say what was left out, where, and how to mend it. Raises DataError
-    where the path does not exist or a folder has no CSV or Parquet file.
+    where the path does not exist or a folder has no CSV or Parquet file. today: for dates in the future and
+    years of two digits; the clock's where none is given.
     """
+    today = np.datetime64("today") if today is None else today
     files = list_files(path)
-    found: list[Finding] = []
-    parts: dict[str, list[Part]] = {}
+    found: list[Finding] = list(left_aside(path, files))
+    parts: dict[str, list[Rows]] = {}
     for file in files:
-        of_file, more = parse_file(file, settings.columns, settings.adjust)
+        of_file, more = parse_file(file, settings.columns, settings.adjust, today)
         found += more
         for part in of_file:
-            parts.setdefault(part.symbol, []).append(part)
+            parts.setdefault(part.symbol, []).append(part.rows)
     stretches: list[Stretch] = []
     used: set[str] = set()
     for symbol in sorted(parts):
-        kept, doubled = _join(parts.pop(symbol))
-        kept, unadjusted = _alike(kept)
-        doubled += unadjusted
-        clean, of_rows = clean_rows(
-            _concatenate(kept), kept[0].file, symbol, settings.max_gap_days, settings.min_bars
-        )
-        found += [*doubled, *of_rows]
+        rows, of_files = join_rows(parts.pop(symbol), symbol)
+        clean, of_rows = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
+        found += [*of_files, *of_rows]
         stretches += clean
-        used.update(part.file for part in kept if clean)
+        used.update(rows.files if clean else ())
     found += _ends_early(stretches)
     found.sort(key=lambda finding: finding.file)
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
-
-
-def list_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        fix = "set data.path to a CSV or Parquet file, or to a folder of them"
-        raise DataError(f"{path}: no such file or folder; {fix}")
-    files = sorted(file for file in path.iterdir() if is_table_file(file))
-    if not files:
-        fix = "set data.path to a folder that has some"
-        raise DataError(f"{path}: no .csv, .txt or .parquet file in this folder; {fix}")
-    return files
-
-
-def _join(parts: Sequence[Part]) -> tuple[list[Part], list[Finding]]:
-    """The parts of one symbol whose dates don't overlap, in time order; a part that overlaps is an error."""
-    kept: list[Part] = []
-    spans: list[tuple[np.datetime64, np.datetime64]] = []
-    found = []
-    for part in parts:
-        begin, end = part.rows.time.min(), part.rows.time.max()
-        at = bisect(spans, (begin, end))
-        near = [i for i in (at - 1, at) if 0 <= i < len(spans)]
-        clash = [i for i in near if spans[i][0] <= end and begin <= spans[i][1]]
-        if not clash:
-            kept.insert(at, part)
-            spans.insert(at, (begin, end))
-            continue
-        message = f"{kept[clash[0]].file} has the symbol {part.symbol} too, for the same dates"
-        fix = "remove one of the two files, or name their symbols differently"
-        date, count = str(begin)[:10], len(part.rows)
-        found.append(Finding("error", "duplicate-symbol", part.file, part.symbol, date, count, message, fix))
-    return kept, found
-
-
-def _alike(parts: Sequence[Part]) -> tuple[list[Part], list[Finding]]:
-    """The parts with an adjusted close where any has one: the others' prices are on another scale."""
-    adjusted = [part for part in parts if part.rows.adj_close is not None]
-    if not adjusted or len(adjusted) == len(parts):
-        return list(parts), []
-    message = f"no adjusted close, which {adjusted[0].file} has for the same symbol"
-    fix = "fetch this file with its adjusted close, or set data.adjust=false"
-    others = [part for part in parts if part.rows.adj_close is None]
-    found = [
-        Finding("error", "adj-close-absent", p.file, p.symbol, "", len(p.rows), message, fix) for p in others
-    ]
-    return adjusted, found
-
-
-def _concatenate(parts: Sequence[Part]) -> Rows:
-    if len(parts) == 1:
-        return parts[0].rows
-    adj_close = [part.rows.adj_close for part in parts if part.rows.adj_close is not None]
-    return Rows(
-        np.concatenate([part.rows.time for part in parts]),
-        np.concatenate([part.rows.ohlcv for part in parts]),
-        np.concatenate(adj_close) if len(adj_close) == len(parts) else None,
-    )
 
 
 def _ends_early(stretches: Sequence[Stretch]) -> list[Finding]:

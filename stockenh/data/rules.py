@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
-from stockenh.data.findings import Finding, first_date
-
-Mask = NDArray[np.bool_]
+from stockenh.data.findings import Finding
+from stockenh.data.rows import Mask, Rows
 
 NOISE: Final = 1e-6  # relative; exports that pass through float32 put high 1e-8 below close
 SLACK: Final = 5e-3  # relative; beyond it an open or close outside the bar's range is no rounding
@@ -23,28 +22,7 @@ SHIFT: Final = 5.0
 MAX_PRICE: Final = 1e9
 MAX_UNTRADED_PRICE: Final = 1e6
 MAX_FACTOR: Final = 1e12  # funds with a reverse split every year reach 1e9
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One symbol's rows, in any order.
-
-    time:      (n,) datetime64[s]
-    ohlcv:     (n, 5) float64, NaN where missing
-    adj_close: (n,) float64 or None where the file has none
-    """
-
-    time: NDArray[np.datetime64]
-    ohlcv: NDArray[np.float64]
-    adj_close: NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    def take(self, index: NDArray[np.int64] | Mask) -> Rows:
-        """The rows that an index or mask picks."""
-        adj_close = None if self.adj_close is None else self.adj_close[index]
-        return Rows(self.time[index], self.ohlcv[index], adj_close)
+MAX_VOLUME: Final = 1e15  # coins of the smallest price reach 1e13 a day
 
 
 @dataclass(frozen=True)
@@ -67,16 +45,16 @@ class RowRule(Reason):
     test: Callable[[Rows], Mask]
 
 
-def drop_rows(rows: Rows, file: str, symbol: str) -> tuple[Rows, tuple[Finding, ...]]:
+def drop_rows(rows: Rows, symbol: str) -> tuple[Rows, tuple[Finding, ...]]:
     """Leaves out the rows that a row rule rejects; nothing is kept where a finding is an error."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         hits = [(rule, rule.test(rows)) for rule in ROW_RULES]
-    alive, found = leave_out(hits, rows.time, file, symbol)
+    alive, found = leave_out(hits, rows, symbol)
     return rows if alive.all() else rows.take(alive), found
 
 
 def leave_out(
-    hits: Iterable[tuple[Reason, Mask]], time: NDArray[np.datetime64], file: str, symbol: str
+    hits: Iterable[tuple[Reason, Mask]], rows: Rows, symbol: str
 ) -> tuple[Mask, tuple[Finding, ...]]:
     """The rows (n,) that no reason hits, and a finding per reason; a row counts under its first reason.
 
@@ -84,25 +62,25 @@ def leave_out(
     unless the reason is harmless.
     """
     found: list[Finding] = []
-    alive = np.ones(len(time), bool)
+    alive = np.ones(len(rows), bool)
     for reason, mask in hits:
         hit = mask & alive
         if hit.any():
-            found.append(_verdict(reason, time, hit, file, symbol))
+            found.append(_verdict(reason, rows, hit, symbol))
             alive &= ~hit
     if any(finding.level == "error" for finding in found):
         alive[:] = False
     return alive, tuple(found)
 
 
-def _verdict(reason: Reason, time: NDArray[np.datetime64], hit: Mask, file: str, symbol: str) -> Finding:
-    count, total, date = int(hit.sum()), len(time), first_date(time, hit)
-    if 2 * count > total and not reason.harmless:
-        message = f"mostly unusable, {count} of {total} rows: {reason.what}"
+def _verdict(reason: Reason, rows: Rows, hit: Mask, symbol: str) -> Finding:
+    place, total = rows.place(hit), len(rows)
+    if 2 * place.rows > total and not reason.harmless:
+        message = f"mostly unusable, {place.rows} of {total} rows: {reason.what}"
         fix = f"check the column mapping (data.columns); {reason.fix}"
-        return Finding("error", reason.name, file, symbol, date, count, message, fix)
-    message = f"{count} of {total} rows left out: {reason.what}"
-    return Finding("drop", reason.name, file, symbol, date, count, message, reason.fix)
+        return place.finding("error", reason.name, symbol, message, fix)
+    message = f"{place.rows} of {total} rows left out: {reason.what}"
+    return place.finding("drop", reason.name, symbol, message, reason.fix)
 
 
 def _any(mask: Mask) -> Mask:
@@ -156,6 +134,11 @@ def _adj_close_absurd(rows: Rows) -> Mask:
 
 def _volume_negative(rows: Rows) -> Mask:
     hit: Mask = rows.ohlcv[:, VOLUME] < 0
+    return hit
+
+
+def _volume_too_large(rows: Rows) -> Mask:
+    hit: Mask = rows.ohlcv[:, VOLUME] > MAX_VOLUME
     return hit
 
 
@@ -227,6 +210,12 @@ ROW_RULES: Final = (
         _adj_close_absurd,
     ),
     RowRule("volume-negative", "the volume is below 0", "fetch these dates again", _volume_negative),
+    RowRule(
+        "volume-too-large",
+        f"a volume above {MAX_VOLUME:.0e}",
+        "remove these rows, or map the right column: data.columns.volume=NAME",
+        _volume_too_large,
+    ),
     RowRule(
         "price-too-large",
         f"a price above {MAX_PRICE:.0e}, or above {MAX_UNTRADED_PRICE:.0e} with volume 0",

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
-from stockenh.data.findings import Finding, first_date
-from stockenh.data.rules import NOISE, Mask, outside_range
+from stockenh.data.findings import Finding
+from stockenh.data.rows import Mask, Rows
+from stockenh.data.rules import NOISE, outside_range
 
 Values = NDArray[np.float64]
 
@@ -33,15 +34,6 @@ _SPLITS: Final = (
 
 
 @dataclass(frozen=True)
-class Series:
-    """time (n,) and final ohlcv (n, 5) of one symbol; whether an adjusted close made them."""
-
-    time: NDArray[np.datetime64]
-    ohlcv: Values
-    adjusted: bool
-
-
-@dataclass(frozen=True)
 class _Warning:
     rule: str
     mask: Mask
@@ -49,20 +41,17 @@ class _Warning:
     fix: str
 
 
-def check_series(series: Series, file: str, symbol: str) -> tuple[Finding, ...]:
-    """All warnings about one symbol's bars."""
-    if not len(series.time):
+def check_series(series: Rows, symbol: str) -> tuple[Finding, ...]:
+    """All warnings about one symbol's bars, which an adjusted close has adjusted where there is one."""
+    if not len(series):
         return ()
-    found = []
     with np.errstate(all="ignore"):
         warnings = [warning for check in _CHECKS for warning in check(series)]
-    for warning in warnings:
-        if warning.mask.any():
-            date, count = first_date(series.time, warning.mask), int(warning.mask.sum())
-            found.append(
-                Finding("warning", warning.rule, file, symbol, date, count, warning.message, warning.fix)
-            )
-    return tuple(found)
+    return tuple(
+        series.place(w.mask).finding("warning", w.rule, symbol, w.message, w.fix)
+        for w in warnings
+        if w.mask.any()
+    )
 
 
 def split_ratio(move: float) -> tuple[int, int] | None:
@@ -84,7 +73,7 @@ def spikes(close: Values) -> Mask:
     return mask
 
 
-def _jumps(series: Series) -> list[_Warning]:
+def _jumps(series: Rows) -> list[_Warning]:
     """Split-like closes, then other large overnight moves; a spike and its return are neither."""
     close = series.ohlcv[:, CLOSE]
     spike = spikes(close)
@@ -118,14 +107,14 @@ def _jumps(series: Series) -> list[_Warning]:
     ]
 
 
-def _split_warnings(series: Series, splits: list[tuple[int, tuple[int, int]]]) -> list[_Warning]:
+def _split_warnings(series: Rows, splits: list[tuple[int, tuple[int, int]]]) -> list[_Warning]:
     if not splits:
         return []
     mask = np.zeros(len(series.time), bool)
     mask[[row for row, _ in splits]] = True
     named = [f"{new}:{old} on {str(series.time[row])[:10]}" for row, (new, old) in splits[:3]]
     listed = ", ".join(named) + (f" and {len(splits) - 3} more" if len(splits) > 3 else "")
-    if series.adjusted:
+    if series.adj_close is not None:
         message = f"the adjusted close itself jumps like a split: {listed}"
         return [_Warning("adjusted-split", mask, message, "wrong split factor: fetch adjusted prices again")]
     message = f"the close jumps like an unadjusted split or bonus: {listed}"
@@ -133,12 +122,12 @@ def _split_warnings(series: Series, splits: list[tuple[int, tuple[int, int]]]) -
     return [_Warning("raw-split", mask, message, fix)]
 
 
-def _outside(series: Series) -> list[_Warning]:
+def _outside(series: Rows) -> list[_Warning]:
     message = "open or close lies a little outside low to high (rounding); kept as it is"
     return [_Warning("range-rounding", outside_range(series.ohlcv) > NOISE, message, "nothing to do")]
 
 
-def _copied_back(series: Series) -> list[_Warning]:
+def _copied_back(series: Rows) -> list[_Warning]:
     prices = series.ohlcv[:, :VOLUME]
     mask = np.zeros(len(prices), bool)
     moved = prices[:-1, HIGH] > prices[:-1, LOW]
@@ -147,7 +136,7 @@ def _copied_back(series: Series) -> list[_Warning]:
     return [_Warning("copied-bar", mask, message, "compare with another source; nothing was changed")]
 
 
-def _stale(series: Series) -> list[_Warning]:
+def _stale(series: Rows) -> list[_Warning]:
     """Long runs of one close, and many exact zero returns."""
     close = series.ohlcv[:, CLOSE]
     same = np.append(False, np.diff(close) == 0)
@@ -170,14 +159,14 @@ def _stale(series: Series) -> list[_Warning]:
     ]
 
 
-def _weekend(series: Series) -> list[_Warning]:
+def _weekend(series: Rows) -> list[_Warning]:
     # Day 0 of the epoch, 1 January 1970, was a Thursday.
     weekday = (series.time.astype("datetime64[D]").astype(np.int64) + 3) % 7
     message = "sessions on a Saturday or Sunday; kept"
     return [_Warning("weekend", weekday >= 5, message, "nothing to do if real; else check the date order")]
 
 
-_CHECKS: Final[tuple[Callable[[Series], list[_Warning]], ...]] = (
+_CHECKS: Final[tuple[Callable[[Rows], list[_Warning]], ...]] = (
     _jumps,
     _outside,
     _copied_back,

@@ -17,11 +17,13 @@ from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
 from stockenh.data.features import FeatureSettings
 from stockenh.data.findings import Finding
+from stockenh.data.folder import list_files
 from stockenh.data.read import ReadResult, ReadSettings
 from stockenh.data.stored import read_windows
 from stockenh.data.synthetic import MarketSettings
 from stockenh.data.windows import BarWindows, Windows, index_windows
 from stockenh.errors import ConfigError, DataError
+from stockenh.files import expanded
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ class FilesData(_BarData):
 
     def read(self) -> ReadResult:
         """The bars and every finding; raises DataError where there is no file at all."""
-        return read.read_bars(Path(self.path).expanduser(), self._read_settings())
+        return read.read_bars(_located(self.path), self._read_settings())
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
-        path = Path(self.path).expanduser()
+        path = _located(self.path)
         settings = self._read_settings() if labels else replace(self._read_settings(), min_bars=1)
         stored = cache.arrays(
             "bars", self._key(path, settings), lambda: _pack(read.read_bars(path, settings))
@@ -127,8 +129,9 @@ class FilesData(_BarData):
         )
 
     def _key(self, path: Path, settings: ReadSettings) -> str:
-        files = read.list_files(path)
-        return key_of([(file.name, _content(file)) for file in files], settings, code_of("data"))
+        files = list_files(path)
+        names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+        return key_of([(file.name, _content(file)) for file in files], names, settings, code_of("data"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ class WindowsData(DataSettings):
         check_horizons(self.horizons)
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
-        return Loaded(*read_windows(Path(self.path).expanduser(), tuple(self.horizons)))
+        return Loaded(*read_windows(_located(self.path), tuple(self.horizons)))
 
 
 def check_horizons(horizons: list[int]) -> None:
@@ -179,6 +182,16 @@ def check_horizons(horizons: list[int]) -> None:
         raise ConfigError(
             f"data.horizons={horizons} must be increasing numbers of bars from 1, for example [3, 5, 10]"
         )
+
+
+def _located(path: str) -> Path:
+    found = expanded(path)
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        told = str(found).encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(f"data.path={told}: its name has bytes that are no UTF-8 text; rename it") from None
+    return found
 
 
 def _content(file: Path) -> str:
@@ -213,4 +226,4 @@ def _unpack(arrays: dict[str, NDArray[np.generic]]) -> tuple[Bars, tuple[Finding
 
 def _worst(findings: tuple[Finding, ...]) -> str:
     errors = [f for f in findings if f.level == "error"] or list(findings)
-    return f"{errors[0].file}: {errors[0].message}." if errors else ""
+    return f"{errors[0].file}: {errors[0].message}; {errors[0].fix}." if errors else ""

@@ -32,6 +32,7 @@ TECHNICAL_NAMES = (
 _WILDER = 14
 _BAND = 20  # bars of the Bollinger band, the VWAP and the volume average
 _OBV_BARS = 10
+_LEAST_VOLUME = 1e-3  # share of the mean volume; the log of none at all must stay finite
 _FLAT = 1e-9  # a standard deviation below this share of the price is rounding, not movement
 
 Series = NDArray[np.float64]
@@ -58,7 +59,7 @@ def technical(ohlcv: NDArray[np.float64]) -> NDArray[np.float64]:
             ema(close, 9) / close - 1.0,
             ema(close, 21) / close - 1.0,
             ema(close, 50) / close - 1.0,
-            np.log((volume + 1.0) / (rolling_mean(volume, _BAND) + 1.0)),
+            volume_ratio(volume),
         ]
     )
 
@@ -162,6 +163,12 @@ def vwap_distance(ohlcv: NDArray[np.float64]) -> Series:
     traded = rolling_sum(volume, _BAND)
     vwap = _ratio(rolling_sum(typical * volume, _BAND), traded, default=0.0)
     return _ratio(close, vwap, default=1.0) - 1.0
+
+
+def volume_ratio(volume: Series) -> Series:
+    """Log of volume over its 20-bar mean, (T,); at least that of 0.1% of the mean, 0 where all are 0."""
+    ratio = _ratio(volume, rolling_mean(volume, _BAND), default=1.0)
+    return np.log(np.maximum(ratio, _LEAST_VOLUME))
 
 
 def rolling_sum(x: Series, bars: int) -> Series:

@@ -83,7 +83,7 @@ def _judge_calibration(
 
 def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], out: Console) -> None:
     """The table, how it came about, and where everything is."""
-    out.print(result_table(summary["parts"], _title(summary)))
+    out.print(result_table(summary["parts"], _title(summary), out.width))
     out.print(
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"

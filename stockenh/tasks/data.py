@@ -11,19 +11,24 @@ from stockenh.errors import ConfigError
 
 def data_check(path: Path, overrides: list[str]) -> None:
     """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
+    from stockenh.data.enough import too_few_for
     from stockenh.data.sources import FilesData
     from stockenh.terminal import console, findings_table
 
     given = [f"data.path={path}", *overrides]
     if not any(a.startswith("data=") for a in overrides):
         given.insert(0, "data=files")
-    settings = group_settings("data", plain(compose.compose(given))["data"])
+    groups = plain(compose.compose(given))
+    settings, split = (group_settings(group, groups[group]) for group in ("data", "split"))
     if not isinstance(settings, FilesData):
         raise ConfigError("data check looks at bars: data=files")
     result = settings.read()
+    findings = list(result.findings)
+    if len(result.bars):
+        findings += too_few_for(split, result.bars, settings.lookback, settings.horizons)
     out = console()
-    if result.findings:
-        out.print(findings_table(result.findings))
+    if findings:
+        out.print(findings_table(findings))
     symbols = len(set(result.bars.symbols))
     out.print(
         f"{path}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "

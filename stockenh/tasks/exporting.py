@@ -33,5 +33,5 @@ def _export(raw: dict[str, Any], into: RunFolder) -> None:
     from stockenh.run.trained import Trained
     from stockenh.terminal import console
 
-    trained = Trained.open(RunFolder.open(Path(raw["run"]).expanduser()), raw["weights"])
+    trained = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
     export_run(parse(raw), trained, into.path, console())

@@ -31,5 +31,5 @@ def _tta_predict(raw: dict[str, Any], into: RunFolder) -> None:
     from stockenh.run.trained import Trained
     from stockenh.terminal import console
 
-    trained = Trained.open(RunFolder.open(Path(raw["run"]).expanduser()), raw["weights"])
+    trained = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
     forecast_run(parse(raw), trained, into.path, console())

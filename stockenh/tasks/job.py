@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from stockenh.config import plain
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.files import expanded
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
@@ -60,7 +61,7 @@ def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
     """The folder of run=RUN, or what else the override is called; it must hold a whole run."""
     for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
         if (split_override(argument) or ("",))[0] == name:
-            folder = RunFolder.open(Path(str(value_of(argument, quoted))).expanduser())
+            folder = RunFolder.open(expanded(str(value_of(argument, quoted))))
             folder.require_finished()
             return folder
     raise ConfigError(f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/")
@@ -81,12 +82,12 @@ def unquoted(value: str) -> Path:
 
 def make_paths_absolute(raw: dict[str, Any]) -> None:
     """A run must find its data and what it began with from whatever folder it is taken up in."""
-    for key in ("init_from", "teacher"):
+    for key in ("init_from", "teacher", "run"):
         if isinstance(raw.get(key), str):
-            raw[key] = str(Path(raw[key]).expanduser().absolute())
+            raw[key] = str(expanded(raw[key]).absolute())
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
-        node["path"] = str(Path(node["path"]).expanduser().absolute())
+        node["path"] = str(expanded(node["path"]).absolute())
 
 
 def exit_with(message: str, code: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,6 +13,7 @@ from rich.markup import escape
 from stockenh import compose
 from stockenh.config import RunConfig, parse
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.files import expanded
 from stockenh.overrides import quote_paths, split_override, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.tasks.job import (
@@ -103,7 +103,7 @@ def resume(arguments: list[str]) -> None:
 def taken_up(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     """The folder of resume=RUN, its config, and what the command line says besides."""
     overrides = _resume_overrides(arguments)
-    folder = RunFolder.open(Path(overrides.pop("resume")).expanduser())
+    folder = RunFolder.open(expanded(overrides.pop("resume")))
     raw = folder.read_config()
     for key, value in overrides.items():
         node, _, leaf = key.rpartition(".")

@@ -48,8 +48,9 @@ def write(path: Path, cells: Iterable[Sequence[str]], header: str = HEADER) -> P
 def read(
     path: Path, columns: Mapping[str, str] | None = None, adjust: bool = True, max_gap_days: int = 30
 ) -> ReadResult:
-    """Reads a path, with 20 bars as the shortest history."""
-    return read_bars(path, ReadSettings(columns or {}, adjust, max_gap_days, min_bars=20))
+    """Reads a path as on 1 June 2026, with 20 bars as the shortest history."""
+    settings = ReadSettings(columns or {}, adjust, max_gap_days, min_bars=20)
+    return read_bars(path, settings, np.datetime64("2026-06-01"))
 
 
 def finding(result: ReadResult, rule: str) -> Finding:

@@ -12,6 +12,7 @@ import pytest
 from stockenh.data import cache as cache_module
 from stockenh.data.cache import DiskCache, default_root, key_of
 from stockenh.data.features import FeatureSettings
+from stockenh.errors import ConfigError
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([1, 2], np.int64), "empty": np.empty((0, 5))}
 
@@ -133,6 +134,17 @@ def test_a_root_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest
     assert compute.calls == 1
 
 
+def test_that_nothing_can_be_kept_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said: list[str] = []
+    store = DiskCache(tmp_path / "file", said.append)
+    for key in ("one", "two"):
+        assert same(store.arrays("kind", key, Counted()))
+    (line,) = said
+    assert line.startswith(f"cache {tmp_path / 'file'} can't be written (")
+    assert caplog.text.count("can't be written") == 2
+
+
 def test_a_full_disk_leaves_no_part_of_an_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,3 +206,16 @@ def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert default_root() == tmp_path / "xdg" / "stockenh"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_root() == Path.home() / ".cache" / "stockenh"
+
+
+def test_without_a_home_folder_there_is_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("STOCKENH_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert default_root() is None
+    monkeypatch.setenv("STOCKENH_CACHE", "~/mine")
+    with pytest.raises(ConfigError, match=r"~/mine: there is no home folder for its ~"):
+        default_root()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_bars import random_series, smooth_series
+from random_bars import Arrays, random_series, smooth_series
 
 from stockenh.data.bars import Bars
 from stockenh.data.features import FeatureSettings, context_features, feature_names
@@ -88,12 +90,15 @@ def test_the_unit_of_the_price_does_not_matter() -> None:
     np.testing.assert_allclose(thousand, plain, rtol=1e-5, atol=1e-7)
 
 
-def test_the_unit_of_the_volume_hardly_matters() -> None:
-    time, ohlcv = smooth_series(4, 600)
+@pytest.mark.parametrize("series", [smooth_series, random_series])
+def test_the_unit_of_the_volume_does_not_matter(series: Callable[[int, int], Arrays]) -> None:
+    time, ohlcv = series(4, 600)
     plain = context_features(one_series(time, ohlcv), DEFAULT)
-    binary = context_features(one_series(time, ohlcv * [1, 1, 1, 1, 1024]), DEFAULT)
-    assert binary[:, :-1].tobytes() == plain[:, :-1].tobytes()
-    np.testing.assert_allclose(binary[:, -1], plain[:, -1], atol=1e-4)
+    for unit in (1024.0, 2.0**-40):
+        binary = context_features(one_series(time, ohlcv * [1, 1, 1, 1, unit]), DEFAULT)
+        assert binary.tobytes() == plain.tobytes()
+    tiny = context_features(one_series(time, ohlcv * [1, 1, 1, 1, 1e-9]), DEFAULT)
+    np.testing.assert_allclose(tiny, plain, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("huge", [1e10, 1e-10, 1e100])

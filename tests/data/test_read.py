@@ -22,7 +22,7 @@ def test_a_missing_path_and_a_folder_without_tables_raise(tmp_path: Path) -> Non
         read(tmp_path / "nowhere")
     (tmp_path / ".hidden.csv").write_text(HEADER)
     (tmp_path / "notes.md").write_text("x")
-    with pytest.raises(DataError, match=r"no \.csv, \.txt or \.parquet file in this folder; set data\.path"):
+    with pytest.raises(DataError, match=r"no \.csv, \.tsv, \.txt or .*, only notes\.md; set data\.path"):
         read(tmp_path)
 
 
@@ -206,12 +206,12 @@ def test_a_reverse_split_multiplies_later_volume() -> None:
     np.testing.assert_allclose(adjust_bars(ohlcv, np.array([20.0, 20.0])), [[20] * 4 + [2000]] * 2)
 
 
-def test_a_split_factor_that_overflows_the_volume_is_an_error(tmp_path: Path) -> None:
-    cells = [[*row[:5], "1e305", row[4]] for row in rows(30)]
-    for row in cells[15:]:
-        row[6] = "1e-5"
+def test_an_adjusted_close_that_makes_prices_vanish_is_an_error(tmp_path: Path) -> None:
+    cells = [[*row, row[4]] for row in rows(30)]
+    cells[20][1:] = ["1.5e-323", "1.5e-323", "5e-324", "1.5e-323", "9", "5e-324"]  # the low becomes 0
     result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Adj Close"))
-    assert finding(result, "adj-close-overflow").level == "error"
+    found = finding(result, "adj-close-overflow")
+    assert (found.level, found.date, found.rows) == ("error", dates(30)[20], 1)
     assert len(result.bars) == 0
 
 

@@ -1,19 +1,26 @@
-"""Dates and numbers as public exports write them."""
+"""Dates as public exports write them."""
 
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from bar_files import finding, read, rows, write
 
-from stockenh.data.dates import parse_clock, parse_dates
-from stockenh.data.numbers import parse_numbers, uses_decimal_comma
+from stockenh.data.dates import Dates, parse_clock, parse_dates
+
+TODAY = np.datetime64("2026-06-01")
+
+
+def parse(column: pl.Series) -> Dates:
+    return parse_dates(column, TODAY)
 
 
 def times(*texts: str | None) -> list[str]:
-    return [str(time) for time in parse_dates(pl.Series(texts, dtype=pl.String)).time]
+    return [str(time) for time in parse(pl.Series(texts, dtype=pl.String)).time]
 
 
 @pytest.mark.parametrize(
@@ -60,32 +67,32 @@ def test_a_part_above_twelve_decides_the_order_for_the_whole_column() -> None:
 
 def test_the_order_under_which_dates_run_one_way_decides() -> None:
     column = pl.Series(["01/02/1999", "02/02/1999", "01/03/1999"])
-    dates = parse_dates(column)
+    dates = parse(column)
     assert [str(t)[:10] for t in dates.time] == ["1999-02-01", "1999-02-02", "1999-03-01"]
     assert not dates.ambiguous
 
 
 def test_fewer_weekends_decide_where_both_orders_run_one_way() -> None:
     # 5 and 6 August 1999 were a Thursday and a Friday; 8 May 1999 was a Saturday.
-    dates = parse_dates(pl.Series(["05/08/1999", "06/08/1999"]))
+    dates = parse(pl.Series(["05/08/1999", "06/08/1999"]))
     assert [str(t)[:10] for t in dates.time] == ["1999-08-05", "1999-08-06"]
     assert not dates.ambiguous
 
 
 def test_month_comes_first_where_nothing_decides() -> None:
-    dates = parse_dates(pl.Series(["05/05/1999"]))
+    dates = parse(pl.Series(["05/05/1999"]))
     assert dates.ambiguous
 
 
 def test_mixed_offsets_keep_the_wall_clock_and_name_a_zone() -> None:
-    dates = parse_dates(pl.Series(["2024-03-08 00:00:00-05:00", "2024-03-11 00:00:00-04:00"]))
+    dates = parse(pl.Series(["2024-03-08 00:00:00-05:00", "2024-03-11 00:00:00-04:00"]))
     assert [str(t) for t in dates.time] == ["2024-03-08T00:00:00", "2024-03-11T00:00:00"]
     assert dates.zone == "-05:00"
 
 
 def test_typed_timestamps_keep_their_own_wall_clock() -> None:
     utc = pl.Series([dt.datetime(2024, 1, 2, 5)]).dt.replace_time_zone("UTC")
-    dates = parse_dates(utc.dt.convert_time_zone("America/New_York"))
+    dates = parse(utc.dt.convert_time_zone("America/New_York"))
     assert str(dates.time[0]) == "2024-01-02T00:00:00"
     assert dates.zone == "America/New_York"
 
@@ -95,25 +102,46 @@ def test_a_column_of_clock_times() -> None:
     assert clock.astype(int).tolist() == [0, 55_800, 34_265, 0]
 
 
-def test_thousands_separators_currency_and_suffixes() -> None:
-    parsed = parse_numbers(pl.Series(["999.5", "1,234.5", "12,34,567.8", "$1,000", "1.5M", "2K", " 7 "]))
-    assert parsed.value.tolist() == [999.5, 1234.5, 1234567.8, 1000.0, 1.5e6, 2000.0, 7.0]
-    assert not parsed.unreadable.any()
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2-Jan-26", "2026-01-02"),
+        ("2-Jan-27", "1927-01-02"),
+        ("2-Jan-69", "1969-01-02"),
+        ("1/13/66", "1966-01-13"),
+        ("2-Jan-00", "2000-01-02"),
+    ],
+)
+def test_a_year_of_two_digits_is_never_one_to_come(text: str, date: str) -> None:
+    assert times(text) == [f"{date}T00:00:00"]
 
 
-def test_marks_for_a_missing_number_are_not_unreadable() -> None:
-    parsed = parse_numbers(pl.Series(["", "-", "null", "N/A", "NaN", None]))
-    assert np.isnan(parsed.value).all()
-    assert not parsed.unreadable.any()
+def test_the_pivot_moves_with_the_day_and_has_room_for_tomorrow() -> None:
+    column = pl.Series(["2-Jan-27"])
+    for today, year in (("2026-12-30", 1927), ("2026-12-31", 2027), ("2050-01-01", 2027)):
+        assert str(parse_dates(column, np.datetime64(today)).time[0])[:4] == str(year)
 
 
-def test_other_text_is_unreadable() -> None:
-    parsed = parse_numbers(pl.Series(["1.0", "12,34", "0.205 Dividend", "1..2"]))
-    assert parsed.unreadable.tolist() == [False, True, True, True]
+@pytest.mark.parametrize("form", ["{}", "{}T09:30:00"])
+def test_a_date_after_tomorrow_costs_its_row(tmp_path: Path, form: str) -> None:
+    cells = rows(30)
+    cells[-2][0], cells[-1][0] = form.format("2026-06-02"), form.format("2026-06-03")
+    result = read(write(tmp_path / "ACME.csv", cells), max_gap_days=9999)  # as on 1 June 2026
+    found = finding(result, "future-date")
+    assert (found.level, found.rows, found.date) == ("drop", 1, "2026-06-03")
+    assert str(result.bars.time[-1])[:10] == "2026-06-02"
 
 
-def test_decimal_commas() -> None:
-    column = pl.Series(["179,68", "1.234,5", "1,234"])
-    assert uses_decimal_comma(column)
-    assert not uses_decimal_comma(pl.Series(["1,234", "12,34,567"]))
-    assert parse_numbers(column, decimal_comma=True).value.tolist() == [179.68, 1234.5, 1.234]
+def test_a_file_from_the_future_is_left_out(tmp_path: Path) -> None:
+    cells = [[row[0].replace("2020", "2120"), *row[1:]] for row in rows(30)]
+    result = read(write(tmp_path / "ACME.csv", cells))
+    assert finding(result, "future-date").level == "error"
+    assert len(result.bars) == 0
+
+
+def test_old_bars_with_years_of_two_digits_keep_their_order(tmp_path: Path) -> None:
+    days = [str(day) for day in np.busday_offset("1968-06-03", np.arange(700), roll="forward")]
+    written = [np.datetime64(day).astype(dt.date).strftime("%d-%b-%y") for day in days]
+    cells = [[day, *row[1:]] for day, row in zip(written, rows(700), strict=True)]
+    result = read(write(tmp_path / "ACME.csv", cells))
+    assert result.bars.time.astype("datetime64[D]").astype(str).tolist() == days

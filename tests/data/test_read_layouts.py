@@ -161,6 +161,17 @@ def test_parquet_columns_of_a_strange_type_are_findings(tmp_path: Path, column: 
     assert "error" in {found.level for found in result.findings}
 
 
+def test_parquet_text_as_bytes_is_text(tmp_path: Path) -> None:
+    frame = pl.DataFrame(numbers(30), schema=["open", "high", "low", "close", "volume"])
+    frame = frame.with_columns(
+        pl.Series("symbol", [b"AAA"] * 30), pl.Series("date", [day.encode() for day in dates(30)])
+    )
+    frame.write_parquet(tmp_path / "x.parquet")
+    result = read(tmp_path)
+    assert result.bars.symbols == ("AAA",)
+    assert result.findings == ()
+
+
 def test_an_empty_symbol_column_leaves_the_file_name(tmp_path: Path) -> None:
     cells = [[*row, ""] for row in rows(30)]
     assert read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Name")).bars.symbols == ("ACME",)

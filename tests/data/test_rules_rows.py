@@ -23,6 +23,7 @@ CASES: dict[str, tuple[str, list[str | None]]] = {
     "text for a price": ("number-unreadable", [None, "halted", None, None, None]),
     "open 0": ("price-not-positive", ["0", None, None, None, None]),
     "low below 0": ("price-not-positive", [None, None, "-3", None, None]),
+    "volume of 1e300": ("volume-too-large", [None, None, None, None, "1e300"]),
     "volume below 0": ("volume-negative", [None, None, None, None, "-100"]),
     "1e10 with volume 0": ("price-too-large", ["1e10", "1e10", "1e10", "1e10", "0"]),
     "2e6 with volume 0": ("price-too-large", ["2e6", "2e6", "2e6", "2e6", "0"]),

@@ -68,7 +68,7 @@ def test_volume_weighted_price_by_hand() -> None:
 def test_volume_ratio_by_hand() -> None:
     ohlcv = smooth_series(0, 3)[1]
     ohlcv[:, 4] = [0, 6, 0]
-    expected = [0, math.log(7 / 4), math.log(1 / 3)]
+    expected = [0, math.log(6 / 3), math.log(1e-3)]
     np.testing.assert_allclose(indicators(ohlcv)["volume_ratio"], expected)
 
 
@@ -188,7 +188,7 @@ def slow_technical(ohlcv: np.ndarray) -> np.ndarray:
                 flow / (sum(last10) / len(last10)) if sum(last10) else 0,
                 close[t] * traded / value - 1 if traded else 0,
                 *(average[t] / close[t] - 1 for average in averages),
-                math.log((volume[t] + 1) / (traded / len(window) + 1)),
+                math.log(max(volume[t] / (traded / len(window)), 1e-3)) if traded else 0,
             ]
         )
     return np.array(rows)

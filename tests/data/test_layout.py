@@ -1,0 +1,82 @@
+"""Symbols that a file glues together, and columns that stand for several symbols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bar_files import HEADER, Row, finding, numbers, read, rows, rules, write
+
+FIRMS = f"Firm,{HEADER}"
+
+
+def firm(name: str, cells: list[Row]) -> list[Row]:
+    return [[name, *row] for row in cells]
+
+
+@pytest.mark.parametrize("overlap", [140, 60, 20])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("names", [("Alpha", "Beta"), ("10107", "14593")])
+def test_symbols_under_an_unknown_column_are_refused_by_its_name(
+    tmp_path: Path, overlap: int, mixed: bool, names: tuple[str, str]
+) -> None:
+    days = rows(280 - overlap)
+    other = [[day[0], *row[1:]] for day, row in zip(days[-140:], rows(140, seed=3), strict=True)]
+    cells = [*firm(names[0], days[:140]), *firm(names[1], other)]
+    if mixed:
+        cells.sort(key=lambda row: row[1])
+    path = write(tmp_path / "all.csv", cells, FIRMS)
+    result = read(path)
+    found = finding(result, "symbol-column")
+    assert found.level == "error"
+    assert f"'Firm' ('{names[0]}', '{names[1]}')" in found.message
+    assert "data.columns.symbol='Firm'" in found.fix
+    assert len(result.bars) == 0
+    assert read(path, columns={"symbol": "Firm"}).bars.symbols == names
+
+
+def test_symbols_one_after_the_other_are_refused_at_a_jump_and_warned_about_without(tmp_path: Path) -> None:
+    calm = [*firm("Alpha", rows(140)[:70]), *firm("Beta", rows(140)[70:])]
+    result = read(write(tmp_path / "all.csv", calm, FIRMS))
+    assert finding(result, "symbol-column").level == "warning"
+    assert len(result.bars) == 140
+    for row in calm[70:]:
+        row[2:6] = [str(3 * float(price)) for price in row[2:6]]
+    assert finding(read(write(tmp_path / "all.csv", calm, FIRMS)), "symbol-column").level == "error"
+    for names in (("Alpha", "Beta"), ("10107", "14593")):
+        backwards = [*firm(names[0], rows(140)[70:]), *firm(names[1], rows(140)[:70])]
+        assert finding(read(write(tmp_path / "all.csv", backwards, FIRMS)), "symbol-column").level == "error"
+
+
+def test_numbers_and_remarks_in_other_columns_are_no_symbols(tmp_path: Path) -> None:
+    cells = [[*row, "0" if i % 60 else "0.25", "x" if i == 7 else ""] for i, row in enumerate(rows(140))]
+    cells.insert(9, [*cells[8]])
+    result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Dividends,Note"))
+    assert rules(result) == ["duplicate-date"]
+    np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
+
+
+def test_shares_outstanding_that_double_with_a_split_are_no_symbols(tmp_path: Path) -> None:
+    cells = [[*row, "1000000"] for row in rows(140)]
+    for row in cells[70:]:
+        row[1:5], row[6] = [str(float(price) / 2) for price in row[1:5]], "2000000"
+    assert rules(read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Shares"))) == ["raw-split"]
+
+
+def test_symbols_that_no_column_tells_apart_are_told_apart_by_their_prices(tmp_path: Path) -> None:
+    other = [[r[0], *(str(3 * float(p)) for p in r[1:5]), r[5]] for r in rows(200, seed=3)[120:]]
+    found = finding(result := read(write(tmp_path / "all.csv", [*rows(140), *other])), "duplicate-date")
+    assert (found.level, found.rows) == ("error", 20)  # of 220 rows
+    assert "quite other prices" in found.message and "data.columns.symbol=NAME" in found.fix
+    assert len(result.bars) == 0
+
+
+@pytest.mark.parametrize("again", ["{}", "{}.1"])
+def test_columns_of_several_symbols_without_names_are_refused(tmp_path: Path, again: str) -> None:
+    names = HEADER.split(",")
+    header = ",".join([*names, *(again.format(name) for name in names[1:])])
+    cells = [[*row, *other[1:]] for row, other in zip(rows(30), rows(30, seed=1), strict=True)]
+    found = finding(result := read(write(tmp_path / "all.csv", cells, header)), "columns-repeated")
+    assert found.level == "error" and "'Open', 'High', ..." in found.message
+    assert len(result.bars) == 0
