@@ -48,7 +48,7 @@ def test_every_part_and_horizon_has_its_limit(summary_of: Callable[..., tuple[di
             assert m["gap_closed"] == pytest.approx(share)
             assert m["limit_log_loss"] < m["log_loss"]
     assert summary["parts"]["test"]["h3"]["limit_accuracy"] == pytest.approx(by_hand, abs=1e-12)
-    assert "limit" in out and "closed" in out and "Brier" not in out
+    assert "limit" in out and "closed" in out
 
 
 def test_noise_has_a_limit_of_one_half_and_no_gap(summary_of: Callable[..., tuple[dict, str]]) -> None:
@@ -75,5 +75,5 @@ def test_a_model_sees_the_same_with_and_without_the_answer() -> None:
         DeviceWindows(known, embedding, fitted, torch.device("cpu")).gather(torch.arange(9), NoAugment())
         for known in (windows, replace(windows, best_prob=None))
     ]
-    for name in Micro.__dataclass_fields__:
+    for name in set(Micro.__dataclass_fields__) - {"taught"}:
         assert torch.equal(getattr(seen[0], name), getattr(seen[1], name))
