@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
+# what was installed for another folder, or only half, is installed again
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
 .PHONY: help setup train test lint type bench clean
 .DEFAULT_GOAL := help
 
@@ -14,9 +19,10 @@ setup: $(READY)  ## make the virtual environment and install stockenh into it
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else "stockenh needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $(READY)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing into $(VENV); the first time this takes some minutes, for torch is large"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	@printf '%s' '$(CURDIR)' > $(READY)
 
 train: $(READY)  ## train on the shipped real bars, print the result and where the pictures are
 	$(BIN)/stockenh train

@@ -22,12 +22,13 @@ app = typer.Typer(
     help="Trains, tunes, compresses and judges deep models that forecast stocks from daily bars.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
 data_app = typer.Typer(help="Looks after a user's bars.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
 def _complete(incomplete: str) -> list[str]:

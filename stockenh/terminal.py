@@ -186,8 +186,13 @@ def show_data(
         name, n = PART_NAMES[part], len(of_part)
         out.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
     if len(rows) > 1:
-        left = int(windows.labelled.sum()) - sum(map(len, rows.values()))
+        labelled = windows.asof[windows.labelled]
+        end = max(windows.asof[of_part].max() for of_part in rows.values())
+        later = int((labelled > end).sum())
+        left = len(labelled) - later - sum(map(len, rows.values()))
         out.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
+        if later:
+            out.print(f"         {later:,} later windows are those of other folds")
     else:
         out.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
-from stockenh.terminal import findings_table, result_table
+from stockenh.data.sources import FilesData
+from stockenh.data.splits import PARTS, WalkForward
+from stockenh.terminal import findings_table, result_table, show_data
 
 
 def lines(table: Table, width: int) -> list[str]:
@@ -128,3 +133,22 @@ def test_the_limit_and_the_share_of_the_gap_stand_beside_the_score():
 def test_a_gap_that_is_undefined_is_not_available():
     row = shown({**LEARNT, **LIMITS, "gap_closed": None})[3]
     assert "n/a" in row
+
+
+@pytest.mark.parametrize(("fold", "later"), [(0, True), (4, False)])
+def test_windows_of_later_folds_are_not_called_purged(fold: int, later: bool, bars_folder: Path) -> None:
+    settings = FilesData(path=str(bars_folder), lookback=20, horizons=[1, 2])
+    windows = settings.load(DiskCache(None)).windows
+    labelled = np.flatnonzero(windows.labelled)
+    split = WalkForward(folds=5, fold=fold, val=0.5)
+    assigned = split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
+    rows = {name: labelled[assigned == PARTS[name]] for name in split.parts}
+    console = Console(file=io.StringIO(), width=120)
+    show_data(windows, rows, (), console)
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    end = windows.asof[rows["test"]].max()
+    beyond = int((windows.asof[labelled] > end).sum())
+    purged = len(labelled) - beyond - sum(map(len, rows.values()))
+    assert f" {purged:,} windows purged" in said and purged > 0
+    assert (f" {beyond:,} later windows are those of other folds" in said) == later == (beyond > 0)
