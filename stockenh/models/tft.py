@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +53,10 @@ class TftSettings(ModelSettings):
         require_heads_divide(self.d_model, self.heads)
         levels = list(self.quantiles)
         if not all(0 < level < 1 for level in levels):
-            raise ConfigError(f"model.quantiles={levels}: each must lie between 0 and 1, as in [0.1, 0.5, 0.9]")
-        if any(above <= below for below, above in zip(levels, levels[1:], strict=False)):
+            raise ConfigError(
+                f"model.quantiles={levels}: each must lie between 0 and 1, as in [0.1, 0.5, 0.9]"
+            )
+        if any(above <= below for below, above in pairwise(levels)):
             raise ConfigError(f"model.quantiles={levels}: they must rise, as in [0.1, 0.5, 0.9]")
         if MEDIAN not in levels:
             raise ConfigError(f"model.quantiles={levels}: 0.5 must be among them, it is the forecast return")
@@ -95,6 +98,7 @@ class QuantileHead(nn.Module):
         self.median = levels.index(MEDIAN)
         self.horizons = horizons
         self.linear = nn.Linear(width, horizons * len(levels))
+        # The levels follow from the settings, so they are no part of the weights.
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,14 +110,12 @@ class QuantileHead(nn.Module):
         return torch.cat([middle - down, middle, middle + up], dim=-1)
 
     @torch.no_grad()
-    def start_at_normal(self, levels: Sequence[float]) -> None:
+    def start_at_normal(self) -> None:
         """Small weights, and biases that give the quantiles of a standard normal."""
-        z = torch.special.ndtri(torch.tensor(levels, dtype=torch.float64))
-        steps = torch.cat([z[1:] - z[:-1]])
-        bias = torch.zeros(len(levels), dtype=torch.float64)
-        inverse = torch.log(torch.expm1(steps))
-        bias[: self.median] = inverse[: self.median]
-        bias[self.median + 1 :] = inverse[self.median :]
+        steps = torch.special.ndtri(self.levels.double()).diff()
+        bias = torch.log(torch.expm1(steps))  # softplus of it is the step
+        at = torch.zeros(1, dtype=bias.dtype)
+        bias = torch.cat([bias[: self.median], at, bias[self.median :]])
         self.linear.bias.copy_(bias.repeat(self.horizons))
         self.linear.weight.mul_(0.1)
 
@@ -147,7 +149,7 @@ class TemporalFusionTransformer(nn.Module):
         self.after_fusion = GateAddNorm(width, 0.0)
         self.quantile_head = QuantileHead(width, inputs.horizons, list(s.quantiles))
         self.up_head = nn.Linear(width, inputs.horizons)
-        self._initialise(list(s.quantiles))
+        self._initialise()
 
     def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
         """Forecasts from x_price (B, T, 5), x_kron (B, E) and x_ctx (B, F).
@@ -205,13 +207,11 @@ class TemporalFusionTransformer(nn.Module):
         }
 
     @torch.no_grad()
-    def _initialise(self, levels: list[float]) -> None:
-        for name, parameter in self.named_parameters():
-            module = name.rpartition(".")[0]
-            if isinstance(self.get_submodule(module), nn.Linear):
-                if parameter.dim() > 1:
-                    nn.init.xavier_uniform_(parameter)
-                else:
-                    nn.init.zeros_(parameter)
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         self.up_head.weight.mul_(0.1)
-        self.quantile_head.start_at_normal(levels)
+        self.quantile_head.start_at_normal()

@@ -1,16 +1,20 @@
 """Layers of the Temporal Fusion Transformer (Lim et al. 2019), batched over variables.
 
-Legend: B batch, T bars, S = T * B bars of a batch (time first), V variables, D model width, H attention heads,
-d = D / H width of one head.
+Legend: B batch, T bars, S = T * B bars of a batch (time first), V variables, D model width,
+H attention heads, d = D / H width of one head.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stockenh.models.layers import Dropout, GatedResidualNetwork, dropout
+
+EPSILON = 1e-5  # of a layer norm
 
 
 class ScalarEmbedding(nn.Module):
@@ -31,7 +35,7 @@ class ScalarEmbedding(nn.Module):
 
 
 class VariableNetworks(nn.Module):
-    """A gated residual network for each variable, all at once; (V, S, D) to (V, S, D).
+    """A gated residual network for each variable, all at once, and their weighted sum.
 
     Weights are (V, inputs, outputs), so that variable v computes x_v W_v + b_v.
     """
@@ -41,35 +45,82 @@ class VariableNetworks(nn.Module):
         self.hidden = VariableLinear(variables, width, width)
         self.linear = VariableLinear(variables, width, width)
         self.dropout = Dropout(dropout_p)
-        self.gate = VariableLinear(variables, width, 2 * width)
-        self.norm_weight = nn.Parameter(torch.ones(variables, 1, width))
-        self.norm_bias = nn.Parameter(torch.zeros(variables, 1, width))
+        # Two layers, not one cut in two: the halves of a wide result are not contiguous, twice as slow.
+        self.value = VariableLinear(variables, width, width)
+        self.gate = VariableLinear(variables, width, width)
+        self.norm_weight = nn.Parameter(torch.ones(variables, width))
+        self.norm_bias = nn.Parameter(torch.zeros(variables, width))
 
-    def forward(self, xi: Tensor) -> Tensor:
-        """Before the norm's own scale and shift, which `mix` applies."""
-        return self._normed(xi + self._gate(self.hidden(xi)))
+    def forward(self, xi: Tensor, weights: Tensor) -> Tensor:
+        """The networks' outputs for variables (V, S, D), summed with weights (S, V); (S, D)."""
+        return norm_mix(xi + self._gated(self.hidden(xi)), weights, self.norm_weight, self.norm_bias)
 
-    def of_scalars(self, x: Tensor, embedding: ScalarEmbedding) -> Tensor:
+    def of_scalars(self, x: Tensor, weights: Tensor, embedding: ScalarEmbedding) -> Tensor:
         """The same of variables that `embedding` makes from scalars x (S, V).
 
         An affine map of an affine map is one: the first layer costs 2 D products a bar and not D^2.
         """
         scalars = torch.stack([x, torch.ones_like(x)], dim=-1).transpose(0, 1)  # (V, S, 2)
         to_xi = embedding.map()
-        to_hidden = torch.baddbmm(_last_row(self.hidden.bias), to_xi, self.hidden.weight)
-        return self._normed(torch.baddbmm(self._gate(torch.bmm(scalars, to_hidden)), scalars, to_xi))
+        to_hidden = torch.baddbmm(F.pad(self.hidden.bias, (0, 0, 1, 0)), to_xi, self.hidden.weight)
+        gated = self._gated(torch.bmm(scalars, to_hidden))
+        summed = torch.baddbmm(gated, scalars, to_xi.to(scalars.dtype))
+        plain = x.device.type != "cpu" or torch.compiler.is_compiling()
+        mix = norm_mix if plain else norm_mix_by_variable
+        return mix(summed, weights, self.norm_weight, self.norm_bias)
 
-    def mix(self, normed: Tensor, weights: Tensor) -> Tensor:
-        """The sum of the networks' outputs (V, S, D), weighted by (S, V); (S, D)."""
-        scaled = torch.addcmul(self.norm_bias, normed, self.norm_weight)
-        return (scaled * weights.t().unsqueeze(-1)).sum(0)
+    def _gated(self, hidden: Tensor) -> Tensor:
+        inner = self.dropout(self.linear(F.elu(hidden)))
+        gated: Tensor = self.value(inner) * torch.sigmoid(self.gate(inner))
+        return gated
 
-    def _gate(self, hidden: Tensor) -> Tensor:
-        return F.glu(self.gate(self.dropout(self.linear(F.elu(hidden)))), dim=-1)
+
+def norm_mix(x: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The layer norms (V, S, D) of each variable, with scale and shift (V, D), summed with weights (S, V)."""
+    normed = F.layer_norm(x, x.shape[-1:])
+    scaled = torch.addcmul(shift.unsqueeze(1), normed, scale.unsqueeze(1))
+    return (scaled * weights.t().unsqueeze(-1)).sum(0)
+
+
+class NormMix(torch.autograd.Function):
+    """`norm_mix` for many bars of few variables on a CPU: a variable at a time, which stays in its cache.
+
+    With n = norm(x_v), g the gradient and p = g n: the softmax weight gets p . scale + g . shift, and since
+    the means that the norm's own gradient needs are among these products, x_v needs no further reduction.
+    """
 
     @staticmethod
-    def _normed(x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:])
+    def forward(ctx: Any, x: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            normed, _, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
+            weights, scale, shift = (t.to(x.dtype) for t in (weights, scale, shift))
+            out = weights @ shift
+            for v in range(len(x)):
+                out.addcmul_(normed[v] * weights[:, v : v + 1], scale[v])
+        ctx.save_for_backward(normed, rstd, weights, scale, shift)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        normed, rstd, weights, scale, shift = ctx.saved_tensors
+        grad_x, grad_scale = torch.empty_like(normed), torch.empty_like(scale)
+        grad_weights = grad @ shift.t()
+        means = (grad @ scale.t()) / grad.shape[-1]
+        for v in range(len(normed)):
+            product = grad * normed[v]
+            along = product @ scale[v]
+            grad_weights[:, v] += along
+            grad_scale[v] = weights[:, v] @ product
+            of_x = torch.mul(grad, scale[v], out=grad_x[v]).sub_(means[:, v : v + 1])
+            of_x.addcmul_(normed[v], along.unsqueeze(-1), value=-1 / grad.shape[-1])
+            of_x.mul_((rstd[v] * weights[:, v : v + 1]).to(grad.dtype))
+        return grad_x, grad_weights, grad_scale, weights.t() @ grad
+
+
+def norm_mix_by_variable(x: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`norm_mix` through `NormMix`."""
+    mixed: Tensor = NormMix.apply(x, weights, scale, shift)  # type: ignore[no-untyped-call]
+    return mixed
 
 
 class VariableLinear(nn.Module):
@@ -103,14 +154,14 @@ class VariableSelection(nn.Module):
     def forward(self, xi: Tensor) -> tuple[Tensor, Tensor]:
         """Of variables (V, B, D): the selection (B, D) and the weights (B, V)."""
         weights = torch.softmax(self.weigh(xi.transpose(0, 1).flatten(1)), dim=-1)
-        return self.networks.mix(self.networks(xi), weights), weights
+        return self.networks(xi, weights), weights
 
     def of_scalars(self, x: Tensor, embedding: ScalarEmbedding, c: Tensor) -> tuple[Tensor, Tensor]:
         """Of scalars (T, B, V) at each bar: the selection (T, B, D) and the weights (T, B, V)."""
         skip, hidden = (self._folded(layer, x, embedding) for layer in (self.weigh.skip, self.weigh.hidden))
         weights = torch.softmax(self.weigh.gated(skip, hidden, c), dim=-1)
-        normed = self.networks.of_scalars(x.flatten(0, 1), embedding)
-        return self.networks.mix(normed, weights.flatten(0, 1)).unflatten(0, x.shape[:2]), weights
+        chosen = self.networks.of_scalars(x.flatten(0, 1), weights.flatten(0, 1), embedding)
+        return chosen.unflatten(0, x.shape[:2]), weights
 
     def _folded(self, layer: nn.Module, x: Tensor, embedding: ScalarEmbedding) -> Tensor:
         """`layer` of the flattened embeddings, as one map from the scalars themselves."""
