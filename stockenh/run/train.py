@@ -26,6 +26,7 @@ from stockenh.training.interrupt import stop_on_signal
 from stockenh.training.journal import FolderJournal
 from stockenh.training.loop import Limits, Metrics, State, fit
 from stockenh.training.losses.huber_bce import HuberBCE
+from stockenh.training.memory import keep_freed_memory
 from stockenh.training.objective import Objective
 from stockenh.training.optimizers import AUTO
 
@@ -47,6 +48,7 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     config = settled(config, net, on)
     folder.write_config(config.raw)
     torch.set_num_threads(config.threads or 1)
+    keep_freed_memory()
     precision = config.train.precision
     fitted = _fitted(folder, prepared)
     if not folder.manifest.exists():
