@@ -64,7 +64,7 @@ class VariableNetworks(nn.Module):
         to_xi = embedding.map()
         to_hidden = torch.baddbmm(F.pad(self.hidden.bias, (0, 0, 1, 0)), to_xi, self.hidden.weight)
         gated = self._gated(torch.bmm(scalars, to_hidden))
-        summed = torch.baddbmm(gated, scalars, to_xi.to(scalars.dtype))
+        summed = torch.baddbmm(gated, scalars, to_xi)
         plain = x.device.type != "cpu" or torch.compiler.is_compiling()
         mix = norm_mix if plain else norm_mix_by_variable
         return mix(summed, weights, self.norm_weight, self.norm_bias)
