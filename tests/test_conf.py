@@ -123,9 +123,7 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides += [] if group == "embedding" else ["embedding=none"]
     if group == "experiment":
         overrides.append("optimizer.lr=1e-3")  # the range test has tests of its own
-    elif group == "model":
-        overrides.append("tta.views=0")  # at their full size, and views cost five forecasts of each window
-    else:
+    elif group != "model":
         overrides += ["model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16"]
     return overrides
 
