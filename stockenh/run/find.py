@@ -19,6 +19,7 @@ from stockenh.plots.finder import lr_curve
 from stockenh.run.session import Session, settled
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import show_data
+from stockenh.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def find_lr(config: RunConfig, folder: RunFolder, on: torch.device, out: Console
     net = build.model(config, prepared, on)
     config = settled(config, net, on)
     torch.set_num_threads(config.threads or 1)
+    keep_freed_memory()
     fitted = Fitted.on(prepared.windows, prepared.rows["train"])
     resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
     session = Session(config, folder, prepared, fitted, resident, on, config.train.precision)

@@ -29,6 +29,7 @@ from stockenh.training.interrupt import stop_on_signal
 from stockenh.training.journal import FolderJournal
 from stockenh.training.loop import Limits, Metrics, State, fit
 from stockenh.training.losses.huber_bce import HuberBCE
+from stockenh.training.memory import keep_freed_memory
 from stockenh.training.objective import Objective
 from stockenh.training.optimizers import AUTO
 
@@ -50,6 +51,7 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     config = settled(config, net, on)
     folder.write_config(config.raw)
     torch.set_num_threads(config.threads or 1)
+    keep_freed_memory()
     precision = config.train.precision
     fitted = _fitted(folder, prepared)
     if not folder.manifest.exists():
@@ -73,7 +75,8 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
     learner = build.learner(session.config, net, session.fitted, session.device, batches.steps)
     journal = FolderJournal(session.folder, learner)
     state = journal.take_up()
-    plain = Objective(HuberBCE())  # always the plain loss, so that runs with other losses stay comparable
+    # always the plain loss, so that runs with other losses or models stay comparable
+    plain = Objective(HuberBCE(returns="huber"))
 
     def validate() -> dict[str, Metrics]:
         found = {}
