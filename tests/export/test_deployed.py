@@ -14,6 +14,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.export.deployed import Deployed
 from stockenh.export.files import ExportError, OnnxModel, quietly, write_int8, write_onnx, write_program
 from stockenh.models.spec import InputSpec
+from stockenh.models.tft import TftSettings
 from stockenh.models.timeformer import TimeFormerSettings
 
 SPEC = InputSpec(lookback=20, price=5, embedding=16, context=2, horizons=2)
@@ -94,6 +95,25 @@ def test_both_files_say_what_the_network_says_at_any_batch(tmp_path, embedding, 
             np.testing.assert_allclose(exported[name], own[name], atol=1e-6)
             np.testing.assert_allclose(served[name], own[name], atol=1e-6)
     assert float(own["up_prob"].std()) > 0.01
+
+
+def test_a_model_with_quantiles_gives_them_in_raw_units(tmp_path):
+    torch.manual_seed(0)
+    settings = TftSettings(d_model=8, heads=2, lstm_layers=1, fusion_layers=1)
+    deployed = Deployed(settings.build(SPEC).eval(), FITTED, CALIBRATION, raw_bars=True).eval()
+    with quietly():
+        write_onnx(deployed, windows(2), tmp_path / "m.onnx")
+        write_program(deployed, windows(2), tmp_path / "m.pt2")
+        program = torch.export.load(tmp_path / "m.pt2").module()
+    given = windows(9)
+    served = OnnxModel(tmp_path / "m.onnx")({name: tensor.numpy() for name, tensor in given.items()})
+    with torch.no_grad():
+        own, exported = deployed(**given), program(**given)
+    for name in ("ret", "up_prob", "quantiles"):
+        np.testing.assert_allclose(served[name], own[name], atol=1e-6)
+        np.testing.assert_allclose(exported[name], own[name], atol=1e-6)
+    assert own["quantiles"].shape == (9, 2, 3)
+    np.testing.assert_allclose(own["quantiles"][..., 1], own["ret"], rtol=1e-6)
 
 
 def test_attention_is_one_operator_and_weights_are_kept(tmp_path):
