@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ LIBRARIES = ("torch", "numpy", "polars", "scipy", "scikit-learn", "hydra-core", 
 
 
 def manifest(
-    data_digest: str, device: torch.device, precision: str, init_from: dict[str, Any] | None = None
+    data_digest: str,
+    device: torch.device,
+    precision: str,
+    init_from: dict[str, Any] | None = None,
+    embedding: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Plain values for manifest.json."""
+    """Plain values for manifest.json. embedding: the weights behind it, if it has any."""
     return {
         "stockenh": stockenh.__version__,
         "python": platform.python_version(),
@@ -27,6 +33,8 @@ def manifest(
         "git_commit": _commit(),
         "data": data_digest,
         "init_from": init_from,
+        "embedding": embedding,
+        "warnings": list(warnings),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "precision": precision,

@@ -22,7 +22,7 @@ from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
-RESUME_KEYS = ("train.epochs", "device", "data.path")
+RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
 INTERRUPTED = 130
 
 log = logging.getLogger(__name__)
@@ -330,6 +330,13 @@ def _make_paths_absolute(raw: dict[str, Any]) -> None:
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(Path(node["path"]).expanduser().absolute())
+    node = raw.get("embedding")
+    if isinstance(node, dict):
+        # what is no folder may be a Hub id, OWNER/NAME
+        for key in {"checkpoint", "tokenizer"} & node.keys():
+            path = Path(str(node[key])).expanduser()
+            if path.is_dir() or str(node[key]).startswith((".", "~")):
+                node[key] = str(path.absolute())
 
 
 def _log_into(folder: RunFolder) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from kronos_checkpoints import TINY
 
 from stockenh.compose import compose
 from stockenh.config import (
@@ -121,6 +122,8 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides.append("data.lookback=20")
         overrides += [] if group == "data" else ["data=files", f"data.path={bars_folder}"]
         overrides += [] if group == "embedding" else ["embedding=none"]
+    if group == "embedding" and option.startswith("kronos"):
+        overrides.append(f"embedding.checkpoint={TINY}")
     if group == "experiment":
         overrides.append("optimizer.lr=1e-3")  # the range test has tests of its own
     elif group != "model":

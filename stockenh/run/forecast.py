@@ -23,9 +23,10 @@ from stockenh.data.windows import Windows
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.files import write_atomic
 from stockenh.run.calibrate import confidence_of
+from stockenh.run.provenance import require_same_weights
 from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import findings_summary, forecast_table
+from stockenh.terminal import embedding_progress, findings_summary, forecast_table
 from stockenh.tta import Confidence, Forecast, Views, forecast, read_confidences
 
 
@@ -60,7 +61,9 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
     _require_same_model(config, trained)
     on = build.device(config.device)
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
-    prepared, lacking = build.to_forecast(config, on)
+    require_same_weights(trained.folder, config.embedding)
+    with embedding_progress(out) as watch:
+        prepared, lacking = build.to_forecast(config, on, watch)
     for line in findings_summary(prepared.findings):
         out.print(f"data     {line}", markup=False)
     for symbol, why in lacking.items():
@@ -132,8 +135,12 @@ def _require_same_model(config: RunConfig, trained: Trained) -> None:
             raise ConfigError(
                 f"data.{key}={asked}: {trained.folder} was trained with {known}; train another run for these"
             )
-    for group in ("model", "embedding"):
-        if getattr(config, group) != getattr(trained.run, group):
+    same = {
+        "model": config.model == trained.run.model,
+        "embedding": config.embedding.agrees_with(trained.run.embedding),
+    }
+    for group, agrees in same.items():
+        if not agrees:
             raise ConfigError(f"{group} can't be other than that of run={trained.folder}: leave it out")
 
 
@@ -156,7 +163,7 @@ def _confidence(
     if found is not None and found.views == views.to_dict():
         return found
     try:
-        session = _session(config, trained, on)
+        session = _session(config, trained, on, out)
     except StockenhError as error:
         out.print(f"confident is unknown: the run kept no cut-off for these views, and {error}", markup=False)
         return None
@@ -166,10 +173,11 @@ def _confidence(
     return found
 
 
-def _session(config: RunConfig, trained: Trained, on: torch.device) -> Session:
+def _session(config: RunConfig, trained: Trained, on: torch.device, out: Console) -> Session:
     """The run with its own data. Raises StockenhError where they are not there any more."""
-    run = replace(trained.run, cache_dir=config.cache_dir)
-    prepared = build.data(run, on)
+    run = replace(trained.run, cache_dir=config.cache_dir, embedding=config.embedding)
+    with embedding_progress(out) as watch:
+        prepared = build.data(run, on, watch)
     manifest = trained.folder.read_json(trained.folder.manifest)
     if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
         raise RunFolderError("its bars are no longer those that it was trained on")

@@ -17,11 +17,12 @@ from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.manifest import manifest
 from stockenh.run.find import search
+from stockenh.run.provenance import require_same_weights
 from stockenh.run.result import conclude
 from stockenh.run.session import Session, settled
 from stockenh.run.start import begin
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import show_data, training_progress
+from stockenh.terminal import embedding_progress, show_data, training_progress
 from stockenh.training.interrupt import stop_on_signal
 from stockenh.training.journal import FolderJournal
 from stockenh.training.loop import Limits, Metrics, State, fit
@@ -37,9 +38,13 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     raises, the folder can be taken up.
     """
     start = begin(config.init_from, config.weights, folder)
-    prepared = build.data(config, on)
+    config = build.with_settled_embedding(config, on)
+    if folder.manifest.exists():
+        require_same_weights(folder, config.embedding)
+    with embedding_progress(out) as watch:
+        prepared = build.data(config, on, watch)
     _check_same_data(folder, prepared)
-    show_data(prepared.windows, prepared.rows, prepared.findings, out)
+    show_data(prepared.windows, prepared.rows, prepared.findings, out, prepared.warnings)
     net = build.model(config, prepared, on)
     if start is not None:
         start.put_into(net, prepared)
@@ -51,7 +56,8 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     fitted = _fitted(folder, prepared)
     if not folder.manifest.exists():
         came_from = start.to_dict() if start else None
-        made_with = manifest(prepared.windows.digest(), on, precision, came_from)
+        weights = config.embedding.provenance()
+        made_with = manifest(prepared.windows.digest(), on, precision, came_from, weights, prepared.warnings)
         folder.write_json(folder.manifest, made_with)
     resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
     session = Session(config, folder, prepared, fitted, resident, on, precision)
