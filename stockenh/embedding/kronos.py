@@ -45,7 +45,7 @@ SEEN_UNTIL = np.datetime64("2024-06-01")
 # Below this many parameters a pass on a CPU is bound by operator calls, and casts only add to them.
 CPU_BF16_PARAMETERS = 1_000_000
 
-_CPU_BATCH = 8  # windows whose activations stay in a processor's cache
+_CPU_ACTIVATIONS = 4096  # windows x width: at 120 bars they stay in a processor's cache
 _BATCH = 512
 
 # What a stranger's config.json may ask for at most: well beyond all that is published.
@@ -110,7 +110,9 @@ class KronosEmbedding(Embedding):
         return self.shapes()[0].d_model
 
     def batch(self, device: torch.device) -> int:
-        return _CPU_BATCH if device.type == "cpu" else _BATCH
+        if device.type == "cpu":
+            return max(_CPU_ACTIVATIONS // self.shapes()[0].d_model, 1)
+        return _BATCH
 
     def rows(self, windows: Windows, device: torch.device) -> Rows:
         if not isinstance(windows, BarWindows):

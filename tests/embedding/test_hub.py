@@ -144,6 +144,7 @@ def test_offline_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, error: 
         (GatedRepoError("401"), "the Hub wants a login"),
         (EntryNotFoundError("404"), "has no config.json"),
         (HfHubHTTPError("500 Server Error\nmore"), "can't be fetched (500 Server Error)"),
+        (RuntimeError("transfer broke off"), "can't be fetched (transfer broke off)"),
         (TimeoutError(), "can't be fetched (TimeoutError)"),
         (ValueError("Repo id must ..."), "can't be fetched (Repo id must ...)"),
     ],
