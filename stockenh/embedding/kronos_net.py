@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -246,8 +247,8 @@ class _TimeEmbedding(nn.Module):
             self.add_module(f"{name}_embed", nn.Embedding(size, width))
 
     def forward(self, stamp: Tensor) -> Tensor:
-        parts = [self.get_submodule(f"{name}_embed")(stamp[..., i]) for i, name in enumerate(STAMPS)]
-        return torch.stack(parts).sum(0)
+        parts = (self.get_submodule(f"{name}_embed")(stamp[..., i]) for i, name in enumerate(STAMPS))
+        return reduce(torch.add, parts)
 
 
 class _Quantizer(nn.Module):

@@ -73,6 +73,7 @@ def test_the_manifest_says_which_weights_the_run_has(place: Path) -> None:
     }
     config = yaml.safe_load((place / "run" / "config.yaml").read_text())["embedding"]
     assert config["checkpoint"] == str(place / "weights")
+    assert config["tokenizer"] == "NeoQuasar/Kronos-Tokenizer-base"
     assert config["precision"] == "fp32"  # what auto stands for here is kept
 
 
