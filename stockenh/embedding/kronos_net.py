@@ -248,7 +248,8 @@ class _TimeEmbedding(nn.Module):
 
     def forward(self, stamp: Tensor) -> Tensor:
         parts = (self.get_submodule(f"{name}_embed")(stamp[..., i]) for i, name in enumerate(STAMPS))
-        return reduce(torch.add, parts)
+        total: Tensor = reduce(torch.add, parts)
+        return total
 
 
 class _Quantizer(nn.Module):
