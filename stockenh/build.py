@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
 from stockenh.data.splits import PARTS
 from stockenh.data.windows import Windows
-from stockenh.embedding.compute import embed, width
+from stockenh.embedding.compute import Watch, embed, unwatched
+from stockenh.embedding.shuffle import earlier_windows
 from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.files import expanded
 from stockenh.models.spec import InputSpec
@@ -42,6 +43,7 @@ class Prepared:
     embedding: NDArray[np.floating]
     rows: dict[str, NDArray[np.int64]]
     findings: tuple[Finding, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def spec(self) -> InputSpec:
@@ -80,21 +82,33 @@ def cache(config: RunConfig) -> DiskCache:
     return DiskCache(root, say)
 
 
-def data(config: RunConfig, on: torch.device) -> Prepared:
-    """Loads bars or windows, splits them and embeds every window."""
+def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
+    """The config with what the embedding leaves to the device decided: a resumed run does the same."""
+    settled = config.embedding.settled(on)
+    node = config.raw["embedding"]
+    node = {key: value if key == "_target_" else getattr(settled, key) for key, value in node.items()}
+    return replace(config, embedding=settled, raw={**config.raw, "embedding": node})
+
+
+def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
+    """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
     store = cache(config)
     loaded = config.data.load(store)
     windows = loaded.windows
-    spec = _spec(windows, width(windows, config.embedding))
-    with torch.device("meta"):
-        config.model.build(spec)  # what doesn't fit together is said before anything is computed
+    _refuse_misfit(config, windows)
     labelled = np.flatnonzero(windows.labelled)
     assigned = config.split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
     rows = {name: labelled[assigned == PARTS[name]] for name in config.split.parts}
-    return Prepared(windows, embed(windows, config.embedding, store, on), rows, loaded.findings)
+    embedding = embed(windows, config.embedding, store, on, watch)
+    if config.embedding.shuffle:
+        embedding = embedding[earlier_windows(windows, config.seed)]
+    test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
+    return Prepared(windows, embedding, rows, loaded.findings, config.embedding.warnings(test_begins))
 
 
-def to_forecast(config: RunConfig, on: torch.device) -> tuple[Prepared, dict[str, str]]:
+def to_forecast(
+    config: RunConfig, on: torch.device, watch: Watch = unwatched
+) -> tuple[Prepared, dict[str, str]]:
     """The windows that end at the newest bar of each symbol, or within the dates of `tta`; no labels needed.
 
     Also the symbols that have no such window, and why. Raises DataError where none has.
@@ -107,11 +121,12 @@ def to_forecast(config: RunConfig, on: torch.device) -> tuple[Prepared, dict[str
     if not len(rows):
         raise DataError(_nothing_to_forecast(windows, lacking, since, until))
     wanted = windows.take(rows)
-    spec = _spec(wanted, width(wanted, config.embedding))
-    with torch.device("meta"):
-        config.model.build(spec)
+    _refuse_misfit(config, wanted)
+    sources = (
+        windows.take(earlier_windows(windows, config.seed)[rows]) if config.embedding.shuffle else wanted
+    )
     # the cache holds embeddings of whole data sets
-    embedding = embed(wanted, config.embedding, DiskCache(None), on)
+    embedding = embed(sources, config.embedding, DiskCache(None), on, watch)
     return Prepared(wanted, embedding, {"forecast": np.arange(len(wanted))}, loaded.findings), lacking
 
 
@@ -140,6 +155,13 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
         averages=config.averaging.build(net, config.train.epochs),
         max_norm=config.train.max_norm,
     )
+
+
+def _refuse_misfit(config: RunConfig, windows: Windows) -> None:
+    """Says what doesn't fit together before anything is computed."""
+    spec = _spec(windows, config.embedding.width_of(windows))
+    with torch.device("meta"):
+        config.model.build(spec)
 
 
 def _nothing_to_forecast(

@@ -98,6 +98,10 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(
             "embedding=stored needs data=windows: other data bring no embedding; take embedding=kernel"
         )
+    if groups["embedding"].needs_bars and not groups["data"].brings_bars:
+        raise ConfigError(
+            "this embedding needs raw bars, and data=windows has none: take embedding=stored or none"
+        )
     if groups["augment"].needs_bars and not groups["data"].brings_bars:
         raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
     return RunConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,14 @@ LIBRARIES = ("torch", "numpy", "polars", "scipy", "scikit-learn", "hydra-core", 
 
 
 def manifest(
-    data_digest: str, device: torch.device, precision: str, origins: Mapping[str, Any]
+    data_digest: str,
+    device: torch.device,
+    precision: str,
+    origins: Mapping[str, Any],
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Plain values for manifest.json. origins: other runs that this one comes from, by the override."""
+    """Plain values for manifest.json. origins: what else this run comes from, by its key of the config: other
+    runs, and the weights behind the embedding."""
     return {
         "stockenh": stockenh.__version__,
         "python": platform.python_version(),
@@ -28,6 +33,7 @@ def manifest(
         "git_commit": _commit(),
         "data": data_digest,
         **origins,
+        "warnings": list(warnings),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "precision": precision,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -175,9 +175,13 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def show_data(
-    windows: Windows, rows: Mapping[str, NDArray[np.int64]], findings: Sequence[Finding], out: Console
+    windows: Windows,
+    rows: Mapping[str, NDArray[np.int64]],
+    findings: Sequence[Finding],
+    out: Console,
+    warnings: Sequence[str] = (),
 ) -> None:
-    """What was read and how it is split, each part with its dates."""
+    """What was read and how it is split, each part with its dates, and what a reader must know of it."""
     out.print(f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars")
     for line in findings_summary(findings):
         out.print(f"         {line}", markup=False)
@@ -195,6 +199,29 @@ def show_data(
             out.print(f"         {later:,} later windows are those of other folds")
     else:
         out.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
+    for warning in warnings:
+        out.print(f"warning  {warning}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def embedding_progress(on: Console) -> Iterator[Callable[[int, int], None]]:
+    """A live line while windows are embedded, from the first call of what it gives; silence elsewhere."""
+    if not on.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn("embedding"), BarColumn(bar_width=24),
+        TextColumn("{task.completed:,}/{task.total:,} windows"), TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=on, transient=True) as progress:
+        task = progress.add_task("", total=0, visible=False, speed="")
+
+        def watch(done: int, total: int) -> None:
+            speed = f"{found:,.0f} windows/s" if (found := progress.tasks[0].speed) else ""
+            progress.update(task, completed=done, total=total, visible=True, speed=speed)
+
+        yield watch
 
 
 class LiveProgress:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from kronos_checkpoints import TINY
 
 from stockenh.compose import compose
 from stockenh.config import (
@@ -122,6 +123,8 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides += [] if group == "embedding" else ["embedding=none"]
     if (group, option) == ("data", "synthetic"):
         overrides += ["data.symbols=2", "data.bars=160"]
+    if group == "embedding" and option.startswith("kronos"):
+        overrides.append(f"embedding.checkpoint={TINY}")
     if group == "experiment":
         overrides.append("optimizer.lr=1e-3")  # the range test has tests of its own
     elif group != "model":

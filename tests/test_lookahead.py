@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kronos_checkpoints import TINY
 
 from stockenh.data import sample
 from stockenh.data.augment import NoAugment
@@ -18,8 +20,11 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.sample import load_sample
 from stockenh.data.sources import DataSettings, FilesData, SampleData
 from stockenh.data.windows import Windows
+from stockenh.embedding.base import Embedding
 from stockenh.embedding.compute import embed
 from stockenh.embedding.kernel import KernelEmbedding
+from stockenh.embedding.kronos import KronosEmbedding
+from stockenh.embedding.shuffle import earlier_windows
 from stockenh.models.spec import InputSpec
 from stockenh.models.timeformer import TimeFormerSettings
 from stockenh.training.predict import predict
@@ -31,6 +36,17 @@ SPLIT = 90  # the bar at which B splits two for one
 MODEL = TimeFormerSettings(
     d_model=16, heads=2, layers=1, ffn=16, embedding_tokens=2, conv_dilations=[1, 2], head_hidden=8
 )
+
+
+KERNEL = KernelEmbedding(width=64)
+KRONOS = KronosEmbedding(checkpoint=str(TINY), precision="fp32")
+EMBEDDINGS = {
+    "kernel": KERNEL,
+    "kernel shuffled": replace(KERNEL, shuffle=True),
+    "kronos": KRONOS,
+    "kronos in bf16": replace(KRONOS, precision="bf16"),
+    "kronos shuffled": replace(KRONOS, shuffle=True),
+}
 
 
 @dataclass(frozen=True)
@@ -52,13 +68,17 @@ INPUTS = ("x_price", "x_kron", "x_ctx")
 EVERYTHING = (*INPUTS, "ret", "up_prob")
 
 
-def run(data: DataSettings, cache: Path, fitted: Fitted | None = None) -> tuple[Chain, Fitted]:
+def run(
+    data: DataSettings, cache: Path, fitted: Fitted | None = None, embedding: Embedding = KERNEL
+) -> tuple[Chain, Fitted]:
     """The whole way of a run, with statistics of the first windows unless they are given."""
     store = DiskCache(cache)
     windows = data.load(store).windows
     fitted = fitted or Fitted.on(windows, np.arange(60))
-    embedding = embed(windows, KernelEmbedding(width=64), store, CPU)
-    resident = DeviceWindows(windows, embedding, fitted, CPU)
+    vectors = embed(windows, embedding, store, CPU)
+    if embedding.shuffle:
+        vectors = vectors[earlier_windows(windows, seed=1)]
+    resident = DeviceWindows(windows, vectors, fitted, CPU)
     rows = np.arange(len(windows))
     micro = resident.gather(torch.from_numpy(rows), NoAugment())
     torch.manual_seed(0)
@@ -103,8 +123,13 @@ def market() -> dict[str, np.ndarray]:
     return bars
 
 
-def assert_blind_to_later_bars(before: Chain, after: Chain, now: np.datetime64) -> None:
-    """The same windows, equal to the last bit where they end at `now` or earlier, and others later."""
+def assert_blind_to_later_bars(
+    before: Chain, after: Chain, now: np.datetime64, noticed: Sequence[str] = EVERYTHING
+) -> None:
+    """The same windows, equal to the last bit where they end at `now` or earlier.
+
+    noticed: what differs in every later window; a shuffled vector may still be an earlier window's.
+    """
     np.testing.assert_array_equal(before.windows.asof, after.windows.asof)
     known = np.flatnonzero(before.windows.asof <= now)
     later = np.flatnonzero(before.windows.asof > now)
@@ -112,17 +137,28 @@ def assert_blind_to_later_bars(before: Chain, after: Chain, now: np.datetime64) 
     for name in EVERYTHING:
         assert before.at(name, known).tobytes() == after.at(name, known).tobytes(), name
         changed = (before.at(name, later) != after.at(name, later)).reshape(len(later), -1).any(1)
-        assert changed.all(), f"{name} does not notice other bars at all"
+        assert changed.all() or name not in noticed, f"{name} does not notice other bars at all"
 
 
-@pytest.mark.parametrize("t", [130, 219, 298])
-def test_changing_every_later_bar_of_the_files_changes_nothing_before(tmp_path: Path, t: int) -> None:
+@pytest.mark.parametrize(
+    ("t", "name"), [(130, "kernel"), (298, "kernel"), *((219, name) for name in EMBEDDINGS), (130, "kronos")]
+)
+def test_changing_every_later_bar_of_the_files_changes_nothing_before(
+    tmp_path: Path, t: int, name: str
+) -> None:
+    embedding = EMBEDDINGS[name]
     bars = market()
     changed = {name: other_after(ohlcv, t, seed=t + len(name)) for name, ohlcv in bars.items()}
-    before, fitted = run(FilesData(path=str(write(tmp_path / "before", bars))), tmp_path / "cache")
-    after, _ = run(FilesData(path=str(write(tmp_path / "after", changed))), tmp_path / "cache", fitted)
+    cache = tmp_path / "cache"
+    data = [
+        FilesData(path=str(write(tmp_path / folder, of)))
+        for folder, of in (("before", bars), ("after", changed))
+    ]
+    before, fitted = run(data[0], cache, embedding=embedding)
+    after, _ = run(data[1], cache, fitted, embedding)
     assert len(before.windows) == 2 * (N - 119)
-    assert_blind_to_later_bars(before, after, DAYS[t].astype("datetime64[s]"))
+    noticed = [part for part in EVERYTHING if part != "x_kron" or not embedding.shuffle]
+    assert_blind_to_later_bars(before, after, DAYS[t].astype("datetime64[s]"), noticed)
 
 
 @pytest.mark.parametrize("t", [130, 219])

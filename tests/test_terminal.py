@@ -1,4 +1,4 @@
-"""Tables on narrow terminals: whole words, whole numbers, one line for findings that are alike."""
+"""What the terminal shows: tables whole at any width, alike findings on a line, progress, splits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
 from stockenh.data.sources import FilesData
 from stockenh.data.splits import PARTS, WalkForward
-from stockenh.terminal import findings_table, result_table, show_data
+from stockenh.terminal import embedding_progress, findings_table, result_table, show_data
 
 
 def lines(table: Table, width: int) -> list[str]:
@@ -152,3 +152,25 @@ def test_windows_of_later_folds_are_not_called_purged(fold: int, later: bool, ba
     purged = len(labelled) - beyond - sum(map(len, rows.values()))
     assert f" {purged:,} windows purged" in said and purged > 0
     assert (f" {beyond:,} later windows are those of other folds" in said) == later == (beyond > 0)
+
+
+def drawn(terminal: bool, *calls: tuple[int, int]) -> str:
+    out = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    with embedding_progress(out) as watch:
+        for done, total in calls:
+            watch(done, total)
+    return out.file.getvalue()
+
+
+def test_a_terminal_shows_how_many_windows_are_embedded() -> None:
+    said = drawn(True, (0, 11_482), (8, 11_482), (2_048, 11_482))
+    assert "embedding" in said
+    assert "2,048/11,482 windows" in said
+
+
+def test_what_comes_from_the_cache_draws_nothing() -> None:
+    assert "embedding" not in drawn(True)
+
+
+def test_without_a_terminal_nothing_is_drawn() -> None:
+    assert drawn(False, (0, 10), (10, 10)) == ""

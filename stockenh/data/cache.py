@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.errors import ConfigError
-from stockenh.files import expanded
+from stockenh.files import DiskError, expanded, write_atomic
 
 Arrays = dict[str, NDArray[np.generic]]
 
 _NAMES = "names.txt"
+_PARTS = ".parts"
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +52,46 @@ class DiskCache:
             return computed
         return _read(folder) or computed
 
+    def parts(self, kind: str, key: str) -> Parts:
+        """Where a long computation of an entry keeps what it has so far."""
+        return Parts(self.root / kind / f"{key}{_PARTS}" if self.root else None)
+
     def _tell(self, message: str) -> None:
         log.warning(message)
         if self._say is not None:
             self._say(message)
             self._say = None
+
+
+class Parts:
+    """Finished stretches of an array in the making, so that a killed computation goes on where it was."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def read(self) -> Iterator[tuple[int, NDArray[np.generic]]]:
+        """(first row, rows) of every stretch that can be read."""
+        for file in sorted(self.folder.glob("*.npy")) if self.folder else ():
+            try:
+                yield int(file.stem), np.load(file, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                log.warning("cache part %s can't be read (%s): computing it again", file, error)
+
+    def write(self, first: int, rows: NDArray[np.generic]) -> None:
+        """Keeps a stretch; one that can't be written is only a warning."""
+        if self.folder is None:
+            return
+        content = io.BytesIO()
+        np.save(content, rows, allow_pickle=False)
+        try:
+            write_atomic(self.folder / f"{first}.npy", content.getbuffer())
+        except DiskError as error:
+            log.warning("cache: %s", error)
+
+    def clear(self) -> None:
+        """Forgets all stretches: the whole is done."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def default_root() -> Path | None:

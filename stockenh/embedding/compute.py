@@ -5,53 +5,90 @@ Legend: n windows, E embedding width.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stockenh.data.augment import NoAugment
-from stockenh.data.cache import DiskCache, code_of, key_of
-from stockenh.data.windows import StoredWindows, Windows
-from stockenh.embedding.base import Embedding, NoEmbedding
-from stockenh.errors import ConfigError
+from stockenh.data.cache import DiskCache, Parts, code_of, key_of
+from stockenh.data.windows import Windows
+from stockenh.embedding.base import Embedding, NoEmbedding, StoredEmbedding
 
-CHUNK = 2048
+Watch = Callable[[int, int], None]  # windows embedded so far, and of how many
+
+SAVE_SECONDS = 15.0  # a killed computation loses at most so much
+
+
+def unwatched(done: int, total: int) -> None:
+    """Nobody is watching."""
 
 
 def embed(
-    windows: Windows, embedding: Embedding, cache: DiskCache, device: torch.device
+    windows: Windows,
+    embedding: Embedding,
+    cache: DiskCache,
+    device: torch.device,
+    watch: Watch = unwatched,
 ) -> NDArray[np.floating]:
-    """(n, E) embedding of all windows, found in the cache by bars, settings and code."""
-    if embedding.stored:
-        return _stored(windows)
+    """(n, E) embedding of all windows, found in the cache by bars, settings, weights and code.
+
+    What a killed process had embedded is taken over. `embedding.shuffle` is not applied here.
+    """
+    if isinstance(embedding, StoredEmbedding):
+        return embedding.of(windows).embedding
     if isinstance(embedding, NoEmbedding):
         return np.zeros((len(windows), 0), np.float32)
-    key = key_of(windows.digest(), windows.lookback, embedding, code_of("embedding"), code_of("data"))
-    found = cache.arrays("embedding", key, lambda: {"embedding": _compute(windows, embedding, device)})
+    embedding = embedding.settled(device)
+    known = embedding.identity()
+    key = key_of(windows.digest(), windows.lookback, known, code_of("embedding"), code_of("data"))
+    parts = cache.parts("embedding", key)
+
+    compute = partial(_compute, windows, embedding, device, parts, watch)
+    found = cache.arrays("embedding", key, lambda: {"embedding": compute()})
+    parts.clear()
     return np.asarray(found["embedding"])
 
 
-def width(windows: Windows, embedding: Embedding) -> int:
-    """The width E that `embed` will give; raises ConfigError where the window is too short for it."""
-    if embedding.stored:
-        return int(_stored(windows).shape[1])
-    return int(embedding.transform(torch.zeros(1, windows.lookback, 5)).shape[1])
-
-
-def _stored(windows: Windows) -> NDArray[np.float32]:
-    if not isinstance(windows, StoredWindows):
-        raise ConfigError("embedding=stored needs data=windows: other data bring no embedding")
-    return windows.embedding
-
-
 @torch.no_grad()
-def _compute(windows: Windows, embedding: Embedding, device: torch.device) -> NDArray[np.floating]:
-    prices = windows.prices(device)
-    vectors: torch.Tensor | None = None
-    for rows in torch.arange(len(windows), device=device).split(CHUNK):
-        part = embedding.transform(prices.gather(rows, NoAugment())).cpu()
-        if vectors is None:
-            vectors = torch.empty(len(windows), part.shape[1], dtype=embedding.storage)
-        vectors[rows.cpu()] = part.to(embedding.storage)
-    assert vectors is not None, "there is no data set without a window"
-    return np.asarray(vectors.numpy())
+def _compute(
+    windows: Windows, embedding: Embedding, device: torch.device, parts: Parts, watch: Watch
+) -> NDArray[np.floating]:
+    size = embedding.batch(device)
+    vectors = torch.empty(len(windows), embedding.width_of(windows), dtype=embedding.storage).numpy()
+    done = _take_up(vectors, parts)
+    watch(int(done.sum()), len(vectors))
+    of_rows = embedding.rows(windows, device)
+    first, saved = 0, time.monotonic()  # rows from `first` on are not on the disk yet
+    for start in range(0, len(vectors), size):
+        rows = np.arange(start, min(start + size, len(vectors)))
+        if done[rows].all():
+            _save(parts, first, vectors[first:start])
+            first = int(rows[-1]) + 1
+            continue
+        part = of_rows(torch.from_numpy(rows).to(device))
+        vectors[rows] = part.to(embedding.storage).cpu().numpy()
+        done[rows] = True
+        watch(int(done.sum()), len(vectors))
+        if time.monotonic() - saved > SAVE_SECONDS:
+            _save(parts, first, vectors[first : start + size])
+            first, saved = start + size, time.monotonic()
+    return vectors
+
+
+def _take_up(vectors: NDArray[np.floating], parts: Parts) -> NDArray[np.bool_]:
+    """Fills in what is on the disk already; (n,) whether a window's vector is."""
+    done = np.zeros(len(vectors), np.bool_)
+    for first, rows in parts.read():
+        stretch = vectors[first : first + len(rows)] if first >= 0 and rows.ndim == 2 else vectors[:0]
+        if rows.shape == stretch.shape and rows.dtype == vectors.dtype:
+            stretch[:] = rows
+            done[first : first + len(rows)] = True
+    return done
+
+
+def _save(parts: Parts, first: int, rows: NDArray[np.floating]) -> None:
+    if len(rows):
+        parts.write(first, rows)

@@ -8,9 +8,10 @@ Legend: B windows, T bars in a window, C = 5 channels, K convolutions, Q thresho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stockenh.embedding.base import Embedding
+from stockenh.embedding.base import PriceEmbedding
 from stockenh.errors import ConfigError
 
 _CHANNELS = 5
@@ -36,21 +37,26 @@ _LIMIT = 2048
 
 
 @dataclass(frozen=True)
-class KernelEmbedding(Embedding):
+class KernelEmbedding(PriceEmbedding):
     """Deterministic features in [-1, 1]: the same bits on every device, alone or in any batch.
 
     width: number of features, a multiple of 4
     seed:  picks kernels, channels and the synthetic windows behind the thresholds
+    shuffle: each window gets the features of another (an ablation's control)
     """
 
-    storage = torch.float16  # shares of some hundred outputs, to three digits
+    storage: ClassVar[torch.dtype] = torch.float16  # shares of some hundred outputs, to three digits
 
     width: int = 512
     seed: int = 0
+    shuffle: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.width % _THRESHOLDS:
             raise ConfigError(f"embedding.width={self.width}: must be a positive multiple of {_THRESHOLDS}")
+
+    def identity(self) -> object:
+        return replace(self, shuffle=False)
 
     @torch.no_grad()
     def transform(self, x_price: Tensor) -> Tensor:

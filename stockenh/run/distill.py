@@ -113,7 +113,7 @@ def _cost(
     inputs: dict[str, tuple[Tensor, ...]] = {}
     for name, model in models.items():
         theirs = prepared
-        if model.run.embedding != config.embedding:
+        if not config.embedding.agrees_with(model.run.embedding):
             theirs = build.data(replace(config, embedding=model.run.embedding, model=model.run.model), on)
         nets[name] = model.net(theirs, on)
         resident, _ = model.resident(theirs, on)

@@ -39,8 +39,9 @@ from stockenh.export.files import (
 from stockenh.export_table import int8_table, speed_table
 from stockenh.files import write_atomic, write_json
 from stockenh.plots.export import parity_chart
+from stockenh.run.provenance import require_same_weights
 from stockenh.run.trained import Trained
-from stockenh.terminal import show_data
+from stockenh.terminal import embedding_progress, show_data
 from stockenh.timing import in_turn
 from stockenh.training.predict import CHUNK, predict
 from stockenh.training.threads import default_threads
@@ -62,7 +63,9 @@ def export_run(config: RunConfig, trained: Trained, into: Path, out: Console) ->
     """
     trained.require_inputs(config, "run", ("model", "embedding"))
     on = torch.device("cpu")
-    prepared = build.data(config, on)
+    require_same_weights(trained.folder, config.embedding)
+    with embedding_progress(out) as watch:
+        prepared = build.data(config, on, watch)
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
     net = trained.net(prepared, on)
     torch.set_num_threads(config.threads or default_threads(net))

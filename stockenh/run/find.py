@@ -18,7 +18,7 @@ from stockenh.finder import Curve, Suggestions, range_test, suggest
 from stockenh.plots.finder import lr_curve
 from stockenh.run.session import Session, settled
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import show_data
+from stockenh.terminal import embedding_progress, show_data
 from stockenh.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ def find_lr(config: RunConfig, folder: RunFolder, on: torch.device, out: Console
 
     Raises TrainingError where the curve suggests nothing.
     """
-    prepared = build.data(config, on)
+    with embedding_progress(out) as watch:
+        prepared = build.data(config, on, watch)
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
     net = build.model(config, prepared, on)
     config = settled(config, net, on)

@@ -23,9 +23,10 @@ from stockenh.files import write_atomic
 from stockenh.plots.forecast import forecast_chart
 from stockenh.run.calibrate import confidence_of
 from stockenh.run.engine import OnnxEngine, exported_model
+from stockenh.run.provenance import require_same_weights
 from stockenh.run.session import Session
 from stockenh.run.trained import Trained
-from stockenh.terminal import findings_summary, forecast_table
+from stockenh.terminal import embedding_progress, findings_summary, forecast_table
 from stockenh.tta import (
     Confidence,
     Engine,
@@ -45,7 +46,9 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
     trained.require_inputs(config, "run", ("model", "embedding"))
     on = build.device(config.device if config.tta.engine == "torch" else "cpu")
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
-    prepared, lacking = build.to_forecast(config, on)
+    require_same_weights(trained.folder, config.embedding)
+    with embedding_progress(out) as watch:
+        prepared, lacking = build.to_forecast(config, on, watch)
     for line in findings_summary(prepared.findings):
         out.print(f"data     {line}", markup=False)
     for symbol, why in lacking.items():
@@ -129,7 +132,7 @@ def _confidence(
     if found is not None and found.views == views.to_dict():
         return found
     try:
-        session = _session(config, trained, on)
+        session = _session(config, trained, on, out)
     except StockenhError as error:
         out.print(f"confident is unknown: the run kept no cut-off for these views, and {error}", markup=False)
         return None
@@ -139,10 +142,11 @@ def _confidence(
     return found
 
 
-def _session(config: RunConfig, trained: Trained, on: torch.device) -> Session:
+def _session(config: RunConfig, trained: Trained, on: torch.device, out: Console) -> Session:
     """The run with its own data. Raises StockenhError where they are not there any more."""
-    run = replace(trained.run, cache_dir=config.cache_dir)
-    prepared = build.data(run, on)
+    run = replace(trained.run, cache_dir=config.cache_dir, embedding=config.embedding)
+    with embedding_progress(out) as watch:
+        prepared = build.data(run, on, watch)
     manifest = trained.folder.read_json(trained.folder.manifest)
     if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
         raise RunFolderError("its bars are no longer those that it was trained on")

@@ -53,6 +53,7 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
         "steps": state.steps,
         "skipped_steps": state.skipped,
         "seed": session.config.seed,
+        "warnings": list(session.prepared.warnings),
     }
     if set(parts) & set(PART_TITLES):
         pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))

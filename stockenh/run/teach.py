@@ -19,6 +19,7 @@ from stockenh.config import RunConfig
 from stockenh.data.batches import Answers
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
+from stockenh.run.provenance import require_same_weights
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
 from stockenh.training.predict import Predictions, predict
@@ -66,8 +67,9 @@ def ask(
     """The teacher's predictions for these windows, in fp32 and evaluation mode, with its own statistics and
     its own embedding. Raises ConfigError where the config makes other labels or inputs than it knows."""
     teacher.require_inputs(config, "teacher")
+    require_same_weights(teacher.folder, teacher.run.embedding)
     theirs = prepared
-    if config.embedding != teacher.run.embedding:
+    if not config.embedding.agrees_with(teacher.run.embedding):
         theirs = build.data(replace(config, embedding=teacher.run.embedding, model=teacher.run.model), on)
     net = teacher.net(theirs, on)
     resident, fitted = teacher.resident(theirs, on)

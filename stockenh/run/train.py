@@ -18,13 +18,14 @@ from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.manifest import manifest
 from stockenh.run.find import search
+from stockenh.run.provenance import require_same_weights
 from stockenh.run.result import conclude
 from stockenh.run.session import Session, settled
 from stockenh.run.start import begin
 from stockenh.run.teach import answers
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import show_data, training_progress
+from stockenh.terminal import embedding_progress, show_data, training_progress
 from stockenh.training.interrupt import stop_on_signal
 from stockenh.training.journal import FolderJournal
 from stockenh.training.loop import Limits, Metrics, State, fit
@@ -41,9 +42,13 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     raises, the folder can be taken up.
     """
     start = begin(config.init_from, config.weights, folder)
-    prepared = build.data(config, on)
+    config = build.with_settled_embedding(config, on)
+    if folder.manifest.exists():
+        require_same_weights(folder, config.embedding)
+    with embedding_progress(out) as watch:
+        prepared = build.data(config, on, watch)
     _check_same_data(folder, prepared)
-    show_data(prepared.windows, prepared.rows, prepared.findings, out)
+    show_data(prepared.windows, prepared.rows, prepared.findings, out, prepared.warnings)
     net = build.model(config, prepared, on)
     if start is not None:
         start.put_into(net, prepared)
@@ -55,8 +60,12 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     precision = config.train.precision
     fitted = _fitted(folder, prepared)
     if not folder.manifest.exists():
-        origins = {"init_from": start.to_dict() if start else None, "teacher": _teacher(config)}
-        made_with = manifest(prepared.windows.digest(), on, precision, origins)
+        origins = {
+            "init_from": start.to_dict() if start else None,
+            "teacher": _teacher(config),
+            "embedding": config.embedding.provenance(),
+        }
+        made_with = manifest(prepared.windows.digest(), on, precision, origins, prepared.warnings)
         folder.write_json(folder.manifest, made_with)
     taught = answers(config, folder, prepared, fitted, on, out)
     resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on, taught)

@@ -55,8 +55,12 @@ class Trained:
                     f"data.{name}={asked}: {key}={self.folder} was trained with {known}; "
                     f"train another run for these"
                 )
+        same = {
+            "model": config.model == self.run.model,
+            "embedding": config.embedding.agrees_with(self.run.embedding),
+        }
         for group in groups:
-            if getattr(config, group) != getattr(self.run, group):
+            if not same[group]:
                 raise ConfigError(f"{group} can't be other than that of {key}={self.folder}: leave it out")
 
     def net(self, prepared: Prepared, on: torch.device) -> nn.Module:

@@ -88,6 +88,13 @@ def make_paths_absolute(raw: dict[str, Any]) -> None:
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(expanded(node["path"]).absolute())
+    node = raw.get("embedding")
+    if isinstance(node, dict):
+        # what is no folder may be a Hub id, OWNER/NAME
+        for key in {"checkpoint", "tokenizer"} & node.keys():
+            path = expanded(str(node[key]))
+            if path.is_dir() or str(node[key]).startswith((".", "~")):
+                node[key] = str(path.absolute())
 
 
 def exit_with(message: str, code: int) -> None:

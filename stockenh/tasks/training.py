@@ -25,7 +25,7 @@ from stockenh.tasks.job import (
     value_of,
 )
 
-RESUME_KEYS = ("train.epochs", "device", "data.path")
+RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
 INTERRUPTED = 130
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stockenh.errors import TrainingError
+from stockenh.hardware import has_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -83,10 +84,6 @@ def resolve(setting: str, device: torch.device, model: nn.Module) -> str:
     if setting != "auto":
         return setting
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if has_bf16(device) else "fp16"
     large = sum(p.numel() for p in model.parameters()) >= CPU_BF16_PARAMETERS
-    return "bf16" if large and _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bf16" if large and has_bf16(device) else "fp32"

@@ -219,3 +219,35 @@ def test_without_a_home_folder_there_is_no_root(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("STOCKENH_CACHE", "~/mine")
     with pytest.raises(ConfigError, match=r"~/mine: there is no home folder for its ~"):
         default_root()
+
+
+def test_parts_are_read_back_until_they_are_cleared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = DiskCache(tmp_path).parts("kind", "key")
+    assert list(parts.read()) == []
+    parts.write(10, np.arange(3.0))
+    parts.write(0, np.arange(4).reshape(2, 2))
+    again = DiskCache(tmp_path).parts("kind", "key")
+    assert {first: rows.tolist() for first, rows in again.read()} == {0: [[0, 1], [2, 3]], 10: [0, 1, 2]}
+    np.save(
+        tmp_path / "kind" / "key.parts" / "20.npy", np.array([Trap(tmp_path / "mark")]), allow_pickle=True
+    )
+    assert sorted(first for first, _ in again.read()) == [0, 10]
+    assert "can't be read" in caplog.text
+    assert not (tmp_path / "mark").exists()
+    again.clear()
+    assert list((tmp_path / "kind").iterdir()) == []
+
+
+def test_parts_of_another_entry_or_without_a_root_are_not_seen(tmp_path: Path) -> None:
+    DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
+    assert list(DiskCache(tmp_path).parts("kind", "other").read()) == []
+    nowhere = DiskCache(None).parts("kind", "key")
+    nowhere.write(0, np.ones(1))
+    nowhere.clear()
+    assert list(nowhere.read()) == []
+
+
+def test_parts_that_cannot_be_written_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "kind").write_text("in the way")
+    DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
+    assert "can't be written" in caplog.text

@@ -195,10 +195,10 @@ def test_the_fp16_loss_scale_survives() -> None:
 
 def test_auto_is_a_fixed_rule_by_device_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = nn.Linear(4, 4), nn.Linear(1000, 1000)
-    monkeypatch.setattr("stockenh.training.precision._cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("stockenh.training.precision.has_bf16", lambda device: True)
     assert resolve("auto", CPU, small) == "fp32"
     assert resolve("auto", CPU, large) == "bf16"
-    monkeypatch.setattr("stockenh.training.precision._cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("stockenh.training.precision.has_bf16", lambda device: False)
     assert resolve("auto", CPU, large) == "fp32"
     assert resolve("fp16", CPU, small) == "fp16"
 

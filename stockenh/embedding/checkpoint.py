@@ -1,0 +1,203 @@
+"""Checkpoints of foundation models: where they lie, and how a stranger's is read without trusting it.
+
+A checkpoint is a `config.json` and a `model.safetensors`, in a local folder or at a revision of a repository
+on the Hugging Face Hub. Nothing else is opened: pickles can execute code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from stockenh.errors import ConfigError
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LARGEST_CONFIG = 1 << 20  # bytes
+_PICKLE_BEGINS = (b"\x80", b"PK\x03\x04")  # a bare pickle, and the archive that torch.save writes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint: a folder, or a Hub id with its revision.
+
+    key: the setting that names it, for messages
+    """
+
+    key: str
+    where: str
+    revision: str | None
+
+    def __str__(self) -> str:
+        return f"{self.where}@{self.revision}" if self.revision else self.where
+
+    def file(self, name: str) -> Path:
+        """One of its files on this machine. Raises ConfigError where it can't be had."""
+        if self.revision is not None:
+            return _from_hub(self, name)
+        path = Path(self.where) / name
+        if not path.is_file():
+            raise ConfigError(self._missing(name))
+        return path
+
+    def sha256(self) -> str:
+        """Of the weights."""
+        path = self.file(WEIGHTS)
+        try:
+            about = path.stat()
+            return _sha256(path, about.st_size, about.st_mtime_ns)
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+
+    def _missing(self, name: str) -> str:
+        folder = Path(self.where)
+        if not folder.is_dir():
+            return f"{self.key}={self.where}: no such folder"
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        if name == WEIGHTS and pickles:
+            return (
+                f"{self.key}={self.where}: {pickles[0]} is a pickle, can execute code and is not opened: "
+                f"convert it to {WEIGHTS}"
+            )
+        return f"{self.key}={self.where}: the folder has no {name}; a checkpoint is {CONFIG} and {WEIGHTS}"
+
+
+def locate(key: str, value: str, revision: str) -> Checkpoint:
+    """What a setting names: a folder that exists, else a Hub id. Raises ConfigError where it is neither."""
+    path = Path(value).expanduser()
+    if value and path.is_dir():
+        return Checkpoint(key, str(path), None)
+    if is_hub_id(value):
+        if not revision:
+            raise ConfigError(f"{key}={value} is a Hub id: give its revision too, a commit, tag or branch")
+        return Checkpoint(key, value, revision)
+    raise ConfigError(f"{key}={value}: no such folder, and no Hub id such as NeoQuasar/Kronos-small")
+
+
+def is_hub_id(value: str) -> bool:
+    """Whether a setting could be OWNER/NAME on the Hub."""
+    return _HUB_ID.fullmatch(value) is not None
+
+
+def read_numbers(checkpoint: Checkpoint, most: Mapping[str, int]) -> dict[str, int]:
+    """The whole numbers that `config.json` has under these names, each from 1 to what `most` says.
+
+    Other keys are not looked at. Raises ConfigError naming file and key.
+    """
+    path = checkpoint.file(CONFIG)
+    content = _read_json(path)
+    for name, limit in most.items():
+        if name not in content:
+            raise ConfigError(f"{path} lacks {name}: it is not the config of this kind of model")
+        value = content[name]
+        if type(value) is not int or not 1 <= value <= limit:
+            said = str(value)[:40]
+            raise ConfigError(f"{path}: {name}={said} must be a whole number from 1 to {limit}")
+    return {name: content[name] for name in most}
+
+
+def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
+    """Strict load into a module, which may be on the meta device; weights become float32.
+
+    Raises ConfigError where the file is damaged, no safetensors file, or another model's.
+    """
+    path = checkpoint.file(WEIGHTS)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        if content.startswith(_PICKLE_BEGINS):
+            raise ConfigError(
+                f"{path} is a pickle, no safetensors file; it can execute code and is not opened: convert it"
+            ) from None
+        raise ConfigError(f"{path} is cut short or damaged ({error}); fetch it again") from None
+    state = net.state_dict()
+    if why := _difference(state, tensors):
+        raise ConfigError(f"{path} does not fit its {CONFIG}: {why}")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ConfigError(f"{path}: {name} holds numbers that are not finite")
+    net.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}, assign=True)
+
+
+def _difference(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> str | None:
+    """The first tensor by which a file and the expected model differ, in words."""
+    for name in sorted(own.keys() | given.keys()):
+        if name not in given:
+            return f"{name} is missing"
+        if name not in own:
+            return f"{name} is not part of this architecture"
+        if own[name].shape != given[name].shape:
+            there, here = ("x".join(map(str, tensor.shape)) for tensor in (given[name], own[name]))
+            return f"{name} is {there} where the config says {here}"
+        if own[name].is_floating_point() != given[name].is_floating_point():
+            return f"{name} is of type {given[name].dtype}"
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ConfigError(f"{path} is too large to be a {CONFIG}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} does not hold a config but {str(content)[:40]}")
+    return content
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """size, modified: make another content another key of the memory."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _from_hub(checkpoint: Checkpoint, name: str) -> Path:
+    asked = f"{checkpoint.key}={checkpoint.where}"
+    local = f"fetch it elsewhere and name its folder: {checkpoint.key}=DIR with {CONFIG} and {WEIGHTS}"
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError:
+        raise ConfigError(
+            f"{asked} is a Hub id (there is no such folder), and the Hub client is not installed: "
+            f"pip install 'stockenh[kronos]', or {local}"
+        ) from None
+    try:
+        return Path(hf_hub_download(checkpoint.where, name, revision=checkpoint.revision))
+    except errors.GatedRepoError:
+        raise ConfigError(f"{asked}: the Hub wants a login (hf auth login) and its terms accepted") from None
+    except errors.RepositoryNotFoundError:
+        raise ConfigError(f"{asked}: no such folder here, and no such repository on the Hub") from None
+    except errors.RevisionNotFoundError:
+        key = "embedding.tokenizer_revision" if checkpoint.key.endswith("tokenizer") else "embedding.revision"
+        raise ConfigError(
+            f"{asked} has no revision {checkpoint.revision}: give one of its own with {key}=COMMIT"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise ConfigError(
+            f"{asked}@{checkpoint.revision} is not on this machine, and the Hub can't be reached: go online "
+            f"once, or {local}"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise ConfigError(f"{asked}@{checkpoint.revision} has no {name}: it can't be loaded") from None
+    except Exception as error:  # timeouts, servers, caches, transfers: the client's failures share no class
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{asked}@{checkpoint.revision} can't be fetched ({reason}); {local}") from None
