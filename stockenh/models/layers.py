@@ -160,24 +160,31 @@ class GatedResidualNetwork(nn.Module):
     """Gated residual network (Lim et al. 2019, equations 2 to 5); (..., inputs) to (..., width).
 
     LayerNorm(skip(a) + GLU(dropout(W1 ELU(W2 a + W3 c)))); the condition c is left out where its width is 0.
+    The two inner layers are `inner` wide: as wide as the output where it is not given.
     """
 
-    def __init__(self, inputs: int, width: int, dropout_p: float, condition: int = 0) -> None:
+    def __init__(
+        self, inputs: int, width: int, dropout_p: float, condition: int = 0, inner: int | None = None
+    ) -> None:
         super().__init__()
+        inner = inner or width
         self.skip = nn.Linear(inputs, width) if inputs != width else nn.Identity()
-        self.hidden = nn.Linear(inputs, width)
-        self.condition = nn.Linear(condition, width, bias=False) if condition else None
-        self.linear = nn.Linear(width, width)
+        self.hidden = nn.Linear(inputs, inner)
+        self.condition = nn.Linear(condition, inner, bias=False) if condition else None
+        self.linear = nn.Linear(inner, inner)
         self.dropout = Dropout(dropout_p)
-        self.gate = nn.Linear(width, 2 * width)
+        self.gate = nn.Linear(inner, 2 * width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, a: Tensor, c: Tensor | None = None) -> Tensor:
-        hidden = self.hidden(a)
+        return self.gated(self.skip(a), self.hidden(a), c)
+
+    def gated(self, skip: Tensor, hidden: Tensor, c: Tensor | None = None) -> Tensor:
+        """The network from its two first layers on, for who has them from elsewhere: skip(a) and W2 a."""
         if self.condition is not None and c is not None:
             hidden = hidden + self.condition(c)
-        gated = F.glu(self.gate(self.dropout(self.linear(F.elu(hidden)))), dim=-1)
-        normed: Tensor = self.norm(self.skip(a) + gated)
+        gate = F.glu(self.gate(self.dropout(self.linear(F.elu(hidden)))), dim=-1)
+        normed: Tensor = self.norm(skip + gate)
         return normed
 
 

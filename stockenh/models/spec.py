@@ -54,23 +54,38 @@ def require_dropout(dropout: float) -> None:
         raise ConfigError(f"model.dropout={dropout} is not a rate: take 0 or more and less than 1")
 
 
+def require_heads_divide(d_model: int, heads: int) -> None:
+    """Raises ConfigError unless the heads share d_model in equal widths."""
+    if d_model % heads:
+        raise ConfigError(
+            f"model.d_model={d_model} is not divisible by model.heads={heads}: {_advice(d_model, heads, 1)}"
+        )
+
+
 def require_even_heads(d_model: int, heads: int) -> None:
     """Raises ConfigError unless the heads share d_model in equal, even widths, as rotary positions need."""
     if d_model % (2 * heads) == 0:
         return
-    below = d_model // (2 * heads) * 2 * heads
-    widths = [str(width) for width in (below, below + 2 * heads) if width]
-    valid = [n for n in range(1, d_model // 2 + 1) if d_model % (2 * n) == 0]
-    nearest = sorted(sorted(valid, key=lambda n: abs(n - heads))[:3])
-    advice = f"take {' or '.join(widths)}"
-    if nearest:
-        advice += f", or heads {', '.join(map(str, nearest))}"
+    advice = _advice(d_model, heads, 2)
     if d_model % heads:
         raise ConfigError(f"model.d_model={d_model} is not divisible by model.heads={heads}: {advice}")
     raise ConfigError(
         f"model.d_model={d_model} over model.heads={heads} gives heads of odd width {d_model // heads}, "
         f"but rotary positions need it even: {advice}"
     )
+
+
+def _advice(d_model: int, heads: int, multiple: int) -> str:
+    """The nearest widths, and the nearest numbers of heads, that give heads of a multiple of so many."""
+    unit = multiple * heads
+    below = d_model // unit * unit
+    widths = [str(width) for width in (below, below + unit) if width]
+    valid = [n for n in range(1, d_model // multiple + 1) if d_model % (multiple * n) == 0]
+    nearest = sorted(sorted(valid, key=lambda n: abs(n - heads))[:3])
+    advice = f"take {' or '.join(widths)}"
+    if nearest:
+        advice += f", or heads {', '.join(map(str, nearest))}"
+    return advice
 
 
 def require_patch_divides(lookback: int, patch: int) -> None:

@@ -73,7 +73,8 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
     learner = build.learner(session.config, net, session.fitted, session.device, batches.steps)
     journal = FolderJournal(session.folder, learner)
     state = journal.take_up()
-    plain = Objective(HuberBCE())  # always the plain loss, so that runs with other losses stay comparable
+    # always the plain loss, so that runs with other losses or models stay comparable
+    plain = Objective(HuberBCE(returns="huber"))
 
     def validate() -> dict[str, Metrics]:
         found = {}

@@ -71,17 +71,21 @@ class Small:
         return {k: v.clone() for k, v in self.learner.model.state_dict().items()}
 
 
+def assemble(*overrides: str) -> Small:
+    config = parse(plain(compose(list(overrides))))
+    prepared = build.data(config, CPU)
+    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
+    batches = build.batches(config, prepared, resident)
+    net = build.model(config, prepared, CPU).train()
+    learner = build.learner(config, net, fitted, CPU, batches.steps)
+    return Small(config, prepared, fitted, resident, batches, learner)
+
+
 @pytest.fixture
 def small(bars: Path) -> Callable[..., Small]:
     def make(*overrides: str) -> Small:
-        config = parse(plain(compose([*SMALL, f"data.path={bars}", *overrides])))
-        prepared = build.data(config, CPU)
-        fitted = Fitted.on(prepared.windows, prepared.rows["train"])
-        resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
-        batches = build.batches(config, prepared, resident)
-        net = build.model(config, prepared, CPU).train()
-        learner = build.learner(config, net, fitted, CPU, batches.steps)
-        return Small(config, prepared, fitted, resident, batches, learner)
+        return assemble(*SMALL, f"data.path={bars}", *overrides)
 
     return make
 

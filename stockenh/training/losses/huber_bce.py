@@ -1,4 +1,4 @@
-"""Huber on returns plus a loss of direction: cross-entropy, smoothed or focal by two numbers."""
+"""Huber or pinball on returns plus a loss of direction: cross-entropy, smoothed or focal by two numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
 from stockenh.training.losses.base import Loss
 from stockenh.training.losses.direction import focal, smooth
+from stockenh.training.losses.quantile import pinball
+
+RETURNS = ("auto", "huber", "pinball")
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,15 @@ class HuberBCE(Loss):
     a thousand times smaller than the other, and the return head would learn nothing. With smoothing 0,
     gamma 0 and no alpha the second term is the plain binary cross-entropy.
 
+    returns: "huber" on the forecast return, "pinball" on the quantiles of a model that gives them, "auto":
+             pinball where there are quantiles, else Huber
     alpha:  weight of the upward class; "auto" is 1 - its share of the train labels, per horizon; null: none
     alphas: the same per horizon, which is what alpha="auto" becomes
     """
 
     return_weight: float = 0.6
     direction_weight: float = 0.4
+    returns: str = "auto"
     delta: float = 1.0
     smoothing: float = 0.0
     gamma: float = 0.0
@@ -41,6 +47,8 @@ class HuberBCE(Loss):
                 raise ConfigError(f"loss.{name}={getattr(self, name)} must be 0 or more")
         if self.return_weight + self.direction_weight == 0:
             raise ConfigError("loss.return_weight and loss.direction_weight are both 0: nothing to learn")
+        if self.returns not in RETURNS:
+            raise ConfigError(f"loss.returns={self.returns} must be auto, huber or pinball")
         if self.delta <= 0:
             raise ConfigError(f"loss.delta={self.delta} must be above 0")
         if not 0 <= self.smoothing < 1:
@@ -58,7 +66,17 @@ class HuberBCE(Loss):
         return replace(self, alpha=None, alphas=alphas)
 
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
-        returns = F.huber_loss(out["ret"], micro.y_ret, reduction="none", delta=self.delta)
+        returns = self._of_returns(out, micro.y_ret)
         logits = out["up_logits"]
         alpha = None if self.alphas is None else torch.tensor(self.alphas, device=logits.device)
         return returns, focal(logits, smooth(micro.y_up, self.smoothing), self.gamma, alpha)
+
+    def _of_returns(self, out: dict[str, Tensor], y: Tensor) -> Tensor:
+        if self.returns == "pinball" and "quantiles" not in out:
+            raise ConfigError(
+                "loss.returns=pinball needs quantiles, and this model gives none: take model=tft_xl or "
+                "loss.returns=auto"
+            )
+        if self.returns == "huber" or "quantiles" not in out:
+            return F.huber_loss(out["ret"], y, reduction="none", delta=self.delta)
+        return pinball(out["quantiles"], y, out["quantile_levels"])
