@@ -23,8 +23,8 @@ def groups_table(attributions: Mapping[str, Mapping[str, Any]], of: str) -> Tabl
     table = _table(
         f"What the forecasts come from: {of}",
         "mean size of a group's attribution, in logits for up, in returns for return. gap: how far all "
-        "attributions together are from forecast minus baseline, as a share of it. steps: of the integral, at "
-        "most",
+        "attributions together are from forecast minus baseline, as a share of it. steps: the most that an "
+        "integral took",
     )
     table.add_column("inputs", no_wrap=True)
     targets = [(output, horizon, of) for output, by in attributions.items() for horizon, of in by.items()]
@@ -93,10 +93,10 @@ def majority_lines(found: Mapping[str, Any]) -> list[str]:
         ]
     for horizon in found["no_better_than_majority"]:
         m = found["scores"][horizon]
-        span = interval(m["accuracy_low"], m["accuracy_high"])
+        accuracy = f"{percent(m['accuracy'])} ({interval(m['accuracy_low'], m['accuracy_high'])})"
         lines.append(
-            f"note     {horizon.removeprefix('h')} bars: accuracy {percent(m['accuracy'])} ({span}) is not above "
-            f"the majority class's {percent(m['majority'])}: attributions explain noise"
+            f"note     {horizon.removeprefix('h')} bars: accuracy {accuracy} does not lie above the majority "
+            f"class's {percent(m['majority'])}: what is explained is noise"
         )
     return lines
 

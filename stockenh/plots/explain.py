@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_INPUTS = 15
-TITLES = {"up": "probability of a rise, in logits", "ret": "return"}
+TITLES = {"up": "probability of a rise", "ret": "return"}
+UNITS = {"up": ", in logits", "ret": ""}
 
 Targets = Mapping[str, Mapping[str, Any]]
 
@@ -42,32 +43,34 @@ def attributions_chart(attributions: Mapping[str, Targets], of: str, path: Path)
         below = figure.add_subplot(grid[1, column])
         _grouped_bars(below, targets, "inputs", by_importance(targets)[:shown], output)
         below.set_title("single inputs, the largest", fontsize=10.5)
-        below.set_xlabel(f"mean size of attribution to the {TITLES[output]}")
+        below.set_xlabel(f"mean size of attribution to the {TITLES[output]}{UNITS[output]}")
     return save(figure, f"What the forecasts come from\n{of}", path)
 
 
 def bars_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path:
-    """Mean size of the attribution to each price series at each bar, a panel per horizon of the first
-    output; returns the path written."""
+    """Mean size of the attribution to each price series at each bar, a heat map per horizon of the first
+    output, all on one scale; returns the path written."""
     output, targets = next(iter(attributions.items()))
-    figure = new_figure(max(3.6 * len(targets), 7) + 0.6, 4.4)
-    first: Axes | None = None
-    for place, (horizon, figures) in enumerate(targets.items()):
-        axes = figure.add_subplot(1, len(targets), place + 1, sharex=first, sharey=first)
-        for colour, (name, sizes) in zip(COLOURS, figures["price_by_bar"].items(), strict=False):
-            axes.plot(_ago(sizes), sizes, color=colour, linewidth=1.3, label=name)
+    sizes = {horizon: np.array(list(f["price_by_bar"].values())) for horizon, f in targets.items()}
+    most = max(float(of_horizon.max()) for of_horizon in sizes.values()) or 1.0
+    figure = new_figure(9, 1.3 + 1.35 * len(sizes))
+    panels, image = [], None
+    for place, (horizon, of_horizon) in enumerate(sizes.items()):
+        axes = figure.add_subplot(len(sizes), 1, place + 1)
+        count = of_horizon.shape[1]
+        image = axes.imshow(
+            of_horizon, aspect="auto", cmap="viridis", vmin=0, vmax=most, interpolation="nearest", zorder=3,
+            extent=(count - 0.5, -0.5, len(of_horizon) - 0.5, -0.5),
+        )  # fmt: skip
+        axes.set_yticks(range(len(of_horizon)), list(targets[horizon]["price_by_bar"]), fontsize=9)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
-        axes.set_xlabel("bars before the forecast")
-        if first is None:
-            _oldest_left(axes, len(next(iter(figures["price_by_bar"].values()))))
-            axes.set_ylim(bottom=0)
-            axes.set_ylabel("mean size of attribution")
-        else:
-            axes.tick_params(labelleft=False)
-        first = first or axes
-    if first is not None:
-        figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    return save(figure, f"Where in the window the {TITLES[output]} comes from\n{of}", path)
+        axes.tick_params(labelbottom=place == len(sizes) - 1)
+        panels.append(axes)
+    panels[-1].set_xlabel("bars before the forecast")
+    assert image is not None
+    figure.colorbar(image, ax=panels, label=f"mean size{UNITS[output]}", aspect=30)
+    title = f"Where in the window the {TITLES[output]} comes from"
+    return save(figure, f"{title}\n{of}", path)
 
 
 def weights_chart(weights: Mapping[str, Any], of: str, path: Path) -> Path:
