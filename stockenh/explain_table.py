@@ -15,13 +15,13 @@ MOST_INPUTS = 12
 OUTPUT_TITLES = {"up": "up", "ret": "return"}
 
 
-def groups_table(attributions: Mapping[str, Mapping[str, Any]], of: str) -> Table:
+def groups_table(attributions: Mapping[str, Mapping[str, Any]]) -> Table:
     """Size of each group of inputs, per output and horizon, and how exactly they add up.
 
-    attributions: output, then horizon, to `Explained.figures`. of: the windows.
+    attributions: output, then horizon, to `Explained.figures`.
     """
     table = _table(
-        f"What the forecasts come from: {of}",
+        "What the forecasts come from",
         "mean size of a group's attribution, in logits for up, in returns for return. gap: how far all "
         "attributions together are from forecast minus baseline, as a share of it. steps: the most that an "
         "integral took",
@@ -61,12 +61,12 @@ def inputs_table(attributions: Mapping[str, Mapping[str, Any]], groups: Mapping[
     return table
 
 
-def weights_table(weights: Mapping[str, Any], of: str) -> Table:
+def weights_table(weights: Mapping[str, Any]) -> Table:
     """The model's own selection weights: the price series, and the static variables with the largest."""
     static = sorted(weights["static"].items(), key=lambda item: -item[1]["mean"])
     left = len(static) - MOST_INPUTS
     table = _table(
-        f"The model's own selection weights: {of}",
+        "The model's own selection weights",
         "weights of the price series sum to 100% at each bar, those of the static variables once a window; "
         f"80%: the middle four fifths of windows{f'. {left} more in explain.json' if left > 0 else ''}",
     )

@@ -49,7 +49,9 @@ def attributions_chart(attributions: Mapping[str, Targets], of: str, path: Path)
 
 def bars_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path:
     """Mean size of the attribution to each price series at each bar, a heat map per horizon of the first
-    output, all on one scale; returns the path written."""
+    output; returns the path written. All share one scale, by the square root: one bar may have nearly all."""
+    from matplotlib.colors import PowerNorm
+
     output, targets = next(iter(attributions.items()))
     sizes = {horizon: np.array(list(f["price_by_bar"].values())) for horizon, f in targets.items()}
     most = max(float(of_horizon.max()) for of_horizon in sizes.values()) or 1.0
@@ -59,8 +61,8 @@ def bars_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path
         axes = figure.add_subplot(len(sizes), 1, place + 1)
         count = of_horizon.shape[1]
         image = axes.imshow(
-            of_horizon, aspect="auto", cmap="viridis", vmin=0, vmax=most, interpolation="nearest", zorder=3,
-            extent=(count - 0.5, -0.5, len(of_horizon) - 0.5, -0.5),
+            of_horizon, aspect="auto", cmap="viridis", norm=PowerNorm(0.5, 0, most), zorder=3,
+            interpolation="nearest", extent=(count - 0.5, -0.5, len(of_horizon) - 0.5, -0.5),
         )  # fmt: skip
         axes.set_yticks(range(len(of_horizon)), list(targets[horizon]["price_by_bar"]), fontsize=9)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)

@@ -42,6 +42,7 @@ FILES = (
     "explain.json", "attributions.parquet", "attributions.csv", "attributions.png", "bars.png",
     "weights.png", "attention.png",
 )  # fmt: skip
+BASELINE_WINDOWS = 4096  # of train, evenly spread
 NO_CAPTUM = "integrated gradients need captum: pip install 'stockenh[explain]'"
 
 
@@ -60,16 +61,15 @@ def explain_run(config: RunConfig, trained: Trained, into: Path, out: Console) -
     on = build.device(config.device)
     prepared = build.data(config, on)
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
+    resident, fitted = trained.resident(prepared, on)
     net = trained.net(prepared, on)
     if not has_captum() and not isinstance(net, Interpretable):
         raise ExplainError(NO_CAPTUM)
     torch.set_num_threads(config.threads or default_threads(net))
-    resident, fitted = trained.resident(prepared, on)
     part = "test" if "test" in prepared.rows else "train"
     rows = evenly(prepared.rows[part], config.explain.windows)
-    out.print(
-        f"explain  {len(rows):,} of {len(prepared.rows[part]):,} {PART_NAMES[part]} windows, evenly spread"
-    )
+    counted = f"{len(rows):,} of {len(prepared.rows[part]):,} {PART_NAMES[part]} windows, evenly spread"
+    out.print(f"explain  {counted}; {trained.name} weights")
     for name in FILES:
         (into / name).unlink(missing_ok=True)
     found = _about(trained, prepared, rows, part)
@@ -159,7 +159,7 @@ def _attributions(
     """Of every output and horizon. Raises ExplainError where one of them misses its forecast."""
     wanted = config.explain
     (whole,) = resident.sweep(rows, len(rows))
-    baseline = nothing(resident, prepared.rows["train"])
+    baseline = average_window(resident, prepared.rows["train"])
     net.requires_grad_(False)  # slopes in the inputs alone
     found = []
     with counted_progress(
@@ -178,13 +178,16 @@ def _attributions(
     return found
 
 
-def nothing(resident: DeviceWindows, train: NDArray[np.int64]) -> Inputs:
-    """The baseline, one window: prices and volume that stand still, and the train means of context and
-    embedding."""
-    bars = torch.zeros(1, resident.lookback, len(PRICE_SERIES), device=resident.device)
-    context = torch.zeros(1, resident.context.shape[1], device=resident.device)
-    rows = torch.from_numpy(train).to(resident.device)
-    return bars, resident.embedding[rows].double().mean(0, keepdim=True).float(), context
+def average_window(resident: DeviceWindows, train: NDArray[np.int64]) -> Inputs:
+    """The baseline, one window: bars, embedding and context at their train means.
+
+    Bars that stand still would be a plainer nothing. But there a layer norm of nearly nothing jumps, which
+    takes four times the steps, and what tells any window from a flat one would be laid to every forecast.
+    """
+    (sample,) = resident.sweep(evenly(train, BASELINE_WINDOWS), BASELINE_WINDOWS)
+    price, embedding, context = sample.inputs
+    bars, vector = (x.double().mean(0, keepdim=True).float() for x in (price, embedding))
+    return bars, vector, torch.zeros_like(context[:1])  # standardised by the train mean
 
 
 def _output(net: nn.Module, name: str, column: int) -> Scalar:
@@ -265,12 +268,12 @@ def _show(found: Mapping[str, Any], into: Path, out: Console) -> None:
     """Tables, the reservations that go with them, and where everything is."""
     of = f"{found['windows']:,} windows of {PART_NAMES[found['part']]}, {found['weights']} weights"
     if weights := found.get("weights_of_model"):
-        out.print(weights_table(weights, of))
+        out.print(weights_table(weights))
         out.print()
         weights_chart(weights, of, into / "weights.png")
         attention_chart(weights["attention"], of, into / "attention.png")
     if attributions := found.get("attributions"):
-        out.print(groups_table(attributions, of))
+        out.print(groups_table(attributions))
         out.print()
         out.print(inputs_table(attributions, found["groups"]))
         attributions_chart(attributions, of, into / "attributions.png")
