@@ -182,7 +182,8 @@ def average_window(resident: DeviceWindows, train: NDArray[np.int64]) -> Inputs:
     """The baseline, one window: bars, embedding and context at their train means.
 
     Bars that stand still would be a plainer nothing. But there a layer norm of nearly nothing jumps, which
-    takes four times the steps, and what tells any window from a flat one would be laid to every forecast.
+    takes two to four times the steps, and every forecast would owe its prices what tells an average window
+    from a flat one.
     """
     (sample,) = resident.sweep(evenly(train, BASELINE_WINDOWS), BASELINE_WINDOWS)
     price, embedding, context = sample.inputs
