@@ -150,6 +150,18 @@ def export(overrides: Overrides = None) -> None:
         task.export(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def explain(overrides: Overrides = None) -> None:
+    """Say what a finished run's forecasts come from: attributions to every input, and a model's own weights.
+
+    Example: stockenh explain run=RUN explain.windows=64 explain.outputs=[up]
+    """
+    with guarded():
+        from stockenh.tasks import explaining as task
+
+        task.explain(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

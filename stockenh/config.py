@@ -20,7 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.overrides import literal, suggest
 from stockenh.runfolder import RunFolder
-from stockenh.settings import DistillConfig, ExportConfig, FinderConfig, TrainConfig, TtaConfig
+from stockenh.settings import (
+    DistillConfig,
+    ExplainConfig,
+    ExportConfig,
+    FinderConfig,
+    TrainConfig,
+    TtaConfig,
+)
 
 if TYPE_CHECKING:
     from stockenh.data.augment import Augment
@@ -68,6 +75,7 @@ class RunConfig:
     distill: DistillConfig
     tta: TtaConfig
     export: ExportConfig
+    explain: ExplainConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -117,6 +125,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         distill=_typed("distill", DistillConfig, raw["distill"]),
         tta=_tta(raw["tta"]),
         export=_typed("export", ExportConfig, raw["export"]),
+        explain=_typed("explain", ExplainConfig, raw["explain"]),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )

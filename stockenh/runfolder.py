@@ -39,6 +39,7 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.pt"
         self.report = path / "report"
         self.exported = path / "export"
+        self.explained = path / "explain"
 
     def __str__(self) -> str:
         return str(self.path)

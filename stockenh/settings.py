@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stockenh.errors import ConfigError
 from stockenh.overrides import suggest
 
 ENGINES = ("torch", "onnx", "int8")
+EXPLAINED = ("up", "ret")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
@@ -113,6 +114,35 @@ class ExportConfig:
     """What an export holds besides the ONNX file and the `torch.export` program."""
 
     int8: bool = False  # also weights of 8 bits, activations quantised as they come
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """Which forecasts are explained, and how exactly the integral of their gradients is taken."""
+
+    windows: int = 256  # evenly spread over the part
+    steps: int = 64  # of the integral; doubled for windows that are not within the tolerance
+    max_steps: int = 1024
+    outputs: list[str] = field(default_factory=lambda: list(EXPLAINED))
+    horizons: list[int] | None = None  # bars ahead; None: all of the run's
+
+    def __post_init__(self) -> None:
+        if self.windows < 1:
+            raise ConfigError(
+                f"explain.windows={self.windows} must be at least 1: it counts the windows to explain"
+            )
+        if not 1 <= self.steps <= self.max_steps:
+            raise ConfigError(
+                f"explain.steps={self.steps} must be from 1 to explain.max_steps={self.max_steps}"
+            )
+        for key, given in (("outputs", self.outputs), ("horizons", self.horizons)):
+            if given is not None and (not given or len(set(given)) < len(given)):
+                raise ConfigError(f"explain.{key}={list(given)}: name one or more, each once")
+        for output in self.outputs:
+            if output not in EXPLAINED:
+                raise ConfigError(
+                    f"explain.outputs={list(self.outputs)}: {suggest(output, EXPLAINED, all_options=True)}"
+                )
 
 
 def _is_date(text: str) -> bool:

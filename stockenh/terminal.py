@@ -288,3 +288,18 @@ def training_progress(on: Console, epochs: int, per_epoch: int) -> Iterator[Live
     )  # fmt: skip
     with Progress(*columns, console=on, transient=True) as progress:
         yield LiveProgress(progress, epochs, per_epoch)
+
+
+@contextmanager
+def counted_progress(on: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """How much of a long piece of work is done, on a terminal; yields what to tell it by."""
+    if not on.is_terminal:
+        yield lambda done: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:.0f}%"),
+        TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=on, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)

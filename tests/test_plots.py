@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stockenh.plots.calibration import reliability_chart
+from stockenh.plots.explain import attention_chart, attributions_chart, bars_chart, weights_chart
 from stockenh.plots.forecast import forecast_chart
 from stockenh.plots.training import accuracy_chart, training_curves
 
@@ -214,3 +215,68 @@ def test_forecast_chart_of_many_days_draws_lines(tmp_path, drawn):
     assert legend(axes) == ["A", "B"]
     assert lines(axes)["B"] == [0.51] * 5
     assert "dots: confident" in drawn[0].get_suptitle()
+
+
+def attributed(scale=1.0, inputs=20):
+    """Figures of one horizon: input i has size (i + 1) scale, and the last bar of volume the most."""
+    return {
+        "groups": {name: {"size": scale * size} for name, size in (("price", 3), ("technical", 1))},
+        "inputs": {f"x{i}": {"size": scale * (i + 1)} for i in range(inputs)},
+        "price_by_bar": {"close": [0.0, 0.1 * scale, 0.2 * scale], "volume": [0.0, 0.0, 0.9 * scale]},
+    }
+
+
+def test_attributions_chart_has_a_column_per_output_and_the_largest_inputs_first(tmp_path, drawn):
+    targets = {"h3": attributed(), "h10": attributed(2.0)}
+    path = attributions_chart({"up": targets, "ret": targets}, "9 windows", tmp_path / "a.png")
+    assert width_in_pixels(path) >= 1500
+    up, largest, ret, _ = drawn[0].axes
+    assert [label.get_text() for label in up.get_yticklabels()] == ["price", "technical"]
+    assert [bar.get_width() for bar in up.patches] == [3, 1, 6, 2]
+    assert legend(up) == ["3 bars ahead", "10 bars ahead"]
+    names = [label.get_text() for label in largest.get_yticklabels()]
+    assert names[:2] == ["x19", "x18"] and len(names) == 15
+    assert largest.get_ylim()[0] > largest.get_ylim()[1]  # the first row stands above
+    assert ret.get_title() == "return: groups of inputs"
+    assert "9 windows" in drawn[0].get_suptitle()
+
+
+@pytest.mark.parametrize("horizons", [("h3",), ("h3", "h5", "h10")])
+def test_bars_chart_is_a_row_per_series_the_oldest_bar_left_on_one_scale(tmp_path, drawn, horizons):
+    targets = {horizon: attributed(i + 1.0) for i, horizon in enumerate(horizons)}
+    bars_chart({"up": targets}, "9 windows", tmp_path / "bars.png")
+    panels = drawn[0].axes[: len(horizons)]
+    assert len(drawn[0].axes) == len(horizons) + 1
+    for axes in panels:
+        (image,) = axes.images
+        assert image.get_array().shape == (2, 3)
+        assert axes.get_xlim() == (2.5, -0.5)
+        assert image.get_clim() == (0, pytest.approx(0.9 * len(horizons)))
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["close", "volume"]
+
+
+def test_a_chart_of_attributions_that_are_all_zero_is_drawn(tmp_path, drawn):
+    attributions_chart({"up": {"h3": attributed(0.0)}}, "9 windows", tmp_path / "a.png")
+    bars_chart({"up": {"h3": attributed(0.0)}}, "9 windows", tmp_path / "b.png")
+    assert [axes.images[0].get_clim() for axes in drawn[1].axes[:1]] == [(0, 1)]
+
+
+def test_weights_and_attention_stand_beside_equal_shares(tmp_path, drawn):
+    def spread(mean):
+        return {"mean": mean, "low": mean / 2, "high": 2 * mean}
+
+    weights = {
+        "price": {"close": spread(0.25), "volume": spread(0.75)},
+        "static": {"rsi": spread(0.1), "atr": spread(0.3), "embedding": spread(0.6)},
+    }
+    weights_chart(weights, "9 windows", tmp_path / "weights.png")
+    attention = {"mean": [0.1, 0.2, 0.3, 0.4], "low": [0.0] * 4, "high": [0.5] * 4}
+    attention_chart(attention, "9 windows", tmp_path / "attention.png")
+    price, static = drawn[0].axes
+    assert [bar.get_width() for bar in price.patches] == [0.25, 0.75]
+    assert [label.get_text() for label in static.get_yticklabels()] == ["embedding", "atr", "rsi"]
+    assert lines(static)["equal weights"] == [0, 1]
+    assert [0.3, 1.2] in [list(line.get_xdata()) for line in static.lines]
+    (axes,) = drawn[1].axes
+    assert lines(axes)["mean"] == [0.1, 0.2, 0.3, 0.4] and axes.get_xlim() == (3, 0)
+    assert lines(axes)["equal attention"] == [0.25, 0.25]

@@ -19,6 +19,7 @@ from stockenh.errors import ConfigError
 # A damaged bar (a price of 1e-100 beside one of 100) must not become an infinity in float32. Genuine
 # values stay below about 100.
 _LARGEST = 1e6
+_ALIGNMENT = "align_"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,17 @@ class FeatureSettings:
 
 def feature_names(settings: FeatureSettings) -> tuple[str, ...]:
     """Names of the F features, in the order of the columns of `context_features`."""
-    alignments = tuple(f"align_{timeframe}" for timeframe in settings.timeframes)
+    alignments = tuple(f"{_ALIGNMENT}{timeframe}" for timeframe in settings.timeframes)
     return alignments + SMART_MONEY_NAMES + TECHNICAL_NAMES
+
+
+def feature_family(name: str) -> str:
+    """The group of features that a name belongs to; `other context` for one that is not of this package."""
+    if name.startswith(_ALIGNMENT):
+        return "timeframe alignment"
+    if name in SMART_MONEY_NAMES:
+        return "smart-money structure"
+    return "technical" if name in TECHNICAL_NAMES else "other context"
 
 
 def context_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stockenh.errors import ConfigError
+from stockenh.models.interpretation import Interpretable, Interpretation
 from stockenh.models.layers import Dropout, GatedResidualNetwork
 from stockenh.models.spec import (
     InputSpec,
@@ -25,7 +26,6 @@ from stockenh.models.spec import (
 )
 from stockenh.models.tft_layers import GateAddNorm, LastBarAttention, ScalarEmbedding, VariableSelection
 
-PRICE_SERIES = ("open", "high", "low", "close", "volume")
 MEDIAN = 0.5
 
 
@@ -65,26 +65,6 @@ class TftSettings(ModelSettings):
         return TemporalFusionTransformer(self, inputs)
 
 
-@dataclass(frozen=True)
-class Interpretation:
-    """What a forecast came from. Weights are shares: each row sums to 1.
-
-    price:     (B, T, 5) weights of open, high, low, close and volume at each bar
-    static:    (B, V) weights of the context features, then of the embedding where there is one
-    attention: (B, heads, T) of the last bar to each bar
-    """
-
-    price: Tensor
-    static: Tensor
-    attention: Tensor
-
-    def by_name(self, context_names: Sequence[str]) -> dict[str, float]:
-        """Mean weight of every variable: of the price series over bars, and of the static ones."""
-        static = [*context_names, *["embedding"] * (self.static.shape[1] - len(context_names))]
-        means = [*self.price.mean((0, 1)).tolist(), *self.static.mean(0).tolist()]
-        return dict(zip([*PRICE_SERIES, *static], means, strict=True))
-
-
 class QuantileHead(nn.Module):
     """Quantiles that can't cross: the median, and softplus steps up and down from it; (B, D) to (B, H, Q).
 
@@ -120,7 +100,7 @@ class QuantileHead(nn.Module):
         self.linear.weight.mul_(0.1)
 
 
-class TemporalFusionTransformer(nn.Module):
+class TemporalFusionTransformer(nn.Module, Interpretable):
     """Temporal Fusion Transformer (Lim et al. 2019) that forecasts from the last bar.
 
     No input is known ahead, so the paper's decoder has one position, the last bar, and what follows the
@@ -160,7 +140,7 @@ class TemporalFusionTransformer(nn.Module):
         return self._forward(x_price, x_kron, x_ctx)[0]
 
     def interpret(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> Interpretation:
-        """The variable weights and the attention behind the forecast of the same inputs."""
+        """See Interpretable."""
         return self._forward(x_price, x_kron, x_ctx)[1]
 
     def _forward(

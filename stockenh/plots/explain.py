@@ -1,0 +1,151 @@
+"""Pictures of what forecasts come from: attributions, a model's own weights, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stockenh.analysis.explanation import by_importance
+from stockenh.plots.figure import COLOURS, GREY, bars_text, legend_above, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_INPUTS = 15
+TITLES = {"up": "probability of a rise", "ret": "return"}
+UNITS = {"up": ", in logits", "ret": ""}
+
+Targets = Mapping[str, Mapping[str, Any]]
+
+
+def attributions_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path:
+    """Mean size of attributions: the groups above, the largest single inputs below, a column per output.
+
+    attributions: output, then horizon, to `Explained.figures`. of: the windows. Returns the path written.
+    """
+    count = len(attributions)
+    first = next(iter(attributions.values()))
+    groups = len(next(iter(first.values()))["groups"])
+    shown = min(MOST_INPUTS, len(by_importance(first)))
+    figure = new_figure(6.2 * count + 0.6, 1.9 + 0.3 * (groups + shown))
+    grid = figure.add_gridspec(2, count, height_ratios=[groups + 1, shown + 1])
+    for column, (output, targets) in enumerate(attributions.items()):
+        names = list(next(iter(targets.values()))["groups"])
+        above = figure.add_subplot(grid[0, column])
+        _grouped_bars(above, targets, "groups", names, output)
+        above.set_title(
+            f"{'direction' if output == 'up' else 'return'}: groups of inputs", fontsize=10.5, pad=22
+        )
+        legend_above(above)
+        below = figure.add_subplot(grid[1, column])
+        _grouped_bars(below, targets, "inputs", by_importance(targets)[:shown], output)
+        below.set_title("single inputs, the largest", fontsize=10.5)
+        below.set_xlabel(f"mean size of attribution to the {TITLES[output]}{UNITS[output]}")
+    return save(figure, f"What the forecasts come from\n{of}", path)
+
+
+def bars_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path:
+    """Mean size of the attribution to each price series at each bar, a heat map per horizon of the first
+    output; returns the path written. All share one scale, by the square root: one bar may have nearly all."""
+    from matplotlib.colors import PowerNorm
+
+    output, targets = next(iter(attributions.items()))
+    sizes = {horizon: np.array(list(f["price_by_bar"].values())) for horizon, f in targets.items()}
+    most = max(float(of_horizon.max()) for of_horizon in sizes.values()) or 1.0
+    figure = new_figure(9, 1.3 + 1.35 * len(sizes))
+    panels, image = [], None
+    for place, (horizon, of_horizon) in enumerate(sizes.items()):
+        axes = figure.add_subplot(len(sizes), 1, place + 1)
+        count = of_horizon.shape[1]
+        image = axes.imshow(
+            of_horizon, aspect="auto", cmap="viridis", norm=PowerNorm(0.5, 0, most), zorder=3,
+            interpolation="nearest", extent=(count - 0.5, -0.5, len(of_horizon) - 0.5, -0.5),
+        )  # fmt: skip
+        axes.set_yticks(range(len(of_horizon)), list(targets[horizon]["price_by_bar"]), fontsize=9)
+        axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
+        axes.tick_params(labelbottom=place == len(sizes) - 1)
+        panels.append(axes)
+    panels[-1].set_xlabel("bars before the forecast")
+    assert image is not None
+    figure.colorbar(image, ax=panels, label=f"mean size{UNITS[output]}", aspect=30)
+    title = f"Where in the window the {TITLES[output]} comes from"
+    return save(figure, f"{title}\n{of}", path)
+
+
+def weights_chart(weights: Mapping[str, Any], of: str, path: Path) -> Path:
+    """Selection weights by name with the middle 80% of windows: the price series, and all static variables;
+    returns the path written. weights: see `weight_figures`."""
+    price, static = weights["price"], dict(_by_mean(weights["static"]))
+    figure = new_figure(11, 1.5 + 0.21 * max(len(static), 10))
+    for place, (rows, title) in enumerate(
+        ((price, "price series, mean over bars"), (static, "static variables"))
+    ):
+        axes = figure.add_subplot(1, 2, place + 1)
+        means, lows, highs = (np.array([s[key] for s in rows.values()]) for key in ("mean", "low", "high"))
+        at = np.arange(len(rows))
+        axes.barh(at, means, color=COLOURS[place], height=0.68, alpha=0.75)
+        for y, low, high in zip(at, lows, highs, strict=True):
+            axes.plot([low, high], [y, y], color="black", linewidth=1.2, zorder=3)
+        axes.axvline(1 / len(rows), color=GREY, linestyle="--", linewidth=1, label="equal weights")
+        _named_rows(axes, list(rows))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.set_xlim(left=0)
+        axes.set_title(title, fontsize=10.5)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    title = f"The model's own selection weights\n{of}; lines: the middle 80% of windows"
+    return save(figure, title, path)
+
+
+def attention_chart(attention: Mapping[str, Sequence[float]], of: str, path: Path) -> Path:
+    """Attention of the last bar to each bar, mean over heads and windows; returns the path written.
+
+    attention: `mean`, `low` and `high`, the oldest bar first.
+    """
+    figure = new_figure(9, 4.6)
+    axes = figure.add_subplot()
+    ago = _ago(attention["mean"])
+    axes.fill_between(ago, attention["low"], attention["high"], color=COLOURS[0], alpha=0.25, linewidth=0,
+                      label="middle 80% of windows")  # fmt: skip
+    axes.plot(ago, attention["mean"], color=COLOURS[0], label="mean")
+    axes.axhline(1 / len(ago), color=GREY, linestyle="--", linewidth=1, label="equal attention")
+    _oldest_left(axes, len(ago))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    axes.set_xlabel("bars before the forecast")
+    axes.set_ylabel("attention")
+    legend_above(axes)
+    return save(figure, f"Attention over the window\n{of}", path)
+
+
+def _grouped_bars(axes: Axes, targets: Targets, kind: str, names: Sequence[str], output: str) -> None:
+    """A row per name, a bar per horizon in it."""
+    height = 0.8 / len(targets)
+    for place, (horizon, figures) in enumerate(targets.items()):
+        at = np.arange(len(names)) + height * (place - (len(targets) - 1) / 2)
+        sizes = [figures[kind][name]["size"] for name in names]
+        axes.barh(at, sizes, height=0.92 * height, color=COLOURS[place % len(COLOURS)],
+                  label=f"{bars_text(horizon)} ahead")  # fmt: skip
+    _named_rows(axes, names)
+    if output == "ret":
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+
+
+def _named_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _ago(values: Sequence[float]) -> range:
+    """Bars before the forecast of a series whose last is at the forecast."""
+    return range(len(values) - 1, -1, -1)
+
+
+def _oldest_left(axes: Axes, count: int) -> None:
+    axes.set_xlim(max(count - 1, 1), 0)
+
+
+def _by_mean(spreads: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Mapping[str, float]]]:
+    return sorted(spreads.items(), key=lambda item: -item[1]["mean"])
