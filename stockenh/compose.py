@@ -92,7 +92,7 @@ def based_on(
                 under.append(f"data.{key}=[{text}]" if isinstance(value, list) else f"data.{key}={text}")
     if not nodes:
         return [*under, *arguments]
-    rest = {key: literals(config[key]) for key in nodes}
+    rest = {key: literals(config[key]) for key in nodes if key in config}
     store.store(OF_RUN, rest, group="experiment", package="_global_")
     return [*under, f"experiment={OF_RUN}", *arguments]
 

@@ -91,16 +91,17 @@ class RunConfig:
 def parse(raw: Mapping[str, Any]) -> RunConfig:
     """Checks plain containers (as YAML gives them) against the typed settings.
 
+    Settings that a run folder of an earlier version lacks take their defaults.
     Raises ConfigError naming the key, and both keys where two together are wrong.
     """
     known = {f.name for f in dataclasses.fields(RunConfig)} - {"raw"} | set(COMMAND_KEYS)
     for key in raw:
         if key not in known:
             raise ConfigError(f"{key}: no such key. {suggest(key, known)}")
-    for key in sorted(known - set(COMMAND_KEYS)):
+    for key in (*GROUPS, "train", "seed"):
         if key not in raw:
             raise ConfigError(f"{key}: missing from the config")
-    run = _typed("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top)})
+    run = _typed("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top) if f.name in raw})
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     if groups["embedding"].stored and not groups["data"].brings_embedding:
         raise ConfigError(
@@ -121,11 +122,11 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         teacher=run.teacher,
         weights=run.weights,
         train=_typed("train", TrainConfig, raw["train"]),
-        finder=_typed("finder", FinderConfig, raw["finder"]),
-        distill=_typed("distill", DistillConfig, raw["distill"]),
-        tta=_tta(raw["tta"]),
-        export=_typed("export", ExportConfig, raw["export"]),
-        explain=_typed("explain", ExplainConfig, raw["explain"]),
+        finder=_typed("finder", FinderConfig, raw.get("finder", {})),
+        distill=_typed("distill", DistillConfig, raw.get("distill", {})),
+        tta=_tta(raw.get("tta", {})),
+        export=_typed("export", ExportConfig, raw.get("export", {})),
+        explain=_typed("explain", ExplainConfig, raw.get("explain", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )

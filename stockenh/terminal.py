@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+
+from stockenh.tables.figures import number
+from stockenh.tables.findings import findings_summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
 REFRESH_SECONDS = 0.5
-EXAMPLES = 3  # of the places that a line names
-_STYLES = {"error": "red", "drop": "yellow", "warning": "cyan"}
-_DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # in a narrow table, the first first
 
 
 def console(stderr: bool = False) -> Console:
@@ -35,143 +31,6 @@ def console(stderr: bool = False) -> Console:
     if not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, width=120)
     return made
-
-
-def findings_summary(findings: Sequence[Finding]) -> list[str]:
-    """One line per level: how many files and rows are concerned, and the commonest rules."""
-    lines = []
-    for level, what in (
-        ("error", "left out"),
-        ("drop", "rows left out"),
-        ("warning", "kept, with a warning"),
-    ):
-        found = [f for f in findings if f.level == level]
-        if not found:
-            continue
-        files = len({f.file for f in found})
-        rules = ", ".join(f"{rule} {n}" for rule, n in Counter(f.rule for f in found).most_common(4))
-        count = f"{sum(f.rows for f in found)} " if level == "drop" else ""
-        lines.append(f"{files} file{'s' * (files != 1)}: {count}{what} ({rules})")
-    return lines
-
-
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """What was found, the gravest first; findings of one rule with one fix share a line. Fits 60 columns."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("level")
-    table.add_column("where", overflow="fold", max_width=24)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("what, and the fix", overflow="fold", ratio=1)
-    alike: dict[tuple[str, str, str], list[Finding]] = {}
-    for f in sorted(findings, key=lambda f: list(_STYLES).index(f.level)):
-        alike.setdefault((f.level, f.rule, f.fix), []).append(f)
-    for (level, rule, fix), group in alike.items():
-        example = "" if len({f.message for f in group}) == 1 else f"{group[0].symbol or group[0].file}: "
-        what = f"[bold]{rule}[/]: {escape(example + group[0].message)}\n[dim]{escape(fix)}[/]"
-        rows = sum(f.rows for f in group)
-        table.add_row(f"[{_STYLES[level]}]{level}[/]", escape(_where(group)), str(rows or ""), what)
-    return table
-
-
-def _where(group: Sequence[Finding]) -> str:
-    """`A.csv from 2020-01-03`, or for several `12 symbols: A, B, C, ...`."""
-    first = group[0]
-    if len(group) == 1:
-        symbol = f" {first.symbol}" if first.symbol and first.symbol not in first.file else ""
-        return f"{first.file}{symbol}" + (f"\nfrom {first.date}" if first.date else "")
-    symbols, files = (list(dict.fromkeys(getattr(f, of) for f in group)) for of in ("symbol", "file"))
-    names, unit = (files, "files") if "" in symbols or len(symbols) == 1 else (symbols, "symbols")
-    listed = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
-    dates = [f.date for f in group if f.date]
-    return f"{len(names)} {unit}: {listed}" + (f"\nfrom {min(dates)}" if dates else "")
-
-
-def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80) -> Table:
-    """Every part and horizon, accuracy beside its interval, the majority class and the limit where known.
-
-    Where `width` columns don't hold all, whole columns go, the least telling first, and the caption says so.
-    """
-    columns = _result_columns(parts)
-    gone = []
-    for name in _DISPENSABLE:
-        if sum(max(map(len, (head, *cells))) + 1 for head, cells in columns.items()) - 1 <= width:
-            break
-        gone.append(name)
-        del columns[name]
-    caption = (
-        "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
-        "dates. majority: share of the larger class in that part."
-    )
-    caption += "" if "MAE" in gone else " MAE: of returns, in raw units."
-    if "limit" in columns:
-        caption += (
-            " limit: expected accuracy of the best forecast there can be. closed: share of the way from "
-            "majority to limit."
-        )
-    caption += f" No room for {', '.join(gone)}: see summary.json." if gone else ""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
-                  padding=(0, 0), show_edge=False, caption=caption)  # fmt: skip
-    for name in columns:
-        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
-    rows = list(zip(*columns.values(), strict=True))
-    for i, row in enumerate(rows):
-        table.add_row(*row, end_section=i + 1 < len(rows) and rows[i + 1][0] != row[0])
-    return table
-
-
-def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[str]]:
-    scores = [(part, horizon, m) for part, horizons in parts.items() for horizon, m in horizons.items()]
-    limits = {
-        "limit": [percent(m.get("limit_accuracy")) for *_, m in scores],
-        "closed": [percent(m.get("gap_closed"), 0) for *_, m in scores],
-    }
-    if not any("limit_accuracy" in m for *_, m in scores):
-        limits = {}
-    return {
-        "part": [part for part, _, _ in scores],
-        "bars": [horizon.removeprefix("h") for _, horizon, _ in scores],
-        "n": [str(m["n"]) for *_, m in scores],
-        "ties": [percent(m["tie_share"]) for *_, m in scores],
-        "accuracy": [percent(m["accuracy"]) for *_, m in scores],
-        "95%": [interval(m["accuracy_low"], m["accuracy_high"]) for *_, m in scores],
-        "majority": [percent(m["majority"]) for *_, m in scores],
-        **limits,
-        "log loss": [number(m["log_loss"]) for *_, m in scores],
-        "Brier": [number(m["brier"], 3) for *_, m in scores],
-        "AUC": [number(m["auc"], 3) for *_, m in scores],
-        "MAE": [number(m["mae"]) for *_, m in scores],
-    }
-
-
-def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12) -> Table:
-    """The first `most` rows of a forecast file; all of them are in the file."""
-    more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
-    table = Table(title=title, title_justify="left", caption=more, caption_justify="left",
-                  box=box.SIMPLE_HEAD, show_edge=False)  # fmt: skip
-    for name in ("symbol", "date", "bars", "return", "up", "+-", "confident"):
-        table.add_column(name, justify="left" if name in ("symbol", "date") else "right", no_wrap=True)
-    said = {True: "yes", False: "no", None: "n/a"}
-    for row in rows[:most]:
-        table.add_row(
-            escape(row["symbol"]), str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
-            percent(row["up_prob"]), percent(row["uncertainty"], 3), said[row["confident"]],
-        )  # fmt: skip
-    return table
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """`49.1-57.2`, or `n/a`."""
-    return "n/a" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """`51.3%`, or `n/a`."""
-    return "n/a" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """`0.6931`, or `n/a`."""
-    return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 def show_data(

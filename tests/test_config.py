@@ -144,3 +144,11 @@ def test_suggest():
     assert suggest("focla", ["focal", "huber_bce"]) == "Nearest: focal."
     assert suggest("x", ["b", "a"]) == "Options: a, b."
     assert suggest("focla", ["focal", "a"], all_options=True) == "Nearest: focal. Options: a, focal."
+
+
+def test_what_a_run_of_an_earlier_version_lacks_takes_its_default(raw):
+    newer = ("finder", "distill", "tta", "explain", "export", "teacher", "init_from", "weights")
+    assert {**vars(parse({k: v for k, v in raw.items() if k not in newer})), "raw": 0} == {
+        **vars(parse(raw)),
+        "raw": 0,
+    }

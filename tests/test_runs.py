@@ -20,8 +20,8 @@ from stockenh.compose import compose
 from stockenh.config import plain
 from stockenh.errors import ConfigError
 from stockenh.runs import differing, find, matching, option_of, read
-from stockenh.runs_table import comparison, incomparable, listing
-from stockenh.runs_table import plain as shown
+from stockenh.tables.runs import comparison, incomparable, listing
+from stockenh.tables.runs import plain as shown
 
 HORIZONS = ("h3", "h5", "h10")
 

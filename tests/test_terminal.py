@@ -15,7 +15,9 @@ from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
 from stockenh.data.sources import FilesData
 from stockenh.data.splits import PARTS, WalkForward
-from stockenh.terminal import embedding_progress, findings_table, result_table, show_data
+from stockenh.tables.findings import findings_table
+from stockenh.tables.result import result_table
+from stockenh.terminal import embedding_progress, show_data
 
 
 def lines(table: Table, width: int) -> list[str]:

@@ -16,12 +16,12 @@ from stockenh.analysis.calibration import calibration_metrics
 from stockenh.analysis.metrics import part_metrics
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
-from stockenh.distill_table import cost_table, retention_table
 from stockenh.plots.distillation import distillation_chart
 from stockenh.run.result import RESAMPLES
 from stockenh.run.teach import ask
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
+from stockenh.tables.distill import cost_table, retention_table
 from stockenh.timing import in_turn
 
 BATCHES = (1, 256)

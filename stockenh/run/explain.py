@@ -28,11 +28,11 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.features import feature_family
 from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, StockenhError
-from stockenh.explain_table import groups_table, inputs_table, majority_lines, weights_table
 from stockenh.files import write_atomic, write_json
 from stockenh.models.interpretation import EMBEDDING, PRICE_SERIES, Interpretable
 from stockenh.plots.explain import attention_chart, attributions_chart, bars_chart, weights_chart
 from stockenh.run.trained import Trained
+from stockenh.tables.explain import groups_table, inputs_table, majority_lines, weights_table
 from stockenh.terminal import PART_NAMES, counted_progress, show_data
 from stockenh.training.predict import CHUNK, predict
 from stockenh.training.threads import default_threads

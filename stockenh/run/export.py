@@ -36,11 +36,11 @@ from stockenh.export.files import (
     write_onnx,
     write_program,
 )
-from stockenh.export_table import int8_table, speed_table
 from stockenh.files import write_atomic, write_json
 from stockenh.plots.export import parity_chart
 from stockenh.run.provenance import require_same_weights
 from stockenh.run.trained import Trained
+from stockenh.tables.export import int8_table, speed_table
 from stockenh.terminal import embedding_progress, show_data
 from stockenh.timing import in_turn
 from stockenh.training.predict import CHUNK, predict

@@ -26,7 +26,9 @@ from stockenh.run.engine import OnnxEngine, exported_model
 from stockenh.run.provenance import require_same_weights
 from stockenh.run.session import Session
 from stockenh.run.trained import Trained
-from stockenh.terminal import embedding_progress, findings_summary, forecast_table
+from stockenh.tables.findings import findings_summary
+from stockenh.tables.forecast import forecast_table
+from stockenh.terminal import embedding_progress
 from stockenh.tta import (
     Confidence,
     Engine,

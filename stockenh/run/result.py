@@ -17,7 +17,7 @@ from stockenh.plots.training import PART_TITLES, accuracy_chart, training_curves
 from stockenh.run.calibrate import calibrate
 from stockenh.run.session import Session
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import result_table
+from stockenh.tables.result import result_table
 from stockenh.training.loop import State, choose
 from stockenh.training.predict import Predictions
 

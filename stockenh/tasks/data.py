@@ -13,7 +13,8 @@ def data_check(path: Path, overrides: list[str]) -> None:
     """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
     from stockenh.data.enough import too_few_for
     from stockenh.data.sources import FilesData
-    from stockenh.terminal import console, findings_table
+    from stockenh.tables.findings import findings_table
+    from stockenh.terminal import console
 
     given = [f"data.path={path}", *overrides]
     if not any(a.startswith("data=") for a in overrides):

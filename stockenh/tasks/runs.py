@@ -12,7 +12,7 @@ from stockenh.tasks.job import unquoted
 def runs(arguments: list[str]) -> None:
     """Lists the runs below folders, newest first, or sets run folders side by side."""
     from stockenh import runs as reading
-    from stockenh import runs_table as tables
+    from stockenh.tables import runs as tables
     from stockenh.terminal import console
 
     paths, wanted = _paths_and_values(arguments)

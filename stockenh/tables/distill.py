@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from stockenh.terminal import interval, number, percent
+from stockenh.tables.figures import interval, number, percent
 
 
 def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from stockenh.terminal import number, percent
+from stockenh.tables.figures import number, percent
 
 
 def int8_table(found: Mapping[str, Any]) -> Table:

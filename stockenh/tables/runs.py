@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.runs import Run, differing, is_run
-from stockenh.terminal import number, percent
+from stockenh.tables.figures import number, percent
 
 WIDTH, KEY_WIDTH = 80, 23  # columns of the terminal, and of them for what a row is
 SIDE_BY_SIDE = 3  # runs that fit beside each other

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from stockenh.analysis.explanation import by_importance
-from stockenh.terminal import interval, number, percent
+from stockenh.tables.figures import interval, number, percent
 
 MOST_INPUTS = 12
 OUTPUT_TITLES = {"up": "up", "ret": "return"}

@@ -1,0 +1,18 @@
+"""Figures as tables show them; what is undefined is `n/a`."""
+
+from __future__ import annotations
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`49.1-57.2`, or `n/a`."""
+    return "n/a" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """`51.3%`, or `n/a`."""
+    return "n/a" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """`0.6931`, or `n/a`."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
