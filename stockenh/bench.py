@@ -182,7 +182,7 @@ def exported_student() -> dict[str, float]:
             for kind in ("onnx", "int8.onnx"):
                 calls[f"{model} {kind}"] = _served(OnnxModel(folder / f"{model}.{kind}"), inputs)
         for batch in (1, 256):
-            seconds = in_turn({name: partial(call, batch) for name, call in calls.items()}, seconds=0.3)
+            seconds = in_turn({name: partial(call, batch) for name, call in calls.items()}, rounds=20)
             eager = seconds["timeformer_xl eager"]
             best = min(seconds["timeformer_xl onnx"], seconds["timeformer_xl int8.onnx"], eager)
             fp32, int8 = seconds["student onnx"], seconds["student int8.onnx"]

@@ -6,14 +6,16 @@ Legend: B windows, T bars, E embedding width, F context features, H horizons, Q 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stockenh.analysis.calibration import Calibration
 from stockenh.data.fitted import CLIP, Fitted
-from stockenh.data.windows import normalise
-from stockenh.models.layers import CrossAttention, SelfAttention
+from stockenh.data.windows import FLAT, normalise
+from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAttention
 
 
 class Deployed(nn.Module):
@@ -31,7 +33,7 @@ class Deployed(nn.Module):
     def __init__(self, net: nn.Module, fitted: Fitted, calibration: Calibration, raw_bars: bool) -> None:
         super().__init__()
         self.net = net
-        self.raw_bars = raw_bars
+        self.prepare: Callable[[Tensor], Tensor] = normalise if raw_bars else torch.nn.Identity()
         for name, values in (
             ("mean", fitted.context_mean),
             ("std", fitted.context_std),
@@ -48,9 +50,8 @@ class Deployed(nn.Module):
         prices (B, T, 5): open, high, low, close, volume, or prices that came normalised; context (B, F) raw
         features; embedding (B, E), left out where the network takes none. All fp32.
         """
-        x_price = normalise(prices) if self.raw_bars else prices
         x_ctx = ((context - self.mean) / self.std).clamp(-CLIP, CLIP)
-        out = self.net(x_price, context[:, :0] if embedding is None else embedding, x_ctx)
+        out = self.net(self.prepare(prices), context[:, :0] if embedding is None else embedding, x_ctx)
         made = {
             "ret": out["ret"] * self.unit,
             "up_prob": torch.sigmoid(out["up_logits"] / self.temperature + self.bias),
@@ -60,19 +61,37 @@ class Deployed(nn.Module):
         return made
 
 
-def onnx_form(module: nn.Module) -> nn.Module:
-    """A copy that says attention and rotary positions in ONNX's own operators (opset 23).
+def onnx_form(deployed: Deployed) -> Deployed:
+    """A copy that says the same in fewer operators, attention and rotary positions in ONNX's own (opset 23).
 
-    One operator instead of a dozen: at batch 1 a small network is bound by their number.
+    At batch 1 a small network is bound by their number.
     """
-    module = copy.deepcopy(module)
-    for parent in list(module.modules()):
+    deployed = copy.deepcopy(deployed)
+    if deployed.prepare is normalise:
+        deployed.prepare = _normalise_at_once
+    forms: dict[type, Callable[[Any], nn.Module]] = {
+        SelfAttention: _OnnxSelfAttention,
+        CrossAttention: _OnnxCrossAttention,
+        GatedResidualNetwork: _one_product,
+    }
+    for parent in list(deployed.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, SelfAttention):
-                setattr(parent, name, _OnnxSelfAttention(child))
-            elif isinstance(child, CrossAttention):
-                setattr(parent, name, _OnnxCrossAttention(child))
-    return module
+            if type(child) in forms:
+                setattr(parent, name, forms[type(child)](child))
+    return deployed
+
+
+def _normalise_at_once(raw: Tensor) -> Tensor:
+    """`normalise` with one pass of arithmetic for prices and volume together; (B, T, 5) to (B, T, 5)."""
+    price, volume = raw.split((4, 1), -1)
+    volume = volume.log1p()
+    low = torch.cat([price.amin((1, 2), True), volume.amin(1, True)], -1)  # (B, 1, 2)
+    high = torch.cat([price.amax((1, 2), True), volume.amax(1, True)], -1)
+    span = high - low
+    scale = torch.where(span <= FLAT * high.abs(), 0.0, 2 / span)
+    of_column = torch.tensor([0, 0, 0, 0, 1])
+    low, half, scale = (x.index_select(-1, of_column) for x in (low, 0.5 * span, scale))
+    return (torch.cat([price, volume], -1) - low - half) * scale
 
 
 class _OnnxSelfAttention(nn.Module):
@@ -97,16 +116,40 @@ class _OnnxSelfAttention(nn.Module):
 
 
 class _OnnxCrossAttention(nn.Module):
-    """`CrossAttention` in evaluation; (B, L, D) and a memory (B, M, D) to (B, L, D)."""
+    """`CrossAttention` in evaluation; (B, L, D) and a memory (B, M, D) to (B, L, D).
+
+    The keys' bias adds the same to all scores of a token, which a softmax does not see; the values' bias
+    comes through it whole and goes into the output's.
+    """
 
     def __init__(self, plain: CrossAttention) -> None:
         super().__init__()
-        self.heads, self.q, self.kv, self.out = plain.heads, plain.q, plain.kv, plain.out
+        self.heads, self.q = plain.heads, plain.q
+        self.kv = _linear(plain.kv.weight)
+        of_values = plain.kv.bias.chunk(2)[1]
+        self.out = _linear(plain.out.weight, plain.out.bias + plain.out.weight @ of_values)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         k, v = self.kv(memory).split(x.shape[-1], -1)
         mixed: Tensor = self.out(_attention(self.q(x), k, v, self.heads))
         return mixed
+
+
+def _one_product(plain: GatedResidualNetwork) -> nn.Module:
+    """In evaluation nothing stands between the last two products of a gated residual network."""
+    weight = plain.gate.weight.double()
+    bias = plain.gate.bias + (weight @ plain.linear.bias.double()).float()
+    plain.gate = _linear((weight @ plain.linear.weight.double()).float(), bias)
+    plain.linear = nn.Identity()  # type: ignore[assignment]
+    return plain
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    made.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach())
+    return made
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
