@@ -155,7 +155,7 @@ def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher,
     distance = {}
     for weight in (0.0, 1.0):
         run = tmp_path / str(weight)
-        arguments = (f"distill.weight={weight}", "train.epochs=15", "train.patience=15", "optimizer.lr=1e-2")
+        arguments = (f"distill.weight={weight}", "train.epochs=8", "train.patience=8", "optimizer.lr=2e-2")
         answer = stockenh("distill", f"teacher={teacher}", *STUDENT, *arguments, f"hydra.run.dir={run}")
         assert answer.code == 0, answer.err
         trained = Trained.open(RunFolder(run), None)

@@ -124,12 +124,6 @@ def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monke
     assert not list((copy / "export").glob("model.*"))
 
 
-def test_another_folder_holds_the_files_where_it_is_named(run, stockenh, here):
-    answer = stockenh("export", f"run={run}", "hydra.run.dir=mine")
-    assert answer.code == 0, answer.err
-    assert {p.name for p in Path("mine").glob("model.*")} == {"model.onnx", "model.pt2"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -151,12 +145,16 @@ def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has(small_run, stockenh, here):
+def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has_where_the_folder_is_named(
+    small_run, stockenh, here
+):
     kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
     everything = [*kept, "split=all", "embedding=none"]
     assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
-    answer = stockenh("export", "run=run")
+    answer = stockenh("export", "run=run", "hydra.run.dir=mine")
     assert answer.code == 0, answer.err
-    manifest = json.loads(Path("run/export/manifest.json").read_text())
+    assert {p.name for p in Path("mine").glob("model.*")} == {"model.onnx", "model.pt2"}
+    assert not Path("run/export").exists()
+    manifest = json.loads(Path("mine/manifest.json").read_text())
     assert manifest["parity"]["part"] == "train" and not manifest["calibrated"]
     assert set(manifest["inputs"]) == {"ohlcv", "context"}
