@@ -72,7 +72,8 @@ def export_run(config: RunConfig, trained: Trained, into: Path, out: Console) ->
     resident, fitted = trained.resident(prepared, on)
     part = "test" if "test" in prepared.rows else "train"
     rows = prepared.rows[part]
-    own = predict(net, resident, rows, fitted)
+    with out.status("forecasting with the run's own model"):
+        own = predict(net, resident, rows, fitted)
     said = {"ret": own.ret, "up_prob": trained.calibration.apply(own.up_logits)}
     deployed = Deployed(net, fitted, trained.calibration, config.data.brings_bars).eval()
     inputs = _inputs(prepared, resident, rows, config.data.brings_bars)

@@ -29,9 +29,10 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
     """Judges the weights that were best on validation, read back from their file; writes and shows all."""
     chosen = choose({name: best.val_loss for name, best in state.best.items()})
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
-    forecasts = {part: session.forecast(net, part) for part in session.prepared.rows}
-    parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
-    calibration = calibrate(session, sorted(state.best)).get(chosen)
+    with out.status("judging and calibrating"):  # seen on a terminal only: a large model takes a while
+        forecasts = {part: session.forecast(net, part) for part in session.prepared.rows}
+        parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
+        calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
     pictures = [training_curves(history, session.folder.report / "curves.png")]
     if calibration is not None:
