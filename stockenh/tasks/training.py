@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from stockenh import compose
-from stockenh.config import RunConfig, parse
+from stockenh.config import RunConfig, config_of, parse
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.files import expanded
 from stockenh.overrides import quote_paths, split_override, suggest
@@ -118,7 +118,17 @@ def taken_up(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]
         config = parse(raw)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
+    _refuse_fewer_epochs(folder, config)
     return folder, config, overrides
+
+
+def _refuse_fewer_epochs(folder: RunFolder, config: RunConfig) -> None:
+    done, planned = len(folder.read_metrics()), config_of(folder).train.epochs
+    if config.train.epochs < planned and config.train.epochs <= done and not folder.summary.exists():
+        raise ConfigError(
+            f"train.epochs={config.train.epochs}: {folder} has done {done} epochs of {planned} already, "
+            f"take more than that"
+        )
 
 
 def train_in(

@@ -178,6 +178,16 @@ def test_more_epochs_go_on_from_the_last(copy: Path) -> None:
     assert json.loads((copy / "summary.json").read_text())["epochs"] == 7
 
 
+def test_fewer_epochs_than_are_done_are_refused_and_nothing_changes(copy: Path) -> None:
+    (copy / "summary.json").unlink()
+    done = epochs(copy)
+    before = (copy / "config.yaml").read_bytes()
+    refused = train(f"resume={copy}", f"train.epochs={done - 1}")
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert f"train.epochs={done - 1}: {copy} has done {done} epochs of {done} already" in refused.stderr
+    assert (copy / "config.yaml").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_moved_with_its_data_it_judges_the_same_and_goes_on(whole: Path, bars: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
