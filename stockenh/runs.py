@@ -25,6 +25,8 @@ LARGEST_BYTES = 64 * 2**20  # of a file that is read: no run's comes near it
 DEEPEST, MOST_KEYS, MOST_ITEMS = 8, 2000, 50  # of a config that is shown
 FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 INSIDE = ("checkpoints", "weights", "report", ".hydra")  # what a run folder holds besides other runs
+# What commands leave that make no run: forecasts, range tests, exports, explanations.
+OF_OTHERS = {"forecast.parquet", "lr_finder.json", "parity.png", "explain.json"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def find(root: Path) -> list[Path]:
     """Every run folder at or below `root`, those within sweeps included."""
     found = []
     for folder, inner, files in os.walk(root):
-        if ".hydra" in inner or not set(FILES).isdisjoint(files):
+        other = "config.yaml" not in files and not OF_OTHERS.isdisjoint(files)
+        if not other and (".hydra" in inner or not set(FILES).isdisjoint(files)):
             found.append(Path(folder))
         inner[:] = [name for name in inner if name not in INSIDE and not name.startswith(".")]
     return found

@@ -306,3 +306,13 @@ def test_a_run_of_the_program_itself(stockenh, small_run, tmp_path, monkeypatch)
     shutil.copytree("outputs/real", "outputs/copy")
     answer = stockenh("runs", "outputs/real", "outputs/copy")
     assert answer.code == 0 and "the same" in answer.out
+
+
+@pytest.mark.parametrize("left", ["forecast.parquet", "lr_finder.json", "parity.png", "explain.json"])
+def test_what_other_commands_leave_is_no_run(tmp_path: Path, left: str) -> None:
+    run = make_run(tmp_path / "run")
+    for folder in (tmp_path / "other", run / "export"):
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / left).write_text("")
+    (run / left).write_text("")
+    assert find(tmp_path) == [run]
