@@ -154,7 +154,7 @@ def export(overrides: Overrides = None) -> None:
 def explain(overrides: Overrides = None) -> None:
     """Say what a finished run's forecasts come from: attributions to every input, and a model's own weights.
 
-    Example: stockenh explain run=RUN explain.windows=64 explain.outputs=[up]
+    Example: stockenh explain run=RUN explain.windows=64 weights=ema
     """
     with guarded():
         from stockenh.tasks import explaining as task

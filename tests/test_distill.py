@@ -177,8 +177,9 @@ def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, 
     process.communicate()
     kept = copy.rename(tmp_path / "elsewhere")
     resumed = command("train", f"resume={run}")
-    _, said = resumed.communicate(timeout=120)
+    told, said = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, said
+    assert f"stockenh distill resume={run}" in told
     one, other = weights(run), weights(student[0])
     assert all(torch.equal(one[name], other[name]) for name in one)
     kept.rename(copy)

@@ -127,6 +127,8 @@ def _inputs(
 
 
 def _write_both(deployed: Deployed, inputs: Arrays, into: Path, out: Console) -> None:
+    for name in (ONNX, PROGRAM, INT8):  # what an earlier export left may be of other weights
+        (into / name).unlink(missing_ok=True)
     example = {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}
     out.print("export   ONNX and torch.export, which takes some seconds")
     with quietly():

@@ -94,10 +94,20 @@ def resume(arguments: list[str]) -> None:
     log_into(folder)
     log.info("resumed")
     try:
-        train_in(folder, config, fresh=False, device_given="device" in overrides)
+        command = "train" if config.teacher is None else "distill"
+        train_in(folder, config, fresh=False, device_given="device" in overrides, command=command)
     except StockenhError as error:
         log.error("%s", error)
         raise
+    if config.teacher is not None:
+        _tell_of_comparison(folder)
+
+
+def _tell_of_comparison(folder: RunFolder) -> None:
+    from stockenh.terminal import console
+
+    again = f"stockenh distill resume={shlex.quote(str(folder))}"
+    console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
 
 
 def taken_up(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:

@@ -145,6 +145,17 @@ def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
     assert len(answer.err.splitlines()) == 1
 
 
+def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, here):
+    copy = Path(shutil.copytree(run, here / "copy"))
+    assert (copy / "export/model.int8.onnx").is_file()
+    answer = stockenh("export", f"run={copy}", "weights=ema")
+    assert answer.code == 0, answer.err
+    manifest = json.loads((copy / "export/manifest.json").read_text())
+    assert set(manifest["files"]) == {"model.onnx", "model.pt2"} and "int8" not in answer.out
+    answer = stockenh("tta-predict", f"run={copy}", "weights=ema", "tta.engine=int8")
+    assert answer.code == 2 and "is not there; make it with stockenh export run=" in answer.err
+
+
 def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has_where_the_folder_is_named(
     small_run, stockenh, here
 ):
