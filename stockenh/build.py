@@ -103,7 +103,9 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     if config.embedding.shuffle:
         embedding = embedding[earlier_windows(windows, config.seed)]
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
-    return Prepared(windows, embedding, rows, loaded.findings, config.embedding.warnings(test_begins))
+    # nobody has seen the future of a generated market
+    warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
+    return Prepared(windows, embedding, rows, loaded.findings, warnings)
 
 
 def to_forecast(

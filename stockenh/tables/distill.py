@@ -15,8 +15,9 @@ def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
     """Every model and horizon of a distillation on the test part."""
     table = Table(title="Distillation on the test part", title_justify="left", caption_justify="left",
                   box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, caption=(
-        "95%: moving-block bootstrap over dates. kept: the share of the teacher's accuracy above the "
-        "majority class; n/a where its own 95% reaches down to it. log loss and ECE: calibrated on validation"
+        "accuracy: of the model's own probabilities. 95%: moving-block bootstrap over dates. "
+        "kept: the share of the teacher's accuracy above the majority class; n/a where its own 95% reaches "
+        "down to it. log loss and ECE: calibrated on validation"
     ))  # fmt: skip
     for name in ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE"):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)

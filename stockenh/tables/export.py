@@ -15,8 +15,8 @@ def int8_table(found: Mapping[str, Any]) -> Table:
     """Per horizon: scores in fp32 and int8, and how far the forecasts moved."""
     table = Table(title="What 8 bits cost on these windows", title_justify="left", caption_justify="left",
                   box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, caption=(
-        "moved: mean difference of up_prob. return error: root mean square, as a share of the spread of the "
-        "forecast returns"
+        "of the calibrated probabilities, which is what the files give. moved: mean difference of up_prob. "
+        "return error: root mean square, as a share of the spread of the forecast returns"
     ))  # fmt: skip
     for name in ("bars", "accuracy", "int8", "log loss", "int8", "majority", "moved", "return error"):
         table.add_column(name, justify="right", no_wrap=True)

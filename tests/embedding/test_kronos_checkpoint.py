@@ -148,6 +148,8 @@ def test_a_config_that_is_no_config_is_refused(tmp_path: Path, content: str) -> 
 def test_other_keys_of_a_config_are_not_looked_at(tmp_path: Path) -> None:
     spoil_config(copy_tiny(tmp_path), "model", model_type="kronos", ffn_dropout_p="absent", license=["mit"])
     KronosEmbedding(checkpoint=str(tmp_path), precision="fp32").load(CPU)
+    spoil_config(tmp_path, "model", d_model=128)
+    assert "does not fit its config.json" in refusal(tmp_path)
 
 
 def test_weights_of_another_width_are_named_with_both_shapes(tmp_path: Path) -> None:

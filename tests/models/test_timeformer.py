@@ -140,7 +140,10 @@ def test_weights_load_strictly_and_predict_the_same():
 
 def test_weights_load_strictly_into_a_longer_lookback():
     longer = built(TINY, replace(SHORT, lookback=60))
-    longer.load_state_dict(built(TINY, SHORT).state_dict(), strict=True)
+    shorter = built(TINY, SHORT)
+    longer.load_state_dict(shorter.state_dict(), strict=True)
+    kept = longer.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in shorter.state_dict().items())
 
 
 def test_bf16_autocast_stays_close_to_fp32_and_returns_fp32():
@@ -210,7 +213,8 @@ def test_wrong_settings_name_the_keys_and_the_way_out(changes, message):
 
 def test_the_way_out_of_a_wrong_head_count_works():
     for d_model, heads in ((240, 8), (256, 8), (250, 1), (250, 5), (250, 25), (24, 6)):
-        replace(TINY, d_model=d_model, heads=heads).build(SHORT)(*batch(SHORT, 1))
+        out = replace(TINY, d_model=d_model, heads=heads).build(SHORT)(*batch(SHORT, 1))
+        assert out["ret"].shape == (1, SHORT.horizons) and out["ret"].isfinite().all()
 
 
 @pytest.mark.parametrize(
