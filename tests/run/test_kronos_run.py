@@ -208,3 +208,9 @@ def test_offline_without_the_client_is_one_line(
     assert answer.err.startswith("stockenh: embedding.checkpoint=NeoQuasar/Kronos-small is a Hub id")
     assert "stockenh[kronos]" in answer.err
     assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_nobody_has_seen_the_future_of_a_generated_market() -> None:
+    market = ["data=synthetic", "data.symbols=1", "data.bars=200", "data.lookback=20", "data.horizons=[1,2]"]
+    given = [*market, "embedding=kronos", f"embedding.checkpoint={TINY}", "embedding.precision=fp32"]
+    assert build.data(parse(plain(compose(given))), CPU).warnings == ()
