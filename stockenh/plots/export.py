@@ -26,7 +26,7 @@ def parity_chart(parity: Mapping[str, Mapping[str, NDArray[np.floating]]], limit
         axes.step(at, np.arange(1, len(at) + 1) / len(at), where="post", color=colour, label=label)
     axes.axvline(limit, color=GREY, linestyle="--", linewidth=1.5, label=f"limit {limit:g}")
     axes.set_xscale("log")
-    axes.set_xlabel("absolute difference to the run's own forecast")
+    axes.set_xlabel(f"absolute difference to the run's own forecast (smaller ones stand at {SMALLEST:g})")
     axes.set_ylabel("share of forecasts")
     percent_axis(axes)
     legend_above(axes)
