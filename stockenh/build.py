@@ -95,7 +95,7 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     store = cache(config)
     loaded = config.data.load(store)
     windows = loaded.windows
-    _refuse_misfit(config, windows)
+    refuse_misfit(config, windows)
     labelled = np.flatnonzero(windows.labelled)
     assigned = config.split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
     rows = {name: labelled[assigned == PARTS[name]] for name in config.split.parts}
@@ -123,7 +123,7 @@ def to_forecast(
     if not len(rows):
         raise DataError(_nothing_to_forecast(windows, lacking, since, until))
     wanted = windows.take(rows)
-    _refuse_misfit(config, wanted)
+    refuse_misfit(config, wanted)
     sources = (
         windows.take(earlier_windows(windows, config.seed)[rows]) if config.embedding.shuffle else wanted
     )
@@ -159,8 +159,8 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
     )
 
 
-def _refuse_misfit(config: RunConfig, windows: Windows) -> None:
-    """Says what doesn't fit together before anything is computed."""
+def refuse_misfit(config: RunConfig, windows: Windows) -> None:
+    """Raises ConfigError where the model and these windows don't fit together; computes nothing."""
     spec = _spec(windows, config.embedding.width_of(windows))
     with torch.device("meta"):
         config.model.build(spec)

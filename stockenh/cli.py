@@ -82,6 +82,18 @@ def train(overrides: Overrides = None) -> None:
         task.train(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def sweep(overrides: Overrides = None) -> None:
+    """Search hyper-parameters with Optuna: trials chosen on validation, pruned, resumable, in parallel.
+
+    Example: stockenh sweep model=student sweep.n_trials=20 sweep.n_workers=2; stockenh sweep resume=DIR
+    """
+    with guarded():
+        from stockenh.tasks import sweeping as task
+
+        task.sweep(overrides or [])
+
+
 @app.command()
 def runs(
     arguments: Annotated[

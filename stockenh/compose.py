@@ -34,6 +34,7 @@ from stockenh.overrides import (
 
 # The option of each group that is a run's own choice.
 OF_RUN = "of_run"
+VERSION_BASE = "1.3"  # of Hydra, whose behaviour it fixes
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -43,9 +44,11 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     Raises ConfigError where the config can't be composed, and whatever the task raises.
     """
     flags, given, sweeping = _sort(arguments)
+    # what --config-dir brings is often an experiment, and + before it is the habit of other programs
+    given = [a.removeprefix("+") if a.startswith("+experiment=") else a for a in given]
     quoted = quote_paths(given, sweeping)
     _check(given, quoted, sweeping, groups(*config_folders(flags)))
-    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
+    main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config")(task)
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *flags, *quoted]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
@@ -102,7 +105,7 @@ def compose(arguments: list[str]) -> DictConfig:
     quoted = quote_paths(arguments)
     _check(arguments, quoted, sweeping=False, known=groups())
     try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             return hydra.compose("config", quoted)
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
@@ -202,7 +205,7 @@ def _keys_with_choices(known: dict[str, list[str]], arguments: list[str]) -> lis
     ]
     folders = ",".join(f"'file://{folder.absolute()}'" for folder in config_folders(arguments))
     try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             config = hydra.compose("config", [f"hydra.searchpath=[{folders}]", *choices])
     except COMPOSITION_ERRORS:
         return []  # a choice is itself at fault

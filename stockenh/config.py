@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("raw", "ema", "swa")
 # Keys that a command reads off the command line; they are no part of a run.
-COMMAND_KEYS = ("resume", "run", "experiment")
+COMMAND_KEYS = ("resume", "run", "experiment", "sweep")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
 # run folder's config may come from a stranger and must not be able to name anything else.
@@ -101,7 +101,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
     for key in (*GROUPS, "train", "seed"):
         if key not in raw:
             raise ConfigError(f"{key}: missing from the config")
-    run = _typed("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top) if f.name in raw})
+    run = settings_of("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top) if f.name in raw})
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     if groups["embedding"].stored and not groups["data"].brings_embedding:
         raise ConfigError(
@@ -121,12 +121,12 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         init_from=run.init_from,
         teacher=run.teacher,
         weights=run.weights,
-        train=_typed("train", TrainConfig, raw["train"]),
-        finder=_typed("finder", FinderConfig, raw.get("finder", {})),
-        distill=_typed("distill", DistillConfig, raw.get("distill", {})),
+        train=settings_of("train", TrainConfig, raw["train"]),
+        finder=settings_of("finder", FinderConfig, raw.get("finder", {})),
+        distill=settings_of("distill", DistillConfig, raw.get("distill", {})),
         tta=_tta(raw.get("tta", {})),
-        export=_typed("export", ExportConfig, raw.get("export", {})),
-        explain=_typed("explain", ExplainConfig, raw.get("explain", {})),
+        export=settings_of("export", ExportConfig, raw.get("export", {})),
+        explain=settings_of("explain", ExplainConfig, raw.get("explain", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )
@@ -145,7 +145,7 @@ def group_settings(group: str, node: Any) -> Any:
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{group}: must be a mapping whose _target_ names a class of stockenh")
     cls = _locate(group, node["_target_"], GROUPS[group])
-    return _typed(group, cls, {k: v for k, v in node.items() if k != "_target_"})
+    return settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_"})
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -198,8 +198,11 @@ def _locate(group: str, target: str, base: str) -> type:
     return cls
 
 
-def _typed(group: str, cls: type, values: Any) -> Any:
-    """An instance of a settings dataclass, its values converted and checked against the field types."""
+def settings_of(group: str, cls: type, values: Any) -> Any:
+    """An instance of a settings dataclass, its values converted and checked against the field types.
+
+    group: what stands before a key's name in messages. Raises ConfigError.
+    """
     prefix = f"{group}." if group else ""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{group}: must be a mapping of settings, not {values!r}")
@@ -226,7 +229,7 @@ def _tta(node: Any) -> TtaConfig:
                 raise ConfigError(f"tta.{wrong}: no such setting. Nearest: tta.from, tta.to.")
         fields = {"from": "since", "to": "until"}
         node = {fields.get(key, key): value for key, value in node.items()}
-    found: TtaConfig = _typed("tta", TtaConfig, node)
+    found: TtaConfig = settings_of("tta", TtaConfig, node)
     return found
 
 

@@ -298,5 +298,5 @@ def _options() -> dict[str, dict[str, dict[str, Any]]]:
             for option in options
         }
         for group, options in groups().items()
-        if group != "experiment"
+        if group not in ("experiment", "sweep")
     }

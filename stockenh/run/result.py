@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,22 @@ RESAMPLES = 1000
 HELD_OUT = {"val", "test"}
 
 
-def conclude(session: Session, state: State, parameters: int, out: Console) -> dict[str, Any]:
-    """Judges the weights that were best on validation, read back from their file; writes and shows all."""
+def conclude(
+    session: Session,
+    state: State,
+    parameters: int,
+    out: Console,
+    judged: Container[str],
+    pruned: bool,
+) -> dict[str, Any]:
+    """Judges the weights that were best on validation, read back from their file; writes and shows all.
+
+    judged: the parts of the data to judge them on; pruned: whether a search ended the run.
+    """
     chosen = choose({name: best.val_loss for name, best in state.best.items()})
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
     with out.status("judging and calibrating"):  # seen on a terminal only: a large model takes a while
-        forecasts = {part: session.forecast(net, part) for part in session.prepared.rows}
+        forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
         parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
         calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
@@ -51,6 +61,7 @@ def conclude(session: Session, state: State, parameters: int, out: Console) -> d
         "val_loss": state.best[chosen].val_loss,
         "by_weights": {name: asdict(best) for name, best in state.best.items()},
         "stopped_early": state.epoch < session.config.train.epochs,
+        "pruned": pruned,
         "steps": state.steps,
         "skipped_steps": state.skipped,
         "seed": session.config.seed,
@@ -97,6 +108,8 @@ def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path]
 
 def _title(summary: dict[str, Any]) -> str:
     early = " (stopped early)" if summary["stopped_early"] else ""
+    if summary.get("pruned"):
+        early = " (pruned by a search)"
     skipped = f", {summary['skipped_steps']} steps skipped" if summary["skipped_steps"] else ""
     others = [
         f"{name} {best['val_loss']:.4f}"

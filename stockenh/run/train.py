@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,27 @@ from stockenh.run.start import begin
 from stockenh.run.teach import answers
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import embedding_progress, show_data, training_progress
+from stockenh.terminal import PART_NAMES, embedding_progress, show_data, training_progress
 from stockenh.training.interrupt import stop_on_signal
 from stockenh.training.journal import FolderJournal
-from stockenh.training.loop import Limits, Metrics, State, fit
+from stockenh.training.loop import Limits, Metrics, Report, State, fit
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.memory import keep_freed_memory
 from stockenh.training.objective import Objective
 from stockenh.training.optimizers import AUTO
 
 
-def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    folder: RunFolder,
+    on: torch.device,
+    out: Console,
+    report: Report | None = None,
+    judged: Container[str] = PART_NAMES,
+) -> dict[str, Any]:
     """Trains from where the folder is (a new one: from the start) to its summary, which is returned.
 
+    report: is told each epoch and may end the run; judged: the parts of the data that the summary is of.
     The caller holds the folder's lock. Raises Interrupted after a requested stop was saved; whatever it
     raises, the folder can be taken up.
     """
@@ -73,12 +82,12 @@ def train(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) 
     parameters = sum(p.numel() for p in net.parameters())
     out.print(f"model    {parameters:,} parameters, {precision} on {on}")
     session = _with_lr(session, net, out)
-    state = _fit(session, net, out)
-    return conclude(session, state, parameters, out)
+    state, ended = _fit(session, net, out, report)
+    return conclude(session, state, parameters, out, judged, ended)
 
 
-def _fit(session: Session, net: nn.Module, out: Console) -> State:
-    """Trains the model; leaves the best weights in the folder, by name."""
+def _fit(session: Session, net: nn.Module, out: Console, report: Report | None) -> tuple[State, bool]:
+    """Trains the model; leaves the best weights in the folder, by name. Also whether the report ended it."""
     settings = session.config.train
     batches = build.batches(session.config, session.prepared, session.resident)
     learner = build.learner(session.config, net, session.fitted, session.device, batches.steps)
@@ -95,11 +104,11 @@ def _fit(session: Session, net: nn.Module, out: Console) -> State:
 
     limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)
     with stop_on_signal() as stop, training_progress(out, settings.epochs, batches.steps) as progress:
-        fit(learner, batches, validate, state, limits, journal, progress, stop)
+        ended = fit(learner, batches, validate, state, limits, journal, progress, stop, report)
     session.folder.reopen()
     for name, tensors in journal.best_weights.items():
         session.folder.write_weights(name, tensors)
-    return state
+    return state, ended
 
 
 def _teacher(config: RunConfig) -> dict[str, str] | None:

@@ -18,6 +18,7 @@ from stockenh.errors import ConfigError, StockenhError
 from stockenh.files import expanded
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
+from stockenh.sweep.assignment import current
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,14 @@ def refuse_run(raw: dict[str, Any]) -> None:
         raise ConfigError(
             "run= belongs to commands that work on a finished run, such as stockenh tta-predict; to begin "
             "with a run's weights write init_from=RUN, to continue it stockenh train resume=RUN"
+        )
+
+
+def refuse_sweep(raw: dict[str, Any]) -> None:
+    """Raises ConfigError where a single run is given a search space."""
+    if raw.get("sweep") is not None and current() is None:
+        raise ConfigError(
+            "sweep= makes a search of many runs: stockenh sweep, or stockenh train --multirun sweep=..."
         )
 
 

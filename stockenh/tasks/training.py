@@ -16,11 +16,13 @@ from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.files import expanded
 from stockenh.overrides import quote_paths, split_override, suggest
 from stockenh.runfolder import RunFolder
+from stockenh.sweep.assignment import JUDGED, Assignment, current
 from stockenh.tasks.job import (
     exit_with,
     make_paths_absolute,
     refuse_old_folder,
     refuse_run,
+    refuse_sweep,
     run_job,
     value_of,
 )
@@ -48,6 +50,7 @@ def train_composed(cfg: DictConfig) -> None:
 
 def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
     refuse_run(raw)
+    refuse_sweep(raw)
     config = parse(raw)
     _refuse_teacher(config)
     if config.weights and not config.init_from:
@@ -55,7 +58,30 @@ def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
             f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
             f"no init_from; a run keeps all its own weights and chooses among them on validation"
         )
+    if (assignment := current()) is not None:
+        train_assigned(folder, config, assignment)
+        return
     train_in(folder, config, fresh=True)
+
+
+def train_assigned(folder: RunFolder, config: RunConfig, assignment: Assignment) -> None:
+    """Trains a job of a search, from where its folder is; the test part stays unseen."""
+    from stockenh import build
+    from stockenh.run.train import train as train_run
+    from stockenh.training.interrupt import Interrupted
+
+    quiet = Console(quiet=True)
+    with folder.lock():
+        if not folder.last.exists():
+            folder.begin(config.raw)
+        try:
+            summary = train_run(config, folder, build.device(config.device), quiet, assignment.report, JUDGED)
+        except Interrupted:
+            log.info("stopped; its state is saved")
+            assignment.give_back()
+            return
+    kept = next(line for line in folder.read_metrics() if line["epoch"] == summary["best_epoch"])
+    assignment.complete(summary, kept["by_weights"][summary["weights"]])
 
 
 def find_lr(arguments: list[str]) -> None:

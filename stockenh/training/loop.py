@@ -105,8 +105,10 @@ def fit(
     progress: Progress,
     stop: StopRequest,
     report: Report | None = None,
-) -> None:
+) -> bool:
     """Trains until the epochs are done, patience is out, or `report(epoch, metrics)` returns True.
+
+    Returns whether it was the report that ended it.
 
     validate() gives {name of weights: {"loss": ..., horizon: metrics}}; a loss of None, where there is
     nothing to validate on, makes every epoch the best so far. Raises Interrupted after a requested stop
@@ -123,7 +125,8 @@ def fit(
         journal.epoch(line, state)
         progress.finish(line)
         if report is not None and report(state.epoch, line):
-            return
+            return True
+    return False
 
 
 def _is_stale(state: State, learner: Learner, limits: Limits) -> bool:

@@ -1,0 +1,1 @@
+"""Optuna 5 as a Hydra sweeper: `hydra/sweeper=stockenh_optuna`."""

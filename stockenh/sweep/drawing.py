@@ -1,0 +1,51 @@
+"""Samplers and pruners of Optuna's, by name from the config, seeded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from stockenh.errors import ConfigError
+from stockenh.overrides import suggest
+from stockenh.sweep.settings import SweepConfig
+
+# what the config names is the user's choice
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def pruner_of(settings: SweepConfig) -> optuna.pruners.BasePruner:
+    """The pruner that the settings name; it may wrap another. Raises ConfigError."""
+    found = settings.pruner
+    if found is None:
+        return optuna.pruners.NopPruner()
+    if found.get("wrapped_pruner"):
+        found = {**found, "wrapped_pruner": _made("pruner", optuna.pruners, found["wrapped_pruner"])}
+    made: optuna.pruners.BasePruner = _made("pruner", optuna.pruners, found)
+    return made
+
+
+def sampler_of(settings: SweepConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial. Raises ConfigError.
+
+    Its seed depends on the trial's number and on nothing that went before, so that a resumed study draws
+    what an uninterrupted one would. The points of a quasi-random sequence and of a grid share one seed.
+    """
+    shared = settings.sampler.get("name") in ("QMCSampler", "GridSampler")
+    own = seed if shared else (seed * 1_000_003 + number) % 2**32
+    made: optuna.samplers.BaseSampler = _made("sampler", optuna.samplers, {**settings.sampler, "seed": own})
+    return made
+
+
+def _made(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
+    arguments = {key: value for key, value in node.items() if key != "name"}
+    name = str(node.get("name"))
+    known = [n for n in package.__all__ if n.endswith(("Sampler", "Pruner")) and not n.startswith("Base")]
+    if name not in known:
+        raise ConfigError(f"sweep.{kind}.name={name}: no such {kind}. {suggest(name, known, True)}")
+    try:
+        return getattr(package, name)(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sweep.{kind}: no such {name}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,150 @@
+"""A search from Hydra's multirun to its report: checked, stored, run by workers, told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import TrialState
+from rich.console import Console
+
+from stockenh.config import parse
+from stockenh.errors import ConfigError, StockenhError
+from stockenh.sweep.asked import Search
+from stockenh.sweep.check import check
+from stockenh.sweep.drawing import pruner_of, sampler_of
+from stockenh.sweep.pool import run_pool
+from stockenh.sweep.report import conclude
+from stockenh.sweep.source import StudySource, too_many_failures
+from stockenh.sweep.storage import StudyPlace, WorkerLock, shown
+from stockenh.sweep.study import SharedStudy
+from stockenh.sweep.watch import Watch
+from stockenh.sweep.worker import Worker
+from stockenh.terminal import console
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def search(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> float:
+    """Runs a search to its end and returns the best metric.
+
+    Raises ConfigError for what can't be searched, StockenhError where too many trials failed, and
+    KeyboardInterrupt after a stop; whatever it raises, the same folder goes on with it.
+    """
+    out = console()
+    asked = Search.of(context, config, task, arguments)
+    for of_optuna in (lambda: pruner_of(asked.settings), lambda: sampler_of(asked.settings, 0, 0)):
+        of_optuna()
+    base = parse(asked.raw)
+    if not {"train", "val"} <= set(base.split.parts):
+        raise ConfigError("a search is judged on validation, and this split has none: take split=by_date")
+    place = StudyPlace.of(asked.settings, asked.folder.path)
+    check(asked.space, asked.known, asked.composed)
+    boss = WorkerLock(asked.folder.locks)
+    try:
+        study = SharedStudy(place, asked.settings)
+        study.require_same(asked.made_of)
+        _begin(asked, out, place, study)
+        deadline = time.time() + 3600 * asked.settings.max_hours
+        source = StudySource(place, asked.settings, asked.space, asked.known, base.seed, deadline)
+        worker = Worker(context, config, task, source, asked.arguments, asked.folder.path, boss.id + ".lock")
+        with Watch(study, _workers(asked), deadline, out):
+            _work(asked, worker, study)
+        study.close_dead()
+        return _end(asked, study, out)
+    finally:
+        boss.release()
+
+
+def _begin(asked: Search, out: Console, place: StudyPlace, study: SharedStudy) -> None:
+    """Says what begins or goes on, and writes down how to go on with it."""
+    folder, settings = asked.folder, asked.settings
+    dead = study.close_dead()
+    study.fill()
+    OmegaConf.save(asked.config, folder.path / "multirun.yaml")
+    command = "distill" if asked.raw.get("teacher") else "train"
+    about = folder.read() if folder.about.exists() else {}
+    given = [a for a in asked.config.hydra.overrides.task if not a.startswith("hydra.sweep.dir=")]
+    folder.write({**about, "arguments": [*asked.config.hydra.overrides.hydra, *given], "command": command})
+    ended = sum(t.state.is_finished() for t in study.trials())
+    where = f"{folder.path}" if place.url is None else f"{place.name} in {shown(place.url)}"
+    doing = "resumed" if ended else "study"
+    out.print(
+        f"{doing:<8} {where}: {ended} of {settings.n_trials} trials ended", soft_wrap=True, markup=False
+    )
+    if dead:
+        out.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
+
+
+def _work(asked: Search, worker: Worker, study: SharedStudy) -> None:
+    def ended() -> int:
+        return sum(t.state.is_finished() for t in study.trials())
+
+    def remain() -> bool:
+        study.close_dead()
+        trials = study.trials()
+        waiting = any(t.state == TrialState.WAITING and t.number < asked.settings.n_trials for t in trials)
+        return waiting and not too_many_failures(trials, asked.settings)
+
+    if not remain():
+        return
+    if asked.config.hydra.launcher._target_ == BASIC_LAUNCHER:
+        run_pool(worker, _workers(asked), ended, remain)
+        return
+    _launch(asked, worker, ended, remain)
+
+
+def _launch(asked: Search, worker: Worker, ended: Any, remain: Any) -> None:
+    """Has a Hydra launcher run the workers; one that lost some of them is asked again while trials end."""
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=asked.context, task_function=worker, config=asked.config
+    )
+    begun = 0
+    while True:
+        before = ended()
+        jobs = [[*asked.arguments, f"hydra.sweep.subdir=workers/{begun + i}"] for i in range(_workers(asked))]
+        try:
+            for job in launcher.launch(jobs, initial_job_idx=begun):
+                _ = job.return_value
+        except (StockenhError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if not remain() or ended() == before:
+                said = str(error).strip().splitlines()
+                raise StockenhError(
+                    f"the launcher's workers failed: {said[0] if said else type(error).__name__}"
+                ) from error
+        begun += len(jobs)
+        if not remain() or ended() == before:
+            return
+
+
+def _end(asked: Search, study: SharedStudy, out: Console) -> float:
+    """Tells what came of it. Raises StockenhError where that is nothing to rely on."""
+    trials, settings = study.trials(), asked.settings
+    best = conclude(asked, study, out)
+    waiting = sum(t.state == TrialState.WAITING and t.number < settings.n_trials for t in trials)
+    failed = [t for t in trials if t.state == TrialState.FAIL]
+    if too_many_failures(trials, settings):
+        why = failed[-1].user_attrs.get("why", "") if failed else ""
+        raise StockenhError(
+            f"{len(failed)} of {settings.n_trials} trials failed, more than sweep.max_failures="
+            f"{settings.max_failures:g} allows; the last: {why}"
+        )
+    if waiting:
+        out.print(
+            f"stopped  {waiting} trials are left; go on with: {asked.folder.resume_command()}",
+            soft_wrap=True,
+            markup=False,
+        )
+    if best is None:
+        raise StockenhError("no trial came to its end, so there is no best one")
+    return best
+
+
+def _workers(asked: Search) -> int:
+    return min(asked.settings.n_workers, asked.settings.n_trials)
