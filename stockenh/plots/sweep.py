@@ -93,7 +93,7 @@ def parallel(rows: Sequence[TrialRow], logs: set[str], metric: str, smaller: boo
     figure = new_figure(max(7.0, 1.7 * (len(names) + 1)), 5)
     axes = figure.add_subplot()
     scales = [_scale([row.params.get(name) for row in complete], name in logs) for name in names]
-    scales.append(_scale([row.value for row in complete], log=False))
+    scales.append(_scale([row.value for row in complete]))
     shades = _shades(len(complete))
     for shade, row in zip(shades, complete, strict=True):
         told = [row.params.get(name) for name in names] + [row.value]
@@ -141,10 +141,11 @@ class _Scale:
         return self.low + height * (self.high - self.low)
 
 
-def _scale(values: Sequence[Any], log: bool) -> _Scale:
+def _scale(values: Sequence[Any], log: bool = False) -> _Scale:
     there = [value for value in values if value is not None]
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in there)
-    if there and numeric and len(set(there)) > 4:
+    measured = any(isinstance(v, float) for v in there) or len(set(there)) > 4
+    if there and numeric and measured:
         return _Scale({}, min(there), max(there), log, all(isinstance(v, int) for v in there))
     distinct = sorted(set(there)) if numeric else list(dict.fromkeys(there))
     steps = max(len(distinct) - 1, 1)

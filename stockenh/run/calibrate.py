@@ -13,17 +13,19 @@ from stockenh.tta import Confidence, Views, forecast
 MOST_WINDOWS = 4096  # of the validation part, evenly spread: more do not move a percentile
 
 
-def calibrate(session: Session, names: list[str]) -> dict[str, Calibration]:
+def calibrate(session: Session, names: list[str], confident: bool = True) -> dict[str, Calibration]:
     """Fits and writes calibration and confidence of all named weights, any of which a forecast may take.
 
-    Where the split holds no validation part, there is nothing to fit on: none has any.
+    Where the split holds no validation part, there is nothing to fit on: none has any. confident=False
+    leaves the cut-offs of uncertainty to the forecast that asks for them: they cost more than the rest.
     """
     calibrations, confidences = {}, {}
     for name in names if "val" in session.prepared.rows else ():
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
         of_val = session.forecast(net, "val")
         calibrations[name] = Calibration.fit(of_val.up_logits, session.labels("val"))
-        confidence = confidence_of(session, net, calibrations[name], build.views(session.config))
+        views = build.views(session.config)
+        confidence = confidence_of(session, net, calibrations[name], views) if confident else None
         if confidence is not None:
             confidences[name] = confidence
     stored = {name: calibration.to_dict() for name, calibration in calibrations.items()}

@@ -35,16 +35,18 @@ def conclude(
 ) -> dict[str, Any]:
     """Judges the weights that were best on validation, read back from their file; writes and shows all.
 
-    judged: the parts of the data to judge them on; pruned: whether a search ended the run.
+    judged: the parts of the data to judge them on, with pictures where these are all; pruned: whether a
+    search ended the run.
     """
     chosen = choose({name: best.val_loss for name, best in state.best.items()})
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
     with out.status("judging and calibrating"):  # seen on a terminal only: a large model takes a while
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
         parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
-        calibration = calibrate(session, sorted(state.best)).get(chosen)
+        whole = forecasts.keys() == session.prepared.rows.keys()
+        calibration = calibrate(session, sorted(state.best), confident=whole).get(chosen)
     history = session.folder.read_metrics()
-    pictures = [training_curves(history, session.folder.report / "curves.png")]
+    pictures = [training_curves(history, session.folder.report / "curves.png")] if whole else []
     if calibration is not None:
         pictures += _judge_calibration(session, calibration, forecasts, parts)
     summary = {
@@ -67,7 +69,7 @@ def conclude(
         "seed": session.config.seed,
         "warnings": list(session.prepared.warnings),
     }
-    if set(parts) & set(PART_TITLES):
+    if whole and set(parts) & set(PART_TITLES):
         pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))
     session.folder.write_json(session.folder.summary, summary)
     show_result(session.folder, summary, pictures, out)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-# The parts of the data that a job of a search is judged on: the test part stays unseen.
-JUDGED = ("train", "val")
+# The part of the data that a job of a search is judged on: the test part stays unseen.
+JUDGED = ("val",)
 
 
 class Assignment(Protocol):
