@@ -51,15 +51,17 @@ class Search:
             raise ConfigError("hydra/sweeper=stockenh_optuna needs a search: add sweep=default")
         node = OmegaConf.to_container(config.sweep, resolve=True)
         settings: SweepConfig = settings_of("sweep", SweepConfig, node)
-        params, base, fixed = dict(settings.params), [], {}
+        params, fixed = dict(settings.params), dict[str, str]()
         parser = OverridesParser.create(config_loader=context.config_loader)
         for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
             key = override.key_or_group
+            # as with any other override, the last word on a key counts
             if override.is_sweep_override():
                 params[key] = params_of(key, override.value())
+                fixed.pop(key, None)
             else:
-                base.append(argument)
                 fixed[key] = argument
+        base = list(fixed.values())
         space = Space.of({key: node for key, node in params.items() if key not in fixed})
         composed = context.config_loader.load_sweep_config(config, base)
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
@@ -82,8 +84,11 @@ class Search:
         return _raw(self.context.config_loader.load_sweep_config(self.config, [*self.arguments, *overrides]))
 
     def plainly(self, overrides: list[str]) -> dict[str, Any]:
-        """The config that these overrides and nothing else give."""
-        return _raw(self.context.config_loader.load_configuration("config", overrides, RunMode.RUN))
+        """The config that these overrides and nothing else give; what only a user can name is ???."""
+        composed = self.context.config_loader.load_configuration("config", overrides, RunMode.RUN)
+        found = OmegaConf.to_container(_without_sweep(composed), resolve=True)
+        assert isinstance(found, dict)
+        return {str(key): value for key, value in found.items()}
 
     @property
     def made_of(self) -> dict[str, Any]:
@@ -95,13 +100,17 @@ class Search:
 
 
 def _raw(composed: DictConfig) -> dict[str, Any]:
-    """The composed config without Hydra's node, paths absolute."""
-    copied = composed.copy()
-    with open_dict(copied):
-        copied.pop("hydra", None)
-        copied.pop("sweep", None)
-    raw = plain(copied)
+    """The config of a run as plain containers, paths absolute."""
+    raw = plain(_without_sweep(composed))
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str):
         node["path"] = os.path.abspath(os.path.expanduser(node["path"]))
     return raw
+
+
+def _without_sweep(composed: DictConfig) -> DictConfig:
+    copied = composed.copy()
+    with open_dict(copied):
+        copied.pop("hydra", None)
+        copied.pop("sweep", None)
+    return copied

@@ -12,9 +12,6 @@ from stockenh.errors import ConfigError
 from stockenh.overrides import suggest
 from stockenh.sweep.settings import SweepConfig
 
-# what the config names is the user's choice
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 
 def pruner_of(settings: SweepConfig) -> optuna.pruners.BasePruner:
     """The pruner that the settings name; it may wrap another. Raises ConfigError."""
@@ -46,6 +43,8 @@ def _made(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     if name not in known:
         raise ConfigError(f"sweep.{kind}.name={name}: no such {kind}. {suggest(name, known, True)}")
     try:
-        return getattr(package, name)(**arguments)
+        with warnings.catch_warnings():  # what the config names is the user's choice
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return getattr(package, name)(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sweep.{kind}: no such {name}: {str(error).splitlines()[0]}") from None

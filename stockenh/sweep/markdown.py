@@ -73,7 +73,7 @@ def write_report(
         ]
     lines += ["## Space", "", "| parameter | |", "|---|---|"]
     for name, node in asked.space.to_dict().items():
-        told = ", ".join(f"{k} {v}" for k, v in node.items() if v not in (None, False))
+        told = ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False)
         lines.append(f"| {name} | {told.replace('|', '/')} |")
     lines += [
         "",

@@ -14,11 +14,13 @@ from rich.console import Console
 
 from stockenh.config import parse
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.overrides import suggest
 from stockenh.sweep.asked import Search
 from stockenh.sweep.check import check
 from stockenh.sweep.drawing import pruner_of, sampler_of
 from stockenh.sweep.pool import run_pool
 from stockenh.sweep.report import conclude
+from stockenh.sweep.settings import LOSS
 from stockenh.sweep.source import StudySource, too_many_failures
 from stockenh.sweep.storage import StudyPlace, WorkerLock, shown
 from stockenh.sweep.study import SharedStudy
@@ -42,6 +44,9 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     base = parse(asked.raw)
     if not {"train", "val"} <= set(base.split.parts):
         raise ConfigError("a search is judged on validation, and this split has none: take split=by_date")
+    known, metric = [f"val.h{bars}" for bars in base.data.horizons], asked.settings.metric
+    if metric != LOSS and metric.rpartition(".")[0] not in known:
+        raise ConfigError(f"sweep.metric={metric}: no such horizon. {suggest(metric, known, True)}")
     place = StudyPlace.of(asked.settings, asked.folder.path)
     check(asked.space, asked.known, asked.composed)
     boss = WorkerLock(asked.folder.locks)

@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stockenh.errors import ConfigError
-from stockenh.overrides import suggest
 
-DIRECTIONS = ("minimize", "maximize")
+# What a trial can be judged by, and which way is better. Figures are those of a horizon: val.h5.auc.
+FIGURES = {
+    "accuracy": "maximize",
+    "auc": "maximize",
+    "log_loss": "minimize",
+    "brier": "minimize",
+    "mae": "minimize",
+}
+LOSS = "val_loss"
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,6 @@ class SweepConfig:
     max_hours: float = 6.0
     max_failures: float = 0.5  # share of n_trials
     metric: str = "val_loss"
-    direction: str = "minimize"
     storage: str | None = None
     study: str | None = None
     sampler: dict[str, Any] = field(default_factory=lambda: {"name": "TPESampler"})
@@ -40,13 +46,16 @@ class SweepConfig:
             raise ConfigError(f"sweep.max_hours={self.max_hours} must be a time above 0")
         if not 0 <= self.max_failures <= 1:
             raise ConfigError(f"sweep.max_failures={self.max_failures} is a share: take 0 to 1")
-        if self.direction not in DIRECTIONS:
-            near = suggest(self.direction, DIRECTIONS, all_options=True)
-            raise ConfigError(f"sweep.direction={self.direction}: no such direction. {near}")
-        if self.metric != "val_loss" and not self.metric.startswith("val."):
-            raise ConfigError(
-                f"sweep.metric={self.metric}: a trial is judged on validation only: take val_loss, or a "
-                f"figure such as val.h5.auc"
-            )
-        if self.metric == "val_loss" and self.direction == "maximize":
-            raise ConfigError("sweep.direction=maximize with sweep.metric=val_loss seeks the worst model")
+        horizon, _, name = self.metric.removeprefix("val.").partition(".")
+        if self.metric == LOSS or (self.metric.startswith("val.") and name in FIGURES):
+            return
+        known = [LOSS, *(f"val.{horizon if name else 'h5'}.{figure}" for figure in FIGURES)]
+        raise ConfigError(
+            f"sweep.metric={self.metric}: a trial is judged on validation only, by one of "
+            f"{', '.join(known)}, or another horizon's"
+        )
+
+    @property
+    def direction(self) -> str:
+        """Which way the metric is better: minimize or maximize."""
+        return FIGURES.get(self.metric.rpartition(".")[2], "minimize")

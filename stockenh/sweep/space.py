@@ -192,11 +192,10 @@ def _parameter(name: str, node: Any) -> Parameter:
     if not isinstance(node, Mapping):
         raise ConfigError(f"{where}: write {{type: float, low: ..., high: ...}}, not {node!r}")
     kind = "derived" if "value" in node else node.get("type")
+    if kind is None:
+        raise ConfigError(f"{where} lacks a type ({', '.join(TYPES)}) or a value")
     if kind not in FIELDS:
-        said = (
-            f"type={kind}: no such type. {suggest(str(kind), TYPES, True)}" if kind else "lacks type or value"
-        )
-        raise ConfigError(f"{where} {said}" if not kind else f"{where}.{said}")
+        raise ConfigError(f"{where}.type={kind}: no such type. {suggest(str(kind), TYPES, True)}")
     for key in node:
         if key not in FIELDS[kind] | COMMON:
             near = suggest(str(key), sorted(FIELDS[kind] | COMMON), all_options=True)

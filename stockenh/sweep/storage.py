@@ -6,11 +6,13 @@ import fcntl
 import os
 import socket
 import uuid
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
@@ -100,12 +102,14 @@ def _cut_torn_line(path: Path) -> None:
 def _database(url: str) -> RDBStorage:
     # a server that does not answer would hold the command for minutes
     engine = {"connect_args": {"connect_timeout": 10}} if url.startswith("postgresql") else {}
-    return RDBStorage(
-        url,
-        engine_kwargs=engine,
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=6 * HEARTBEAT_SECONDS,
-    )
+    with warnings.catch_warnings():  # heartbeats are an experiment of Optuna's since 2021
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            url,
+            engine_kwargs=engine,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=6 * HEARTBEAT_SECONDS,
+        )
 
 
 def shown(url: str) -> str:

@@ -178,4 +178,4 @@ def _said(made_of: Mapping[str, Any], key: str) -> str:
     value = made_of[key]
     if not isinstance(value, Mapping):
         return f"{value}"
-    return "{" + ", ".join(f"{k}: {v}" for k, v in value.items() if v not in (None, False)) + "}"
+    return "{" + ", ".join(f"{k}: {v}" for k, v in value.items() if v is not None and v is not False) + "}"
