@@ -7,7 +7,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -100,15 +101,20 @@ def based_on(
     return [*under, f"experiment={OF_RUN}", *arguments]
 
 
-def compose(arguments: list[str]) -> DictConfig:
-    """The composed config alone, without a run folder. Raises ConfigError."""
+def compose(arguments: list[str], folders: Sequence[Path] = ()) -> DictConfig:
+    """The composed config alone, without a run folder; folders: as of --config-dir. Raises ConfigError."""
     quoted = quote_paths(arguments)
-    _check(arguments, quoted, sweeping=False, known=groups())
+    _check(arguments, quoted, sweeping=False, known=groups(*folders))
+    more = [f"hydra.searchpath=[{_searched(folders)}]"] if folders else []
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            return hydra.compose("config", quoted)
+            return hydra.compose("config", [*more, *quoted])
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
+
+
+def _searched(folders: Iterable[Path]) -> str:
+    return ",".join(f"'file://{folder.absolute()}'" for folder in folders)
 
 
 def explain(error: Exception, arguments: list[str]) -> str:
@@ -203,7 +209,7 @@ def _keys_with_choices(known: dict[str, list[str]], arguments: list[str]) -> lis
         for argument in arguments
         if (parts := split_override(argument)) and parts[1] in known.get(parts[0], [])
     ]
-    folders = ",".join(f"'file://{folder.absolute()}'" for folder in config_folders(arguments))
+    folders = _searched(config_folders(arguments))
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             config = hydra.compose("config", [f"hydra.searchpath=[{folders}]", *choices])

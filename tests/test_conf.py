@@ -21,11 +21,20 @@ from stockenh.config import (
     group_settings,
     parse,
     plain,
+    settings_of,
 )
 from stockenh.overrides import conf_dir, groups
 from stockenh.settings import TrainConfig, TtaConfig
+from stockenh.sweep.settings import SweepConfig
+from stockenh.sweep.space import Space
 
-OPTIONS = [(group, option) for group in (*GROUPS, "experiment") for option in groups()[group]]
+SEARCHES = {("experiment", "phase3")}  # what stockenh sweep takes, and train does not
+OPTIONS = [
+    (group, option)
+    for group in (*GROUPS, "experiment")
+    for option in groups()[group]
+    if (group, option) not in SEARCHES
+]
 every_option = pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 TYPED = [(group, option) for group, option in OPTIONS if group in GROUPS]
 
@@ -50,7 +59,17 @@ def test_the_groups_of_the_typed_config_are_those_of_the_folder():
     assert set(GROUPS) <= set(groups())
     top = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
     listed = [name for entry in top["defaults"] if isinstance(entry, dict) for name in entry]
-    assert sorted(listed) == sorted([*GROUPS, "experiment"])
+    assert sorted(listed) == sorted([*GROUPS, "experiment", "sweep"])
+
+
+@pytest.mark.parametrize("option", groups()["sweep"])
+def test_every_search_composes_with_its_settings(option):
+    config = plain(compose([f"sweep={option}"]))
+    settings = settings_of("sweep", SweepConfig, config["sweep"])
+    assert settings.n_trials == {"distill": 20}.get(option, 50)
+    assert config["train"]["epochs"] == 10
+    if option != "base":
+        assert set(Space.of(settings.params).names) > {"optimizer.lr", "optimizer.weight_decay"}
 
 
 @pytest.mark.parametrize(

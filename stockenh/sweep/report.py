@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from stockenh.plots import sweep as pictures
 from stockenh.run.judge import test_scores
 from stockenh.sweep.asked import Search
 from stockenh.sweep.best import full_command, short_command, write_best
+from stockenh.sweep.folder import SweepFolder
 from stockenh.sweep.markdown import counts, ranked, write_report
 from stockenh.sweep.study import SharedStudy
 from stockenh.sweep.watch import best_of, row_of
@@ -80,7 +82,8 @@ def _test_of(asked: Search, best: FrozenTrial, ended: int, out: Console) -> dict
     looked: list[dict[str, Any]] = about.get("test", [])
     known = next((look for look in looked if look["trial"] == best.number), None)
     if known is None:
-        folder = asked.folder.trial(best.number)
+        # a study in a database has trials of other folders too
+        folder = SweepFolder(Path(best.user_attrs.get("sweep", asked.folder.path))).trial(best.number)
         try:
             config = config_of(folder)
             if "test" not in config.split.parts:

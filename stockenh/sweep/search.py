@@ -42,6 +42,8 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     for of_optuna in (lambda: pruner_of(asked.settings), lambda: sampler_of(asked.settings, 0, 0)):
         of_optuna()
     base = parse(asked.raw)
+    if base.teacher is None and (taught := [n for n in asked.space.names if n.startswith("distill.")]):
+        raise ConfigError(f"sweep.params.{taught[0]} is about a student's teacher: name it, teacher=RUN")
     if not {"train", "val"} <= set(base.split.parts):
         raise ConfigError("a search is judged on validation, and this split has none: take split=by_date")
     known, metric = [f"val.h{bars}" for bars in base.data.horizons], asked.settings.metric
@@ -139,6 +141,13 @@ def _end(asked: Search, study: SharedStudy, out: Console) -> float:
         raise StockenhError(
             f"{len(failed)} of {settings.n_trials} trials failed, more than sweep.max_failures="
             f"{settings.max_failures:g} allows; the last: {why}"
+        )
+    if running := sum(t.state == TrialState.RUNNING for t in trials):
+        out.print(
+            f"running  {running} trials still run in another process; the report with them: "
+            f"{asked.folder.resume_command()}",
+            soft_wrap=True,
+            markup=False,
         )
     if waiting:
         out.print(

@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 from stockenh import compose
 from stockenh.config import RunConfig, config_of, parse
 from stockenh.errors import ConfigError, StockenhError
-from stockenh.overrides import split_override
+from stockenh.overrides import config_folders, split_override
 from stockenh.runfolder import RunFolder
-from stockenh.tasks.job import finished_run, refuse_old_folder, refuse_run, run_job
-from stockenh.tasks.training import device_of, is_finished, log_into, taken_up, train_in
+from stockenh.sweep.assignment import current
+from stockenh.tasks.job import finished_run, refuse_old_folder, refuse_run, refuse_sweep, run_job
+from stockenh.tasks.training import device_of, is_finished, log_into, taken_up, train_assigned, train_in
 
 # What a student takes from its teacher's run where the command line says nothing else.
 OF_TEACHER = ("data", "split", "embedding")
@@ -29,9 +30,18 @@ def distill(arguments: list[str]) -> None:
         return
     refuse_old_folder(given)
     teacher = finished_run(arguments, "teacher")
-    student = [] if any(key == "model" for key, _ in given) else ["model=student"]
+    student = [] if any(key == "model" for key, _ in given) or _names_model(arguments) else ["model=student"]
     based = compose.based_on(config_of(teacher).raw, [*student, *arguments], OF_TEACHER, ())
     compose.run(distill_composed, based)
+
+
+def _names_model(arguments: list[str]) -> bool:
+    """Whether an experiment among the arguments has a model of its own, as the best trial of a search has."""
+    ours = [a for a in arguments if (split_override(a) or ("",))[0] == "experiment"]
+    if not ours:
+        return False
+    folders = config_folders(arguments)
+    return bool(compose.compose(ours, folders).model != compose.compose([]).model)
 
 
 def distill_composed(cfg: DictConfig) -> None:
@@ -41,9 +51,13 @@ def distill_composed(cfg: DictConfig) -> None:
 
 def _distill(raw: dict[str, Any], folder: RunFolder) -> None:
     refuse_run(raw)
+    refuse_sweep(raw)
     config = parse(raw)
     if config.init_from:
         raise ConfigError("init_from= can't be given with teacher=: weights= then names the teacher's")
+    if (assignment := current()) is not None:
+        train_assigned(folder, config, assignment)
+        return
     train_in(folder, config, fresh=True, command="distill")
     _finish(folder)
 
