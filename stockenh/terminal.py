@@ -65,19 +65,26 @@ def show_data(
 @contextmanager
 def embedding_progress(on: Console) -> Iterator[Callable[[int, int], None]]:
     """A live line while windows are embedded, from the first call of what it gives; silence elsewhere."""
+    with counting(on, "embedding", "windows") as watch:
+        yield watch
+
+
+@contextmanager
+def counting(on: Console, doing: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A live line of how many are done of how many, from the first call; nothing where nobody is watching."""
     if not on.is_terminal:
         yield lambda done, total: None
         return
     columns = (
-        TextColumn("embedding"), BarColumn(bar_width=24),
-        TextColumn("{task.completed:,}/{task.total:,} windows"), TextColumn("{task.fields[speed]}"),
+        TextColumn(doing), BarColumn(bar_width=24),
+        TextColumn(f"{{task.completed:,}}/{{task.total:,}} {what}"), TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
     with Progress(*columns, console=on, transient=True) as progress:
         task = progress.add_task("", total=0, visible=False, speed="")
 
         def watch(done: int, total: int) -> None:
-            speed = f"{found:,.0f} windows/s" if (found := progress.tasks[0].speed) else ""
+            speed = f"{found:,.0f} {what}/s" if (found := progress.tasks[0].speed) else ""
             progress.update(task, completed=done, total=total, visible=True, speed=speed)
 
         yield watch
