@@ -37,9 +37,10 @@ def test_a_run_names_its_download_and_goes_on_from_it(
     assert answer.code == 0, answer.err
     assert json.loads((run / "summary.json").read_text())["epochs"] == 2
     assert client.tickers == ["AAPL", "GONE"]
-    answer = stockenh("tta-predict", f"run={run}", f"hydra.run.dir={tmp_path / 'forecast'}")
+    forecast = ["tta-predict", f"run={run}", f"cache_dir={tmp_path / 'cache'}"]
+    answer = stockenh(*forecast, f"hydra.run.dir={tmp_path / 'forecast'}")
     assert answer.code == 0 and DATES[-1] in answer.out
-    answer = stockenh("tta-predict", f"run={run}", "data.refresh=true", f"hydra.run.dir={tmp_path / 'newer'}")
+    answer = stockenh(*forecast, "data.refresh=true", f"hydra.run.dir={tmp_path / 'newer'}")
     assert answer.code == 1 and "rate limit" in answer.err
 
 
