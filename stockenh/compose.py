@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import hydra
@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stockenh import leftovers
 from stockenh.config import GROUPS, literals
 from stockenh.errors import ConfigError
 from stockenh.overrides import (
@@ -50,7 +51,8 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     sys.argv = [argv[0], *flags, *quoted]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     try:
-        main()
+        with leftovers.noting(given), _quiet_launcher():
+            main()
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
     finally:
@@ -59,6 +61,28 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+class _Filtered:
+    """Standard error without the line in which Hydra repeats a failed job's overrides."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> Any:
+        return (
+            len(text) if text.startswith("Error executing job with overrides") else self._stream.write(text)
+        )
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    filtered: Any = _Filtered(sys.stderr)
+    with contextlib.redirect_stderr(filtered):
+        yield
 
 
 def based_on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from stockenh.config import plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.files import expanded
+from stockenh.leftovers import take_away
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
@@ -23,22 +24,42 @@ log = logging.getLogger(__name__)
 
 
 def run_job(cfg: DictConfig, task: Callable[[dict[str, Any], RunFolder], None]) -> None:
-    """Calls the task with the composed config and Hydra's folder; what a user can mend becomes a line."""
+    """Calls the task with the composed config and Hydra's folder; what a user can mend becomes a line.
+
+    A job that is refused before anything came of it leaves no folder. In a grid the other jobs go on.
+    """
     job = HydraConfig.get()
+    folder = RunFolder(Path(job.runtime.output_dir))
+    is_plain = job.sweeper["_target_"].endswith(".BasicSweeper")
+    in_grid = is_plain and job.mode == RunMode.MULTIRUN
     try:
         raw = plain(cfg)
         if raw.pop("resume", None) is not None:
             raise ConfigError("resume=RUN is for train, stands on the command line, and not with --multirun")
         make_paths_absolute(raw)
-        task(raw, RunFolder(Path(job.runtime.output_dir)))
+        task(raw, folder)
     except StockenhError as error:
         log.error("%s", error)
+        if error.exit_code == ConfigError.exit_code and is_plain:
+            take_away(folder.path)
+        if in_grid:
+            raise _told(job.job.num, str(error), error.exit_code) from None
         if job.mode == RunMode.MULTIRUN:
-            raise  # the other jobs of the grid go on, and the failure is told at the end
+            raise
         exit_with(str(error), error.exit_code)
-    except Exception:
+    except Exception as error:
         log.exception("unexpected failure")
+        if in_grid:
+            what = f"{type(error).__name__}: {error}; more in {folder.log}"
+            raise _told(job.job.num, what, StockenhError.exit_code) from None
         raise
+
+
+def _told(number: int, message: str, code: int) -> StockenhError:
+    """Says why a job of a grid failed, while the others go on; what is raised when all are done."""
+    say(f"job {number}: {message}")
+    kind = ConfigError if code == ConfigError.exit_code else StockenhError
+    return kind(f"job {number} failed; the folders of those that did not stay")
 
 
 def refuse_run(raw: dict[str, Any]) -> None:
@@ -97,9 +118,14 @@ def make_paths_absolute(raw: dict[str, Any]) -> None:
                 node[key] = str(path.absolute())
 
 
-def exit_with(message: str, code: int) -> None:
-    """Says a line on standard error and leaves with this exit code."""
+def say(message: str) -> None:
+    """A line on standard error."""
     from stockenh.terminal import console
 
     console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+
+
+def exit_with(message: str, code: int) -> NoReturn:
+    """Says a line on standard error and leaves with this exit code."""
+    say(message)
     raise SystemExit(code)
