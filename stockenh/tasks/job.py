@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 
 log = logging.getLogger(__name__)
+
+_NEAR = 0.6  # how like each other a key and a misspelt one are
 
 
 def run_job(cfg: DictConfig, task: Callable[[dict[str, Any], RunFolder], None]) -> None:
@@ -85,7 +88,19 @@ def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
             folder = RunFolder.open(expanded(str(value_of(argument, quoted))))
             folder.require_finished()
             return folder
-    raise ConfigError(f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/")
+    raise ConfigError(_missing(name, [parts[0] for a in arguments if (parts := split_override(a))]))
+
+
+def _missing(name: str, given: list[str]) -> str:
+    """What to say where the run is not named: the key that was perhaps meant for it."""
+    other = {"run": "teacher", "teacher": "run"}[name]
+    if other in given:
+        return f"{other}= names no run for this command: write {name}=RUN"
+    if near := difflib.get_close_matches(name, given, n=1, cutoff=_NEAR):
+        return f"{near[0]}: no such key. Nearest: {name}"
+    if near := difflib.get_close_matches("resume", given, n=1, cutoff=_NEAR):
+        return f"{near[0]}: no such key. Nearest: resume"
+    return f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/"
 
 
 def value_of(argument: str, quoted: str) -> Any:
