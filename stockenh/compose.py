@@ -27,6 +27,7 @@ from stockenh.overrides import (
     config_folders,
     groups,
     keys_of_options,
+    nearest,
     options_with_key,
     quote_paths,
     split_override,
@@ -35,6 +36,10 @@ from stockenh.overrides import (
 
 # The option of each group that is a run's own choice.
 OF_RUN = "of_run"
+# What other programs call the folder of a run.
+_RUN_DIR = re.compile(
+    r"(run|out|output|save|log|work|exp)[._]?(dir|folder|path)|out|output|outputs|dir|folder"
+)
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -202,12 +207,18 @@ def _check(given: list[str], quoted: list[str], sweeping: bool, known: dict[str,
 
 def _unknown_key(key: str, known: dict[str, list[str]], arguments: list[str]) -> str:
     group, _, rest = key.partition(".")
+    if _RUN_DIR.fullmatch(key):
+        return f"{key}: no such key. The folder of a run is hydra.run.dir=DIR"
     if group == "hydra":
         return f"{key}: Hydra has no such key. See: stockenh train --cfg hydra"
     folders = config_folders(arguments)
-    if rest and (elsewhere := options_with_key(group, rest, *folders)):
-        return f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
     keys = _keys_with_choices(known, arguments)
+    if rest and (elsewhere := options_with_key(group, rest, *folders)):
+        line = f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
+        chosen = next((a for a in arguments if a.startswith(f"{group}=")), None)
+        own = [name for name in keys if chosen and name.startswith(f"{group}.")]
+        like = nearest(key, own)
+        return f"{line}. {chosen} has {', '.join(like)}" if like else line
     inside = [name for name in keys if rest and name.startswith(f"{group}.")]
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)
