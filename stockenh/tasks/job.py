@@ -74,11 +74,20 @@ def refuse_run(raw: dict[str, Any]) -> None:
         )
 
 
-def refuse_old_folder(given: list[tuple[str, str]]) -> None:
-    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it."""
+def refuse_old_folder(given: list[tuple[str, str]], leaves: str | None = None) -> None:
+    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it.
+
+    leaves: what the command leaves there, where that is no run that could be continued
+    """
     for key, value in given:
         if key == "hydra.run.dir":
-            RunFolder(unquoted(value)).refuse_if_run()
+            folder = RunFolder(unquoted(value))
+            if leaves and folder.config.is_file():
+                raise ConfigError(
+                    f"hydra.run.dir={value} holds a run: {leaves} a folder of its own; name another, or "
+                    f"leave hydra.run.dir out"
+                )
+            folder.refuse_if_run()
 
 
 def finished_run(arguments: list[str], name: str = "run") -> RunFolder:

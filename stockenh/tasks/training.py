@@ -60,7 +60,8 @@ def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
 
 def find_lr(arguments: list[str]) -> None:
     """A learning-rate range test, or a grid of them, each in a folder of its own."""
-    refuse_old_folder([parts for a in arguments if (parts := split_override(a))])
+    given = [parts for a in arguments if (parts := split_override(a))]
+    refuse_old_folder(given, "a range test takes")
     compose.run(find_lr_composed, arguments)
 
 
