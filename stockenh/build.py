@@ -134,7 +134,8 @@ def to_forecast(
     windows, since, until = loaded.windows, config.tta.since, config.tta.until
     rows, lacking = windows.newest()
     if since is not None or until is not None:
-        rows, lacking = windows.between(since, until), {} if len(windows) else lacking
+        rows = windows.between(since, until)
+        lacking = _outside(windows, rows, lacking) if len(windows) else lacking
     if not len(rows):
         raise DataError(_nothing_to_forecast(windows, lacking, since, until))
     wanted = windows.take(rows)
@@ -181,10 +182,23 @@ def _refuse_misfit(config: RunConfig, windows: Windows) -> None:
         config.model.build(spec)
 
 
+def _outside(windows: Windows, rows: NDArray[np.int64], lacking: dict[str, str]) -> dict[str, str]:
+    """The symbols that have none of these windows, and why."""
+    found, told = set(windows.symbol[rows].tolist()), {}
+    for number, name in enumerate(windows.symbols):
+        asof = windows.asof[windows.symbol == number]
+        if number not in found and len(asof):
+            first, last = (str(time)[:10] for time in (asof.min(), asof.max()))
+            told[name] = f"no window ends on these dates; the first ends on {first}, the last on {last}"
+        elif number not in found:
+            told[name] = lacking.get(name, "too few bars for a window")
+    return told
+
+
 def _nothing_to_forecast(
     windows: Windows, lacking: dict[str, str], since: str | None, until: str | None
 ) -> str:
-    if lacking:
+    if lacking and (not len(windows) or since is until is None):
         name, why = next(iter(lacking.items()))
         others = f" (and {len(lacking) - 1} more symbols)" if len(lacking) > 1 else ""
         return f"no symbol can be forecast: {name} has {why}{others}"
