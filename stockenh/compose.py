@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import sys
@@ -40,6 +41,8 @@ OF_RUN = "of_run"
 _RUN_DIR = re.compile(
     r"(run|out|output|save|log|work|exp)[._]?(dir|folder|path)|out|output|outputs|dir|folder"
 )
+# Where each job's overrides are told.
+_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -86,8 +89,21 @@ class _Filtered:
 @contextlib.contextmanager
 def _quiet_launcher() -> Iterator[None]:
     filtered: Any = _Filtered(sys.stderr)
-    with contextlib.redirect_stderr(filtered):
-        yield
+    logs = [logging.getLogger(name) for name in _LAUNCHERS]
+    for log in logs:
+        log.addFilter(_without_internals)
+    try:
+        with contextlib.redirect_stderr(filtered):
+            yield
+    finally:
+        for log in logs:
+            log.removeFilter(_without_internals)
+
+
+def _without_internals(record: logging.LogRecord) -> bool:
+    """Leaves the choices that stand for a run's own out of the line that announces a job."""
+    record.msg = re.sub(rf" [\w.]+={OF_RUN}\b", "", str(record.msg))
+    return True
 
 
 def based_on(

@@ -117,3 +117,17 @@ def test_a_bug_in_a_grid_is_one_line_and_the_log_has_the_rest(
         answer.err.splitlines()[0] == f"stockenh: job 0: ZeroDivisionError: division by zero; more in {log}"
     )
     assert len(answer.err.splitlines()) == 3 and "Traceback" in log.read_text()
+
+
+def test_the_jobs_of_a_grid_are_told_by_what_the_user_wrote(
+    stockenh: Callable[..., object], small_run: list[str]
+) -> None:
+    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
+    grid = ["-m", "tta.views=-1,-2", "hydra.sweep.dir=grid"]
+    for command, run in (("tta-predict", "run=run"), ("distill", "teacher=run")):
+        answer = stockenh(command, run, *grid)
+        assert answer.code == 2
+        lines = [line.split("#")[1] for line in answer.out.splitlines() if "\t#" in line]
+        student = "model=student " if command == "distill" else ""
+        key = run.partition("=")[0]
+        assert lines == [f"{n} : {student}{key}='run' tta.views={-1 - n}" for n in (0, 1)]
