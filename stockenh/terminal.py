@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -31,6 +36,14 @@ def console(stderr: bool = False) -> Console:
     if not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, width=120)
     return made
+
+
+def program() -> str:
+    """What to type for this program: its name, or where no shell finds that, the path it was called by."""
+    called = Path(sys.argv[0])
+    if called.name != "stockenh" or not called.is_file() or shutil.which("stockenh"):
+        return "stockenh"
+    return shlex.quote(min(str(called), os.path.relpath(called), key=len))
 
 
 def show_data(

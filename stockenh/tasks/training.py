@@ -105,9 +105,9 @@ def resume(arguments: list[str]) -> None:
 
 
 def _tell_of_comparison(folder: RunFolder) -> None:
-    from stockenh.terminal import console
+    from stockenh.terminal import console, program
 
-    again = f"stockenh distill resume={shlex.quote(str(folder))}"
+    again = f"{program()} distill resume={shlex.quote(str(folder))}"
     console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
 
 
@@ -153,7 +153,7 @@ def train_in(
 ) -> None:
     """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
     from stockenh.run.train import train as train_run
-    from stockenh.terminal import console
+    from stockenh.terminal import console, program
     from stockenh.training.interrupt import Interrupted
 
     out = console()
@@ -168,7 +168,7 @@ def train_in(
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
-        again = f"stockenh {command} resume={shlex.quote(str(named or folder))}"
+        again = f"{program()} {command} resume={shlex.quote(str(named or folder))}"
         exit_with(f"{saved}. Continue with: {again}", INTERRUPTED)
 
 
