@@ -6,6 +6,7 @@ had. None is ever replaced: adjusted prices change with every dividend, and a ru
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import logging
@@ -22,7 +23,7 @@ import polars as pl
 from stockenh.data.cache import key_of
 from stockenh.data.yahoo_client import NoBarsError, UnreachedError, fetch
 from stockenh.errors import DataError
-from stockenh.files import write_atomic, write_json
+from stockenh.files import DiskError, write_atomic, write_json
 
 STAMP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z")
 _PARTS: Final = ".parts"
@@ -60,6 +61,26 @@ def missing(file: Path) -> dict[str, str]:
         return {str(symbol): str(why) for symbol, why in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def obtain(
+    request: Request, root: Path, refresh: bool, watch: Callable[[int, int], None]
+) -> tuple[str, bool]:
+    """The stamp of the newest download, and whether it was made just now: where there is none, or to refresh.
+
+    Of several processes that lack it one downloads, and the others wait for it. Raises as `download` does.
+    """
+    folder = request.folder(root)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise DiskError(f"{folder} can't be written: {error.strerror}") from None
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not refresh and (stamp := request.newest(root)) is not None:
+            return stamp, False
+        return download(request, root, watch), True
 
 
 def download(request: Request, root: Path, watch: Callable[[int, int], None]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from stockenh.data.cache import DiskCache
-from stockenh.data.downloads import STAMP, Request, download, listed, missing
+from stockenh.data.downloads import STAMP, Request, listed, missing, obtain
 from stockenh.data.findings import Finding
 from stockenh.data.sources import BarData, FilesData, Loaded
 from stockenh.data.yahoo_client import yahoo_name
@@ -69,10 +69,8 @@ class YahooData(BarData):
         """The settings with one download named; it is made where there is none, or where `refresh` asks."""
         if self.path is not None or (self.downloaded is not None and not self.refresh):
             return self
-        root, request = self._root(cache), self._request()
-        stamp = None if self.refresh else request.newest(root)
-        fresh = stamp is None
-        stamp = stamp or download(request, root, watch)
+        request = self._request()
+        stamp, fresh = obtain(request, self._root(cache), self.refresh, watch)
         found = replace(self, refresh=False, downloaded=stamp)
         file = found._file(cache)
         newer = "" if fresh or self.end is not None else "; data.refresh=true downloads newer bars"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from stockenh.data import downloads
 from stockenh.data.cache import DiskCache
 from stockenh.data.windows import BarWindows
 from stockenh.data.yahoo import YahooData
+from stockenh.data.yahoo_client import fetch
 from stockenh.errors import ConfigError, DataError, StockenhError
 
 __all__ = ["yahoo"]  # a fixture
@@ -117,7 +121,8 @@ def test_a_download_goes_on_where_yahoo_stopped_answering(
     second = yahoo(AAPL=prices(LONG, 1), MSFT=prices(LONG, 2))
     assert settings("AAPL", "MSFT").load(store).windows.symbols == ("AAPL", "MSFT")
     assert second.tickers == ["MSFT"]
-    assert sorted(file.suffix for file in (store.root / "yahoo").glob("*/*")) == [".json", ".parquet"]
+    left = sorted(file.suffix for file in (store.root / "yahoo").glob("*/[!.]*"))
+    assert left == [".json", ".parquet"]
 
 
 def test_the_first_failure_says_how_to_do_without(yahoo: Answering, store: DiskCache) -> None:
@@ -126,6 +131,35 @@ def test_the_first_failure_says_how_to_do_without(yahoo: Answering, store: DiskC
         StockenhError, match=r"Try again later; bars that you have.*data=files data\.path=DIR"
     ):
         settings("AAPL").load(store)
+
+
+def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(
+    yahoo: Answering, store: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = yahoo(AAPL=prices(LONG))
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: object) -> pl.DataFrame:
+        began.set()
+        assert go_on.wait(10)
+        return fetch(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(downloads, "fetch", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(settled, settings("AAPL"), store)
+        assert began.wait(10)
+        second = pool.submit(settled, settings("AAPL"), store)
+        time.sleep(0.2)  # enough for it to ask, if it did not wait
+        go_on.set()
+        assert first.result()[0] == second.result()[0]
+    assert client.tickers == ["AAPL"]
+
+
+def test_a_cache_that_can_t_be_written_is_told(yahoo: Answering, tmp_path: Path) -> None:
+    yahoo(AAPL=prices(LONG))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StockenhError, match=r"file/yahoo/\w+ can't be written: Not a directory"):
+        settings("AAPL").load(DiskCache(tmp_path / "file"))
 
 
 def test_how_far_it_is_can_be_watched(yahoo: Answering, store: DiskCache) -> None:
