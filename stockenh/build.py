@@ -23,7 +23,7 @@ from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.files import expanded
 from stockenh.models.spec import InputSpec
 from stockenh.runfolder import RunFolder
-from stockenh.terminal import console
+from stockenh.terminal import console, counting
 from stockenh.training.learner import Learner
 from stockenh.training.losses.base import Loss
 from stockenh.training.losses.distilled import Distilled
@@ -82,6 +82,21 @@ def cache(config: RunConfig) -> DiskCache:
     return DiskCache(root, say)
 
 
+def with_settled_data(config: RunConfig) -> RunConfig:
+    """The config with one download of its bars named, made where need be: a resumed run reads the same."""
+    if not config.data.downloads:
+        return config
+    out = console(stderr=True)
+
+    def say(message: str) -> None:
+        out.print(message, markup=False, soft_wrap=True)
+
+    with counting(out, "downloading", "symbols") as watch:
+        settled = config.data.settled(cache(config), watch, say)
+    node = {k: v if k == "_target_" else getattr(settled, k) for k, v in config.raw["data"].items()}
+    return replace(config, data=settled, raw={**config.raw, "data": node})
+
+
 def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     """The config with what the embedding leaves to the device decided: a resumed run does the same."""
     settled = config.embedding.settled(on)
@@ -93,7 +108,7 @@ def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
 def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
     """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
     store = cache(config)
-    loaded = config.data.load(store)
+    loaded = with_settled_data(config).data.load(store)
     windows = loaded.windows
     refuse_misfit(config, windows)
     labelled = np.flatnonzero(windows.labelled)
@@ -115,11 +130,12 @@ def to_forecast(
 
     Also the symbols that have no such window, and why. Raises DataError where none has.
     """
-    loaded = config.data.load(cache(config), labels=False)
+    loaded = with_settled_data(config).data.load(cache(config), labels=False)
     windows, since, until = loaded.windows, config.tta.since, config.tta.until
     rows, lacking = windows.newest()
     if since is not None or until is not None:
-        rows, lacking = windows.between(since, until), {} if len(windows) else lacking
+        rows = windows.between(since, until)
+        lacking = _outside(windows, rows, lacking) if len(windows) else lacking
     if not len(rows):
         raise DataError(_nothing_to_forecast(windows, lacking, since, until))
     wanted = windows.take(rows)
@@ -166,10 +182,23 @@ def refuse_misfit(config: RunConfig, windows: Windows) -> None:
         config.model.build(spec)
 
 
+def _outside(windows: Windows, rows: NDArray[np.int64], lacking: dict[str, str]) -> dict[str, str]:
+    """The symbols that have none of these windows, and why."""
+    found, told = set(windows.symbol[rows].tolist()), {}
+    for number, name in enumerate(windows.symbols):
+        asof = windows.asof[windows.symbol == number]
+        if number not in found and len(asof):
+            first, last = (str(time)[:10] for time in (asof.min(), asof.max()))
+            told[name] = f"no window ends on these dates; the first ends on {first}, the last on {last}"
+        elif number not in found:
+            told[name] = lacking.get(name, "too few bars for a window")
+    return told
+
+
 def _nothing_to_forecast(
     windows: Windows, lacking: dict[str, str], since: str | None, until: str | None
 ) -> str:
-    if lacking:
+    if lacking and (not len(windows) or since is until is None):
         name, why = next(iter(lacking.items()))
         others = f" (and {len(lacking) - 1} more symbols)" if len(lacking) > 1 else ""
         return f"no symbol can be forecast: {name} has {why}{others}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stockenh import leftovers
 from stockenh.config import GROUPS, literals
 from stockenh.errors import ConfigError
 from stockenh.overrides import (
@@ -27,6 +29,7 @@ from stockenh.overrides import (
     config_folders,
     groups,
     keys_of_options,
+    nearest,
     options_with_key,
     quote_paths,
     split_override,
@@ -36,6 +39,12 @@ from stockenh.overrides import (
 # The option of each group that is a run's own choice.
 OF_RUN = "of_run"
 VERSION_BASE = "1.3"  # of Hydra, whose behaviour it fixes
+# What other programs call the folder of a run.
+_RUN_DIR = re.compile(
+    r"(run|out|output|save|log|work|exp)[._]?(dir|folder|path)|out|output|outputs|dir|folder"
+)
+# Where each job's overrides are told.
+_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -54,7 +63,8 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     sys.argv = [argv[0], *flags, *quoted]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     try:
-        main()
+        with leftovers.noting(given), _quiet_launcher():
+            main()
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
     finally:
@@ -63,6 +73,41 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+class _Filtered:
+    """Standard error without the line in which Hydra repeats a failed job's overrides."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> Any:
+        return (
+            len(text) if text.startswith("Error executing job with overrides") else self._stream.write(text)
+        )
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    filtered: Any = _Filtered(sys.stderr)
+    logs = [logging.getLogger(name) for name in _LAUNCHERS]
+    for log in logs:
+        log.addFilter(_without_internals)
+    try:
+        with contextlib.redirect_stderr(filtered):
+            yield
+    finally:
+        for log in logs:
+            log.removeFilter(_without_internals)
+
+
+def _without_internals(record: logging.LogRecord) -> bool:
+    """Leaves the choices that stand for a run's own out of the line that announces a job."""
+    record.msg = re.sub(rf" [\w.]+={OF_RUN}\b", "", str(record.msg))
+    return True
 
 
 def based_on(
@@ -187,12 +232,18 @@ def _check(given: list[str], quoted: list[str], sweeping: bool, known: dict[str,
 
 def _unknown_key(key: str, known: dict[str, list[str]], arguments: list[str]) -> str:
     group, _, rest = key.partition(".")
+    if _RUN_DIR.fullmatch(key):
+        return f"{key}: no such key. The folder of a run is hydra.run.dir=DIR"
     if group == "hydra":
         return f"{key}: Hydra has no such key. See: stockenh train --cfg hydra"
     folders = config_folders(arguments)
-    if rest and (elsewhere := options_with_key(group, rest, *folders)):
-        return f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
     keys = _keys_with_choices(known, arguments)
+    if rest and (elsewhere := options_with_key(group, rest, *folders)):
+        line = f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
+        chosen = next((a for a in arguments if a.startswith(f"{group}=")), None)
+        own = [name for name in keys if chosen and name.startswith(f"{group}.")]
+        like = nearest(key, own)
+        return f"{line}. {chosen} has {', '.join(like)}" if like else line
     inside = [name for name in keys if rest and name.startswith(f"{group}.")]
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)

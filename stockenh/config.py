@@ -113,6 +113,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         )
     if groups["augment"].needs_bars and not groups["data"].brings_bars:
         raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
+    groups["loss"].check(groups["model"])
     return RunConfig(
         seed=run.seed,
         device=run.device,

@@ -26,6 +26,9 @@ PATH_KEYS = (
     "hydra.sweep.dir",
 )
 
+# Words that a key takes in place of its number.
+_WORDS = {"optimizer.lr": ("auto",)}
+
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 
 
@@ -132,13 +135,15 @@ def default_keys() -> dict[str, Any]:
 
 
 def _values(key: str) -> list[str]:
-    """A group's options; for a key true and false, or its default where that is a number or a word."""
+    """A group's options; for a key true and false, or its default where that is a number or a word, and the
+    words that it takes besides."""
     if options := groups().get(key):
         return options
     value = default_keys().get(key)
     if isinstance(value, bool):
         return ["false", "true"]
-    return [str(value)] if isinstance(value, int | float | str) else []
+    found = [str(value)] if isinstance(value, int | float | str) else []
+    return [*found, *_WORDS.get(key, ())]
 
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -194,10 +199,15 @@ def _load(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def nearest(word: str, options: Iterable[str]) -> list[str]:
+    """Up to three of the options that a misspelt name is like, the most alike first."""
+    return difflib.get_close_matches(word, list(options), n=3, cutoff=0.5)
+
+
 def suggest(word: str, options: Iterable[str], all_options: bool = False) -> str:
     """`Nearest: a, b.` for a misspelt name, from the valid ones."""
     options = list(options)
-    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    near = nearest(word, options)
     line = f"Nearest: {', '.join(near)}." if near else ""
     if all_options or not near:
         line = f"{line} Options: {', '.join(sorted(options))}.".strip()

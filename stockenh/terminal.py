@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -31,6 +36,14 @@ def console(stderr: bool = False) -> Console:
     if not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, width=120)
     return made
+
+
+def program() -> str:
+    """What to type for this program: its name, or where no shell finds that, the path it was called by."""
+    called = Path(sys.argv[0])
+    if called.name != "stockenh" or not called.is_file() or shutil.which("stockenh"):
+        return "stockenh"
+    return shlex.quote(min(str(called), os.path.relpath(called), key=len))
 
 
 def show_data(
@@ -65,19 +78,26 @@ def show_data(
 @contextmanager
 def embedding_progress(on: Console) -> Iterator[Callable[[int, int], None]]:
     """A live line while windows are embedded, from the first call of what it gives; silence elsewhere."""
+    with counting(on, "embedding", "windows") as watch:
+        yield watch
+
+
+@contextmanager
+def counting(on: Console, doing: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A live line of how many are done of how many, from the first call; nothing where nobody is watching."""
     if not on.is_terminal:
         yield lambda done, total: None
         return
     columns = (
-        TextColumn("embedding"), BarColumn(bar_width=24),
-        TextColumn("{task.completed:,}/{task.total:,} windows"), TextColumn("{task.fields[speed]}"),
+        TextColumn(doing), BarColumn(bar_width=24),
+        TextColumn(f"{{task.completed:,}}/{{task.total:,}} {what}"), TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
     with Progress(*columns, console=on, transient=True) as progress:
         task = progress.add_task("", total=0, visible=False, speed="")
 
         def watch(done: int, total: int) -> None:
-            speed = f"{found:,.0f} windows/s" if (found := progress.tasks[0].speed) else ""
+            speed = f"{found:,.0f} {what}/s" if (found := progress.tasks[0].speed) else ""
             progress.update(task, completed=done, total=total, visible=True, speed=speed)
 
         yield watch

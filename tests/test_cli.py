@@ -73,7 +73,7 @@ WRONG = {
     ("hydra.foo=1",): "hydra.foo: Hydra has no such key",
     ("+loss=huber_bce",): "loss has a value already: write loss=... without a +",
     ("split.fold=1",): "split.fold belongs to split=walk_forward: add that to the command",
-    ("data.path=/tmp",): "data.path belongs to data=files or data=windows: add that to the command",
+    ("data.path=/tmp",): "data.path belongs to data=files or data=windows",
     ("data=files", "data.columns.clos=C"): "data.columns.clos: no such key. Nearest: data.columns.close",
     ("data.columns.clos=C",): "data.columns.clos: no such key. Nearest: data.columns.close",
     ("data.columns.close=C",): "data.columns.close belongs to data=files: add that to the command",

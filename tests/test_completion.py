@@ -106,6 +106,10 @@ def test_every_shell_gets_a_script(console_script, name):
     assert "_STOCKENH_COMPLETE" in done.stdout
 
 
+def test_a_key_that_takes_a_word_offers_it():
+    assert complete([], "optimizer.lr=") == ["optimizer.lr=1e-3", "optimizer.lr=auto"]
+
+
 def test_keys_of_a_group_wait_for_the_dot():
     assert "loss.delta=" not in complete([], "")
     assert "loss.delta=" in complete([], "loss.")

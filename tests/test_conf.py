@@ -48,6 +48,8 @@ def chosen(group: str, option: str, path: Path | str = "x") -> list[str]:
     overrides = [f"{group}={option}"]
     if group == "data" and "path" in content(group, option):
         overrides.append(f"data.path={path}")
+    if (group, option) == ("data", "yahoo"):
+        overrides.append("data.symbols=[AAA,BBB]")
     if (group, option) == ("split", "walk_forward"):
         overrides.append("split.fold=4")  # the fold with the most to train on
     if (group, option) == ("embedding", "stored"):

@@ -1,5 +1,6 @@
 """Pictures: what is drawn, read back from the figure that is written."""
 
+import re
 import struct
 from datetime import date
 from pathlib import Path
@@ -198,6 +199,8 @@ def test_forecast_chart_lists_symbols_with_their_uncertainty(tmp_path, drawn):
     assert [axes.get_title() for axes in (left, right)] == ["3 bars ahead", "10 bars ahead"]
     assert [t.get_text() for t in left.get_yticklabels()] == [r"A\$B\$", "NAN"]
     assert "filled: confident" in drawn[0].get_suptitle()
+    assert re.search(r"a rise, as of \S+\n", drawn[0].get_suptitle())
+    assert [note.get_text() for note in left.texts] == ["±2.00"] * 2
     forecast_chart(forecasts(names, 1, confident=None), tmp_path / "plain.png")
     assert "confident" not in drawn[1].get_suptitle()
 
@@ -215,6 +218,9 @@ def test_forecast_chart_of_many_days_draws_lines(tmp_path, drawn):
     assert legend(axes) == ["A", "B"]
     assert lines(axes)["B"] == [0.51] * 5
     assert "dots: confident" in drawn[0].get_suptitle()
+    assert re.search(r"a rise, \S+ to \S+\n", drawn[0].get_suptitle())
+    drawn[0].draw_without_rendering()
+    assert axes.xaxis.get_offset_text().get_text() == ""
 
 
 def attributed(scale=1.0, inputs=20):

@@ -11,12 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from yahoo_frames import Answering, days, prices, yahoo
+
+__all__ = ["yahoo"]  # a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-TRAIN = [line for line in LINES if line.startswith("stockenh train") and "=RUN" not in line]
+TRAIN = [
+    line
+    for line in LINES
+    if line.startswith("stockenh train") and "=RUN" not in line and "data=yahoo" not in line
+]
 
 
 def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
@@ -61,6 +68,21 @@ def test_a_command_does_what_it_says(
         assert "majority" in answer.out
         again = stockenh("train", f"resume={run}")
         assert again.code == 0 and "is finished" in again.out
+
+
+def test_a_download_does_what_it_says(
+    stockenh: Callable[..., object], yahoo: Answering, small_run: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (line,) = (line for line in LINES if "data=yahoo" in line)
+    client = yahoo(AAPL=prices(days("2020-01-01", 160)), MSFT=prices(days("2020-01-01", 160), 1))
+    fill = [w for w in small_run if not w.startswith(("data=", "data.path"))]
+    answer = stockenh(*shlex.split(line)[1:], *fill, "cache_dir=cache")
+    assert answer.code == 0, answer.err
+    assert [(ticker, options["start"]) for ticker, options in client.asked] == [
+        ("AAPL", "2010-01-01"), ("MSFT", "2010-01-01"),
+    ]  # fmt: skip
 
 
 def test_runs_and_what_goes_on_from_one_do_what_they_say(

@@ -20,6 +20,7 @@ from stockenh.compose import compose
 from stockenh.config import plain
 from stockenh.errors import ConfigError
 from stockenh.runs import differing, find, matching, option_of, read
+from stockenh.tables.figures import folded
 from stockenh.tables.runs import comparison, incomparable, listing
 from stockenh.tables.runs import plain as shown
 
@@ -204,6 +205,24 @@ def test_many_runs_side_by_side_stay_within_80_columns(tmp_path):
     assert max(map(len, told.splitlines())) <= 80
     seeds = [line.split()[1:] for line in told.splitlines() if line.startswith("seed")]
     assert seeds == [["0", "1", "2"], ["3", "4"]]
+
+
+def test_long_names_break_behind_their_signs(tmp_path):
+    assert folded("/home/someone/work/outputs/2026-01-01/09-12-39-915253", 26).split("\n") == [
+        "/home/someone/work/", "outputs/2026-01-01/09-12-", "39-915253",
+    ]  # fmt: skip
+    assert folded("short", 26) == "short" and folded("", 26) == ""
+    assert folded("x" * 30 + "/y", 26).split("\n") == ["x" * 26, "xxxx/y"]
+    long = tmp_path / "a-very-long-name-for-grid" / "12" / "without_teacher"
+    runs = [
+        read(make_run(long, "data=files", "data.path=/home/someone/market/bars_of_2026/nasdaq")),
+        read(make_run(tmp_path / "b")),
+    ]
+    lines = [line.rstrip() for line in text(listing(runs, tmp_path), *comparison(runs)).splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("a-very-long-name-for-grid") for line in lines)
+    assert any(line.startswith("12/without_teacher") for line in lines)
+    assert any("/home/someone/market/" in line for line in lines)
 
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 12))

@@ -17,7 +17,7 @@ from stockenh.data.sources import FilesData
 from stockenh.data.splits import PARTS, WalkForward
 from stockenh.tables.findings import findings_table
 from stockenh.tables.result import result_table
-from stockenh.terminal import embedding_progress, show_data
+from stockenh.terminal import embedding_progress, program, show_data
 
 
 def lines(table: Table, width: int) -> list[str]:
@@ -50,6 +50,32 @@ def test_the_result_table_keeps_its_figures_whole(width: int) -> None:
         assert name in told[1].split() or name in told[0].split()
     (row,) = [line for line in told if line.split()[:2] == ["validation", "10"]]
     assert {"51.5%", "49.1-57.2", "54.6%", "0.512"} <= set(row.split())
+
+
+def test_a_part_too_short_for_an_interval_says_so() -> None:
+    assert "n/a there" not in text(result_table(scores(), "", 100), 100)
+    short = text(result_table(scores(accuracy_low=None, accuracy_high=None), "", 100), 100)
+    assert "n/a there: too few dates for an interval." in short
+
+
+def test_the_program_is_named_as_it_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "my env" / "bin" / "stockenh"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for called, told in (
+        (str(own), "'my env/bin/stockenh'"),
+        ("my env/bin/stockenh", "'my env/bin/stockenh'"),
+        ("stockenh", "stockenh"),
+        ("/usr/lib/stockenh/__main__.py", "stockenh"),
+    ):
+        monkeypatch.setattr("sys.argv", [called, "train"])
+        assert program() == told
+    monkeypatch.setenv("PATH", str(own.parent))
+    monkeypatch.setattr("sys.argv", [str(own), "train"])
+    assert program() == "stockenh"
 
 
 def test_a_wide_terminal_shows_all_and_a_narrow_one_says_what_it_leaves_out() -> None:

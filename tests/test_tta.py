@@ -264,6 +264,15 @@ def test_symbols_that_training_never_saw_and_too_short_ones(
     assert "left out SHORT: 19 bars up to 2020-01-27, where data.lookback is 20" in answer.out
     frame = pl.read_parquet("out/forecast.parquet")
     assert frame["symbol"].unique().to_list() == ["NEW"]
+    write_bars(folder / "OLD.csv", seed=9)
+    mine = [f"run={run}", "data=files", f"data.path={folder}"]
+    ranged = stockenh("tta-predict", *mine, "tta.from=2020-01-01", "tta.to=2020-01-27", "hydra.run.dir=then")
+    assert ranged.code == 2 and "tta.from=2020-01-01 tta.to=2020-01-27: no bar of these dates" in ranged.err
+    ranged = stockenh("tta-predict", *mine, "tta.from=2020-03-02", "hydra.run.dir=then")
+    assert ranged.code == 0, ranged.err
+    assert "left out SHORT: 19 bars up to 2020-01-27, where data.lookback is 20" in ranged.out
+    told = "left out NEW: no window ends on these dates; the first ends on 2020-01-28, the last on 2020-01-28"
+    assert told in ranged.out and "left out OLD" not in ranged.out
     assert str(frame["date"][0]) == lines[-1].split(",")[0]
     log = yaml.safe_load(Path("out/.hydra/config.yaml").read_text())["data"]
     assert (log["lookback"], log["horizons"], log["path"]) == (20, [3, 5, 10], str(folder))

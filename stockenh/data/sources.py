@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,25 @@ class Loaded:
 
 
 class DataSettings(ABC):
-    """Settings of a data source; `brings_embedding` says that its windows come with one."""
+    """Settings of a data source.
+
+    brings_embedding: its windows come with one
+    downloads:        it may have to fetch bars, see `settled`
+    """
 
     brings_embedding: ClassVar[bool] = False
     brings_bars: ClassVar[bool] = True
+    downloads: ClassVar[bool] = False
     horizons: list[int]
+
+    def settled(
+        self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
+    ) -> Self:
+        """The settings with what they leave to the moment decided: whoever goes on from them reads the same.
+
+        What has to come from elsewhere is fetched here; `watch` sees how far that is, `say` is told of it.
+        """
+        return self
 
     @abstractmethod
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
@@ -51,7 +66,9 @@ class DataSettings(ABC):
 
 
 @dataclass(frozen=True)
-class _BarData(DataSettings):
+class BarData(DataSettings):
+    """What every source of raw bars shares: windows of `lookback` bars, features, labels."""
+
     horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
     lookback: int = 120
     timeframes: list[str] = field(default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"])
@@ -85,7 +102,7 @@ class _BarData(DataSettings):
 
 
 @dataclass(frozen=True)
-class SampleData(_BarData):
+class SampleData(BarData):
     """The real daily bars that come with the package."""
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
@@ -93,7 +110,7 @@ class SampleData(_BarData):
 
 
 @dataclass(frozen=True)
-class FilesData(_BarData):
+class FilesData(BarData):
     """A folder of one CSV or Parquet per symbol, or one long file."""
 
     path: str = "???"
@@ -135,7 +152,7 @@ class FilesData(_BarData):
 
 
 @dataclass(frozen=True)
-class SyntheticData(_BarData):
+class SyntheticData(BarData):
     """A generated market whose best forecast is known; making it anew takes less time than a cache would."""
 
     symbols: int = 30

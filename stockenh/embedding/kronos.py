@@ -181,10 +181,15 @@ class KronosEmbedding(Embedding):
         if self.shuffle or test_begins is None or test_begins >= SEEN_UNTIL:
             return ()
         day = test_begins.astype("datetime64[D]")
-        return (
-            f"the test part begins on {day}, before June 2024, and the published Kronos weights have seen "
-            f"market data up to February 2024: its scores may be too good to be true",
-        )
+        begins = f"the test part begins on {day}, before June 2024, and"
+        so = "its scores may be too good to be true"
+        model, _ = self.checkpoints()
+        if model.revision is None:
+            return (
+                f"{begins} the weights in {model} may have seen market data of that time, as the published "
+                f"Kronos weights have up to February 2024: unless you know that yours have not, {so}",
+            )
+        return (f"{begins} the published Kronos weights have seen market data up to February 2024: {so}",)
 
 
 def normalise(bars: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -29,7 +30,12 @@ class InputSpec:
 
 
 class ModelSettings(ABC):
-    """Hyper-parameters of one kind of network; subclasses are frozen dataclasses that check themselves."""
+    """Hyper-parameters of one kind of network; subclasses are frozen dataclasses that check themselves.
+
+    gives_quantiles: its answer has `quantiles` and `quantile_levels`, which a loss of returns may be of
+    """
+
+    gives_quantiles: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, inputs: InputSpec) -> nn.Module:

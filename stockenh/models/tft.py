@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,8 @@ class TftSettings(ModelSettings):
     fusion_layers: gated residual networks after the attention (the paper has one)
     quantiles:     levels between 0 and 1, rising, the median 0.5 among them: it is the forecast return
     """
+
+    gives_quantiles: ClassVar[bool] = True
 
     d_model: int = 256
     heads: int = 8

@@ -41,9 +41,18 @@ def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         first.legend(frameon=False, fontsize=9, ncols=2)  # type: ignore[union-attr]
     of = f" of the {len(shown)} of {len(by_symbol)} symbols farthest from 50%" if len(far) > most else ""
     known = any(row["confident"] is not None for row in rows)
-    dots = "dots: confident" if through_time else "filled: confident; bars: standard deviation over the views"
+    dots = (
+        "dots: confident"
+        if through_time
+        else "filled: confident; ±: points of standard deviation over the views"
+    )
     marks = f"\n{dots}" if known else ""
-    return save(figure, f"Calibrated probability of a rise{of}{marks}", path)
+    return save(figure, f"Calibrated probability of a rise{of}, {_dates(rows)}{marks}", path)
+
+
+def _dates(rows: Sequence[Mapping[str, Any]]) -> str:
+    first, last = (str(pick(row["date"] for row in rows)) for pick in (min, max))
+    return f"as of {first}" if first == last else f"{first} to {last}"
 
 
 def _draw_symbols(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -55,6 +64,13 @@ def _draw_symbols(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]
                 row["up_prob"], place, xerr=row["uncertainty"] or 0, fmt="o", color=COLOURS[0],
                 markerfacecolor=face, markersize=5.5, linewidth=1.4, zorder=3,
             )  # fmt: skip
+            if row["uncertainty"] is not None:
+                # most bars are shorter than the marker is wide: the number says what they can't
+                axes.annotate(
+                    f"±{100 * row['uncertainty']:.2f}", (row["up_prob"] + row["uncertainty"], place), (5, 0),
+                    textcoords="offset points", va="center", fontsize=7.5, color=GREY, zorder=4,
+                )  # fmt: skip
+    axes.margins(x=0.14)
     axes.set_yticks(range(len(forecasts)), [name.replace("$", r"\$") for name in forecasts], fontsize=9)
     axes.set_ylim(len(forecasts) - 0.4, -0.6)
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
@@ -76,4 +92,4 @@ def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str,
 
     locator = AutoDateLocator(minticks=3, maxticks=6)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))

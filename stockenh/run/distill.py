@@ -61,7 +61,8 @@ def show(student: RunFolder, found: dict[str, Any], out: Console) -> None:
         out.print(retention_table(found["scores"]))
         picture = distillation_chart(found["scores"], student.report / "distillation.png")
         out.print(f"picture  {picture}", soft_wrap=True, markup=False)
-    out.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {found['threads']} thread(s)"))
+    threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
+    out.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))
     out.print(f"figures  {student.path / 'distillation.json'}", soft_wrap=True, markup=False)
 
 

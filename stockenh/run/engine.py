@@ -16,6 +16,7 @@ from stockenh.data.windows import Windows
 from stockenh.errors import RunFolderError
 from stockenh.export.files import INT8, ONNX, OnnxModel
 from stockenh.run.trained import Trained
+from stockenh.terminal import program
 
 FILES = {"onnx": ONNX, "int8": INT8}
 
@@ -52,7 +53,7 @@ def exported_model(trained: Trained, engine: str) -> OnnxModel:
     """
     folder, name = trained.folder, FILES[engine]
     more = " export.int8=true" if engine == "int8" else ""
-    again = f"stockenh export run={folder} weights={trained.name}{more}"
+    again = f"{program()} export run={folder} weights={trained.name}{more}"
     path = folder.exported / name
     if not path.is_file():
         raise RunFolderError(f"tta.engine={engine}: {path} is not there; make it with {again}")

@@ -84,9 +84,10 @@ def export_run(config: RunConfig, trained: Trained, into: Path, out: Console) ->
     picture = parity_chart(parity, PARITY, into / "parity.png")
     _refuse_other_forecasts(worst, into)
     manifest = _manifest(trained, prepared, inputs, engines[ONNX], part, worst)
+    out.print(f"parity   {len(rows):,} windows of {part}, largest difference to the run's own forecasts")
     for name, of_file in worst.items():
         told = ", ".join(f"{key} {value:.1e}" for key, value in of_file.items())
-        out.print(f"parity   {name}: {len(rows):,} windows of {part}, largest difference {told}")
+        out.print(f"         {name}: {told}", soft_wrap=True)
     if config.export.int8:
         manifest["int8"] = _int8(into, engines, inputs, said, prepared, rows, out)
     manifest["speed"] = _speed(engines, inputs)

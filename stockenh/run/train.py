@@ -51,7 +51,7 @@ def train(
     raises, the folder can be taken up.
     """
     start = begin(config.init_from, config.weights, folder)
-    config = build.with_settled_embedding(config, on)
+    config = build.with_settled_embedding(build.with_settled_data(config), on)
     if folder.manifest.exists():
         require_same_weights(folder, config.embedding)
     with embedding_progress(out) as watch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def interval(low: float | None, high: float | None) -> str:
     """`49.1-57.2`, or `n/a`."""
@@ -16,3 +18,16 @@ def percent(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """`0.6931`, or `n/a`."""
     return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def folded(text: str, width: int) -> str:
+    """The text in lines of at most so many characters, broken behind / . _ - or a space where it has one."""
+    lines = [""]
+    for piece in re.findall(r"[^/._\- ]*[/._\- ]|[^/._\- ]+", text):
+        if len(lines[-1] + piece) > width and lines[-1]:
+            lines.append("")
+        while len(piece) > width:
+            lines[-1], piece = piece[:width], piece[width:]
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)

@@ -29,6 +29,8 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width:
         "dates. majority: share of the larger class in that part."
     )
     caption += "" if "MAE" in gone else " MAE: of returns, in raw units."
+    if "n/a" in columns["95%"]:
+        caption += " n/a there: too few dates for an interval."
     if "limit" in columns:
         caption += (
             " limit: expected accuracy of the best forecast there can be. closed: share of the way from "

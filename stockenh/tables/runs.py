@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.runs import Run, differing, is_run
-from stockenh.tables.figures import number, percent
+from stockenh.tables.figures import folded, number, percent
 
 WIDTH, KEY_WIDTH = 80, 23  # columns of the terminal, and of them for what a row is
+RUN_WIDTH = 26  # a run's own DATE/TIME
 SIDE_BY_SIDE = 3  # runs that fit beside each other
 LONGEST = 200  # characters of a value that are shown
 FIGURES = ("parameters", "best_epoch", "seconds", "windows_per_second", "device", "precision")
@@ -27,7 +28,7 @@ def listing(runs: Sequence[Run], root: Path) -> Table:
         "accuracy, majority: of direction on the test part, ties left out. "
         "epoch: done/planned. *: a value of that option was changed"
     ))  # fmt: skip
-    table.add_column("run\nstate", overflow="fold", width=26)
+    table.add_column("run\nstate", overflow="fold", width=RUN_WIDTH)
     table.add_column("model\nloss\naveraging", overflow="fold", min_width=15, max_width=16)
     table.add_column("weights\nepoch\nval loss", justify="right")
     for name in ("bars", "accuracy", "majority"):
@@ -36,8 +37,8 @@ def listing(runs: Sequence[Run], root: Path) -> Table:
         test = run.scores.get("test", {})
         done = f"{run.epochs}/{run.planned}" if run.planned is not None else "-"
         columns = (
-            [plain(os.path.relpath(run.path, root)), plain(run.state)],
-            [plain(run.config.get(group, "-")) for group in ("model", "loss", "averaging")],
+            [folded(plain(text), RUN_WIDTH) for text in (os.path.relpath(run.path, root), run.state)],
+            [folded(plain(run.config.get(group, "-")), 16) for group in ("model", "loss", "averaging")],
             [plain(run.weights or "-"), done, number(run.val_loss) if run.val_loss is not None else "-"],
             [plain(horizon.removeprefix("h")) for horizon in test] or ["-"],
             [percent(scores.get("accuracy")) for scores in test.values()] or ["-"],
@@ -57,9 +58,11 @@ def comparison(runs: Sequence[Run]) -> Iterator[Table]:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
         table.add_column("", overflow="fold", max_width=KEY_WIDTH)
         for at in some:
-            table.add_column(escape(names[at]), overflow="fold", max_width=width, justify="right")
+            heading = escape(folded(names[at], width))
+            table.add_column(heading, overflow="fold", max_width=width, justify="right")
         for key, values in different.items():
-            table.add_row(escape(plain(key)), *(escape(plain(values[at])) for at in some))
+            told = (escape(folded(plain(values[at]), width)) for at in some)
+            table.add_row(escape(folded(plain(key), KEY_WIDTH)), *told)
         if not different:
             table.add_row("config", *("the same" for _ in some))
         table.add_section()

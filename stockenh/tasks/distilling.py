@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -50,11 +51,15 @@ def distill_composed(cfg: DictConfig) -> None:
 
 
 def _distill(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.run.trained import Trained
+
     refuse_run(raw)
     refuse_sweep(raw)
     config = parse(raw)
     if config.init_from:
         raise ConfigError("init_from= can't be given with teacher=: weights= then names the teacher's")
+    # before the data are read, which may take long
+    Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights).require_inputs(config, "teacher")
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return

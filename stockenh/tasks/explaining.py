@@ -17,7 +17,7 @@ from stockenh.tasks.job import finished_run, refuse_old_folder, run_job
 def explain(arguments: list[str]) -> None:
     """Leaves tables and pictures in RUN/explain, or where hydra.run.dir says."""
     given = dict(parts for a in arguments if (parts := split_override(a)))
-    refuse_old_folder(list(given.items()))
+    refuse_old_folder(list(given.items()), "the explanation takes")
     folder = finished_run(arguments)
     into = [] if "hydra.run.dir" in given else [f"hydra.run.dir={folder.explained}"]
     compose.run(explain_composed, compose.based_on(config_of(folder).raw, [*into, *arguments]))

@@ -17,7 +17,7 @@ from stockenh.tasks.job import finished_run, refuse_old_folder, run_job
 def export(arguments: list[str]) -> None:
     """Leaves the files in RUN/export, or where hydra.run.dir says."""
     given = dict(parts for a in arguments if (parts := split_override(a)))
-    refuse_old_folder(list(given.items()))
+    refuse_old_folder(list(given.items()), "the export takes")
     folder = finished_run(arguments)
     into = [] if "hydra.run.dir" in given else [f"hydra.run.dir={folder.exported}"]
     compose.run(export_composed, compose.based_on(config_of(folder).raw, [*into, *arguments]))

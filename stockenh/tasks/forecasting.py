@@ -16,7 +16,8 @@ from stockenh.tasks.job import finished_run, refuse_old_folder, run_job
 
 def tta_predict(arguments: list[str]) -> None:
     """Forecasts of a finished run, in a folder of their own."""
-    refuse_old_folder([parts for a in arguments if (parts := split_override(a))])
+    given = [parts for a in arguments if (parts := split_override(a))]
+    refuse_old_folder(given, "the forecast takes")
     folder = finished_run(arguments)
     compose.run(tta_predict_composed, compose.based_on(config_of(folder).raw, arguments))
 

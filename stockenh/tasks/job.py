@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,30 +17,53 @@ from omegaconf import DictConfig
 from stockenh.config import plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.files import expanded
+from stockenh.leftovers import take_away
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
 from stockenh.sweep.assignment import current
 
 log = logging.getLogger(__name__)
 
+_NEAR = 0.6  # how like each other a key and a misspelt one are
+
 
 def run_job(cfg: DictConfig, task: Callable[[dict[str, Any], RunFolder], None]) -> None:
-    """Calls the task with the composed config and Hydra's folder; what a user can mend becomes a line."""
+    """Calls the task with the composed config and Hydra's folder; what a user can mend becomes a line.
+
+    A job that is refused before anything came of it leaves no folder. In a grid the other jobs go on.
+    """
     job = HydraConfig.get()
+    folder = RunFolder(Path(job.runtime.output_dir))
+    is_plain = job.sweeper["_target_"].endswith(".BasicSweeper")
+    in_grid = is_plain and job.mode == RunMode.MULTIRUN
     try:
         raw = plain(cfg)
         if raw.pop("resume", None) is not None:
             raise ConfigError("resume=RUN is for train, stands on the command line, and not with --multirun")
         make_paths_absolute(raw)
-        task(raw, RunFolder(Path(job.runtime.output_dir)))
+        task(raw, folder)
     except StockenhError as error:
         log.error("%s", error)
+        if error.exit_code == ConfigError.exit_code and is_plain:
+            take_away(folder.path)
+        if in_grid:
+            raise _told(job.job.num, str(error), error.exit_code) from None
         if job.mode == RunMode.MULTIRUN:
-            raise  # the other jobs of the grid go on, and the failure is told at the end
+            raise
         exit_with(str(error), error.exit_code)
-    except Exception:
+    except Exception as error:
         log.exception("unexpected failure")
+        if in_grid:
+            what = f"{type(error).__name__}: {error}; more in {folder.log}"
+            raise _told(job.job.num, what, StockenhError.exit_code) from None
         raise
+
+
+def _told(number: int, message: str, code: int) -> StockenhError:
+    """Says why a job of a grid failed, while the others go on; what is raised when all are done."""
+    say(f"job {number}: {message}")
+    kind = ConfigError if code == ConfigError.exit_code else StockenhError
+    return kind(f"job {number} failed; the folders of those that did not stay")
 
 
 def refuse_run(raw: dict[str, Any]) -> None:
@@ -59,11 +83,20 @@ def refuse_sweep(raw: dict[str, Any]) -> None:
         )
 
 
-def refuse_old_folder(given: list[tuple[str, str]]) -> None:
-    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it."""
+def refuse_old_folder(given: list[tuple[str, str]], leaves: str | None = None) -> None:
+    """Raises ConfigError where the folder asked for holds a run, before Hydra writes into it.
+
+    leaves: what the command leaves there, where that is no run that could be continued
+    """
     for key, value in given:
         if key == "hydra.run.dir":
-            RunFolder(unquoted(value)).refuse_if_run()
+            folder = RunFolder(unquoted(value))
+            if leaves and folder.config.is_file():
+                raise ConfigError(
+                    f"hydra.run.dir={value} holds a run: {leaves} a folder of its own; name another, or "
+                    f"leave hydra.run.dir out"
+                )
+            folder.refuse_if_run()
 
 
 def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
@@ -73,7 +106,19 @@ def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
             folder = RunFolder.open(expanded(str(value_of(argument, quoted))))
             folder.require_finished()
             return folder
-    raise ConfigError(f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/")
+    raise ConfigError(_missing(name, [parts[0] for a in arguments if (parts := split_override(a))]))
+
+
+def _missing(name: str, given: list[str]) -> str:
+    """What to say where the run is not named: the key that was perhaps meant for it."""
+    other = {"run": "teacher", "teacher": "run"}[name]
+    if other in given:
+        return f"{other}= names no run for this command: write {name}=RUN"
+    if near := difflib.get_close_matches(name, given, n=1, cutoff=_NEAR):
+        return f"{near[0]}: no such key. Nearest: {name}"
+    if near := difflib.get_close_matches("resume", given, n=1, cutoff=_NEAR):
+        return f"{near[0]}: no such key. Nearest: resume"
+    return f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/"
 
 
 def value_of(argument: str, quoted: str) -> Any:
@@ -106,9 +151,14 @@ def make_paths_absolute(raw: dict[str, Any]) -> None:
                 node[key] = str(path.absolute())
 
 
-def exit_with(message: str, code: int) -> None:
-    """Says a line on standard error and leaves with this exit code."""
+def say(message: str) -> None:
+    """A line on standard error."""
     from stockenh.terminal import console
 
     console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+
+
+def exit_with(message: str, code: int) -> NoReturn:
+    """Says a line on standard error and leaves with this exit code."""
+    say(message)
     raise SystemExit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stockenh.errors import ConfigError
@@ -49,5 +50,12 @@ def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]
         elif parts[0] == "run":
             paths.append(unquoted(parts[1]))
         else:
-            wanted[parts[0]] = parts[1]
+            wanted[parts[0]] = _as_kept(*parts)
     return paths, wanted
+
+
+def _as_kept(key: str, value: str) -> str:
+    """A value as a run's config has it: runs are kept by their whole path."""
+    if key in ("teacher", "init_from") and value != "null":
+        return os.path.abspath(unquoted(value))
+    return value

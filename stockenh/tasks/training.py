@@ -86,7 +86,8 @@ def train_assigned(folder: RunFolder, config: RunConfig, assignment: Assignment)
 
 def find_lr(arguments: list[str]) -> None:
     """A learning-rate range test, or a grid of them, each in a folder of its own."""
-    refuse_old_folder([parts for a in arguments if (parts := split_override(a))])
+    given = [parts for a in arguments if (parts := split_override(a))]
+    refuse_old_folder(given, "a range test takes")
     compose.run(find_lr_composed, arguments)
 
 
@@ -130,9 +131,9 @@ def resume(arguments: list[str]) -> None:
 
 
 def _tell_of_comparison(folder: RunFolder) -> None:
-    from stockenh.terminal import console
+    from stockenh.terminal import console, program
 
-    again = f"stockenh distill resume={shlex.quote(str(folder))}"
+    again = f"{program()} distill resume={shlex.quote(str(folder))}"
     console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
 
 
@@ -178,7 +179,7 @@ def train_in(
 ) -> None:
     """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
     from stockenh.run.train import train as train_run
-    from stockenh.terminal import console
+    from stockenh.terminal import console, program
     from stockenh.training.interrupt import Interrupted
 
     out = console()
@@ -193,7 +194,7 @@ def train_in(
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
-        again = f"stockenh {command} resume={shlex.quote(str(named or folder))}"
+        again = f"{program()} {command} resume={shlex.quote(str(named or folder))}"
         exit_with(f"{saved}. Continue with: {again}", INTERRUPTED)
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from stockenh import build
 from stockenh.compose import compose
 from stockenh.config import parse, plain
+from stockenh.embedding.kronos import KronosEmbedding
 from stockenh.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -85,6 +86,15 @@ def test_a_test_part_before_june_2024_is_warned_of_everywhere(place: Path) -> No
     assert summary["warnings"] == manifest["warnings"]
     assert "before June 2024" in summary["warnings"][0]
     assert f"warning  {summary['warnings'][0]}" in (place / "said.txt").read_text()
+
+
+def test_weights_of_one_s_own_only_may_have_seen_it(place: Path) -> None:
+    before = np.datetime64("2024-01-31T00:00:00")
+    (own,) = KronosEmbedding(checkpoint=str(place / "weights")).warnings(before)
+    assert f"the weights in {place / 'weights' / 'model'} may have seen market data of that time" in own
+    assert "unless you know that yours have not" in own
+    (published,) = KronosEmbedding().warnings(before)
+    assert "the published Kronos weights have seen market data up to February 2024: its scores" in published
 
 
 def test_other_embeddings_have_nothing_to_warn_of(small_run: list[str]) -> None:

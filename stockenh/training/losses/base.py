@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from stockenh.data.batches import Micro
+from stockenh.models.spec import ModelSettings
 
 
 class Loss(ABC):
@@ -22,6 +23,10 @@ class Loss(ABC):
 
     return_weight: float
     direction_weight: float
+
+    def check(self, model: ModelSettings) -> None:
+        """Raises ConfigError where this model doesn't answer what the loss is of."""
+        return None
 
     def fitted(self, up_share: Sequence[float]) -> Loss:
         """The loss with what it takes from the train part: up_share, H shares of labels above 0."""

@@ -11,10 +11,14 @@ from torch.nn import functional as F
 
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
+from stockenh.models.spec import ModelSettings
 from stockenh.training.losses.base import Loss
 from stockenh.training.losses.direction import focal, smooth
 from stockenh.training.losses.quantile import pinball
 
+NO_QUANTILES = (
+    "loss.returns=pinball needs quantiles, and this model gives none: take model=tft_xl or loss.returns=auto"
+)
 RETURNS = ("auto", "huber", "pinball")
 
 
@@ -59,6 +63,10 @@ class HuberBCE(Loss):
             if isinstance(alpha, float) and not 0 < alpha < 1:
                 raise ConfigError(f"loss.alpha={alpha} must be between 0 and 1")
 
+    def check(self, model: ModelSettings) -> None:
+        if self.returns == "pinball" and not model.gives_quantiles:
+            raise ConfigError(NO_QUANTILES)
+
     def fitted(self, up_share: Sequence[float]) -> HuberBCE:
         if self.alpha is None:
             return self
@@ -73,10 +81,7 @@ class HuberBCE(Loss):
 
     def _of_returns(self, out: dict[str, Tensor], y: Tensor) -> Tensor:
         if self.returns == "pinball" and "quantiles" not in out:
-            raise ConfigError(
-                "loss.returns=pinball needs quantiles, and this model gives none: take model=tft_xl or "
-                "loss.returns=auto"
-            )
+            raise ConfigError(NO_QUANTILES)
         if self.returns == "huber" or "quantiles" not in out:
             return F.huber_loss(out["ret"], y, reduction="none", delta=self.delta)
         return pinball(out["quantiles"], y, out["quantile_levels"])
