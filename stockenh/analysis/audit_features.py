@@ -62,10 +62,10 @@ def limits(
 ) -> NDArray[np.float64]:
     """(H,) the correlation from which on an input is implausible.
 
-    plausible: what an honest input may really have; where the best forecast is known (best_prob, (n, H)), no
-    less than that has. To it comes the sampling error by Fisher's transform, at a chance of 1% for `tests`
-    inputs together. Labels of h bars overlap and symbols move together, so that h dates count as one
-    observation: the worst case of Bartlett (1946) for an input that hardly changes in h bars.
+    plausible: more than an honest input has. On little data the limit rises to what chance gives inputs that
+    say nothing: 1% for one false alarm among `tests`, by Fisher's transform. Labels of h bars overlap and
+    symbols move together, so h dates count as one observation, the worst case of Bartlett (1946). Where the
+    best forecast is known (best_prob, (n, H)) an input may have as much as that, and the error of both.
     """
     from scipy.stats import norm
 
@@ -73,13 +73,14 @@ def limits(
     found = []
     for column, horizon in enumerate(horizons):
         there = np.isfinite(y_ret[:, column])
-        honest = plausible
-        if best_prob is not None and there.sum() >= 3:
-            own = correlations(best_prob[there, column, None], y_ret[there, column, None])
-            honest = max(honest, float(own.strongest.max()))
         observations = len(np.unique(dates[there])) / horizon
         error = z / math.sqrt(observations - 3) if observations > 4 else math.inf
-        found.append(min(math.tanh(math.atanh(min(honest, _CERTAIN)) + error), _CERTAIN))
+        limit = max(plausible, math.tanh(error))
+        if best_prob is not None and there.sum() >= 3:
+            own = correlations(best_prob[there, column, None], y_ret[there, column, None])
+            best = min(float(own.strongest.max()), _CERTAIN)
+            limit = max(limit, math.tanh(math.atanh(best) + error))
+        found.append(min(limit, _CERTAIN))
     return np.array(found)
 
 
@@ -113,15 +114,15 @@ def check_correlations(
 
 
 def table_of(
-    names: Sequence[str], found: Correlations, horizons: Sequence[int]
+    names: Sequence[str], found: Correlations, horizons: Sequence[int], shown: Sequence[int]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """The two figures by input and horizon, as plain numbers."""
+    """Both figures of the inputs `shown`, by name and horizon, as plain numbers."""
     return {
-        name: {
+        names[i]: {
             f"h{h}": {"spearman": float(found.rank[i, c]), "auc": float((found.gini[i, c] + 1) / 2)}
             for c, h in enumerate(horizons)
         }
-        for i, name in enumerate(names)
+        for i in shown
     }
 
 

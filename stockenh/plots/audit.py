@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_INPUTS = 12
-_SPLITS = {"purged": "the run's own split", "random": "the same windows split at random"}
+_SPLITS = {"purged": "as the run splits", "random": "split at random"}
 
 
 def audit_chart(found: Mapping[str, Any], path: Path) -> Path:
@@ -49,7 +49,7 @@ def _correlations(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
-        "rank correlation with a label, or 2 AUC - 1 (the larger)\ndashed: implausible from here on"
+        "rank correlation with a label, or 2 AUC - 1 (the larger)\ndashed: implausible from there on"
     )
     axes.set_title("inputs that know most of a label", fontsize=10.5, pad=22)
     legend_above(axes)

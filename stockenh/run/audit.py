@@ -184,5 +184,8 @@ def _correlations(
     )
     found = audit_features.correlations(inputs, y_ret)
     more["correlation_limits"] = {f"h{h}": float(v) for h, v in zip(horizons, limit, strict=True)}
-    more["correlations"] = audit_features.table_of(names, found, horizons)
+    shown = [*range(len(named))]
+    if len(names) > len(named):  # of the embedding's columns the strongest stands for all
+        shown.append(len(named) + int(found.strongest[len(named) :].max(1).argmax()))
+    more["correlations"] = audit_features.table_of(names, found, horizons, shown)
     return audit_features.check_correlations(names, found, limit, horizons)
