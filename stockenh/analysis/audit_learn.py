@@ -48,7 +48,7 @@ def direction_model(kind: str, seed: int) -> Any:
     if kind == "gradient boosting":
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        return HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=seed)
+        return HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

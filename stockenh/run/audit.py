@@ -14,11 +14,12 @@ from torch import nn
 
 import stockenh
 from stockenh import build
-from stockenh.analysis import audit_features, audit_fitted, audit_learn, audit_split
+from stockenh.analysis import audit_dates, audit_features, audit_fitted, audit_learn, audit_split
 from stockenh.analysis.audit import NOT_APPLICABLE, Check, leaks
 from stockenh.analysis.calibration import Calibration
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
+from stockenh.data.bars import CLOSE
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.windows import BarWindows
@@ -112,6 +113,9 @@ def _checks(
     yield _calibration(trained, prepared, fitted, resident, net)
     if not isinstance(windows, BarWindows):
         yield audit_fitted.check_stored_context(windows.context, rows["train"], windows.context_names)
+        if "test" in rows:
+            train, test = (_prices(resident, rows[part]) for part in ("train", "test"))
+            yield audit_dates.check_dates(train, test, windows.lookback)
     advance(2)
     yield split
     yield audit_split.check_duplicates({part: _hashes(resident, of_part) for part, of_part in rows.items()})
@@ -153,6 +157,10 @@ def _numbers(fitted: Fitted) -> dict[str, list[float]]:
     return {name: getattr(fitted, name) for name in ("context_mean", "context_std", "return_std", "up_share")}
 
 
+def _prices(resident: DeviceWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    return (micro.x_price.cpu().numpy() for micro in resident.sweep(rows, CHUNK))
+
+
 def _hashes(resident: DeviceWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
     chunks = (
         (micro.x_price.cpu().numpy(), micro.x_ctx.cpu().numpy()) for micro in resident.sweep(rows, CHUNK)
@@ -168,7 +176,7 @@ def _correlations(
     rows = evenly(prepared.rows["train"], audit_features.MOST_ROWS)
     y_ret, horizons = windows.y_ret[rows], windows.horizons
     steps = [h for h in horizons if h < windows.lookback]
-    close = np.concatenate([m.x_price[:, :, 3].cpu().numpy() for m in resident.sweep(rows, CHUNK)])
+    close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(resident, rows)])
     inputs = np.column_stack(
         [
             windows.context[rows],
