@@ -78,6 +78,18 @@ def test_a_clean_run_passes_and_leaves_its_report(audited, here):
     assert (report / "accuracy.png").exists() and not (report / ".hydra").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [["data=sample"], ["data=synthetic", "data.symbols=4", "data.bars=1200"]])
+def test_real_bars_and_a_market_with_a_strong_signal_raise_no_alarm(here, stockenh, data):
+    recipe = [*TINY, *data, "embedding=kernel", "embedding.width=64", "hydra.run.dir=run"]
+    assert stockenh("train", *recipe).code == 0
+    answer = stockenh("audit", "run=run", *QUICK)
+    assert answer.code == 0, answer.out
+    found = json.loads(Path("run/report/audit.json").read_text())
+    of = found["splits"]["gradient boosting"]["h5"]
+    assert of["random"]["accuracy"] > of["purged"]["accuracy"] + 0.03
+
+
 def without_delay(price: np.ndarray, is_swing: np.ndarray) -> np.ndarray:
     last = np.maximum.accumulate(np.where(is_swing, np.arange(len(price)), -1))
     return np.where(last >= 0, price[last], np.nan)
