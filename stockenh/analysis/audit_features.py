@@ -108,7 +108,7 @@ def check_correlations(
             name, FAIL, f"{len(order)} input(s) know a label: {some(told)}",
             "leave these out, or find the bars after t that they are made of", figures,
         )  # fmt: skip
-    c = int(np.argmax(strongest.max(0) - limit))
+    c = int(np.argmax(strongest.max(0) / limit))
     most = f"{names[by_horizon[c]]} with {strongest[:, c].max():.2f} of {limit[c]:.2f} at {horizons[c]} bars"
     return Check(name, PASS, f"{len(names)} inputs against each label; the highest is {most}", "", figures)
 
