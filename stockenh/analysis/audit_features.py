@@ -24,7 +24,7 @@ _ERRORS = 0.01  # chance of one false alarm in a whole audit of inputs that say 
 @dataclass(frozen=True)
 class Correlations:
     """rank and gini, both (F, H): Spearman's correlation with the return, and 2 AUC - 1 for its direction;
-    0 where a column is constant."""
+    0 where a column is constant or not finite."""
 
     rank: NDArray[np.float64]
     gini: NDArray[np.float64]
@@ -49,7 +49,7 @@ def correlations(inputs: Floats, y_ret: Floats) -> Correlations:
         rank[:, column] = ranks.T @ _unit(rankdata(y[there])[:, None])[:, 0]
         moved = y[there] != 0
         gini[:, column] = _gini(rankdata(inputs[there][moved], axis=0), y[there][moved] > 0)
-    return Correlations(rank, gini)
+    return Correlations(np.nan_to_num(rank), np.nan_to_num(gini))
 
 
 def limits(

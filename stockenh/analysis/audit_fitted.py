@@ -44,9 +44,9 @@ def distance(stored: Statistics, found: Mapping[str, NDArray[np.float64]]) -> fl
     """The largest difference of two sets of statistics, in units of the scales."""
     scale = {"context_mean": found["context_std"], "context_std": found["context_std"],
              "return_std": found["return_std"], "up_share": np.ones_like(found["up_share"])}  # fmt: skip
-    return max(
-        float(np.max(np.abs(np.asarray(stored[k]) - found[k]) / s, initial=0)) for k, s in scale.items()
-    )
+    with np.errstate(over="ignore"):  # a stranger's file may hold any number
+        far = [np.abs(np.asarray(stored[k]) - found[k]) / s for k, s in scale.items()]
+    return max(float(np.nan_to_num(of).max(initial=0)) for of in far)
 
 
 def check_fitted(
@@ -87,7 +87,7 @@ def check_calibration(stored: Floats, of_val: Floats, of_test: Floats | None) ->
     stored, of_val, of_test: (k, H) probabilities of the validation part by each of the three calibrations.
     """
     name = "calibration"
-    far = float(np.abs(stored - of_val).max(initial=0))
+    far = float(np.nan_to_num(np.abs(stored - of_val), nan=1).max(initial=0))
     if far <= CALIBRATED:
         return Check(name, PASS, "equals the one fitted again on validation", "", {"distance": far})
     from_test = of_test is not None and np.abs(stored - of_test).max(initial=0) <= CALIBRATED

@@ -5,6 +5,7 @@ Legend: N bars of all series, n windows, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,9 +60,11 @@ def moved_rows(before: NDArray[np.generic], after: NDArray[np.generic]) -> NDArr
     return np.asarray(differ.reshape(len(before), -1))
 
 
-def judge(moved: dict[str, int], compared: int, dates: int, symbols: int, noticed: bool) -> Check:
+def judge(
+    moved: dict[str, int], compared: int, dates: int, symbols: int, noticed: bool, stale: Sequence[str] = ()
+) -> Check:
     """moved: by the name of an input or output, how many windows it moved in. noticed: whether what lies
-    after a changed bar moved at all."""
+    after a changed bar moved at all. stale: features that the run has otherwise than they are made now."""
     names = sorted((name for name, count in moved.items() if count), key=lambda name: -moved[name])
     looked = f"{compared:,} windows up to {dates} dates of {symbols} symbol(s), every later bar replaced"
     figures = {"windows": compared, "dates": dates, "moved": {name: moved[name] for name in names}}
@@ -72,6 +75,14 @@ def judge(moved: dict[str, int], compared: int, dates: int, symbols: int, notice
             FAIL,
             f"{looked}: {told} moved",
             "these see bars that nobody has yet: find the shift, the fill or the missing delay in their code",
+            figures,
+        )
+    if stale:
+        return Check(
+            NAME,
+            WARN,
+            f"{looked}: nothing moved, but the cache holds other values of {some(stale)} than the code makes",
+            "the run did not learn from what was checked: empty the cache (cache_dir) and train anew",
             figures,
         )
     if not noticed:

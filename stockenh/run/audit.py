@@ -111,11 +111,10 @@ def _checks(
     yield later_bars(config, prepared, fitted, net, on, advance)
     yield audit_fitted.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
     yield _calibration(trained, prepared, fitted, resident, net)
-    if not isinstance(windows, BarWindows):
+    if not isinstance(windows, BarWindows) and "test" in rows:
         yield audit_fitted.check_stored_context(windows.context, rows["train"], windows.context_names)
-        if "test" in rows:
-            train, test = (_prices(resident, rows[part]) for part in ("train", "test"))
-            yield audit_dates.check_dates(train, test, windows.lookback)
+        train, test = (_prices(resident, rows[part]) for part in ("train", "test"))
+        yield audit_dates.check_dates(train, test, windows.lookback)
     advance(2)
     yield split
     yield audit_split.check_duplicates({part: _hashes(resident, of_part) for part, of_part in rows.items()})

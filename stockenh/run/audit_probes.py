@@ -28,6 +28,7 @@ from stockenh.terminal import SilentProgress
 from stockenh.training.averaging import Averaging
 from stockenh.training.interrupt import StopRequest
 from stockenh.training.loop import Limits, Metrics, State, fit
+from stockenh.training.precision import resolve
 from stockenh.training.predict import predict
 
 Advance = Callable[[int], None]
@@ -71,7 +72,9 @@ def later_bars(
         for name, (before, after) in zip(names[-5:], pairs, strict=True):
             moved[name] += int(audit_later.moved_rows(before, after).any(1).sum())
         advance(1)
-    return audit_later.judge(moved, compared, len(dates), len(windows.symbols), noticed)
+    stale = audit_later.moved_rows(windows.context, base.context)
+    cached = [windows.context_names[i] for i in np.flatnonzero(stale.any(axis=0))]
+    return audit_later.judge(moved, compared, len(dates), len(windows.symbols), noticed, cached)
 
 
 def _seen(
@@ -144,21 +147,21 @@ def _trained_on(
     """(k, H) test probabilities of the run's model, fresh, trained for a few epochs on these labels.
 
     The very loop of a run, without what only makes it longer: averages, a teacher, validation, checkpoints.
+    Batches of the test part hold its true labels, as in a run: a model that sees labels in a batch tells.
     """
-    y_ret = np.full_like(prepared.windows.y_ret, np.nan)
+    y_ret = prepared.windows.y_ret.copy()
     y_ret[train] = y_train
     blind = replace(
         prepared, windows=replace(prepared.windows, y_ret=y_ret), rows={"train": train, "test": test}
     )
     epochs = config.audit.epochs
-    config = replace(
-        config,
-        teacher=None,
-        averaging=Averaging(),
-        train=replace(config.train, epochs=epochs, accumulate=1, compile=False),
-    )
-    resident = DeviceWindows(blind.windows, blind.embedding, fitted, on)
     net = build.model(config, blind, on)
+    # the run may have been trained on another device: the precision is this one's
+    settings = replace(
+        config.train, epochs=epochs, accumulate=1, compile=False, precision=resolve("auto", on, net)
+    )
+    config = replace(config, teacher=None, averaging=Averaging(), train=settings)
+    resident = DeviceWindows(blind.windows, blind.embedding, fitted, on)
     batches = build.batches(config, blind, resident)
     learner = build.learner(config, net, fitted, on, batches.steps)
     limits = Limits(epochs, epochs, math.inf)

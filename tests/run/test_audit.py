@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from bars import write_bars
 
 from stockenh.data import features, smart_money, sources
+from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.splits import DateSplit
 
@@ -179,21 +181,29 @@ def test_a_label_among_the_features_is_caught(audited, monkeypatch):
     assert check(found, "inputs and labels")["figures"]["beyond"] == ["macd"]
 
 
-def test_a_cut_without_purge_is_caught(audited, monkeypatch):
-    clean = DateSplit.assign
-    monkeypatch.setattr(DateSplit, "assign", lambda self, asof, reach: clean(self, asof, lambda k: asof))
-    _, found = audited(code=1)
-    figures = check(found, "split")["figures"]
-    assert found["leaks"] == ["split"] and figures["out_of_order"] == 0
-    assert figures["labels_cross"] == 2 * 2 * 5  # two cuts, two symbols, five bars
+def test_a_label_that_reaches_the_model_inside_a_batch_is_caught(audited, monkeypatch):
+    clean = DeviceWindows.gather
+
+    def with_label(self, rows, augment):
+        micro = clean(self, rows, augment)
+        context = micro.x_ctx.clone()
+        context[:, 0] = 10 * micro.y_up[:, 0] - 5
+        return replace(micro, x_ctx=context)
+
+    monkeypatch.setattr(DeviceWindows, "gather", with_label)
+    _, found = audited("optimizer.lr=1e-2", code=1, audit=("audit.epochs=12", "audit.shuffles=3"))
+    own = check(found, "shuffled labels")["figures"]["own model"]["h5"]
+    assert "shuffled labels" in found["leaks"] and own["low"] > own["majority"] + 0.1
 
 
-def test_an_embargo_that_is_not_kept_is_caught(audited, monkeypatch):
-    clean = DateSplit.assign
-    monkeypatch.setattr(DateSplit, "assign", lambda self, asof, reach: clean(self, asof, lambda k: reach(0)))
-    _, found = audited("split.embargo=5", code=1)
-    assert found["leaks"] == ["split"]
-    assert check(found, "split")["figures"]["in_embargo"] == 2 * 2 * 5
+def test_features_of_other_code_in_the_cache_are_told(audited, stockenh, monkeypatch):
+    audited(code=0)
+    clean = features.context_features
+    monkeypatch.setattr(
+        sources.features, "context_features", lambda bars, settings: 2 * clean(bars, settings)
+    )
+    answer = stockenh("audit", "run=run", *QUICK)
+    assert answer.code == 0 and "the cache holds other values of align_1d" in " ".join(answer.out.split())
 
 
 @pytest.mark.parametrize(
