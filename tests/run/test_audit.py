@@ -44,13 +44,23 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def audited(here, walks, stockenh):
-    """Trains on the walks, or as the overrides say, and audits: the answer and audit.json."""
+def trained(here, walks, stockenh):
+    """Trains on the walks, or as the overrides say, into `run`."""
+
+    def run(*more: str) -> None:
+        recipe = [*TINY, "data=files", f"data.path={walks}", *more]
+        answer = stockenh("train", *recipe, "hydra.run.dir=run")
+        assert answer.code == 0, answer.err
+
+    return run
+
+
+@pytest.fixture
+def audited(here, trained, stockenh):
+    """Trains and audits: the answer and audit.json."""
 
     def run(*more: str, code: int, audit: tuple[str, ...] = ()):
-        recipe = [*TINY, "data=files", f"data.path={walks}", *more]
-        trained = stockenh("train", *recipe, "hydra.run.dir=run")
-        assert trained.code == 0, trained.err
+        trained(*more)
         answer = stockenh("audit", "run=run", *QUICK, *audit)
         assert answer.code == code, answer.out + answer.err
         return answer, json.loads((here / "run/report/audit.json").read_text())
@@ -196,8 +206,8 @@ def test_a_label_that_reaches_the_model_inside_a_batch_is_caught(audited, monkey
     assert "shuffled labels" in found["leaks"] and own["low"] > own["majority"] + 0.1
 
 
-def test_features_of_other_code_in_the_cache_are_told(audited, stockenh, monkeypatch):
-    audited(code=0)
+def test_features_of_other_code_in_the_cache_are_told(trained, stockenh, monkeypatch):
+    trained()
     clean = features.context_features
     monkeypatch.setattr(
         sources.features, "context_features", lambda bars, settings: 2 * clean(bars, settings)
@@ -237,8 +247,8 @@ def test_one_symbol_with_few_bars_is_audited(here, stockenh, tmp_path):
     assert json.loads(Path("there/audit.json").read_text())["leaks"] == []
 
 
-def test_what_it_can_not_audit_it_says_in_a_line(audited, here, stockenh, walks, tmp_path):
-    audited(code=0)
+def test_what_it_can_not_audit_it_says_in_a_line(trained, stockenh, walks, tmp_path):
+    trained()
     moved = shutil.copytree(walks, tmp_path / "moved (1)")
     assert stockenh("audit", "run=run", *QUICK, f"data.path={moved}").code == 0
     write_bars(moved / "AAA.csv", seed=9, bars=BARS)
@@ -258,8 +268,8 @@ def test_what_it_can_not_audit_it_says_in_a_line(audited, here, stockenh, walks,
     assert stockenh("audit").code == 2
 
 
-def test_a_strangers_config_is_not_followed(audited, here, stockenh):
-    audited(code=0)
+def test_a_strangers_config_is_not_followed(trained, here, stockenh):
+    trained()
     config = here / "run/config.yaml"
     raw = yaml.safe_load(config.read_text())
     raw["split"]["_target_"] = "subprocess.Popen"
