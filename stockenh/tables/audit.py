@@ -38,9 +38,9 @@ def verdict(checks: Sequence[Check]) -> str:
     """One sentence: the leaks by name, or that none was found."""
     found = leaks(checks)
     if found:
-        return f"{len(found)} check(s) found a leak: {', '.join(found)}"
+        return f"{_checks(len(found))} found a leak: {', '.join(found)}"
     done = sum(check.finding in (PASS, WARN) for check in checks)
-    return f"no leak found by {done} checks"
+    return f"no leak found by {_checks(done)}"
 
 
 def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
@@ -71,6 +71,10 @@ def _scores(model: str, horizon: str, split: str, of: Mapping[str, Any]) -> str:
         interval(of["accuracy_low"], of["accuracy_high"]), percent(of["majority"]),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def _checks(count: int) -> str:
+    return "1 check" if count == 1 else f"{count} checks"
 
 
 def _cell(text: str) -> str:
