@@ -174,6 +174,18 @@ def explain(overrides: Overrides = None) -> None:
         task.explain(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def audit(overrides: Overrides = None) -> None:
+    """Look for leaks in a finished run: bars, labels, rows that it should not have seen. Exit code 1: found.
+
+    Example: stockenh audit run=RUN audit.shuffles=8
+    """
+    with guarded():
+        from stockenh.tasks import auditing as task
+
+        task.audit(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

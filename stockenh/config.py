@@ -21,6 +21,7 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.overrides import literal, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.settings import (
+    AuditConfig,
     DistillConfig,
     ExplainConfig,
     ExportConfig,
@@ -76,6 +77,7 @@ class RunConfig:
     tta: TtaConfig
     export: ExportConfig
     explain: ExplainConfig
+    audit: AuditConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -128,6 +130,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         tta=_tta(raw.get("tta", {})),
         export=settings_of("export", ExportConfig, raw.get("export", {})),
         explain=settings_of("explain", ExplainConfig, raw.get("explain", {})),
+        audit=settings_of("audit", AuditConfig, raw.get("audit", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )

@@ -145,6 +145,24 @@ class ExplainConfig:
                 )
 
 
+@dataclass(frozen=True)
+class AuditConfig:
+    """How hard a leakage audit looks, and from where on a correlation with a label is implausible."""
+
+    dates: int = 8  # of the test part, and as many before it, after which every bar is replaced
+    correlation: float = 0.3  # of one input with a label; the sampling error comes to it
+    shuffles: int = 4  # trainings of the run's model on shuffled labels
+    epochs: int = 1  # of each
+    windows: int = 4096  # train windows of each, and test windows that it is asked
+
+    def __post_init__(self) -> None:
+        for name, least in (("dates", 1), ("shuffles", 2), ("epochs", 1), ("windows", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"audit.{name}={getattr(self, name)} must be at least {least}")
+        if not 0 < self.correlation < 1:
+            raise ConfigError(f"audit.correlation={self.correlation} must be above 0 and below 1")
+
+
 def _is_date(text: str) -> bool:
     try:
         datetime.date.fromisoformat(text)

@@ -47,7 +47,7 @@ def test_settings_cannot_be_changed(raw):
     ("key", "message"),
     [
         ("sed", r"^sed: no such key\. Nearest: seed"),
-        ("zzz", r"^zzz: no such key\. Options: augment, "),
+        ("zzz", r"^zzz: no such key\. Options: audit, augment, "),
     ],
 )
 def test_unknown_key_at_the_top(raw, key, message):
@@ -147,7 +147,7 @@ def test_suggest():
 
 
 def test_what_a_run_of_an_earlier_version_lacks_takes_its_default(raw):
-    newer = ("finder", "distill", "tta", "explain", "export", "teacher", "init_from", "weights")
+    newer = ("finder", "distill", "tta", "explain", "export", "audit", "teacher", "init_from", "weights")
     assert {**vars(parse({k: v for k, v in raw.items() if k not in newer})), "raw": 0} == {
         **vars(parse(raw)),
         "raw": 0,

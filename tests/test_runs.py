@@ -327,7 +327,9 @@ def test_a_run_of_the_program_itself(stockenh, small_run, tmp_path, monkeypatch)
     assert answer.code == 0 and "the same" in answer.out
 
 
-@pytest.mark.parametrize("left", ["forecast.parquet", "lr_finder.json", "parity.png", "explain.json"])
+@pytest.mark.parametrize(
+    "left", ["forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json"]
+)
 def test_what_other_commands_leave_is_no_run(tmp_path: Path, left: str) -> None:
     run = make_run(tmp_path / "run")
     for folder in (tmp_path / "other", run / "export"):

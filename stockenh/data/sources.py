@@ -64,6 +64,10 @@ class DataSettings(ABC):
         for which symbols they don't suffice.
         """
 
+    def windows_of(self, bars: Bars) -> Windows:
+        """The windows of other bars, made as its own, nothing cached. Raises ConfigError without bars."""
+        raise ConfigError("data=windows brings no bars to make other windows of")
+
 
 @dataclass(frozen=True)
 class BarData(DataSettings):
@@ -76,6 +80,9 @@ class BarData(DataSettings):
     def __post_init__(self) -> None:
         check_horizons(self.horizons)
         self._feature_settings()
+
+    def windows_of(self, bars: Bars) -> Windows:
+        return self._windows(bars, DiskCache(None), labels=False)
 
     def _feature_settings(self) -> FeatureSettings:
         return FeatureSettings(tuple(self.timeframes), self.lookback)

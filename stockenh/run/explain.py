@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -36,6 +36,8 @@ from stockenh.tables.explain import groups_table, inputs_table, majority_lines, 
 from stockenh.terminal import PART_NAMES, counted_progress, show_data
 from stockenh.training.predict import CHUNK, predict
 from stockenh.training.threads import default_threads
+
+Entry = TypeVar("Entry", bound=np.generic)
 
 MODEL_OUTPUTS = {"up": "up_logits", "ret": "ret"}
 FILES = (
@@ -91,7 +93,7 @@ def explain_run(config: RunConfig, trained: Trained, into: Path, out: Console) -
     return found
 
 
-def evenly(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def evenly(rows: NDArray[Entry], count: int) -> NDArray[Entry]:
     """At most `count` of the rows, evenly spread, the first and the last among them."""
     if count >= len(rows):
         return rows
