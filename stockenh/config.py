@@ -22,6 +22,7 @@ from stockenh.overrides import literal, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.settings import (
     DistillConfig,
+    EvaluateConfig,
     ExplainConfig,
     ExportConfig,
     FinderConfig,
@@ -76,6 +77,7 @@ class RunConfig:
     tta: TtaConfig
     export: ExportConfig
     explain: ExplainConfig
+    evaluate: EvaluateConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -124,9 +126,10 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         train=_typed("train", TrainConfig, raw["train"]),
         finder=_typed("finder", FinderConfig, raw.get("finder", {})),
         distill=_typed("distill", DistillConfig, raw.get("distill", {})),
-        tta=_tta(raw.get("tta", {})),
+        tta=_dated("tta", TtaConfig, raw.get("tta", {})),
         export=_typed("export", ExportConfig, raw.get("export", {})),
         explain=_typed("explain", ExplainConfig, raw.get("explain", {})),
+        evaluate=_dated("evaluate", EvaluateConfig, raw.get("evaluate", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )
@@ -218,16 +221,15 @@ def _typed(group: str, cls: type, values: Any) -> Any:
         raise ConfigError(_say(error, prefix)) from None
 
 
-def _tta(node: Any) -> TtaConfig:
-    """`from` is no name that a field of Python could have."""
+def _dated(group: str, cls: type, node: Any) -> Any:
+    """A node whose `since` and `until` are `from` and `to`: `from` is no name of a field in Python."""
     if isinstance(node, Mapping):
         for wrong in ("since", "until"):
             if wrong in node:
-                raise ConfigError(f"tta.{wrong}: no such setting. Nearest: tta.from, tta.to.")
+                raise ConfigError(f"{group}.{wrong}: no such setting. Nearest: {group}.from, {group}.to.")
         fields = {"from": "since", "to": "until"}
         node = {fields.get(key, key): value for key, value in node.items()}
-    found: TtaConfig = _typed("tta", TtaConfig, node)
-    return found
+    return _typed(group, cls, node)
 
 
 def literals(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The moving-block bootstrap over dates (Künsch 1989): one set of draws for every figure of a part.
 
-Labels overlap in time and symbols move together, so single rows are far from independent: blocks of dates in a
-row are drawn, and a date carries all its symbols. Figures that share their draws are paired.
+Labels overlap in time and symbols move together, so single rows are far from independent: blocks of dates in
+a row are drawn, and a date carries all its symbols. Figures that share their draws are paired.
 
 Legend: n rows, D dates, R resamples, k figures.
 """
@@ -107,4 +107,11 @@ def auc_of_draws(pairs: Floats, rises: Floats, falls: Floats, counts: Floats) ->
     """
     possible = (counts @ rises) * (counts @ falls)
     won = np.einsum("rd,rd->r", counts @ pairs, counts)
-    return np.divide(won, possible, out=np.full(len(counts), np.nan), where=possible > 0)
+    return ratio(won, possible)
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """part / whole, NaN where the whole is 0."""
+    whole = np.asarray(whole, np.float64)
+    found: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return found

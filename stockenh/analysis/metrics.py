@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.analysis.bootstrap import BlockBootstrap, interval
+from stockenh.analysis.bootstrap import BlockBootstrap, interval, ratio
 
 Metrics = dict[str, float | int | None]
 Floats = NDArray[np.floating]
@@ -110,7 +110,7 @@ def accuracy_interval(
         ]
     )
     correct, total = draws.sums(per_date)
-    return interval(np.divide(correct, total, out=np.full(len(total), np.nan), where=total > 0))
+    return interval(ratio(correct, total))
 
 
 def _hits(up_prob: Floats, y_ret: Floats) -> NDArray[np.float64]:
