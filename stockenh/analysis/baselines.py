@@ -91,7 +91,7 @@ def learnt(name: str, train: TrainPart, context: Matrix, seed: int, threads: int
 def _logistic(x: Matrix, up: NDArray[np.bool_], context: Matrix, seed: int, threads: int) -> Floats:
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=1.0, max_iter=2000).fit(x.astype(np.float64), up)
+    fitted = LogisticRegression(C=1.0, solver="newton-cholesky").fit(x.astype(np.float64), up)
     return np.asarray(fitted.predict_proba(context.astype(np.float64))[:, 1])
 
 

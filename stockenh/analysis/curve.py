@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stockenh.analysis.bootstrap import BlockBootstrap, Floats, interval, ratio
 
-YEAR = np.timedelta64(1, "D") * 365.25
+YEAR = np.timedelta64(8766, "h")  # 365.25 days
 
 
 @dataclass(frozen=True)

@@ -183,17 +183,17 @@ def _curve(found: Found) -> Grid:
             (
                 name, percent(of["total"]), number(of["sharpe"], 2),
                 between(of["sharpe_low"], of["sharpe_high"], 1, 2), percent(of["drawdown"]),
-                percent(of["turnover"]), percent(of["gross_total"]),
+                percent(of["turnover"]),
                 "" if above is None else f"{_points(above['mean'])} ({_ends(above, 100, 1)})",
             )
         )  # fmt: skip
     return Grid(
         f"Next bar after costs, {found['part']}",
-        ("strategy", "growth", "Sharpe", "95%", "drawdown", "a bar", "gross", "over hold (95%)"),
+        ("strategy", "growth", "Sharpe", "95%", "drawdown", "a bar", "over hold (95%)"),
         [rows],
         f"{curve['dates']:,} bars; by the {curve['forecast']} probability of {curve['horizon']} bars against "
-        f"0.5, {curve['cost_bps']:g} basis points of what is traded. a bar: traded share of wealth; gross: "
-        "growth without costs; over hold: points a year. hold: every symbol bought once, in equal shares",
+        f"0.5, {curve['cost_bps']:g} basis points of what is traded. a bar: traded share of wealth; "
+        "over hold: points a year. hold: every symbol bought once, in equal shares",
         ("strategy",),
     )
 

@@ -24,7 +24,7 @@ def notes(found: Found) -> list[str]:
         lines += [
             f"warning  accuracy above {IMPLAUSIBLE:.0%} at {told} bars: on real daily bars that is a leak "
             f"until shown to be none. Checks: stockenh audit run={run}; stockenh data check on the bars; whether "
-            f"another symbol or part holds the same bars; whether prices were adjusted by what came later"
+            f"another symbol or part holds the same bars; whether later events adjusted the prices"
         ]
     return lines
 
