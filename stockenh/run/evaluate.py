@@ -260,7 +260,6 @@ def _about(
         "bootstrap": {
             "block": resampling.block_of(horizons),
             "resamples": resampling.resamples,
-            "intervals": resampling.draw(len(np.unique(asof)), horizons) is not None,
         },
         "views": config.tta.views if judged.uncertainty is not None else 0,
         "warnings": list(dict.fromkeys(warning for of in chosen for warning in of.warnings)),

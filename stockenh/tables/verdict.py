@@ -23,8 +23,8 @@ def notes(found: Found) -> list[str]:
         told = " and ".join(bars(horizon) for horizon in found["implausible"])
         lines += [
             f"warning  accuracy above {IMPLAUSIBLE:.0%} at {told} bars: on real daily bars that is a leak "
-            f"until shown to be none. Checks: stockenh audit run={run}; stockenh data check on the bars; whether "
-            f"another symbol or part holds the same bars; whether later events adjusted the prices"
+            f"until shown to be none. Checks: stockenh audit run={run}; stockenh data check on the bars; "
+            f"whether another symbol or part holds the same bars; whether later events adjusted the prices"
         ]
     return lines
 
@@ -54,15 +54,16 @@ def _verdict(found: Found, horizon: str, of: Found) -> str:
 def _not_there(found: Found) -> list[str]:
     bootstrap, horizons = found["bootstrap"], [int(bars(h)) for h in found["horizons"]]
     lines = []
-    if not bootstrap["intervals"]:
+    dates = min(of["dates"] for of in found["horizons"].values())
+    if dates < 2 * bootstrap["block"]:
         need = 2 * max(horizons)
         remedy = (
-            f"evaluate.block={found['dates'] // 2} would fit"
-            if found["dates"] >= need
+            f"evaluate.block={dates // 2} would fit"
+            if dates >= need
             else f"two of the largest horizon take {need}: bring more dates"
         )
         lines.append(
-            f"intervals and p: two blocks of {bootstrap['block']} dates do not fit into {found['dates']} "
+            f"intervals and p: two blocks of {bootstrap['block']} dates do not fit into {dates} "
             f"dates; {remedy}"
         )
     if not any(of["forecasts"]["model"]["ic"]["dates"] for of in found["horizons"].values()):
