@@ -189,7 +189,7 @@ def _other_bars(config: RunConfig, trained: Trained, prepared: Prepared) -> Chos
         raise DataError(
             f"no labelled window ends {told}: those of these bars end {days.min()} to {days.max()}"
         )
-    warnings = []
+    warnings = list(config.embedding.warnings(windows.asof[rows].min()))
     if seen_until is None:
         warnings.append("the run's own bars are gone: nobody knows whether it has seen these dates")
     elif early := int((windows.asof[rows] <= seen_until).sum()):

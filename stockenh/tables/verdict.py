@@ -6,7 +6,7 @@ import shlex
 
 from stockenh.analysis.evaluation import IMPLAUSIBLE
 from stockenh.analysis.ic import FEWEST_SYMBOLS
-from stockenh.tables.evaluate import Found, bars, title
+from stockenh.tables.evaluate import Found, bars, between, title
 from stockenh.tables.figures import interval, percent
 
 SIGNIFICANT = 0.05
@@ -43,12 +43,30 @@ def _verdict(found: Found, horizon: str, of: Found) -> str:
         said = f"better than the majority class, p {p:.3f}"
     else:
         said = f"not shown to be better than the majority class, p {p:.3f}"
+    said += _best_baseline(found, of, own)
     limit = of.get("limit_accuracy")
     if limit is not None:
         said += (
             f"; the limit is {percent(limit)}, closed {percent(f['gap_closed'], 0)} of the way from majority"
         )
     return f"{told}: {said}"
+
+
+def _best_baseline(found: Found, of: Found, own: str) -> str:
+    """The baseline that was most often right here, which makes it a hard one, and the difference to it."""
+    right = {name: of["forecasts"][name]["accuracy"] for name in found["baselines"]}
+    known = {name: accuracy for name, accuracy in right.items() if accuracy is not None}
+    if not known:
+        return ""
+    best = max(known, key=lambda name: known[name])
+    difference = of["against"][own][best]["accuracy"]
+    if difference["difference"] is None:
+        return ""
+    ends = between(difference["low"], difference["high"], 100, 1)
+    return (
+        f"; best baseline {title(best)} {percent(known[best])}, difference "
+        f"{100 * difference['difference']:+.1f} points ({ends})"
+    )
 
 
 def _not_there(found: Found) -> list[str]:
