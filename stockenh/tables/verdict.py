@@ -46,9 +46,9 @@ def _verdict(found: Found, horizon: str, of: Found) -> str:
     said += _best_baseline(found, of, own)
     limit = of.get("limit_accuracy")
     if limit is not None:
-        said += (
-            f"; the limit is {percent(limit)}, closed {percent(f['gap_closed'], 0)} of the way from majority"
-        )
+        said += f"; the limit is {percent(limit)}"
+        if f["gap_closed"] is not None:
+            said += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
     return f"{told}: {said}"
 
 
