@@ -1,17 +1,20 @@
 """What a forecast of direction would have earned from bar to bar after costs, beside holding all symbols.
 
-Legend: D dates, S symbols.
+Legend: n rows (one symbol at one date), D dates, S symbols.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.analysis.bootstrap import BlockBootstrap, Floats, interval, ratio
 
+HOLD = "hold"
 YEAR = np.timedelta64(8766, "h")  # 365.25 days
 
 
@@ -25,6 +28,40 @@ class Curve:
     net: Floats
     gross: Floats
     turnover: Floats
+
+
+def next_bar_curves(
+    asof: NDArray[np.datetime64], symbol: NDArray[np.str_], prob: Floats, next_ret: Floats, cost_bps: float
+) -> tuple[NDArray[np.datetime64], dict[str, Curve]]:
+    """Dates (D,), and the curves `long/flat`, `long/short` and `hold` of n rows with a next bar.
+
+    asof, symbol, prob, next_ret: (n,) time of decision, name, probability of up, return up to the next bar or
+    NaN
+    """
+    there = np.isfinite(next_ret)
+    days, date = np.unique(asof[there], return_inverse=True)
+    symbols, number = np.unique(symbol[there], return_inverse=True)
+    said, returns = np.full((len(days), len(symbols)), 0.5), np.zeros((len(days), len(symbols)))
+    present = np.zeros(returns.shape, np.bool_)
+    said[date, number], returns[date, number], present[date, number] = prob[there], next_ret[there], True
+    return days, {
+        "long/flat": trade(positions(said, present, short=False), returns, cost_bps),
+        "long/short": trade(positions(said, present, short=True), returns, cost_bps),
+        HOLD: hold(present, returns, cost_bps),
+    }
+
+
+def strategy_figures(
+    curves: Mapping[str, Curve], days: NDArray[np.datetime64], draws: BlockBootstrap | None
+) -> dict[str, dict[str, Any]]:
+    """`curve_figures` of each, and `above_hold`: its `excess_figures` to holding."""
+    return {
+        name: {
+            **curve_figures(curve, days, draws),
+            "above_hold": None if name == HOLD else excess_figures(curve, curves[HOLD], days, draws),
+        }
+        for name, curve in curves.items()
+    }
 
 
 def trade(wanted: Floats, returns: Floats, cost_bps: float) -> Curve:

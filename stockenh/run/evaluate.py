@@ -6,7 +6,6 @@ Legend: n rows (one symbol at one date), D dates, S symbols, H horizons.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from stockenh import build
 from stockenh.analysis.baselines import MOMENTUM_BARS
 from stockenh.analysis.bootstrap import Floats
 from stockenh.analysis.calibration import reliability_curves
-from stockenh.analysis.curve import Curve, curve_figures, excess_figures, hold, positions, trade
+from stockenh.analysis.curve import Curve, next_bar_curves, strategy_figures
 from stockenh.analysis.evaluation import (
     CALIBRATED,
     MODEL,
@@ -50,7 +49,6 @@ from stockenh.tables.verdict import notes
 from stockenh.terminal import counted_progress, embedding_progress
 from stockenh.training.threads import default_threads
 
-HOLD = "hold"
 PICTURES = ("baselines", "reliability", "coverage", "ic", "curve")
 
 Days = NDArray[np.datetime64]
@@ -294,34 +292,9 @@ def _curve(
     horizons = judged.part.horizons
     horizon = config.evaluate.horizon or horizons[0]
     name = CALIBRATED if CALIBRATED in judged.forecasts else MODEL
-    there = np.isfinite(judged.next_ret)
-    days, prob, returns = _grid(judged, name, horizons.index(horizon), there)
-    present = np.isfinite(returns)
-    returns = np.where(present, returns, 0.0)
+    prob = judged.forecasts[name][horizons.index(horizon)].score
     cost = config.evaluate.cost_bps
-    curves = {
-        "long/flat": trade(positions(prob, present, short=False), returns, cost),
-        "long/short": trade(positions(prob, present, short=True), returns, cost),
-        HOLD: hold(present, returns, cost),
-    }
-    draws = resampling.draw(len(days), horizons)
-    strategies = {
-        strategy: {
-            **curve_figures(curve, days, draws),
-            "above_hold": None if strategy == HOLD else excess_figures(curve, curves[HOLD], days, draws),
-        }
-        for strategy, curve in curves.items()
-    }
+    days, curves = next_bar_curves(judged.part.asof, judged.symbol, prob, judged.next_ret, cost)
+    strategies = strategy_figures(curves, days, resampling.draw(len(days), horizons))
     about = {"horizon": horizon, "forecast": name, "cost_bps": cost, "dates": len(days)}
     return curves, {**about, "strategies": strategies}
-
-
-def _grid(judged: Judged, name: str, column: int, there: NDArray[np.bool_]) -> tuple[Days, Floats, Floats]:
-    """Dates (D,), probabilities and next returns (D, S), NaN where a symbol has none."""
-    assert judged.next_ret is not None
-    days, date = np.unique(judged.part.asof[there], return_inverse=True)
-    symbols, symbol = np.unique(judged.symbol[there], return_inverse=True)
-    prob, returns = (np.full((len(days), len(symbols)), math.nan) for _ in range(2))
-    prob[date, symbol] = judged.forecasts[name][column].score[there]
-    returns[date, symbol] = judged.next_ret[there]
-    return days, prob, returns

@@ -10,7 +10,9 @@ from stockenh.analysis.curve import (
     curve_figures,
     excess_figures,
     hold,
+    next_bar_curves,
     positions,
+    strategy_figures,
     trade,
 )
 
@@ -101,3 +103,17 @@ def test_the_sharpe_interval_holds_the_figure_and_narrows_with_dates():
         return found["sharpe_high"] - found["sharpe_low"]
 
     assert width(4000) < 0.45 * width(400)
+
+
+def test_rows_of_any_order_become_curves_and_a_row_without_a_next_bar_is_left_out():
+    asof = np.array(["2020-01-02", "2020-01-01", "2020-01-01", "2020-01-03"], "datetime64[D]")
+    symbol = np.array(["B", "B", "A", "A"])
+    prob, next_ret = np.array([0.4, 0.6, 0.4, 0.9]), np.array([0.02, 0.04, 0.10, np.nan])
+    days, curves = next_bar_curves(asof, symbol, prob, next_ret, cost_bps=0)
+    assert days.tolist() == asof[[1, 0]].tolist()
+    np.testing.assert_allclose(curves["long/flat"].net, [0.02, 0.0])
+    np.testing.assert_allclose(curves["long/short"].net, [0.02 - 0.05, -0.02])
+    np.testing.assert_allclose(curves["hold"].net, [0.07, 0.02])
+    found = strategy_figures(curves, days, None)
+    assert found["hold"]["above_hold"] is None
+    assert found["long/flat"]["above_hold"]["mean"] == pytest.approx((-0.05 - 0.02) / 2 * 252)

@@ -20,6 +20,7 @@ from stockenh.analysis import baselines
 from stockenh.config import config_of
 from stockenh.data.features import FeatureSettings, feature_names
 from stockenh.embedding.compute import unwatched
+from stockenh.run import evaluate
 from stockenh.run.evaluate import evaluate_run
 from stockenh.run.judged import choose, forecast_rows, load
 from stockenh.run.trained import Trained
@@ -44,10 +45,17 @@ def four(folder: Path) -> Path:
     return bars
 
 
+@pytest.fixture
+def pictures() -> None:
+    """For a test that is about pictures."""
+
+
 @pytest.fixture(autouse=True)
-def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boosted trees of a tenth of their size: these tests are not about how good they are."""
+def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Boosted trees of a tenth of their size, and pictures only for who asks for them."""
     monkeypatch.setattr(baselines, "ROUNDS", 20)
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(evaluate, "_pictures", lambda *of: [])
 
 
 @pytest.fixture
@@ -77,7 +85,7 @@ def told(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def test_the_report_of_a_run(run, stockenh):
+def test_the_report_of_a_run(run, stockenh, pictures):
     answer = stockenh("evaluate", f"run={run}", *QUICK)
     assert answer.code == 0, answer.err
     found = told(run / "report")
@@ -158,7 +166,7 @@ def told_dates(run: Path) -> tuple[str, str]:
     return str(asof.min())[:10], str(asof.max())[:10]
 
 
-def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, small_run, here):
+def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, small_run, here, pictures):
     assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     answer = stockenh("evaluate", "run=run", "tta.views=0")
     assert answer.code == 0, answer.err
