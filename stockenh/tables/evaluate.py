@@ -39,7 +39,9 @@ def part_line(found: Found) -> str:
 
 def grids(found: Found) -> list[Grid]:
     """All tables; those not on_screen hold what a terminal has no room for."""
-    made = [_scores(found), _against(found), _returns(found), _coefficients(found)]
+    made = [_scores(found), _against(found), _returns(found)]
+    if any(of["forecasts"]["model"]["ic"]["dates"] for of in found["horizons"].values()):
+        made.append(_coefficients(found))
     if found["coverage"]:
         made.append(_coverage(found))
     if found["curve"]:
