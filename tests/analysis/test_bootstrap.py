@@ -66,6 +66,8 @@ def test_p_is_small_for_a_clear_difference_one_for_none_and_never_0():
     assert p_above_zero(0.0, np.zeros(999)) == 1
     assert p_above_zero(-0.5, -0.5 + rng.normal(0, 0.1, 999)) == 1
     assert p_above_zero(0.0, rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
+    # draws that lie to one side of what was seen, as blocks of few dates do, say nothing for or against it
+    assert p_above_zero(0.0, 0.3 + rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
     assert p_above_zero(np.nan, np.zeros(9)) is None
 
 
