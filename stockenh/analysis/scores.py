@@ -48,8 +48,11 @@ class Forecast:
 
     def at(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Forecast:
         """What it says of these rows alone."""
-        parts = (self.score, self.prob, self.ret, self.signal)
-        return Forecast(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+
+        def of(part: Floats | None) -> Floats | None:
+            return None if part is None else part[rows]
+
+        return Forecast(self.score[rows], of(self.prob), of(self.ret), of(self.signal))
 
 
 @dataclass(frozen=True)
