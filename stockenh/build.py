@@ -15,7 +15,7 @@ from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
-from stockenh.data.splits import PARTS
+from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, embed, unwatched
 from stockenh.embedding.shuffle import earlier_windows
@@ -111,9 +111,7 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     loaded = with_settled_data(config).data.load(store)
     windows = loaded.windows
     refuse_misfit(config, windows)
-    labelled = np.flatnonzero(windows.labelled)
-    assigned = config.split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
-    rows = {name: labelled[assigned == PARTS[name]] for name in config.split.parts}
+    rows = split_rows(config.split, windows)
     embedding = embed(windows, config.embedding, store, on, watch)
     if config.embedding.shuffle:
         embedding = embedding[earlier_windows(windows, config.seed)]
@@ -121,6 +119,13 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     # nobody has seen the future of a generated market
     warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
     return Prepared(windows, embedding, rows, loaded.findings, warnings)
+
+
+def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:
+    """The window numbers of each part of a split, in their order. Raises ConfigError where one is empty."""
+    labelled = np.flatnonzero(windows.labelled)
+    assigned = split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
+    return {name: labelled[assigned == PARTS[name]] for name in split.parts}
 
 
 def to_forecast(

@@ -186,6 +186,18 @@ def audit(overrides: Overrides = None) -> None:
         task.audit(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def evaluate(overrides: Overrides = None) -> None:
+    """Judge a finished run on its test part: scores, baselines, intervals, a curve after costs.
+
+    Examples: stockenh evaluate run=RUN; stockenh evaluate run=SWEEPDIR (pools the folds of a walk-forward)
+    """
+    with guarded():
+        from stockenh.tasks import evaluating as task
+
+        task.evaluate(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

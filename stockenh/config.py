@@ -23,6 +23,7 @@ from stockenh.runfolder import RunFolder
 from stockenh.settings import (
     AuditConfig,
     DistillConfig,
+    EvaluateConfig,
     ExplainConfig,
     ExportConfig,
     FinderConfig,
@@ -78,6 +79,7 @@ class RunConfig:
     export: ExportConfig
     explain: ExplainConfig
     audit: AuditConfig
+    evaluate: EvaluateConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -127,10 +129,11 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         train=settings_of("train", TrainConfig, raw["train"]),
         finder=settings_of("finder", FinderConfig, raw.get("finder", {})),
         distill=settings_of("distill", DistillConfig, raw.get("distill", {})),
-        tta=_tta(raw.get("tta", {})),
+        tta=_dated("tta", TtaConfig, raw.get("tta", {})),
         export=settings_of("export", ExportConfig, raw.get("export", {})),
         explain=settings_of("explain", ExplainConfig, raw.get("explain", {})),
         audit=settings_of("audit", AuditConfig, raw.get("audit", {})),
+        evaluate=_dated("evaluate", EvaluateConfig, raw.get("evaluate", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )
@@ -225,16 +228,15 @@ def settings_of(group: str, cls: type, values: Any) -> Any:
         raise ConfigError(_say(error, prefix)) from None
 
 
-def _tta(node: Any) -> TtaConfig:
-    """`from` is no name that a field of Python could have."""
+def _dated(group: str, cls: type, node: Any) -> Any:
+    """A node whose `since` and `until` are `from` and `to`: `from` is no name of a field in Python."""
     if isinstance(node, Mapping):
         for wrong in ("since", "until"):
             if wrong in node:
-                raise ConfigError(f"tta.{wrong}: no such setting. Nearest: tta.from, tta.to.")
+                raise ConfigError(f"{group}.{wrong}: no such setting. Nearest: {group}.from, {group}.to.")
         fields = {"from": "since", "to": "until"}
         node = {fields.get(key, key): value for key, value in node.items()}
-    found: TtaConfig = settings_of("tta", TtaConfig, node)
-    return found
+    return settings_of(group, cls, node)
 
 
 def literals(value: Any) -> Any:

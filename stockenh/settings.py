@@ -88,11 +88,7 @@ class TtaConfig:
             raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
         if self.engine not in ENGINES:
             raise ConfigError(f"tta.engine={self.engine}: {suggest(self.engine, ENGINES, all_options=True)}")
-        for key, value in (("from", self.since), ("to", self.until)):
-            if value is not None and not _is_date(value):
-                raise ConfigError(f"tta.{key}={value} is not a date: write 2024-01-31")
-        if self.since is not None and self.until is not None and self.since > self.until:
-            raise ConfigError(f"tta.from={self.since} lies after tta.to={self.until}")
+        _check_dates("tta", self.since, self.until)
 
 
 @dataclass(frozen=True)
@@ -161,6 +157,35 @@ class AuditConfig:
                 raise ConfigError(f"audit.{name}={getattr(self, name)} must be at least {least}")
         if not 0 < self.correlation < 1:
             raise ConfigError(f"audit.correlation={self.correlation} must be above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How a finished run is judged: `evaluate.from` and `evaluate.to` are `since` and `until`."""
+
+    block: int | None = None  # dates in a block of the bootstrap; None: twice the largest horizon
+    resamples: int = 1000
+    cost_bps: float = 10.0  # of traded value
+    horizon: int | None = None  # bars ahead, whose probability the curve trades on; None: the smallest
+    since: str | None = None
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise ConfigError(f"evaluate.block={self.block} must be at least 1 date, or null")
+        if self.resamples < 100:
+            raise ConfigError(f"evaluate.resamples={self.resamples} must be at least 100: fewer have no ends")
+        if not 0 <= self.cost_bps < 10_000:
+            raise ConfigError(f"evaluate.cost_bps={self.cost_bps} must be basis points from 0 to below 10000")
+        _check_dates("evaluate", self.since, self.until)
+
+
+def _check_dates(node: str, since: str | None, until: str | None) -> None:
+    for key, value in (("from", since), ("to", until)):
+        if value is not None and not _is_date(value):
+            raise ConfigError(f"{node}.{key}={value} is not a date: write 2024-01-31")
+    if since is not None and until is not None and since > until:
+        raise ConfigError(f"{node}.from={since} lies after {node}.to={until}")
 
 
 def _is_date(text: str) -> bool:

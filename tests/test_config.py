@@ -147,7 +147,10 @@ def test_suggest():
 
 
 def test_what_a_run_of_an_earlier_version_lacks_takes_its_default(raw):
-    newer = ("finder", "distill", "tta", "explain", "export", "audit", "teacher", "init_from", "weights")
+    newer = (
+        "finder", "distill", "tta", "explain", "evaluate", "export", "audit", "teacher", "init_from",
+        "weights",
+    )  # fmt: skip
     assert {**vars(parse({k: v for k, v in raw.items() if k not in newer})), "raw": 0} == {
         **vars(parse(raw)),
         "raw": 0,

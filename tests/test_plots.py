@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stockenh.plots.calibration import reliability_chart
+from stockenh.plots.evaluate import baselines_chart, coverage_chart, curve_chart, ic_chart
 from stockenh.plots.explain import attention_chart, attributions_chart, bars_chart, weights_chart
 from stockenh.plots.forecast import forecast_chart
 from stockenh.plots.training import accuracy_chart, training_curves
@@ -286,3 +287,50 @@ def test_weights_and_attention_stand_beside_equal_shares(tmp_path, drawn):
     (axes,) = drawn[1].axes
     assert lines(axes)["mean"] == [0.1, 0.2, 0.3, 0.4] and axes.get_xlim() == (3, 0)
     assert lines(axes)["equal attention"] == [0.25, 0.25]
+
+
+def test_baselines_stand_below_each_other_the_runs_own_in_colour_majority_dashed(tmp_path, drawn):
+    own, other = score(0.53), score(0.51, None, None)
+    horizons = {h: {"forecasts": {"model": own, "majority": other}, "majority": 0.55} for h in ("h3", "h10")}
+    titles = {"majority": "train majority"}
+    assert (
+        width_in_pixels(baselines_chart(horizons, ["model"], titles, "9 windows", tmp_path / "b.png")) > 900
+    )
+    first, second = drawn[0].axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["model", "train majority"]
+    assert (first.get_title(), second.get_title()) == ("3 bars ahead", "10 bars ahead")
+    points = [line for line in first.lines if line.get_marker() == "o"]
+    assert [list(point.get_xdata()) for point in points] == [[0.53], [0.51]]
+    assert points[0].get_color() != points[1].get_color()
+    assert lines(first)["larger class of these rows"] and first.lines[-1].get_xdata()[0] == 0.55
+    assert "9 windows" in drawn[0].get_suptitle()
+
+
+def test_coverage_is_a_line_with_its_interval_beside_the_majority_of_the_rows_kept(tmp_path, drawn):
+    points = [
+        {"coverage": c, "accuracy": 0.6 - 0.1 * c, "low": None, "high": None, "majority": 0.5}
+        for c in (0.5, 1.0)
+    ]
+    coverage_chart({"h3": points, "h5": points}, "9 windows", tmp_path / "c.png")
+    first = drawn[0].axes[0]
+    assert lines(first)["accuracy"] == [pytest.approx(0.55), 0.5]
+    assert lines(first)["larger class of the rows kept"] == [0.5, 0.5]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()][1] == "accuracy"
+
+
+def test_rank_ic_adds_up_over_time(tmp_path, drawn):
+    days = np.arange("2024-01-01", "2024-01-04", dtype="datetime64[D]")
+    ic_chart({"h3": (days, np.array([0.1, -0.3, 0.5]))}, "9 windows", tmp_path / "i.png")
+    (axes,) = drawn[0].axes
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([0.1, -0.2, 0.3])
+    assert legend(axes) == ["3 bars ahead: mean +0.100"]
+
+
+def test_wealth_starts_at_1_and_falls_below_its_peak(tmp_path, drawn):
+    days = np.arange("2024-01-01", "2024-01-04", dtype="datetime64[D]")
+    net = {"long/flat": np.array([0.1, -0.5, 0.2]), "hold": np.array([-0.1, 0.0, 0.0])}
+    curve_chart(days, net, "9 windows", tmp_path / "w.png")
+    wealth, below = drawn[0].axes
+    assert lines(wealth)["long/flat: -34.0%"] == pytest.approx([1.1, 0.55, 0.66])
+    assert list(below.lines[0].get_ydata()) == pytest.approx([0, -0.5, -0.4])
+    assert list(below.lines[1].get_ydata()) == pytest.approx([-0.1, -0.1, -0.1])

@@ -166,6 +166,17 @@ def test_an_audit_does_what_it_says(
     assert "no leak found" in answer.out and (tmp_path / "run/report/audit.png").is_file()
 
 
+def test_an_evaluation_does_what_it_says(
+    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = [line for line in LINES if line.startswith("stockenh evaluate")]
+    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
+    answer = stockenh(*shlex.split(line.replace("RUN", "run"))[1:], "evaluate.block=10")
+    assert answer.code == 0, answer.err
+    assert "verdict  10 bars" in answer.out and (tmp_path / "run/report/evaluation.md").is_file()
+
+
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
     assert "stockenh data check DIR" in LINES
     answer = stockenh("data", "check", str(bars_folder))

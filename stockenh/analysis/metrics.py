@@ -1,6 +1,6 @@
 """Scores of forecasts on one part of the data, with intervals that respect overlapping labels.
 
-Legend: n rows (one symbol at one date), H horizons, D dates.
+Legend: n rows (one symbol at one date), H horizons.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stockenh.analysis.bootstrap import BlockBootstrap, interval, ratio
 
 Metrics = dict[str, float | int | None]
 Floats = NDArray[np.floating]
@@ -74,7 +76,7 @@ def horizon_metrics(
         "accuracy_low": low,
         "accuracy_high": high,
         "majority": _defined(max(up_share, 1 - up_share)),
-        "log_loss": _mean(_log_losses(up_prob, up)),
+        "log_loss": _mean(log_losses(up_prob, up)),
         "brier": _mean(np.square(up_prob - up)),
         "auc": _auc(up_prob[moved], up[moved]),
         "mae": _mean(np.abs(ret - y_ret)),
@@ -90,16 +92,16 @@ def accuracy_interval(
     seed: int = 0,
     resamples: int = 1000,
 ) -> tuple[float | None, float | None]:
-    """95% interval of accuracy by moving-block bootstrap over dates (Künsch 1989); arrays are (n,).
+    """95% interval of accuracy by moving-block bootstrap over dates, see `BlockBootstrap`; arrays are (n,).
 
-    A block holds `block` dates in a row, and a date carries all its symbols: labels overlap in time and
-    symbols move together, so single rows are far from independent. Ties are left out. Both ends are None
-    where the dates don't fill two blocks, no row counts, a probability is NaN or resamples is 0.
+    Ties are left out. Both ends are None where the dates don't fill two blocks, no row counts, a probability
+    is NaN or resamples is 0.
     """
     distinct, date_of_row = np.unique(dates, return_inverse=True)
     length = len(distinct)
     hits, counted = _hits(up_prob, y_ret), y_ret != 0
-    if length < 2 * block or not counted.any() or np.isnan(hits[counted]).any() or resamples == 0:
+    draws = BlockBootstrap.draw(length, block, resamples, seed)
+    if draws is None or not counted.any() or np.isnan(hits[counted]).any():
         return None, None
     per_date = np.stack(
         [
@@ -107,25 +109,8 @@ def accuracy_interval(
             np.bincount(date_of_row[counted], minlength=length).astype(np.float64),
         ]
     )
-    correct, total = _resampled_sums(per_date, block, resamples, seed)
-    shares = correct[total > 0] / total[total > 0]
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _resampled_sums(
-    per_date: NDArray[np.float64], block: int, resamples: int, seed: int
-) -> NDArray[np.float64]:
-    """(k, D) figures per date to (k, resamples) sums over D dates drawn in blocks; the last block is cut."""
-    length = per_date.shape[1]
-    before = np.concatenate([np.zeros((len(per_date), 1)), np.cumsum(per_date, axis=1)], axis=1)
-    blocks = -(-length // block)
-    last = length - (blocks - 1) * block
-    starts = np.random.default_rng(seed).integers(0, length - block + 1, size=(resamples, blocks))
-    ends = starts + block
-    ends[:, -1] = starts[:, -1] + last
-    sums: NDArray[np.float64] = (before[:, ends] - before[:, starts]).sum(axis=-1)
-    return sums
+    correct, total = draws.sums(per_date)
+    return interval(ratio(correct, total))
 
 
 def _hits(up_prob: Floats, y_ret: Floats) -> NDArray[np.float64]:
@@ -133,7 +118,8 @@ def _hits(up_prob: Floats, y_ret: Floats) -> NDArray[np.float64]:
     return np.where(np.isnan(up_prob), np.nan, (up_prob > 0.5) == (y_ret > 0))
 
 
-def _log_losses(up_prob: Floats, up: NDArray[np.bool_]) -> NDArray[np.float64]:
+def log_losses(up_prob: Floats, up: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) of forecasts clipped to [1e-7, 1 - 1e-7]."""
     clipped = np.clip(up_prob, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     return -np.log(np.where(up, clipped, 1 - clipped))
 

@@ -18,9 +18,12 @@ Reliability = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integ
 
 
 def reliability_chart(
-    before: Mapping[str, Reliability], after: Mapping[str, Reliability], path: Path
+    before: Mapping[str, Reliability],
+    after: Mapping[str, Reliability],
+    path: Path,
+    part: str = "the test part",
 ) -> Path:
-    """How often it went up against the forecast probability, on the test part; returns the path written.
+    """How often it went up against the forecast probability; returns the path written.
 
     Both map "h3" to (mean forecast, share of up, rows) of each bin, before and after calibration.
     """
@@ -47,4 +50,4 @@ def reliability_chart(
         )  # fmt: skip
         if place == 0:
             axes.set_ylabel("share that went up")
-    return save(figure, "Reliability on the test part, in ten bins of equal size", path)
+    return save(figure, f"Reliability on {part}, in ten bins of equal size", path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -129,6 +129,18 @@ def value_of(argument: str, quoted: str) -> Any:
         raise ConfigError(f"{argument}: {str(error).splitlines()[0]}") from None
 
 
+def several(value: str) -> list[str]:
+    """The paths that `[A,B]` names, or the one that stands alone."""
+    if not (value.startswith("[") and value.endswith("]")) or expanded(value).exists():
+        return [value]
+    return [part.strip().strip("'\"") for part in value[1:-1].split(",") if part.strip()]
+
+
+def listed(paths: Sequence[str]) -> str:
+    """The inverse of `several`."""
+    return paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
+
+
 def unquoted(value: str) -> Path:
     """The path that an override's value names."""
     return Path(value.strip("'\"")).expanduser()
@@ -138,7 +150,7 @@ def make_paths_absolute(raw: dict[str, Any]) -> None:
     """A run must find its data and what it began with from whatever folder it is taken up in."""
     for key in ("init_from", "teacher", "run"):
         if isinstance(raw.get(key), str):
-            raw[key] = str(expanded(raw[key]).absolute())
+            raw[key] = listed([str(expanded(path).absolute()) for path in several(raw[key])])
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(expanded(node["path"]).absolute())
