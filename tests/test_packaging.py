@@ -65,7 +65,8 @@ def test_it_holds_every_config_the_sample_and_the_type_marker(installed):
 
 
 def test_it_holds_every_module_and_no_tests(installed):
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "stockenh").rglob("*.py")}
+    packages = [ROOT / "stockenh", ROOT / "hydra_plugins"]
+    modules = {str(path.relative_to(ROOT)) for package in packages for path in package.rglob("*.py")}
     assert {str(path.relative_to(installed)) for path in installed.rglob("*.py")} == modules
 
 

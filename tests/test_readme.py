@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+ELSEWHERE = ("=RUN", "data=yahoo", "experiment=best")  # what has tests of its own
 TRAIN = [
     line
     for line in LINES
-    if line.startswith("stockenh train") and "=RUN" not in line and "data=yahoo" not in line
+    if line.startswith("stockenh train") and not any(word in line for word in ELSEWHERE)
 ]
 
 
@@ -68,6 +69,31 @@ def test_a_command_does_what_it_says(
         assert "majority" in answer.out
         again = stockenh("train", f"resume={run}")
         assert again.code == 0 and "is finished" in again.out
+
+
+def test_a_search_does_what_it_says(
+    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    search, resume, *_ = (line for line in LINES if line.startswith("stockenh sweep"))
+    space = ["sweep=base", "model.patch=5,10", "sweep.n_trials=2", "sweep.n_workers=1"]
+    answer = stockenh(*shlex.split(search)[1:], *small_run, *space)
+    assert answer.code == 0, answer.err
+    folder = next(tmp_path.glob("outputs/*/*/best.yaml")).parent
+    (best,) = [line for line in LINES if line.endswith("experiment=best")]
+    for line in (resume, best):
+        answer = stockenh(*(word.replace("DIR", str(folder)) for word in shlex.split(line)[1:]))
+        assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "launcher" in line or "postgresql" in line])
+def test_a_search_on_a_cluster_composes(line: str, stockenh: Callable[..., object], tmp_path: Path) -> None:
+    words = [word.replace("DIR", str(tmp_path)) for word in shlex.split(line)[2:]]
+    answer = stockenh("sweep", *words, "--cfg", "all")
+    assert answer.code == 0, answer.err
+    assert "stockenh_optuna.sweeper.OptunaSweeper" in answer.out
+    if "launcher" in line:
+        assert f"launcher: {line.split('hydra/launcher=')[1].split()[0]}" in answer.out
 
 
 def test_a_download_does_what_it_says(

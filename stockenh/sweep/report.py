@@ -15,7 +15,7 @@ from stockenh import build
 from stockenh.config import config_of
 from stockenh.errors import StockenhError
 from stockenh.plots import sweep as pictures
-from stockenh.run.judge import test_scores
+from stockenh.run.unseen import test_scores
 from stockenh.sweep.asked import Search
 from stockenh.sweep.best import full_command, short_command, write_best
 from stockenh.sweep.folder import SweepFolder

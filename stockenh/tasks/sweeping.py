@@ -25,6 +25,7 @@ RESUME_KEYS = (
     "threads",
 )
 MULTIRUN = ("--multirun", "-m")
+SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help")
 
 
 def sweep(arguments: list[str]) -> None:
@@ -45,7 +46,8 @@ def _begun(arguments: list[str]) -> list[str]:
     names = {key for key, _ in map(_parts, arguments)}
     # a search may be part of an experiment
     more = [] if "sweep" in names or ("experiment" in names and _has_search(plain)) else [DEFAULT]
-    flag = [] if set(MULTIRUN) & set(arguments) else ["--multirun"]
+    shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
+    flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
     return [*flag, *more, *_absolute(arguments)]
 
 
