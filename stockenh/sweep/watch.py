@@ -44,9 +44,9 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._show()
         if self._live is not None:
             self._live.stop()
-        self._show()
 
     def _look(self) -> None:
         while not self._over.wait(REFRESH_SECONDS):
@@ -61,6 +61,7 @@ class Watch:
         trials = self.study.trials()
         if self._live is not None:
             self._live.update(self._table(trials), refresh=True)
+            return
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self.told:
                 self.told.add(trial.number)
