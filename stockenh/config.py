@@ -21,6 +21,7 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.overrides import literal, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.settings import (
+    BenchConfig,
     DistillConfig,
     ExplainConfig,
     ExportConfig,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("raw", "ema", "swa")
 # Keys that a command reads off the command line; they are no part of a run.
-COMMAND_KEYS = ("resume", "run", "experiment")
+COMMAND_KEYS = ("resume", "run", "experiment", "bench")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
 # run folder's config may come from a stranger and must not be able to name anything else.
@@ -76,6 +77,7 @@ class RunConfig:
     tta: TtaConfig
     export: ExportConfig
     explain: ExplainConfig
+    bench: BenchConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -127,6 +129,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         tta=_tta(raw.get("tta", {})),
         export=_typed("export", ExportConfig, raw.get("export", {})),
         explain=_typed("explain", ExplainConfig, raw.get("explain", {})),
+        bench=_typed("bench", BenchConfig, raw.get("bench", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )

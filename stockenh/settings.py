@@ -11,6 +11,7 @@ from stockenh.overrides import suggest
 
 ENGINES = ("torch", "onnx", "int8")
 EXPLAINED = ("up", "ret")
+MEASURED = ("training", "techniques", "inference", "pipeline", "growth")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
@@ -142,6 +143,30 @@ class ExplainConfig:
             if output not in EXPLAINED:
                 raise ConfigError(
                     f"explain.outputs={list(self.outputs)}: {suggest(output, EXPLAINED, all_options=True)}"
+                )
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What `bench` measures, and for how long."""
+
+    models: list[str] = field(default_factory=lambda: ["timeformer", "timeformer_xl", "tft_xl", "student"])
+    parts: list[str] = field(default_factory=lambda: list(MEASURED))
+    seconds: float = 12.0  # for one comparison; at least three rounds are made
+    rounds: int = 15  # of one comparison at most
+    symbols: int = 500  # files that the data pipeline reads
+    compile: bool = True  # torch.compile among the techniques
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise ConfigError(f"bench.seconds={self.seconds} must be above 0 and finite")
+        for name, least in (("rounds", 3), ("symbols", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"bench.{name}={getattr(self, name)} must be at least {least}")
+        for part in self.parts:
+            if part not in MEASURED:
+                raise ConfigError(
+                    f"bench.parts={list(self.parts)}: {suggest(part, MEASURED, all_options=True)}"
                 )
 
 

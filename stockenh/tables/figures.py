@@ -16,3 +16,11 @@ def percent(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """`0.6931`, or `n/a`."""
     return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def significant(value: float) -> str:
+    """Three digits that count: 0.0123, 1.23, 12.3, 1,234."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.3g}"

@@ -1,0 +1,111 @@
+"""One benchmark of this machine from a config to bench.json, bench.md and bench.png."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import stockenh
+from stockenh.benchmark.bed import Bed
+from stockenh.benchmark.clock import Clock
+from stockenh.benchmark.figures import Figure, skipped
+from stockenh.benchmark.growth import growth
+from stockenh.benchmark.inference import STUDENT, TEACHER, augmentation, inference
+from stockenh.benchmark.machine import Peaks, describe, peaks
+from stockenh.benchmark.memory import peak_memory
+from stockenh.benchmark.pipeline import pipeline
+from stockenh.benchmark.techniques import NO_CARD, techniques
+from stockenh.benchmark.training import loop_overhead, training
+from stockenh.config import parse
+from stockenh.files import write_atomic, write_json
+from stockenh.plots.benchmark import benchmark_chart
+from stockenh.settings import BenchConfig
+from stockenh.tables.benchmark import benchmark_markdown, benchmark_table
+
+OVERHEAD_STEPS = 30
+TTA_WINDOWS = (1, 256)
+
+Work = tuple[str, Callable[[], list[Figure]]]
+
+
+def benchmark(
+    raw: Mapping[str, Any], models: Mapping[str, Any], on: torch.device, into: Path, out: Console
+) -> dict[str, Any]:
+    """Measures what `bench` asks for and leaves the files in `into`.
+
+    raw: a composed config; models: the node of every model to measure by its name, teacher and student
+    of the exports besides.
+    """
+    config = parse(raw)
+    torch.set_num_threads(config.threads or 1)
+    clock = Clock(on, config.bench.seconds, config.bench.rounds)
+    began = time.perf_counter()
+    with out.status("measuring the machine") as status:
+        machine, top = describe(on), peaks(replace(clock, seconds=1.0))
+        figures, took = _machine(top, on), {}
+        for what, measure in _work(raw, models, clock, top, config.bench):
+            started = time.perf_counter()
+            status.update(f"measuring {what}; {started - began:.0f} s so far")
+            figures += measure()
+            took[what] = round(time.perf_counter() - started, 1)
+    found = {
+        "stockenh": stockenh.__version__,
+        "machine": {**machine, "load_after": describe(on)["load"], "seconds_are": clock.kind},
+        "seconds": round(time.perf_counter() - began, 1),
+        "seconds_of": took,
+        "figures": [figure.to_dict() for figure in figures],
+    }
+    _leave(found, into, out)
+    return found
+
+
+def _leave(found: dict[str, Any], into: Path, out: Console) -> None:
+    write_json(into / "bench.json", found)
+    write_atomic(into / "bench.md", benchmark_markdown(found).encode())
+    picture = benchmark_chart(found, into / "bench.png")
+    out.print(benchmark_table(found))
+    for path in (into / "bench.json", into / "bench.md", picture):
+        out.print(f"bench    {path}", soft_wrap=True, markup=False)
+
+
+def _machine(top: Peaks, on: torch.device) -> list[Figure]:
+    """The peaks, and in plain words what a machine without a card leaves out."""
+    found = [
+        Figure("machine", f"matrix product, {name}", "GFLOP/s", per_second / 1e9, note="the best round")
+        for name, per_second in top.operations.items()
+    ]
+    found.append(Figure("machine", "memory", "GB/s", top.bandwidth / 1e9, note="a copy, both ways counted"))
+    if on.type != "cuda":
+        found.append(skipped("machine", "everything on a GPU", NO_CARD))
+    return found
+
+
+def _work(
+    raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock, top: Peaks, bench: BenchConfig
+) -> Iterator[Work]:
+    on = clock.device
+    for name in bench.models if "training" in bench.parts else ():
+        bed = Bed.make(raw, models[name], on)
+        yield f"training of {name}", partial(training, name, bed, clock, top)
+        yield f"the loop of {name}", partial(loop_overhead, name, bed, OVERHEAD_STEPS)
+        yield f"memory of {name}", partial(peak_memory, name, raw, models[name], on)
+    if "techniques" in bench.parts:
+        name = TEACHER if TEACHER in bench.models else bench.models[0]
+        bed = Bed.make(raw, models[name], on)
+        yield f"techniques on {name}", partial(techniques, name, bed, clock, bench.compile)
+    if "inference" in bench.parts:
+        teacher = Bed.make(raw, models[TEACHER], on)
+        yield "exports", partial(inference, raw, models, clock)
+        yield "augmentation", partial(augmentation, TEACHER, teacher, clock, TTA_WINDOWS)
+    student = Bed.make(raw, models[STUDENT], on)
+    if "pipeline" in bench.parts:
+        yield "the data pipeline", partial(pipeline, student, clock, bench.symbols)
+    if "growth" in bench.parts:
+        yield "growth", partial(growth, raw, models["timeformer"], clock)

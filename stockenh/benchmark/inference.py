@@ -1,0 +1,122 @@
+"""Inference: teacher against student, eager and exported, and test-time augmentation against one pass."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stockenh import build
+from stockenh.analysis.calibration import Calibration
+from stockenh.benchmark.bed import Bed
+from stockenh.benchmark.clock import Clock
+from stockenh.benchmark.figures import Aim, Figure, Floats, median
+from stockenh.export.deployed import Deployed
+from stockenh.export.files import OnnxModel, quietly, write_int8, write_onnx
+from stockenh.tta import TorchEngine, Views, forecast_with
+
+PART = "inference"
+BATCHES = (1, 256)
+VIEWS = 4  # besides the window itself
+TEACHER, STUDENT = "timeformer_xl", "student"
+
+AIMS_FP32 = {1: Aim(40, hoped=50), 256: Aim(15)}
+AIMS_INT8 = {1: Aim(40, hoped=50), 256: Aim(30)}
+AIM_EXPORTED = Aim(5, hoped=10)
+AIMS_TTA = {"cpu": Aim(4, at_most=True), "cuda": Aim(1.5, at_most=True)}
+
+Call = Callable[[int], object]
+
+
+def inference(raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock) -> list[Figure]:
+    """The exported student against the eager teacher and its exports, all on the CPU.
+
+    Both take raw bars and give calibrated forecasts. Weights are random: times don't depend on them.
+    """
+    cpu = torch.device("cpu")
+    clock = Clock(cpu, clock.seconds, clock.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        calls: dict[str, Call] = {}
+        for name in (TEACHER, STUDENT):
+            calls |= _engines(name, Bed.make(raw, models[name], cpu), Path(folder))
+        found = []
+        for batch in BATCHES:
+            taken = clock.in_turn({name: partial(call, batch) for name, call in calls.items()})
+            found += _figures(batch, taken)
+    return found
+
+
+def _engines(name: str, bed: Bed, folder: Path) -> dict[str, Call]:
+    """A model in eager fp32, exported in fp32, and in int8, each called with a number of windows."""
+    rows = torch.from_numpy(np.resize(bed.prepared.rows["train"], max(BATCHES)))
+    tensors = {
+        "ohlcv": bed.resident.prices.raw(rows, build.AS_IT_IS),
+        "context": torch.from_numpy(bed.prepared.windows.context[rows.numpy()]),
+        "embedding": bed.resident.embedding[rows].float(),
+    }
+    arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+    net, horizons = bed.net().eval(), len(bed.prepared.windows.horizons)
+    deployed = Deployed(net, bed.fitted, Calibration.identity(horizons), raw_bars=True).eval()
+    fp32, int8 = folder / f"{name}.onnx", folder / f"{name}.int8.onnx"
+    with quietly():
+        write_onnx(deployed, {key: tensor[:2] for key, tensor in tensors.items()}, fp32)
+        write_int8(fp32, int8)
+    return {
+        f"{name} eager": _eager(deployed, tensors),
+        f"{name} onnx": _served(OnnxModel(fp32), arrays),
+        f"{name} int8": _served(OnnxModel(int8), arrays),
+    }
+
+
+def _eager(deployed: Deployed, tensors: Mapping[str, Tensor]) -> Call:
+    @torch.inference_mode()
+    def call(batch: int) -> None:
+        deployed(*(tensors[name][:batch] for name in ("ohlcv", "context", "embedding")))
+
+    return call
+
+
+def _served(model: OnnxModel, inputs: Mapping[str, NDArray[np.float32]]) -> Call:
+    return lambda batch: model({name: array[:batch] for name, array in inputs.items()})
+
+
+def _figures(batch: int, taken: Mapping[str, Floats]) -> list[Figure]:
+    eager = taken[f"{TEACHER} eager"]
+    best = np.minimum(taken[f"{TEACHER} onnx"], taken[f"{TEACHER} int8"])
+    own = np.minimum(taken[f"{STUDENT} onnx"], taken[f"{STUDENT} int8"])
+    times = [median(PART, f"{name}, batch {batch}", "ms", 1000 * s) for name, s in taken.items()]
+    compared = f"{STUDENT} / eager {TEACHER}, batch {batch}"
+    return [
+        *times,
+        median(PART, f"exported {compared}", "times", eager / taken[f"{STUDENT} onnx"], AIMS_FP32[batch]),
+        median(PART, f"int8 {compared}", "times", eager / taken[f"{STUDENT} int8"], AIMS_INT8[batch]),
+        median(PART, f"best exports, {STUDENT} / {TEACHER}, batch {batch}", "times",
+               best / own, AIM_EXPORTED),
+    ]  # fmt: skip
+
+
+def augmentation(name: str, bed: Bed, clock: Clock, batches: tuple[int, ...]) -> list[Figure]:
+    """Five views, the window itself among them, against one eager pass in fp32; forecasts in either case."""
+    net, found = bed.net().eval(), []
+    identity = Calibration.identity(len(bed.prepared.windows.horizons))
+    engine = TorchEngine(net, bed.resident, bed.fitted, identity)
+    for batch in batches:
+        rows = np.resize(bed.prepared.rows["train"], batch)
+        calls = {
+            count: partial(
+                forecast_with, engine, bed.resident, rows, Views(count, build.views(bed.config).noise, 0)
+            )
+            for count in (0, VIEWS)
+        }
+        taken = clock.in_turn({str(count): call for count, call in calls.items()})
+        ratio = taken[str(VIEWS)] / taken["0"]
+        title = f"{name}: {VIEWS + 1} views / one pass, {batch} windows"
+        found.append(median(PART, title, "times", ratio, AIMS_TTA.get(bed.device.type)))
+    return found
