@@ -134,7 +134,8 @@ def to_forecast(
 
 def views(config: RunConfig) -> Views:
     """The views that test-time augmentation averages."""
-    return Views(config.tta.views, RawNoise(config.tta.price, config.tta.volume), config.seed)
+    noise = RawNoise(config.tta.price, config.tta.volume)
+    return Views(config.tta.views, noise, config.seed, config.tta.precision)
 
 
 def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:

@@ -21,18 +21,19 @@ from stockenh.benchmark.inference import STUDENT, TEACHER, augmentation, inferen
 from stockenh.benchmark.machine import Peaks, describe, peaks
 from stockenh.benchmark.memory import peak_memory
 from stockenh.benchmark.pipeline import pipeline
-from stockenh.benchmark.techniques import NO_CARD, techniques
+from stockenh.benchmark.techniques import NO_CARD, compiling, techniques
 from stockenh.benchmark.training import loop_overhead, training
 from stockenh.config import parse
 from stockenh.files import write_atomic, write_json
 from stockenh.plots.benchmark import benchmark_chart
-from stockenh.settings import BenchConfig
+from stockenh.settings import MEASURED, BenchConfig
 from stockenh.tables.benchmark import benchmark_markdown, benchmark_table
 
-OVERHEAD_STEPS = 30
 TTA_WINDOWS = (1, 256)
 
-Work = tuple[str, Callable[[], list[Figure]]]
+PARTS = ("machine", *MEASURED)
+
+Work = tuple[str, str, Callable[[], list[Figure]]]  # its part, its name, and what measures it
 
 
 def benchmark(
@@ -45,13 +46,16 @@ def benchmark(
     """
     config = parse(raw)
     torch.set_num_threads(config.threads or 1)
-    clock = Clock(on, config.bench.seconds, config.bench.rounds)
     began = time.perf_counter()
+    clock = Clock(on, config.bench.seconds, config.bench.rounds, began + 60 * config.bench.minutes)
     with out.status("measuring the machine") as status:
         machine, top = describe(on), peaks(replace(clock, seconds=1.0))
         figures, took = _machine(top, on), {}
-        for what, measure in _work(raw, models, clock, top, config.bench):
+        for part, what, measure in _work(raw, models, clock, top, config.bench):
             started = time.perf_counter()
+            if clock.is_over:
+                figures.append(skipped(part, what, f"bench.minutes={config.bench.minutes:g} are over"))
+                continue
             status.update(f"measuring {what}; {started - began:.0f} s so far")
             figures += measure()
             took[what] = round(time.perf_counter() - started, 1)
@@ -60,7 +64,7 @@ def benchmark(
         "machine": {**machine, "load_after": describe(on)["load"], "seconds_are": clock.kind},
         "seconds": round(time.perf_counter() - began, 1),
         "seconds_of": took,
-        "figures": [figure.to_dict() for figure in figures],
+        "figures": [f.to_dict() for f in sorted(figures, key=lambda f: PARTS.index(f.part))],
     }
     _leave(found, into, out)
     return found
@@ -90,22 +94,32 @@ def _machine(top: Peaks, on: torch.device) -> list[Figure]:
 def _work(
     raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock, top: Peaks, bench: BenchConfig
 ) -> Iterator[Work]:
-    on = clock.device
-    for name in bench.models if "training" in bench.parts else ():
-        bed = Bed.make(raw, models[name], on)
-        yield f"training of {name}", partial(training, name, bed, clock, top)
-        yield f"the loop of {name}", partial(loop_overhead, name, bed, OVERHEAD_STEPS)
-        yield f"memory of {name}", partial(peak_memory, name, raw, models[name], on)
+    """What there is to measure, what matters most first: the time may end before the list."""
+    on, first = clock.device, bench.models[0]
+    large = Bed.make(raw, models[first], on)
+    if "training" in bench.parts:
+        yield from _training(raw, models, first, clock, top)
     if "techniques" in bench.parts:
-        name = TEACHER if TEACHER in bench.models else bench.models[0]
-        bed = Bed.make(raw, models[name], on)
-        yield f"techniques on {name}", partial(techniques, name, bed, clock, bench.compile)
+        yield "techniques", f"techniques on {first}", partial(techniques, first, large, clock)
     if "inference" in bench.parts:
         teacher = Bed.make(raw, models[TEACHER], on)
-        yield "exports", partial(inference, raw, models, clock)
-        yield "augmentation", partial(augmentation, TEACHER, teacher, clock, TTA_WINDOWS)
-    student = Bed.make(raw, models[STUDENT], on)
+        yield "inference", "views", partial(augmentation, TEACHER, teacher, clock, TTA_WINDOWS)
+        yield "inference", "exports", partial(inference, raw, models, clock)
     if "pipeline" in bench.parts:
-        yield "the data pipeline", partial(pipeline, student, clock, bench.symbols)
+        student = Bed.make(raw, models[STUDENT], on)
+        yield "pipeline", "the data pipeline", partial(pipeline, student, clock, bench.symbols)
+    for name in bench.models[1:] if "training" in bench.parts else ():
+        yield from _training(raw, models, name, clock, top)
     if "growth" in bench.parts:
-        yield "growth", partial(growth, raw, models["timeformer"], clock)
+        yield "growth", "growth", partial(growth, raw, models["timeformer"], clock)
+    if "techniques" in bench.parts:
+        yield "techniques", "torch.compile", partial(compiling, first, large, clock, bench.compile)
+
+
+def _training(
+    raw: Mapping[str, Any], models: Mapping[str, Any], name: str, clock: Clock, top: Peaks
+) -> Iterator[Work]:
+    bed = Bed.make(raw, models[name], clock.device)
+    yield "training", f"training of {name}", partial(training, name, bed, clock, top)
+    yield "training", f"the loop of {name}", partial(loop_overhead, name, bed, clock)
+    yield "training", f"memory of {name}", partial(peak_memory, name, raw, models[name], clock.device)

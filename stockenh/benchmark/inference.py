@@ -106,7 +106,7 @@ def augmentation(name: str, bed: Bed, clock: Clock, batches: tuple[int, ...]) ->
     """Five views, the window itself among them, against one eager pass in fp32; forecasts in either case."""
     net, found = bed.net().eval(), []
     identity = Calibration.identity(len(bed.prepared.windows.horizons))
-    engine = TorchEngine(net, bed.resident, bed.fitted, identity)
+    engine = TorchEngine(net, bed.resident, bed.fitted, identity, "auto")
     for batch in batches:
         rows = np.resize(bed.prepared.rows["train"], batch)
         calls = {

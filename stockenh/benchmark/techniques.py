@@ -23,25 +23,41 @@ NO_CARD = "no CUDA device"
 Step = Callable[[], None]
 
 
-def techniques(name: str, bed: Bed, clock: Clock, compiled: bool) -> list[Figure]:
-    """Times as fast as the plain recipe, each technique alone; what is not to be had is said."""
+def techniques(name: str, bed: Bed, clock: Clock) -> list[Figure]:
+    """Times as fast as the plain recipe, each technique alone."""
     bed = bed.with_train(accumulate=1, precision="fp32")
-    calls, left_out = _calls(bed), _left_out(name, bed, compiled)
-    if compiled and bed.device.type == "cpu" and shutil.which("g++"):
-        calls["torch.compile"], note = _compiled(bed, "default")
-    else:
-        note = ""
-    if bed.device.type == "cuda":
-        calls["CUDA graphs"], _ = _compiled(bed, "reduce-overhead")
-    taken = clock.in_turn(calls)
+    taken = clock.in_turn(_calls(bed))
     accumulated = f"gradient accumulation of {ACCUMULATE}"
     taken[accumulated] = taken[accumulated] / ACCUMULATE
-    return [
-        median(PART, f"{name}: {of}", "times", taken["plain"] / seconds,
-               note=note if of == "torch.compile" else "")
-        for of, seconds in taken.items()
-        if of != "plain"
-    ] + left_out  # fmt: skip
+    plain = taken.pop("plain")
+    found = [median(PART, f"{name}: {of}", "times", plain / seconds) for of, seconds in taken.items()]
+    if not has_bf16(bed.device) and bed.device.type == "cpu":
+        found.append(skipped(PART, f"{name}: bf16", "this processor does not multiply bf16"))
+    return found
+
+
+def compiling(name: str, bed: Bed, clock: Clock, wanted: bool) -> list[Figure]:
+    """What torch.compile and CUDA graphs are worth alone, and after how long; what is not to be had is said."""
+    bed = bed.with_train(accumulate=1, precision="fp32")
+    modes = {"torch.compile": "default", "CUDA graphs (torch.compile)": "reduce-overhead"}
+    found = []
+    for of, mode in modes.items():
+        if (why := _not_to_be_had(bed, mode, wanted)) is not None:
+            found.append(skipped(PART, f"{name}: {of}", why))
+            continue
+        step, took = _compiled(bed, mode)
+        taken = clock.in_turn({"plain": plain_step(bed, torch_layers(bed.net())), of: step})
+        note = f"after {took:.0f} s of compiling"
+        found.append(median(PART, f"{name}: {of}", "times", taken["plain"] / taken[of], note=note))
+    return found
+
+
+def _not_to_be_had(bed: Bed, mode: str, wanted: bool) -> str | None:
+    if mode == "reduce-overhead" and bed.device.type != "cuda":
+        return NO_CARD
+    if not wanted:
+        return "bench.compile=false"
+    return None if bed.device.type == "cuda" or shutil.which("g++") else "no C++ compiler (g++)"
 
 
 def _calls(bed: Bed) -> dict[str, Step]:
@@ -59,19 +75,6 @@ def _calls(bed: Bed) -> dict[str, Step]:
         calls[f"{low} with torch's layers"] = _step(bed, precision=low)
         calls[f"{low} with own layers"] = _step(bed, bed.net(), precision=low)
     return calls
-
-
-def _left_out(name: str, bed: Bed, compiled: bool) -> list[Figure]:
-    found = []
-    if bed.device.type != "cuda":
-        found.append(skipped(PART, f"{name}: CUDA graphs", NO_CARD))
-        if not compiled:
-            found.append(skipped(PART, f"{name}: torch.compile", "bench.compile=false"))
-        elif not shutil.which("g++"):
-            found.append(skipped(PART, f"{name}: torch.compile", "no C++ compiler (g++)"))
-        if not has_bf16(bed.device):
-            found.append(skipped(PART, f"{name}: bf16", "this processor does not multiply bf16"))
-    return found
 
 
 def _step(
@@ -110,12 +113,12 @@ def _resident(bed: Bed) -> Iterator[Sequence[Tensor]]:
         done += 1
 
 
-def _compiled(bed: Bed, mode: str) -> tuple[Step, str]:
-    """The plain recipe around a compiled network, and what compiling it took."""
+def _compiled(bed: Bed, mode: str) -> tuple[Step, float]:
+    """The plain recipe around a compiled network, and the seconds until it runs at its speed."""
     net = torch_layers(bed.net())
     net.compile(mode=mode)
     step = _step(bed, net)
     began = time.perf_counter()
     for _ in range(3):
         step()
-    return step, f"after {time.perf_counter() - began:.0f} s of compiling"
+    return step, time.perf_counter() - began

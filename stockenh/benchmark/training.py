@@ -5,6 +5,7 @@ Legend: A the plain recipe, B the project's loop; both take the same batch size.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ from stockenh.training.memory import hand_back_freed_memory, keep_freed_memory
 from stockenh.training.precision import resolve
 
 PART = "training"
+LEAST_STEPS, MOST_STEPS = 4, 50  # of which the first only warms up
 PLAIN_WINDOWS = 1024  # in the plain recipe's data set
 
 # Section by device: what the project's loop is to be times the plain recipe.
@@ -109,15 +111,16 @@ def floor(bed: Bed, peaks: Peaks, precision: str) -> float:
     return peaks.floor(float(counter.get_total_flops()), float(moved), precision) / batch
 
 
-def loop_overhead(name: str, bed: Bed, steps: int) -> list[Figure]:
+def loop_overhead(name: str, bed: Bed, clock: Clock) -> list[Figure]:
     """The share of a step that is not forward, loss, backward, clipping or optimizer."""
     bed = settled(bed)
     keep_freed_memory()
     batches = bed.batches()
     learner = bed.learner(bed.net(), batches.steps)
-    clock = Clock(bed.device)
-    shares = []
-    for step in range(steps):
+    shares, until = [], time.perf_counter() + clock.seconds / 2
+    for step in range(MOST_STEPS):
+        if step >= LEAST_STEPS and time.perf_counter() > until:
+            break
         began = clock.now()
         group = batches.group(*divmod(step, batches.steps))
         gathered = clock.now()
@@ -128,4 +131,4 @@ def loop_overhead(name: str, bed: Bed, steps: int) -> list[Figure]:
         ended = clock.now()
         shares.append(100 * (1 - (updated - gathered) / (ended - began)))
     note = "gathering, schedule and averages; a checkpoint an epoch comes to it"
-    return [median(PART, f"{name}: loop overhead", "%", shares[2:], Aim(5, at_most=True), note)]
+    return [median(PART, f"{name}: loop overhead", "%", shares[1:], Aim(5, at_most=True), note)]
