@@ -37,7 +37,7 @@ def techniques(name: str, bed: Bed, clock: Clock) -> list[Figure]:
 
 
 def compiling(name: str, bed: Bed, clock: Clock, wanted: bool) -> list[Figure]:
-    """What torch.compile and CUDA graphs are worth alone, and after how long; what is not to be had is said."""
+    """What torch.compile and CUDA graphs are worth alone; what is not to be had is said."""
     bed = bed.with_train(accumulate=1, precision="fp32")
     modes = {"torch.compile": "default", "CUDA graphs (torch.compile)": "reduce-overhead"}
     found = []
