@@ -11,7 +11,7 @@ from stockenh.overrides import suggest
 
 ENGINES = ("torch", "onnx", "int8")
 EXPLAINED = ("up", "ret")
-MEASURED = ("training", "techniques", "inference", "pipeline", "growth")
+MEASURED = ("training", "techniques", "inference", "pipeline", "memory", "growth")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 

@@ -110,6 +110,8 @@ def _work(
         yield "pipeline", "the data pipeline", partial(pipeline, student, clock, bench.symbols)
     for name in bench.models[1:] if "training" in bench.parts else ():
         yield from _training(raw, models, name, clock, top)
+    for name in bench.models if "memory" in bench.parts else ():
+        yield "memory", f"memory of {name}", partial(peak_memory, name, raw, models[name], on)
     if "growth" in bench.parts:
         yield "growth", "growth", partial(growth, raw, models["timeformer"], clock)
     if "techniques" in bench.parts:
@@ -122,4 +124,3 @@ def _training(
     bed = Bed.make(raw, models[name], clock.device)
     yield "training", f"training of {name}", partial(training, name, bed, clock, top)
     yield "training", f"the loop of {name}", partial(loop_overhead, name, bed, clock)
-    yield "training", f"memory of {name}", partial(peak_memory, name, raw, models[name], clock.device)

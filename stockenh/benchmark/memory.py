@@ -13,8 +13,9 @@ import torch
 from stockenh.benchmark.bed import Bed
 from stockenh.benchmark.figures import Aim, Figure, skipped
 from stockenh.benchmark.plain import torch_layers
-from stockenh.benchmark.training import PART, ProjectLoop, plain_step, settled
+from stockenh.benchmark.training import ProjectLoop, plain_step, settled
 
+PART = "memory"
 STEPS = 3
 KINDS = ("plain", "project")
 STATUS = "/proc/self/status"
@@ -28,13 +29,13 @@ def peak_memory(
     measure = _on_card if device.type == "cuda" else _of_process
     found = [measure(kind, raw, model, device) for kind in KINDS]
     if None in found:
-        return [skipped(PART, f"{name}: peak memory", f"this system has no {STATUS}", aim)]
+        return [skipped(PART, f"{name}", f"this system has no {STATUS}", aim)]
     a, b = (value for value in found if value is not None)
     what = "of the card" if device.type == "cuda" else "of the process, imports included"
     return [
-        Figure(PART, f"{name}: peak memory, plain recipe", "MiB", a, note=what),
-        Figure(PART, f"{name}: peak memory, project's loop", "MiB", b, note=what),
-        Figure(PART, f"{name}: peak memory, project's / plain", "times", b / a, aim=aim),
+        Figure(PART, f"{name}: plain recipe", "MiB", a, note=what),
+        Figure(PART, f"{name}: project's loop", "MiB", b, note=what),
+        Figure(PART, f"{name}: project's loop / plain recipe", "times", b / a, aim=aim),
     ]
 
 
