@@ -134,8 +134,7 @@ def to_forecast(
 
 def views(config: RunConfig) -> Views:
     """The views that test-time augmentation averages."""
-    noise = RawNoise(config.tta.price, config.tta.volume)
-    return Views(config.tta.views, noise, config.seed, config.tta.precision)
+    return Views(config.tta.views, RawNoise(config.tta.price, config.tta.volume), config.seed)
 
 
 def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:

@@ -73,7 +73,6 @@ class TtaConfig:
     price: float = 0.002
     volume: float = 0.05
     coverage: float = 0.2  # share of the validation forecasts that count as confident
-    precision: str = "auto"  # of the noisy views; the window itself is fp32
     engine: str = "torch"
     since: str | None = None
     until: str | None = None
@@ -88,10 +87,6 @@ class TtaConfig:
                 raise ConfigError(f"tta.{name}={getattr(self, name)} must be relative noise from 0 to 1")
         if not 0 < self.coverage <= 1:
             raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"tta.precision={self.precision}: {suggest(self.precision, PRECISIONS, all_options=True)}"
-            )
         if self.engine not in ENGINES:
             raise ConfigError(f"tta.engine={self.engine}: {suggest(self.engine, ENGINES, all_options=True)}")
         for key, value in (("from", self.since), ("to", self.until)):

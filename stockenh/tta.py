@@ -19,7 +19,6 @@ from stockenh.data.augment import Augment, NoAugment, RawNoise
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
-from stockenh.training.precision import Precision, resolve
 from stockenh.training.predict import CHUNK
 
 LEVELS = 100
@@ -29,15 +28,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Views:
-    """What is averaged: n views with noise drawn by `seed` beside the window itself.
-
-    precision: of the noisy views' passes, `auto` by the rule of training; the window itself is always fp32
-    """
+    """What is averaged: n views with noise drawn by `seed` beside the window itself."""
 
     count: int
     noise: RawNoise
     seed: int
-    precision: str = "fp32"
 
     def draw(self, lookback: int, device: torch.device) -> Augment:
         """The views of windows of so many bars.
@@ -93,40 +88,25 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class TorchEngine:
-    """A network in evaluation mode; scaling and calibration in float64.
-
-    precision: of what comes after the windows as they are
-    """
+    """A network in evaluation mode; scaling and calibration in float64."""
 
     model: nn.Module
     data: DeviceWindows
     fitted: Fitted
     calibration: Calibration
-    precision: str = "fp32"
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
-        inputs = (
+        out = self.model(
             self.data.prices.gather(rows, augment),
             self.data.embedding[rows].float().repeat(together, 1),
             self.data.context[rows].repeat(together, 1),
         )
         ret, logits = (
-            said.unflatten(0, (together, -1)).cpu().double().numpy() for said in self._said(inputs, len(rows))
+            out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
+            for name in ("ret", "up_logits")
         )
         return ret * np.asarray(self.fitted.return_std), self.calibration.apply(logits)
-
-    def _said(self, inputs: tuple[Tensor, ...], true: int) -> tuple[Tensor, Tensor]:
-        """ret and up_logits of all inputs, the first `true` of them in fp32."""
-        low = Precision(resolve(self.precision, self.data.device, self.model), self.data.device)
-        if low.name == "fp32" or true == len(inputs[0]):
-            outs = [self.model(*inputs)]
-        else:
-            outs = [self.model(*(x[:true] for x in inputs))]
-            with low.autocast():
-                outs.append(self.model(*(x[true:] for x in inputs)))
-        ret, logits = (torch.cat([out[name].float() for out in outs]) for name in ("ret", "up_logits"))
-        return ret, logits
 
 
 def forecast(
@@ -143,7 +123,7 @@ def forecast(
     """
     was_training = model.training
     model.eval()
-    found = forecast_with(TorchEngine(model, data, fitted, calibration, views.precision), data, rows, views)
+    found = forecast_with(TorchEngine(model, data, fitted, calibration), data, rows, views)
     model.train(was_training)
     return found
 

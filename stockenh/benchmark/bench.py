@@ -29,8 +29,6 @@ from stockenh.plots.benchmark import benchmark_chart
 from stockenh.settings import MEASURED, BenchConfig
 from stockenh.tables.benchmark import benchmark_markdown, benchmark_table
 
-TTA_WINDOWS = (1, 256)
-
 PARTS = ("machine", *MEASURED)
 
 Work = tuple[str, str, Callable[[], list[Figure]]]  # its part, its name, and what measures it
@@ -103,7 +101,7 @@ def _work(
         yield "techniques", f"techniques on {first}", partial(techniques, first, large, clock)
     if "inference" in bench.parts:
         teacher = Bed.make(raw, models[TEACHER], on)
-        yield "inference", "views", partial(augmentation, TEACHER, teacher, clock, TTA_WINDOWS)
+        yield "inference", "views", partial(augmentation, TEACHER, teacher, clock)
         yield "inference", "exports", partial(inference, raw, models, clock)
     if "pipeline" in bench.parts:
         student = Bed.make(raw, models[STUDENT], on)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from stockenh.benchmark.clock import Clock
 from stockenh.benchmark.figures import Aim, Figure, Floats, median
 from stockenh.export.deployed import Deployed
 from stockenh.export.files import OnnxModel, quietly, write_int8, write_onnx
-from stockenh.tta import TorchEngine, Views, forecast_with
+from stockenh.run.engine import OnnxEngine
+from stockenh.tta import Engine, TorchEngine, Views, forecast_with
 
 PART = "inference"
 BATCHES = (1, 256)
@@ -41,16 +43,17 @@ def inference(raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock) -
     Both take raw bars and give calibrated forecasts. Weights are random: times don't depend on them.
     """
     cpu = torch.device("cpu")
-    clock = Clock(cpu, clock.seconds, clock.rounds)
-    with tempfile.TemporaryDirectory() as folder:
-        calls: dict[str, Call] = {}
-        for name in (TEACHER, STUDENT):
-            calls |= _engines(name, Bed.make(raw, models[name], cpu), Path(folder))
+    clock = replace(clock, device=cpu)
+    with tempfile.TemporaryDirectory() as name:
+        folder, calls = Path(name), {}
+        beds = {model: Bed.make(raw, models[model], cpu) for model in (TEACHER, STUDENT)}
+        for model, bed in beds.items():
+            calls |= _engines(model, bed, folder)
         found = []
         for batch in BATCHES:
-            taken = clock.in_turn({name: partial(call, batch) for name, call in calls.items()})
+            taken = clock.in_turn({key: partial(call, batch) for key, call in calls.items()})
             found += _figures(batch, taken)
-    return found
+        return found + _exported_views(beds[TEACHER], OnnxModel(_file(folder, TEACHER)), clock)
 
 
 def _engines(name: str, bed: Bed, folder: Path) -> dict[str, Call]:
@@ -64,7 +67,7 @@ def _engines(name: str, bed: Bed, folder: Path) -> dict[str, Call]:
     arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
     net, horizons = bed.net().eval(), len(bed.prepared.windows.horizons)
     deployed = Deployed(net, bed.fitted, Calibration.identity(horizons), raw_bars=True).eval()
-    fp32, int8 = folder / f"{name}.onnx", folder / f"{name}.int8.onnx"
+    fp32, int8 = _file(folder, name), folder / f"{name}.int8.onnx"
     with quietly():
         write_onnx(deployed, {key: tensor[:2] for key, tensor in tensors.items()}, fp32)
         write_int8(fp32, int8)
@@ -73,6 +76,10 @@ def _engines(name: str, bed: Bed, folder: Path) -> dict[str, Call]:
         f"{name} onnx": _served(OnnxModel(fp32), arrays),
         f"{name} int8": _served(OnnxModel(int8), arrays),
     }
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.onnx"
 
 
 def _eager(deployed: Deployed, tensors: Mapping[str, Tensor]) -> Call:
@@ -102,21 +109,33 @@ def _figures(batch: int, taken: Mapping[str, Floats]) -> list[Figure]:
     ]  # fmt: skip
 
 
-def augmentation(name: str, bed: Bed, clock: Clock, batches: tuple[int, ...]) -> list[Figure]:
+def augmentation(name: str, bed: Bed, clock: Clock) -> list[Figure]:
     """Five views, the window itself among them, against one eager pass in fp32; forecasts in either case."""
-    net, found = bed.net().eval(), []
+    eager = _torch_engine(bed)
+    return [
+        _views(f"{name}: {VIEWS + 1} views / one pass", eager, eager, bed, clock, batch) for batch in BATCHES
+    ]
+
+
+def _exported_views(bed: Bed, model: OnnxModel, clock: Clock) -> list[Figure]:
+    """The same by the exported fp32 file, `tta.engine=onnx`, against the same eager pass."""
+    exported = OnnxEngine(model, bed.resident, bed.prepared.windows, bed.prepared.embedding)
+    title = f"{TEACHER}: {VIEWS + 1} views, tta.engine=onnx / one pass"
+    return [_views(title, exported, _torch_engine(bed), bed, clock, batch) for batch in BATCHES]
+
+
+def _torch_engine(bed: Bed) -> Engine:
     identity = Calibration.identity(len(bed.prepared.windows.horizons))
-    engine = TorchEngine(net, bed.resident, bed.fitted, identity, "auto")
-    for batch in batches:
-        rows = np.resize(bed.prepared.rows["train"], batch)
-        calls = {
-            count: partial(
-                forecast_with, engine, bed.resident, rows, Views(count, build.views(bed.config).noise, 0)
-            )
-            for count in (0, VIEWS)
-        }
-        taken = clock.in_turn({str(count): call for count, call in calls.items()})
-        ratio = taken[str(VIEWS)] / taken["0"]
-        title = f"{name}: {VIEWS + 1} views / one pass, {batch} windows"
-        found.append(median(PART, title, "times", ratio, AIMS_TTA.get(bed.device.type)))
-    return found
+    return TorchEngine(bed.net().eval(), bed.resident, bed.fitted, identity)
+
+
+def _views(title: str, many: Engine, one: Engine, bed: Bed, clock: Clock, batch: int) -> Figure:
+    rows = np.resize(bed.prepared.rows["train"], batch)
+    noise = build.views(bed.config).noise
+
+    def call(engine: Engine, count: int) -> Callable[[], object]:
+        return lambda: forecast_with(engine, bed.resident, rows, Views(count, noise, 0))
+
+    taken = clock.in_turn({"one": call(one, 0), "many": call(many, VIEWS)})
+    aim = AIMS_TTA.get(bed.device.type)
+    return median(PART, f"{title}, batch {batch}", "times", taken["many"] / taken["one"], aim)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,7 @@ def _files(symbols: int) -> list[Figure]:
 
 
 def _features(bed: Bed, clock: Clock) -> list[Figure]:
-    cpu = torch.device("cpu")
-    clock = Clock(cpu, clock.seconds / 4, clock.rounds)
+    clock = replace(clock, device=torch.device("cpu"), seconds=clock.seconds / 4)
     bars = bed.prepared.windows.bars  # type: ignore[attr-defined]
     embedding = KernelEmbedding()
     prices = bed.inputs(EMBEDDED)[0].cpu()
@@ -89,7 +89,7 @@ def _features(bed: Bed, clock: Clock) -> list[Figure]:
 
 def _loader(bed: Bed, clock: Clock) -> list[Figure]:
     """A DataLoader over five tensors against gathering from the bars on the device."""
-    clock = Clock(bed.device, clock.seconds / 4, clock.rounds)
+    clock = replace(clock, seconds=clock.seconds / 4)
     batch = bed.config.train.batch_size
     batches, notebook = bed.batches(), loaded(bed.tensors(1024), batch)
     calls: dict[str, Callable[[], object]] = {

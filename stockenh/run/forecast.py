@@ -61,7 +61,7 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
         views = replace(views, count=0)
     net = trained.net(prepared, on)
     resident, fitted = trained.resident(prepared, on)
-    engine: Engine = TorchEngine(net, resident, fitted, trained.calibration, views.precision)
+    engine: Engine = TorchEngine(net, resident, fitted, trained.calibration)
     if config.tta.engine != "torch":
         exported = exported_model(trained, config.tta.engine)
         engine = OnnxEngine(exported, resident, prepared.windows, prepared.embedding)
