@@ -45,7 +45,8 @@ def inference(raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock) -
     cpu = torch.device("cpu")
     clock = replace(clock, device=cpu)
     with tempfile.TemporaryDirectory() as name:
-        folder, calls = Path(name), {}
+        folder = Path(name)
+        calls: dict[str, Call] = {}
         beds = {model: Bed.make(raw, models[model], cpu) for model in (TEACHER, STUDENT)}
         for model, bed in beds.items():
             calls |= _engines(model, bed, folder)

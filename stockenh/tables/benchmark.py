@@ -31,7 +31,7 @@ def benchmark_table(found: Mapping[str, Any]) -> Table:
         table.add_row(f"[bold]{part}[/bold]")
         for figure in figures:
             name, value, spread, _, aim, note = _cells(figure)
-            table.add_row(name, value, spread, aim or note)
+            table.add_row(name, value, spread, "; ".join(filter(None, (aim, note))))
     return table
 
 
