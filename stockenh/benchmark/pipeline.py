@@ -22,6 +22,7 @@ from stockenh.benchmark.plain import loaded
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import FeatureSettings, context_features
 from stockenh.data.sources import FilesData
+from stockenh.data.windows import BarWindows
 from stockenh.embedding.kernel import KernelEmbedding
 
 PART = "pipeline"
@@ -68,16 +69,17 @@ def _files(symbols: int) -> list[Figure]:
 
 def _features(bed: Bed, clock: Clock) -> list[Figure]:
     clock = replace(clock, device=torch.device("cpu"), seconds=clock.seconds / 4)
-    bars = bed.prepared.windows.bars  # type: ignore[attr-defined]
+    windows = bed.prepared.windows
+    assert isinstance(windows, BarWindows)
     embedding = KernelEmbedding()
     prices = bed.inputs(EMBEDDED)[0].cpu()
     taken = clock.in_turn(
         {
-            "features": lambda: context_features(bars, FeatureSettings()),
+            "features": lambda: context_features(windows.bars, FeatureSettings()),
             "embedding": lambda: embedding.transform(prices),
         }
     )
-    features = len(bed.prepared.windows) / taken["features"]
+    features = len(windows) / taken["features"]
     note = f"pandas: {PANDAS_WINDOWS_PER_SECOND:g} windows/s, not measured here"
     return [
         median(PART, "29 features", "windows/s", features),
