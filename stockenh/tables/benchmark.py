@@ -55,6 +55,8 @@ def _cells(figure: Mapping[str, Any]) -> list[str]:
     value, low, high = figure["value"], figure["low"], figure["high"]
     said = "n/a" if value is None else f"{significant(value)} {figure['unit']}"
     spread = "" if low is None else f"{significant(low)}-{significant(high)}"
+    if low is not None and figure["rounds"] == 1:
+        spread = "one round"  # the time was over: a busy neighbour shows in it
     aim = figure["aim"] or ""
     if figure["met"] is not None:
         aim += ": met" if figure["met"] else ": missed"

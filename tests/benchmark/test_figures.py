@@ -41,6 +41,11 @@ def test_an_aim_is_met_or_missed(aim: Aim, value: float, met: bool, said: str) -
     assert row in benchmark_markdown(found(figure))
 
 
+def test_a_single_round_has_no_quartiles_to_show() -> None:
+    page = benchmark_markdown(found(median("training", "a ratio", "times", [2.0])))
+    assert "| a ratio | 2 times | one round | 1 |" in page
+
+
 def test_what_was_not_measured_says_why_and_meets_nothing() -> None:
     figure = skipped("techniques", "CUDA graphs", "no CUDA device", Aim(8))
     assert figure.met is None
