@@ -22,8 +22,8 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
         low, high = (ratio[key] if ratio[key] is not None else ratio["value"] for key in ("low", "high"))
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
         axes.plot(ratio["value"], place, "o", color=colour, markersize=6, zorder=3)
-        axes.annotate(significant(ratio["value"]), (high, place), (6, 0), textcoords="offset points",
-                      va="center", fontsize=8.5)  # fmt: skip
+        axes.text(1.01, place, significant(ratio["value"]), transform=axes.get_yaxis_transform(),
+                  va="center", fontsize=8.5)  # fmt: skip
         if aim := re.search(r"[\d.]+", ratio["aim"] or ""):
             axes.plot(
                 float(aim[0]),
