@@ -16,7 +16,7 @@ import stockenh
 from stockenh.benchmark.bed import Bed
 from stockenh.benchmark.clock import Clock
 from stockenh.benchmark.figures import Figure, skipped
-from stockenh.benchmark.growth import growth
+from stockenh.benchmark.growth import SIZES, with_data, with_parameters
 from stockenh.benchmark.inference import STUDENT, TEACHER, augmentation, inference
 from stockenh.benchmark.machine import Peaks, describe, peaks
 from stockenh.benchmark.memory import peak_memory
@@ -111,7 +111,9 @@ def _work(
     for name in bench.models if "memory" in bench.parts else ():
         yield "memory", f"memory of {name}", partial(peak_memory, name, raw, models[name], on)
     if "growth" in bench.parts:
-        yield "growth", "growth", partial(growth, raw, models["timeformer"], clock)
+        yield "growth", "parameters", partial(with_parameters, raw, models["timeformer"], clock)
+        for symbols, bars in SIZES:
+            yield "growth", f"{symbols} symbols x {bars} bars", partial(with_data, symbols, bars)
     if "techniques" in bench.parts:
         yield "techniques", "torch.compile", partial(compiling, first, large, clock, bench.compile)
 

@@ -16,38 +16,18 @@ from stockenh.benchmark.pipeline import read_files, write_files
 from stockenh.benchmark.training import ProjectLoop, settled
 
 PART = "growth"
-SYMBOLS = (10, 100, 1000)
-BARS = (500, 1000, 2000)
-BARS_OF_EACH = 1258
-SYMBOLS_OF_EACH = 50
+
+# Symbols and bars of each: first the one grows, then the other.
+SIZES = ((10, 1258), (100, 1258), (1000, 1258), (50, 500), (50, 1000), (50, 2000))
 WIDTHS = (64, 128, 256)
 
 
-def growth(raw: Mapping[str, Any], model: Mapping[str, Any], clock: Clock) -> list[Figure]:
-    """model: the node of a timeformer, whose width is varied."""
-    return [*_with_symbols(), *_with_bars(), *_with_parameters(raw, model, clock)]
-
-
-def _with_symbols() -> list[Figure]:
-    found = []
+def with_data(symbols: int, bars: int) -> list[Figure]:
+    """Seconds to read so many files of so many bars, and the memory that they take."""
     with tempfile.TemporaryDirectory() as name:
-        for symbols in SYMBOLS:
-            found += _read(Path(name, f"symbols {symbols}"), symbols, BARS_OF_EACH)
-    return found
-
-
-def _with_bars() -> list[Figure]:
-    found = []
-    with tempfile.TemporaryDirectory() as name:
-        for bars in BARS:
-            found += _read(Path(name, f"bars {bars}"), SYMBOLS_OF_EACH, bars)
-    return found
-
-
-def _read(folder: Path, symbols: int, bars: int) -> list[Figure]:
-    write_files(folder / "bars", symbols, bars)
-    first = read_files(folder / "bars", folder / "cache")
-    again = read_files(folder / "bars", folder / "cache")
+        files, cache = Path(name, "bars"), Path(name, "cache")
+        write_files(files, symbols, bars)
+        first, again = (read_files(files, cache) for _ in range(2))
     what, total = f"{symbols:,} symbols x {bars:,} bars", symbols * bars
     beyond = again["peak_mib"] - again["import_mib"]
     note = f"{beyond * 2**20 / total:.0f} bytes a bar beyond imports"
@@ -57,7 +37,8 @@ def _read(folder: Path, symbols: int, bars: int) -> list[Figure]:
     ]
 
 
-def _with_parameters(raw: Mapping[str, Any], model: Mapping[str, Any], clock: Clock) -> list[Figure]:
+def with_parameters(raw: Mapping[str, Any], model: Mapping[str, Any], clock: Clock) -> list[Figure]:
+    """A step of the project's loop; model: the node of a timeformer, whose width is varied."""
     loops, sizes = {}, {}
     for width in WIDTHS:
         bed = settled(Bed.make(raw, {**model, "d_model": width, "ffn": 2 * width}, clock.device))
