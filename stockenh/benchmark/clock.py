@@ -27,6 +27,7 @@ class Clock:
     seconds: float = 12.0  # for all rounds of a comparison
     rounds: int = 15  # at most
     until: float = math.inf  # of time.perf_counter(): when all must be done
+    warm: bool = False  # whether each turn begins with a call that is not counted
 
     @property
     def kind(self) -> str:
@@ -68,6 +69,8 @@ class Clock:
         return time.perf_counter() > self.until
 
     def _turn(self, call: Callable[[], object]) -> float:
+        if self.warm:
+            call()
         began, until, count = self.now(), time.perf_counter() + TURN_SECONDS, 0
         while not count or time.perf_counter() < until:
             call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ Step = Callable[[], None]
 def techniques(name: str, bed: Bed, clock: Clock) -> list[Figure]:
     """Times as fast as the plain recipe, each technique alone."""
     bed = bed.with_train(accumulate=1, precision="fp32")
-    taken = clock.in_turn(_calls(bed))
+    taken = replace(clock, warm=True).in_turn(_calls(bed))
     accumulated = f"gradient accumulation of {ACCUMULATE}"
     taken[accumulated] = taken[accumulated] / ACCUMULATE
     plain = taken.pop("plain")

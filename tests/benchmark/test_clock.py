@@ -27,6 +27,13 @@ def test_calls_take_turns_after_a_warm_up() -> None:
     assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3}
 
 
+def test_a_turn_can_begin_with_a_call_that_is_not_counted() -> None:
+    pauses = iter([0.0, 0.1, 0.0])  # the warm-up of all, that of the turn, and what counts
+    clock = Clock(CPU, 9.0, rounds=1, warm=True)
+    (seconds,) = clock.in_turn({"a": lambda: sum(range(int(2e7 * next(pauses))))}).values()
+    assert seconds[0] < 0.005
+
+
 def test_a_turn_of_a_short_call_is_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_module, "TURN_SECONDS", 0.05)
     calls = []
