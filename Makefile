@@ -36,8 +36,8 @@ lint: $(READY)  ## ruff: style and common mistakes
 type: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure this machine: data pipeline, loop overhead, start-up
-	$(BIN)/python -m stockenh.bench
+bench: $(READY)  ## measure this machine: training, inference, data, against the plain recipe (under ten minutes)
+	$(BIN)/stockenh bench
 
 clean:  ## remove the virtual environment and caches, keep outputs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -198,6 +198,18 @@ def evaluate(overrides: Overrides = None) -> None:
         task.evaluate(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def bench(overrides: Overrides = None) -> None:
+    """Measure this machine: speed and memory against the plain recipe and the floor, technique by technique.
+
+    Example: stockenh bench bench=quick model=timeformer_xl device=cpu
+    """
+    with guarded():
+        from stockenh.tasks import benching as task
+
+        task.bench(overrides or [])
+
+
 @data_app.command("check", context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],

@@ -22,6 +22,7 @@ from stockenh.overrides import literal, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.settings import (
     AuditConfig,
+    BenchConfig,
     DistillConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("raw", "ema", "swa")
 # Keys that a command reads off the command line; they are no part of a run.
-COMMAND_KEYS = ("resume", "run", "experiment", "sweep")
+COMMAND_KEYS = ("resume", "run", "experiment", "sweep", "bench")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
 # run folder's config may come from a stranger and must not be able to name anything else.
@@ -80,6 +81,7 @@ class RunConfig:
     explain: ExplainConfig
     audit: AuditConfig
     evaluate: EvaluateConfig
+    bench: BenchConfig
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -134,6 +136,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
         explain=settings_of("explain", ExplainConfig, raw.get("explain", {})),
         audit=settings_of("audit", AuditConfig, raw.get("audit", {})),
         evaluate=_dated("evaluate", EvaluateConfig, raw.get("evaluate", {})),
+        bench=settings_of("bench", BenchConfig, raw.get("bench", {})),
         raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
         **groups,
     )

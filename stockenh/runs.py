@@ -305,5 +305,5 @@ def _options() -> dict[str, dict[str, dict[str, Any]]]:
             for option in options
         }
         for group, options in groups().items()
-        if group not in ("experiment", "sweep")
+        if group not in ("bench", "experiment", "sweep")
     }

@@ -11,6 +11,7 @@ from stockenh.overrides import suggest
 
 ENGINES = ("torch", "onnx", "int8")
 EXPLAINED = ("up", "ret")
+MEASURED = ("training", "techniques", "inference", "pipeline", "memory", "growth")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
@@ -186,6 +187,32 @@ def _check_dates(node: str, since: str | None, until: str | None) -> None:
             raise ConfigError(f"{node}.{key}={value} is not a date: write 2024-01-31")
     if since is not None and until is not None and since > until:
         raise ConfigError(f"{node}.from={since} lies after {node}.to={until}")
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What `bench` measures, and for how long."""
+
+    models: list[str] = field(default_factory=lambda: ["timeformer_xl", "timeformer", "student", "tft_xl"])
+    parts: list[str] = field(default_factory=lambda: list(MEASURED))
+    minutes: float = 9.0  # for everything; what does not fit is left out and named
+    seconds: float = 10.0  # for one comparison; three rounds are made unless that takes thrice as long
+    rounds: int = 15  # of one comparison at most
+    symbols: int = 500  # files that the data pipeline reads
+    compile: bool = True  # torch.compile among the techniques
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"bench.{name}={getattr(self, name)} must be above 0 and finite")
+        for name, least in (("rounds", 3), ("symbols", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"bench.{name}={getattr(self, name)} must be at least {least}")
+        for part in self.parts:
+            if part not in MEASURED:
+                raise ConfigError(
+                    f"bench.parts={list(self.parts)}: {suggest(part, MEASURED, all_options=True)}"
+                )
 
 
 def _is_date(text: str) -> bool:

@@ -24,7 +24,7 @@ from stockenh.config import (
     settings_of,
 )
 from stockenh.overrides import conf_dir, groups
-from stockenh.settings import TrainConfig, TtaConfig
+from stockenh.settings import BenchConfig, TrainConfig, TtaConfig
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.space import Space
 
@@ -61,7 +61,7 @@ def test_the_groups_of_the_typed_config_are_those_of_the_folder():
     assert set(GROUPS) <= set(groups())
     top = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
     listed = [name for entry in top["defaults"] if isinstance(entry, dict) for name in entry]
-    assert sorted(listed) == sorted([*GROUPS, "experiment", "sweep"])
+    assert sorted(listed) == sorted([*GROUPS, "bench", "experiment", "sweep"])
 
 
 @pytest.mark.parametrize("option", groups()["sweep"])
@@ -98,8 +98,10 @@ def test_top_level_keys_are_the_fields_of_the_dataclasses():
     config = parse(plain(compose([])))
     assert config.tta == TtaConfig()
     assert len(top["tta"]) == len(dataclasses.fields(TtaConfig))
+    assert content("bench", "full") == dataclasses.asdict(BenchConfig()) == dataclasses.asdict(config.bench)
+    assert set(content("bench", "quick")) == set(content("bench", "full")) and "bench" not in config.raw
     plain_keys = set(top) - {"defaults", "hydra", *COMMAND_KEYS}
-    fields = {field.name for field in dataclasses.fields(RunConfig)} - {"raw", *GROUPS}
+    fields = {field.name for field in dataclasses.fields(RunConfig)} - {"raw", "bench", *GROUPS}
     assert plain_keys == fields
 
 

@@ -30,7 +30,7 @@ def test_parse_gives_typed_settings(raw):
 
 
 def test_raw_is_the_config_without_what_belongs_to_the_command(raw):
-    assert set(parse(raw).raw) == set(raw) - {"resume", "run"}
+    assert set(parse(raw).raw) == set(raw) - {"resume", "run", "bench"}
 
 
 def test_what_parse_keeps_parses_to_the_same(raw):

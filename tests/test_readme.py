@@ -203,6 +203,18 @@ def test_an_evaluation_does_what_it_says(
     assert "verdict  10 bars" in answer.out and (tmp_path / "run/report/evaluation.md").is_file()
 
 
+def test_a_benchmark_does_what_it_says(
+    stockenh: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = [line for line in LINES if line.startswith("stockenh bench")]
+    words = [*shlex.split(line)[1:], "bench.parts=[training]", "bench.seconds=0.01", "bench.rounds=3"]
+    answer = stockenh(*words, "model=timeformer", "model.d_model=16", "model.layers=1")
+    assert answer.code == 0, answer.err
+    assert "project's loop / plain recipe" in answer.out
+    assert len(list(tmp_path.glob("outputs/*/*/bench.png"))) == 1
+
+
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
     assert "stockenh data check DIR" in LINES
     answer = stockenh("data", "check", str(bars_folder))

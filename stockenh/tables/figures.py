@@ -31,3 +31,11 @@ def folded(text: str, width: int) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.rstrip() for line in lines)
+
+
+def significant(value: float) -> str:
+    """Three digits that count: 0.0123, 1.23, 12.3, 1,234."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.3g}"

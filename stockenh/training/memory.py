@@ -14,10 +14,19 @@ def keep_freed_memory() -> bool:
     As it comes, it hands large blocks back to the system after every step, which must clear each page of
     them again: an eighth of a large model's step in fp32 on a CPU, a third in bf16.
     """
+    return _set_thresholds(2**30, 2**31 - 1)
+
+
+def hand_back_freed_memory() -> bool:
+    """The other way again: the thresholds that glibc comes to by itself once large blocks were freed."""
+    return _set_thresholds(2**25, 2**26)
+
+
+def _set_thresholds(mmap: int, trim: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(M_MMAP_THRESHOLD, mmap)) and bool(mallopt(M_TRIM_THRESHOLD, trim))

@@ -97,6 +97,16 @@ def test_dropout_on_cpu_rounds_the_share_to_256ths_and_keeps_the_mean(p):
     assert both == pytest.approx(share**2, abs=0.004)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_on_cpu_keeps_what_the_bytes_of_the_draws_say(dtype):
+    x = torch.randn(5, 7).to(dtype)
+    torch.manual_seed(4)
+    found = dropout(x, 0.5)
+    torch.manual_seed(4)
+    draws = torch.empty(5, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:35].view(5, 7)
+    assert torch.equal(found, torch.where(draws >= 128, 2 * x, 0 * x))
+
+
 def test_dropout_repeats_with_the_seed_and_hands_back_its_scale_as_gradient():
     x = torch.randn(5, 7, requires_grad=True)
     torch.manual_seed(3)

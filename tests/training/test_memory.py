@@ -9,8 +9,10 @@ import pytest
 
 STEPS = """
 import resource, sys, torch
-from stockenh.training.memory import keep_freed_memory
-kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+from stockenh.training.memory import hand_back_freed_memory, keep_freed_memory
+kept = keep_freed_memory() if "keep" in sys.argv[1] else False
+if sys.argv[1] == "keep, then hand back":
+    hand_back_freed_memory()
 def step():
     [torch.ones(10_000_000) for _ in range(3)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,3 +36,4 @@ def test_kept_memory_is_not_cleared_again():
     if not kept:
         pytest.skip("the C library is not glibc")
     assert count < 1000 < faults("as it comes")[1]  # 120 MB are 29,297 pages
+    assert faults("keep, then hand back")[1] > 1000

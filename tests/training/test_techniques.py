@@ -198,6 +198,8 @@ def test_auto_is_a_fixed_rule_by_device_and_model(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("stockenh.training.precision.has_bf16", lambda device: True)
     assert resolve("auto", CPU, small) == "fp32"
     assert resolve("auto", CPU, large) == "bf16"
+    assert resolve("auto", CPU, nn.Linear(499_999, 1, bias=False)) == "fp32"
+    assert resolve("auto", CPU, nn.Linear(500_000, 1, bias=False)) == "bf16"
     monkeypatch.setattr("stockenh.training.precision.has_bf16", lambda device: False)
     assert resolve("auto", CPU, large) == "fp32"
     assert resolve("fp16", CPU, small) == "fp16"
