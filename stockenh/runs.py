@@ -6,7 +6,6 @@ are read, as plain data; whatever is wrong becomes the run's state, and nothing 
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from stockenh.errors import ConfigError, RunFolderError
+from stockenh.files import is_locked
 from stockenh.overrides import conf_dir, groups, suggest
 from stockenh.runfolder import RunFolder
 
@@ -177,28 +177,13 @@ def differing(runs: Iterable[Run]) -> dict[str, list[Any]]:
 
 
 def _state(folder: RunFolder, finished: bool, early: bool, epochs: int) -> str:
-    if _is_locked(folder):
+    if is_locked(folder.path / ".lock"):
         return f"running, epoch {epochs + 1}"
     if finished:
         return "finished early" if early else "finished"
     if not epochs and not folder.last.exists():
         return "never began"
     return f"interrupted at epoch {epochs + 1}"
-
-
-def _is_locked(folder: RunFolder) -> bool:
-    """Whether a process is training there; asks without writing anything."""
-    lock = folder.path / ".lock"
-    if not lock.is_file():
-        return False
-    try:
-        with lock.open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _is_there(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,9 @@ import optuna
 from stockenh.errors import ConfigError
 from stockenh.overrides import suggest
 from stockenh.sweep.settings import SweepConfig
+
+# Arguments that the shipped YAML gives: another class that the command line names may not take them.
+SHIPPED = {"multivariate", "group", "constant_liar", "n_startup_trials", "n_warmup_steps"}
 
 
 def pruner_of(settings: SweepConfig) -> optuna.pruners.BasePruner:
@@ -42,9 +46,12 @@ def _made(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     known = [n for n in package.__all__ if n.endswith(("Sampler", "Pruner")) and not n.startswith("Base")]
     if name not in known:
         raise ConfigError(f"sweep.{kind}.name={name}: no such {kind}. {suggest(name, known, True)}")
+    kind_of = getattr(package, name)
+    taken = inspect.signature(kind_of).parameters
+    arguments = {key: value for key, value in arguments.items() if key in taken or key not in SHIPPED}
     try:
         with warnings.catch_warnings():  # what the config names is the user's choice
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return getattr(package, name)(**arguments)
+            return kind_of(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sweep.{kind}: no such {name}: {str(error).splitlines()[0]}") from None

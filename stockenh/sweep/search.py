@@ -76,7 +76,8 @@ def _begin(asked: Search, out: Console, place: StudyPlace, study: SharedStudy) -
     command = "distill" if asked.raw.get("teacher") else "train"
     about = folder.read() if folder.about.exists() else {}
     given = [a for a in asked.config.hydra.overrides.task if not a.startswith("hydra.sweep.dir=")]
-    folder.write({**about, "arguments": [*asked.config.hydra.overrides.hydra, *given], "command": command})
+    arguments = [*_config_dirs(asked.config), *asked.config.hydra.overrides.hydra, *given]
+    folder.write({**about, "arguments": arguments, "command": command})
     ended = sum(t.state.is_finished() for t in study.trials())
     where = f"{folder.path}" if place.url is None else f"{place.name} in {shown(place.url)}"
     doing = "resumed" if ended else "study"
@@ -85,6 +86,12 @@ def _begin(asked: Search, out: Console, place: StudyPlace, study: SharedStudy) -
     )
     if dead:
         out.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
+
+
+def _config_dirs(config: DictConfig) -> list[str]:
+    """The flag by which the command named a folder of options of its own, which is no override."""
+    sources = config.hydra.runtime.config_sources
+    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
 
 
 def _work(asked: Search, worker: Worker, study: SharedStudy) -> None:

@@ -138,15 +138,3 @@ class WorkerLock:
         self._handle.close()
         with suppress(OSError):
             self.path.unlink()
-
-
-def is_held(path: Path) -> bool:
-    """Whether the process that made this lock file lives."""
-    try:
-        with path.open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

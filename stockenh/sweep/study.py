@@ -21,9 +21,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from stockenh.errors import ConfigError
+from stockenh.files import is_locked
 from stockenh.sweep.drawing import pruner_of
 from stockenh.sweep.settings import SweepConfig
-from stockenh.sweep.storage import HEARTBEAT_SECONDS, StudyPlace, is_held
+from stockenh.sweep.storage import HEARTBEAT_SECONDS, StudyPlace
 
 FILLING_SECONDS = 10.0  # how long another process may take to make the trials of a study
 NAMELESS_SECONDS = 60  # within which a worker that took a trial has said who it is
@@ -144,7 +145,7 @@ class SharedStudy:
             return began is not None and time.time() - began.timestamp() > NAMELESS_SECONDS
         if self.place.url is not None and trial.user_attrs.get("sweep") != str(self.place.folder):
             return False  # of another sweep on this study: its heartbeat tells
-        return not is_held(self.place.locks / f"{worker}.lock")
+        return not is_locked(self.place.locks / f"{worker}.lock")
 
 
 def _until_still(count: Callable[[], int], wanted: int) -> None:

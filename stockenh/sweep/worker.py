@@ -20,8 +20,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from stockenh.errors import StockenhError
+from stockenh.files import is_locked
 from stockenh.sweep.assignment import Assignment, working_on
-from stockenh.sweep.storage import WorkerLock, is_held
+from stockenh.sweep.storage import WorkerLock
 
 WATCH_SECONDS = 0.5
 
@@ -115,11 +116,11 @@ class Worker:
 
 def _die_with(boss: Path) -> None:
     """Ends this process as soon as the holder of the lock file is dead, where this machine sees it alive."""
-    if not is_held(boss):
+    if not is_locked(boss):
         return
 
     def watch() -> None:
-        while is_held(boss):
+        while is_locked(boss):
             time.sleep(WATCH_SECONDS)
         os._exit(1)
 

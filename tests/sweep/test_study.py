@@ -14,11 +14,14 @@ import pytest
 from optuna.trial import TrialState
 
 from stockenh.errors import ConfigError
+from stockenh.files import is_locked
 from stockenh.sweep.drawing import pruner_of, sampler_of
 from stockenh.sweep.settings import SweepConfig
-from stockenh.sweep.source import metric_of, too_many_failures
-from stockenh.sweep.storage import StudyPlace, WorkerLock, is_held
+from stockenh.sweep.source import StudySource, metric_of, too_many_failures
+from stockenh.sweep.space import Space
+from stockenh.sweep.storage import StudyPlace, WorkerLock
 from stockenh.sweep.study import SharedStudy
+from stockenh.training.interrupt import Interrupted
 
 SETTINGS = SweepConfig(n_trials=6, params={"x": {"type": "float", "low": 0, "high": 1}})
 _SPAWN = multiprocessing.get_context("spawn")
@@ -74,12 +77,12 @@ def test_the_trial_of_a_killed_worker_is_closed_and_only_that(tmp_path):
     process = _SPAWN.Process(target=hold_a_trial, args=(str(tmp_path), there))
     process.start()
     number, lock = here.recv()
-    assert is_held(lock)
+    assert is_locked(lock)
     assert study.close_dead() == []
     assert states(study) == {"RUNNING": 1, "WAITING": 5}
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    assert not is_held(lock)
+    assert not is_locked(lock)
     assert study.close_dead() == [number]
     assert study.trials()[number].user_attrs["why"] == "its worker died"
     assert states(study) == {"FAIL": 1, "WAITING": 5}
@@ -177,6 +180,13 @@ def test_samplers_and_pruners_come_by_name_and_seeded():
     )
     assert type(pruner_of(settings)).__name__ == "PercentilePruner"
     assert type(pruner_of(SweepConfig())).__name__ == "NopPruner"
+    # what the shipped YAML says of the classes it names stays behind where another is named
+    shipped = SweepConfig(
+        sampler={"name": "RandomSampler", "multivariate": True},
+        pruner={"name": "HyperbandPruner", "n_warmup_steps": 2},
+    )
+    assert type(sampler_of(shipped, 0, 0)).__name__ == "RandomSampler"
+    assert type(pruner_of(shipped)).__name__ == "HyperbandPruner"
     patient = {"name": "PatientPruner", "patience": 2, "wrapped_pruner": {"name": "MedianPruner"}}
     assert type(pruner_of(SweepConfig(pruner=patient))).__name__ == "PatientPruner"
 
@@ -244,3 +254,22 @@ def test_more_failures_than_their_share_of_all_trials_are_too_many(tmp_path):
         study.close(study.take(), "it failed")
         assert too_many_failures(study.trials(), settings) is expected
     assert study.trials()[0].state == TrialState.FAIL
+
+
+def test_when_the_time_is_over_no_trial_begins_and_a_running_one_is_taken_up_later(tmp_path):
+    settings = SweepConfig(n_trials=2, params={"x": {"type": "float", "low": 0, "high": 1}})
+    shared(tmp_path, settings).fill()
+    space, place = Space.of(settings.params), StudyPlace.of(settings, tmp_path)
+    source = StudySource(place, settings, space, {}, seed=1, deadline=time.time() + 600)
+    source.open("worker")
+    trial = source.take()
+    assert trial is not None and trial.overrides[0].startswith("x=")
+    line = {"weights": "raw", "by_weights": {"raw": {"loss": 0.7}}}
+    assert trial.report(1, line) is False
+    trial.deadline = source.deadline = time.time()
+    with pytest.raises(Interrupted):
+        trial.report(2, line)
+    trial.give_back()
+    assert source.take() is None
+    assert states(shared(tmp_path, settings)) == {"WAITING": 2}
+    assert shared(tmp_path, settings).trials()[0].intermediate_values == {1: 0.7, 2: 0.7}

@@ -227,15 +227,20 @@ def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path)
     assert trial.value == min(line["val_loss"] for line in whole)
 
 
-def test_a_failing_trial_is_counted_and_too_many_end_the_sweep(small, stockenh, tmp_path):
+def test_a_failing_trial_is_counted_and_too_many_end_the_sweep(small, small_run, stockenh, tmp_path):
     rates = [a for a in small if not a.startswith("optimizer.lr")]
-    half = tmp_path / "half"
+    half, own = tmp_path / "half", tmp_path / "own" / "sweep" / "rates.yaml"
+    own.parent.mkdir(parents=True)
+    rate = "optimizer.lr: {type: categorical, choices: [1e-3, 1e30]}"
+    own.write_text(
+        f"# @package _global_\ndefaults: [base, _self_]\nsweep: {{n_trials: 2, params: {{{rate}}}}}\n"
+    )
     some = stockenh(
-        "sweep", *rates, "optimizer.lr=1e-3,1e30", "sweep.sampler.name=BruteForceSampler",
-        "~sweep.sampler.multivariate", "~sweep.sampler.group", "~sweep.sampler.constant_liar",
-        "model.patch=10", "model.dropout=0.2", "sweep.n_trials=2", f"hydra.sweep.dir={half}",
+        "sweep", "--config-dir", str(tmp_path / "own"), *small_run, "sweep=rates",
+        "sweep.sampler.name=BruteForceSampler", f"hydra.sweep.dir={half}",
     )  # fmt: skip
     assert some.code == 0, some.err
+    assert f"--config-dir={tmp_path / 'own'}" in json.loads((half / "sweep.json").read_text())["arguments"]
     assert sorted(t.state.name for t in trials_of(half)) == ["COMPLETE", "FAIL"]
     assert "1 complete, 1 failed" in some.out or "1 failed, 1 complete" in some.out
     assert "the gradient norm is" in some.out
