@@ -46,7 +46,7 @@ def _begun(arguments: list[str]) -> list[str]:
     # a search may be part of an experiment
     more = [] if "sweep" in names or ("experiment" in names and _has_search(plain)) else [DEFAULT]
     flag = [] if set(MULTIRUN) & set(arguments) else ["--multirun"]
-    return [*flag, *more, *_absolute(arguments)]
+    return [*flag, *more, *absolute(arguments)]
 
 
 def _has_search(arguments: list[str]) -> bool:
@@ -76,7 +76,7 @@ def _taken_up(arguments: list[str]) -> list[str]:
     return ["--multirun", *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
 
-def _absolute(arguments: list[str]) -> list[str]:
+def absolute(arguments: list[str]) -> list[str]:
     """Paths as they hold from every folder, for the search may be resumed from another one."""
     found = []
     for argument in arguments:
