@@ -12,6 +12,7 @@ from stockenh.ablation.asked import Ablation
 from stockenh.ablation.folder import FAILED
 from stockenh.ablation.plan import PLAIN
 from stockenh.ablation.report import conclude
+from stockenh.ablation.source import key_of
 from stockenh.ablation.watch import Watch
 from stockenh.errors import StockenhError
 from stockenh.sweep.launch import launch
@@ -45,10 +46,13 @@ def _begin(asked: Ablation, out: Console) -> None:
     if about:
         asked.require_same(about)
     OmegaConf.save(asked.config, folder.path / "multirun.yaml")
-    given = [a for a in asked.config.hydra.overrides.task if not a.startswith("hydra.sweep.dir=")]
+    overrides = asked.config.hydra.overrides
+    given = [
+        a for a in (*overrides.hydra, *overrides.task) if key_of(a) not in ("hydra.sweep.dir", "hydra.mode")
+    ]
     folder.write(
         {
-            "arguments": [*asked.flags, *asked.config.hydra.overrides.hydra, *given],
+            "arguments": [*asked.flags, *given],
             "base": asked.made_of,
             "recipes": {**about.get("recipes", {}), **asked.recipes},
         }

@@ -16,7 +16,7 @@ from stockenh.ablation.folder import AblationFolder
 from stockenh.ablation.plan import PLAIN, Plan, Recipe
 from stockenh.ablation.settings import AblateSettings
 from stockenh.ablation.source import CellSource, key_of
-from stockenh.config import RunConfig, parse
+from stockenh.config import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError
 from stockenh.runs import flatten
 from stockenh.sweep.asked import IMMATERIAL, raw_config
@@ -87,7 +87,8 @@ class Ablation:
     def made_of(self) -> dict[str, Any]:
         """What the runs of two ablations must have in common to be one: the plain config, by dotted key."""
         left_out = ("seed", *IMMATERIAL)
-        return {key: v for key, v in flatten(self.configs[PLAIN]).items() if not key.startswith(left_out)}
+        values = {k: v for k, v in flatten(self.configs[PLAIN]).items() if k not in GROUPS}
+        return {key: value for key, value in values.items() if not key.startswith(left_out)}
 
     @property
     def recipes(self) -> dict[str, list[str]]:

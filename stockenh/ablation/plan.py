@@ -94,7 +94,7 @@ def _alone(technique: Technique, recipes: dict[tuple[str, ...], Recipe], brings_
     name, title, claims = technique.name, technique.title, technique.claims
     if technique.kind == "views":
         if not brings_bars:
-            return [Row(name, title, "", True, claims, "n/a: these data have no raw bars to add noise to")]
+            return [Row(name, title, "", False, claims, "n/a: these data have no raw bars to add noise to")]
         return [Row(name, title, PLAIN, True, claims, "no training of its own; more work per forecast")]
     if technique.kind == "student":
         alone = _recipe(ALONE, technique.overrides, recipes)
