@@ -44,14 +44,16 @@ def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command
             "calibrated", "ECE", "calibrated", "averages kept",
         )  # fmt: skip
         text += [_recipe(line, horizon) for line in lines]
+    if asked.settings.left_out:
+        text += ["", f"Not run: {', '.join(asked.settings.left_out)}."]
     text += ["", "## Cost over the plain recipe", "", _cost_note(asked, found), ""]
-    text += header("recipe", "training speed", "peak memory of steps", "forecast speed", "compute")
+    text += header("recipe", "training speed", "peak memory of steps", "forecast speed", "compute", "")
     for line in lines:
         speed, memory, forecast = (line.costs[k] for k in ("train_speed", "memory", "inference_speed"))
         if speed or memory or forecast or line.compute:
             compute = "" if line.compute is None else f"{line.compute:.1f}"
             shown = [interval_text(of, 2, signed=False) for of in (speed, memory, forecast)]
-            text.append(f"| {line.title} | {' | '.join(shown)} | {compute} |")
+            text.append(f"| {line.title} | {' | '.join(shown)} | {compute} | {line.note} |")
     if found.failed:
         text += ["", "## Failed", "", *(f"- {path}: {why}" for path, why in found.failed.items())]
     text += ["", f"![Differences with their intervals, and the claims]({asked.folder.picture.name})", ""]

@@ -26,6 +26,8 @@ def conclude(asked: Ablation, out: Console) -> list[Line]:
     title = f"Recipes on the test part at {bars} bars, {seeds} seed{'s' * (seeds > 1)}"
     out.print(recipes_table(lines, f"h{bars}", title))
     out.print(claims_table(lines))
+    if asked.settings.left_out:
+        out.print(f"not run  {', '.join(asked.settings.left_out)}", markup=False)
     write_markdown(asked, found, lines, _command(asked))
     write_figures(asked, found, lines)
     picture = forest(lines, f"h{bars}", asked.folder.picture)

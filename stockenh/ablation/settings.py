@@ -64,6 +64,7 @@ class AblateSettings:
     leave_one_out: bool
     rounds: int
     techniques: tuple[Technique, ...]
+    left_out: tuple[str, ...]  # the titles of the techniques that `only` leaves out
     all_claims: Mapping[str, Claim]
 
     @classmethod
@@ -85,6 +86,7 @@ class AblateSettings:
             found.leave_one_out,
             found.rounds,
             tuple(technique for name, technique in techniques.items() if name in only),
+            tuple(technique.title for name, technique in techniques.items() if name not in only),
             _claims("ablate.all_claims", found.all_claims),
         )
 
