@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ablations import in_process
 from safetensors.torch import load_file
 
-from stockenh.ablation import ablate as command
-from stockenh.ablation import cost
 from stockenh.ablation.source import CellAssignment
 from stockenh.overrides import conf_dir
-from stockenh.sweep import worker
 from stockenh.training.interrupt import Interrupted
 
 CLAIMS = """\
@@ -51,21 +49,8 @@ def tiny(tmp_path, small_run, monkeypatch) -> list[str]:
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text(CLAIMS)
     in_process(monkeypatch)
-    monkeypatch.setattr(cost, "peak_memory", lambda *_: 1000)
     monkeypatch.chdir(tmp_path)
     return ["ablate", "ablate=tiny", "--config-dir", str(tmp_path / "conf"), *small_run, "hydra.sweep.dir=ab"]
-
-
-def in_process(monkeypatch) -> None:
-    """Has the cells done here, one after the other, as a pool of one worker would."""
-
-    def launch(one, size, arguments, ended, remain) -> None:
-        while remain():
-            if one.work(0) == 0:
-                return
-
-    monkeypatch.setattr(command, "launch", launch)
-    monkeypatch.setattr(worker, "_die_with", lambda boss: None)
 
 
 def cells(folder: Path) -> dict[str, float]:
