@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ablations import in_process
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,26 +130,6 @@ def test_an_explanation_does_what_it_says(
     answer = stockenh(*words, "explain.windows=8", "explain.outputs=[up]")
     assert answer.code == 0, answer.err
     assert "gap, worst window" in answer.out and (tmp_path / "run/explain/attributions.png").is_file()
-
-
-@pytest.mark.slow
-def test_an_ablation_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], bars_folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    in_process(monkeypatch)
-    few = ["ablate.only=[ema]", "ablate.seeds=[1]", "ablate.rounds=3"]
-    lines = [line for line in LINES if line.startswith("stockenh ablate")]
-    assert lines[0] == "stockenh ablate" and len(lines) == 2
-    for line in lines:
-        words = shlex.split(line.replace("DIR", str(bars_folder)))[1:]
-        fill = [w for w in small_run if not w.startswith(("data=", "data.path="))]
-        market = [] if "data=files" in words else ["data.symbols=2", "data.bars=160"]
-        answer = stockenh(*words, *fill, *market, *few)
-        assert answer.code == 0, answer.err
-        assert "one seed gives no interval" in answer.out and "not run  mixed precision" in answer.out
-    assert len(list(tmp_path.glob("outputs/*/*/ablation.png"))) == 2
 
 
 def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:

@@ -16,12 +16,13 @@ from stockenh.ablation.folder import AblationFolder
 from stockenh.ablation.plan import PLAIN, Plan, Recipe
 from stockenh.ablation.settings import AblateSettings
 from stockenh.ablation.source import CellSource, key_of
-from stockenh.config import GROUPS, RunConfig, parse
+from stockenh.config import GROUPS, RunConfig, parse, plain
 from stockenh.errors import ConfigError
 from stockenh.runs import flatten
-from stockenh.sweep.asked import IMMATERIAL, raw_config
+from stockenh.sweep.asked import IMMATERIAL
 
 NEEDED = ("train", "val", "test")
+OF_MANY = ("hydra", "sweep", "ablate")  # nodes of commands that make many runs
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Ablation:
             said = {key_of(override) for override in recipe.overrides}
             rest = [a for a in arguments if key_of(a) not in said]
             loaded = context.config_loader.load_sweep_config(config, [*rest, *recipe.overrides])
-            return raw_config(loaded)
+            return plain(OmegaConf.masked_copy(loaded, [key for key in loaded if key not in OF_MANY]))
 
         base = parse(composed(Recipe(PLAIN)))
         _refuse_unfit(base, settings)

@@ -74,7 +74,11 @@ def search(cell: Cell, source: CellSource, into: Path) -> dict[str, Any]:
         f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
     ]  # fmt: skip
     said = {key_of(override) for override in own}
-    shared = [a for a in source.arguments if key_of(a) not in said and not key_of(a).startswith("hydra")]
+    shared = [
+        a
+        for a in source.arguments
+        if key_of(a) not in said and not key_of(a).startswith(("hydra", "ablate."))
+    ]
     _run([sys.executable, "-m", "stockenh", "sweep", *source.flags, *shared, *own], into / "search.log")
     looked = folder.read().get("test", [])
     if not looked:

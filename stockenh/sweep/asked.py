@@ -66,7 +66,7 @@ class Search:
         assert isinstance(choices, dict)
         options = {str(k): str(v) for k, v in choices.items() if "/" not in str(k) and v is not None}
         folder = SweepFolder(Path(str(config.hydra.sweep.dir)).absolute())
-        return cls(context, config, task, settings, space, base, raw_config(composed), options, folder)
+        return cls(context, config, task, settings, space, base, _raw(composed), options, folder)
 
     @property
     def known(self) -> dict[str, Any]:
@@ -79,13 +79,11 @@ class Search:
 
     def raw_of(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The config of a trial with these overrides."""
-        return raw_config(
-            self.context.config_loader.load_sweep_config(self.config, [*self.arguments, *overrides])
-        )
+        return _raw(self.context.config_loader.load_sweep_config(self.config, [*self.arguments, *overrides]))
 
     def plainly(self, overrides: list[str]) -> dict[str, Any]:
         """The config that these overrides and nothing else give."""
-        return raw_config(self.context.config_loader.load_configuration("config", overrides, RunMode.RUN))
+        return _raw(self.context.config_loader.load_configuration("config", overrides, RunMode.RUN))
 
     @property
     def made_of(self) -> dict[str, Any]:
@@ -96,12 +94,12 @@ class Search:
         return {**settings, **judged, **params}
 
 
-def raw_config(composed: DictConfig) -> dict[str, Any]:
-    """The composed config of a run, without the nodes of commands that make many, paths absolute."""
+def _raw(composed: DictConfig) -> dict[str, Any]:
+    """The composed config without Hydra's node, paths absolute."""
     copied = composed.copy()
     with open_dict(copied):
-        for key in ("hydra", "sweep", "ablate"):
-            copied.pop(key, None)
+        copied.pop("hydra", None)
+        copied.pop("sweep", None)
     raw = plain(copied)
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str):

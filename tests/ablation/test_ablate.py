@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -188,6 +190,24 @@ def test_a_single_run_refuses_what_makes_many(stockenh, small_run, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     answer = stockenh("train", "ablate=quick", "hydra/sweeper=basic", *small_run)
     assert answer.code == 2 and "ablate= makes a comparison of many runs: stockenh ablate" in answer.err
+
+
+@pytest.mark.slow
+def test_the_readme_s_ablations_do_what_they_say(stockenh, small_run, bars_folder, tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^stockenh ablate.*$", readme, re.MULTILINE)
+    assert lines[0] == "stockenh ablate" and len(lines) == 2
+    monkeypatch.chdir(tmp_path)
+    in_process(monkeypatch)
+    few = ["ablate.only=[ema]", "ablate.seeds=[1]", "ablate.rounds=3"]
+    for line in lines:
+        words = shlex.split(line.replace("DIR", str(bars_folder)))[1:]
+        fill = [w for w in small_run if not w.startswith(("data=", "data.path="))]
+        market = [] if "data=files" in words else ["data.symbols=2", "data.bars=160"]
+        answer = stockenh(*words, *fill, *market, *few)
+        assert answer.code == 0, answer.err
+        assert "one seed gives no interval" in answer.out and "not run  mixed precision" in answer.out
+    assert len(list(tmp_path.glob("outputs/*/*/ablation.png"))) == 2
 
 
 def test_the_quick_list_is_the_full_one_made_small():
