@@ -25,8 +25,8 @@ LARGEST_BYTES = 64 * 2**20  # of a file that is read: no run's comes near it
 DEEPEST, MOST_KEYS, MOST_ITEMS = 8, 2000, 50  # of a config that is shown
 FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 INSIDE = ("checkpoints", "weights", "report", ".hydra")  # what a run folder holds besides other runs
-# What commands leave that make no run: forecasts, range tests, exports, explanations.
-OF_OTHERS = {"forecast.parquet", "lr_finder.json", "parity.png", "explain.json"}
+# What commands leave that make no run: forecasts, range tests, exports, explanations, costs.
+OF_OTHERS = {"forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "cell.json"}
 
 
 @dataclass(frozen=True)

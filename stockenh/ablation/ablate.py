@@ -14,11 +14,13 @@ from stockenh.ablation.plan import PLAIN
 from stockenh.ablation.report import conclude
 from stockenh.ablation.source import key_of
 from stockenh.ablation.watch import Watch
-from stockenh.errors import StockenhError
+from stockenh.errors import ConfigError, StockenhError
 from stockenh.sweep.launch import launch
 from stockenh.sweep.storage import WorkerLock
 from stockenh.sweep.worker import Worker
 from stockenh.terminal import console
+
+CELLS = "stockenh.tasks.ablating"  # whose task alone knows what to do with a cell
 
 
 def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> int:
@@ -27,6 +29,8 @@ def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     Raises ConfigError for what can't be compared, StockenhError where cells failed (their table is there
     all the same), and KeyboardInterrupt after a stop; the same folder then goes on with it.
     """
+    if task.__module__ != CELLS:
+        raise ConfigError("ablate= makes a comparison of many runs: stockenh ablate")
     out = console()
     asked = Ablation.of(context, config, task, arguments)
     with asked.folder.lock():

@@ -64,7 +64,7 @@ class Ablation:
             said = {key_of(override) for override in recipe.overrides}
             rest = [a for a in arguments if key_of(a) not in said]
             loaded = context.config_loader.load_sweep_config(config, [*rest, *recipe.overrides])
-            return plain(OmegaConf.masked_copy(loaded, [key for key in loaded if key not in OF_MANY]))
+            return plain(OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key not in OF_MANY]))
 
         base = parse(composed(Recipe(PLAIN)))
         _refuse_unfit(base, settings)

@@ -85,6 +85,9 @@ def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tm
     assert (folder / "ablation.png").stat().st_size > 10_000
     assert "test" in json.loads((folder / "plain/seed1/summary.json").read_text())["parts"]
 
+    listed = stockenh("runs", "ab")
+    assert "4 of 4 runs" in listed.out
+
     before = cells(folder)
     again = stockenh("ablate", "resume=ab")
     assert again.code == 0 and cells(folder) == before
@@ -188,8 +191,9 @@ def test_bad_input_is_refused_before_anything_runs(
 
 def test_a_single_run_refuses_what_makes_many(stockenh, small_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    answer = stockenh("train", "ablate=quick", "hydra/sweeper=basic", *small_run)
-    assert answer.code == 2 and "ablate= makes a comparison of many runs: stockenh ablate" in answer.err
+    for arguments in (["hydra/sweeper=basic"], ["--multirun", "hydra.sweep.dir=ab"]):
+        answer = stockenh("train", "ablate=quick", *arguments, *small_run)
+        assert answer.code == 2 and "ablate= makes a comparison of many runs: stockenh ablate" in answer.err
 
 
 @pytest.mark.slow
