@@ -94,6 +94,18 @@ def sweep(overrides: Overrides = None) -> None:
         task.sweep(overrides or [])
 
 
+@app.command(context_settings=PASS_ON)
+def ablate(overrides: Overrides = None) -> None:
+    """Compare every technique with the plain recipe, alone and together, over seeds; judge what is claimed.
+
+    Example: stockenh ablate ablate=quick; stockenh ablate ablate=full data=sample; stockenh ablate resume=DIR
+    """
+    with guarded():
+        from stockenh.tasks import ablating as task
+
+        task.ablate(overrides or [])
+
+
 @app.command()
 def runs(
     arguments: Annotated[

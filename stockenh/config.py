@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("raw", "ema", "swa")
 # Keys that a command reads off the command line; they are no part of a run.
-COMMAND_KEYS = ("resume", "run", "experiment", "sweep", "bench")
+COMMAND_KEYS = ("resume", "run", "experiment", "sweep", "ablate", "bench")
 
 # What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
 # run folder's config may come from a stranger and must not be able to name anything else.

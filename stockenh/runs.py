@@ -25,7 +25,8 @@ LARGEST_BYTES = 64 * 2**20  # of a file that is read: no run's comes near it
 DEEPEST, MOST_KEYS, MOST_ITEMS = 8, 2000, 50  # of a config that is shown
 FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 INSIDE = ("checkpoints", "weights", "report", ".hydra")  # what a run folder holds besides other runs
-# What commands leave that make no run: forecasts, range tests, exports, explanations, audits, evaluations.
+# What commands leave that make no run: forecasts, range tests, exports, explanations, audits, evaluations,
+# and the costs that an ablation measures.
 OF_OTHERS = {
     "forecast.parquet",
     "lr_finder.json",
@@ -33,6 +34,7 @@ OF_OTHERS = {
     "explain.json",
     "audit.json",
     "evaluation.json",
+    "cell.json",
 }
 
 
@@ -290,5 +292,5 @@ def _options() -> dict[str, dict[str, dict[str, Any]]]:
             for option in options
         }
         for group, options in groups().items()
-        if group not in ("bench", "experiment", "sweep")
+        if group not in ("ablate", "bench", "experiment", "sweep")
     }

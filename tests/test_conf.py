@@ -61,7 +61,7 @@ def test_the_groups_of_the_typed_config_are_those_of_the_folder():
     assert set(GROUPS) <= set(groups())
     top = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
     listed = [name for entry in top["defaults"] if isinstance(entry, dict) for name in entry]
-    assert sorted(listed) == sorted([*GROUPS, "bench", "experiment", "sweep"])
+    assert sorted(listed) == sorted([*GROUPS, "ablate", "bench", "experiment", "sweep"])
 
 
 @pytest.mark.parametrize("option", groups()["sweep"])

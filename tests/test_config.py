@@ -47,7 +47,7 @@ def test_settings_cannot_be_changed(raw):
     ("key", "message"),
     [
         ("sed", r"^sed: no such key\. Nearest: seed"),
-        ("zzz", r"^zzz: no such key\. Options: audit, augment, "),
+        ("zzz", r"^zzz: no such key\. Options: ablate, audit, augment, "),
     ],
 )
 def test_unknown_key_at_the_top(raw, key, message):

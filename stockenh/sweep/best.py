@@ -13,7 +13,7 @@ from stockenh.overrides import groups
 from stockenh.sweep.folder import SweepFolder
 
 # Overrides that a run of its own does not have.
-OF_SWEEPS = ("sweep", "hydra")
+OF_SWEEPS = ("sweep", "ablate", "hydra")
 # The values of the config that the command line of one training run needs no word of.
 LEFT_OUT = (
     "device",

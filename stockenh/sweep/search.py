@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
@@ -18,7 +16,7 @@ from stockenh.overrides import suggest
 from stockenh.sweep.asked import Search
 from stockenh.sweep.check import check
 from stockenh.sweep.drawing import pruner_of, sampler_of
-from stockenh.sweep.pool import run_pool
+from stockenh.sweep.launch import launch
 from stockenh.sweep.report import conclude
 from stockenh.sweep.settings import LOSS
 from stockenh.sweep.source import StudySource, too_many_failures
@@ -27,8 +25,6 @@ from stockenh.sweep.study import SharedStudy
 from stockenh.sweep.watch import Watch
 from stockenh.sweep.worker import Worker
 from stockenh.terminal import console
-
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def search(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> float:
@@ -104,37 +100,7 @@ def _work(asked: Search, worker: Worker, study: SharedStudy) -> None:
         waiting = any(t.state == TrialState.WAITING and t.number < asked.settings.n_trials for t in trials)
         return waiting and not too_many_failures(trials, asked.settings)
 
-    if not remain():
-        return
-    if asked.config.hydra.launcher._target_ == BASIC_LAUNCHER:
-        run_pool(worker, _workers(asked), ended, remain)
-        return
-    _launch(asked, worker, ended, remain)
-
-
-def _launch(asked: Search, worker: Worker, ended: Any, remain: Any) -> None:
-    """Has a Hydra launcher run the workers; one that lost some of them is asked again while trials end."""
-    launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=asked.context, task_function=worker, config=asked.config
-    )
-    begun = 0
-    while True:
-        before = ended()
-        jobs = [[*asked.arguments, f"hydra.sweep.subdir=workers/{begun + i}"] for i in range(_workers(asked))]
-        try:
-            for job in launcher.launch(jobs, initial_job_idx=begun):
-                _ = job.return_value
-        except (StockenhError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            if not remain() or ended() == before:
-                said = str(error).strip().splitlines()
-                raise StockenhError(
-                    f"the launcher's workers failed: {said[0] if said else type(error).__name__}"
-                ) from error
-        begun += len(jobs)
-        if not remain() or ended() == before:
-            return
+    launch(worker, _workers(asked), asked.arguments, ended, remain)
 
 
 def _end(asked: Search, study: SharedStudy, out: Console) -> float:

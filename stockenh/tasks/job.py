@@ -76,11 +76,13 @@ def refuse_run(raw: dict[str, Any]) -> None:
 
 
 def refuse_sweep(raw: dict[str, Any]) -> None:
-    """Raises ConfigError where a single run is given a search space."""
+    """Raises ConfigError where a single run is given what makes many."""
     if raw.get("sweep") is not None and current() is None:
         raise ConfigError(
             "sweep= makes a search of many runs: stockenh sweep, or stockenh train --multirun sweep=..."
         )
+    if raw.get("ablate") is not None and current() is None:
+        raise ConfigError("ablate= makes a comparison of many runs: stockenh ablate")
 
 
 def refuse_old_folder(given: list[tuple[str, str]], leaves: str | None = None) -> None:

@@ -48,7 +48,7 @@ def _begun(arguments: list[str]) -> list[str]:
     more = [] if "sweep" in names or ("experiment" in names and _has_search(plain)) else [DEFAULT]
     shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
     flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
-    return [*flag, *more, *_absolute(arguments)]
+    return [*flag, *more, *absolute(arguments)]
 
 
 def _has_search(arguments: list[str]) -> bool:
@@ -78,7 +78,7 @@ def _taken_up(arguments: list[str]) -> list[str]:
     return ["--multirun", *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
 
-def _absolute(arguments: list[str]) -> list[str]:
+def absolute(arguments: list[str]) -> list[str]:
     """Paths as they hold from every folder, for the search may be resumed from another one."""
     found = []
     for argument in arguments:

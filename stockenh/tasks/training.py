@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Container
 from typing import Any
 
 from omegaconf import DictConfig
@@ -64,8 +65,10 @@ def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
     train_in(folder, config, fresh=True)
 
 
-def train_assigned(folder: RunFolder, config: RunConfig, assignment: Assignment) -> None:
-    """Trains a job of a search, from where its folder is; the test part stays unseen."""
+def train_assigned(
+    folder: RunFolder, config: RunConfig, assignment: Assignment, judged: Container[str] = JUDGED
+) -> None:
+    """Trains a job of many, from where its folder is; judged: the parts of the data that it is judged on."""
     from stockenh import build
     from stockenh.run.train import train as train_run
     from stockenh.training.interrupt import Interrupted
@@ -75,7 +78,7 @@ def train_assigned(folder: RunFolder, config: RunConfig, assignment: Assignment)
         if not folder.last.exists():
             folder.begin(config.raw)
         try:
-            summary = train_run(config, folder, build.device(config.device), quiet, assignment.report, JUDGED)
+            summary = train_run(config, folder, build.device(config.device), quiet, assignment.report, judged)
         except Interrupted:
             log.info("stopped; its state is saved")
             assignment.give_back()

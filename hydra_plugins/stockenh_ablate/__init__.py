@@ -1,0 +1,1 @@
+"""The ablation as a Hydra sweeper: `hydra/sweeper=stockenh_ablate`."""
