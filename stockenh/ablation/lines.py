@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from stockenh.ablation.figures import Found, values
@@ -32,10 +33,15 @@ def _line(
     runs = [found.runs[row.recipe, seed] for seed in seeds]
     device = str(found.cost.get("device", "cpu"))
     majority = _mean([found.plain(seed).get(horizon, {}).get("majority") for seed in seeds])
+    chosen = {name: sum(run.weights == name for run in runs) for name in ("ema", "swa")}
+    unkept = bool(runs) and _averages(configs.get(row.recipe, {})) and not any(chosen.values())
     claims = []
     for measure, claim in row.claims.items():
         given = values(measure, row, found, horizon)
-        claims.append(ClaimLine(claim, Interval.of(given), judge(claim, given, device, majority)))
+        verdict = judge(claim, given, device, majority)
+        if unkept and measure == "accuracy":
+            verdict = replace(verdict, why=f"{verdict.why}: validation never kept the average")
+        claims.append(ClaimLine(claim, Interval.of(given), verdict))
     scores = ("accuracy", "majority", "limit_accuracy", "gap_closed", "log_loss", "ece", "ece_calibrated")
     return Line(
         name=row.name,
@@ -48,9 +54,15 @@ def _line(
         },
         costs={key: Interval.of(values(key, row, found, horizon)) for key in COSTS},
         compute=_compute(row, plan, found, base, configs) if seeds else None,
-        chosen={name: sum(run.weights == name for run in runs) for name in ("ema", "swa")},
+        chosen=chosen,
         claims=tuple(claims),
     )
+
+
+def _averages(config: Mapping[str, Any]) -> bool:
+    """Whether a recipe keeps averaged weights beside the raw ones."""
+    averaging = config.get("averaging", {})
+    return averaging.get("ema_decay") is not None or averaging.get("swa_start") is not None
 
 
 def _compute(row: Row, plan: Plan, found: Found, base: RunConfig, configs: Mapping[str, Any]) -> float | None:

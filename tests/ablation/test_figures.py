@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stockenh.ablation.figures import Found, SeedFigures, epochs_to_plain, roughness, values
-from stockenh.ablation.plan import Row
+from stockenh.ablation.lines import lines_of
+from stockenh.ablation.plan import Plan, Recipe, Row
+from stockenh.analysis.claims import Claim
+from stockenh.compose import compose
+from stockenh.config import parse, plain
 
 PLAIN, EMA, TTA = Row("plain", "plain", "plain"), Row("ema", "EMA", "ema"), Row("tta", "TTA", "plain", True)
 
@@ -61,3 +67,16 @@ def test_the_loss_of_the_plain_recipe_may_never_be_reached():
 def test_roughness_is_the_mean_change():
     assert roughness([1.0, 0.5, 0.75]) == pytest.approx(0.375)
     assert roughness([1.0]) is None
+
+
+def test_a_verdict_says_where_validation_never_kept_the_average():
+    config = parse(plain(compose(["ablate=quick"])))
+    claim = {"accuracy": Claim("accuracy", 1.0, 3.0, "+1 to 3")}
+    plan = Plan((Recipe("plain"), Recipe("ema")), (replace(EMA, claims=claim),), (2,))
+    kept = {key: replace(run, weights="raw", epochs=6) for key, run in FOUND.runs.items()}
+    for weights, said in (("raw", True), ("ema", False)):
+        runs = kept | {("ema", 2): replace(kept["ema", 2], weights=weights)}
+        configs = {"ema": {"averaging": {"ema_decay": 0.9, "swa_start": None}}}
+        (line,) = lines_of(plan, replace(FOUND, runs=runs), config, configs, 5)
+        assert ("validation never kept the average" in line.claims[0].verdict.why) == said
+        assert line.compute == 1.0 and line.chosen["ema"] == (not said)
