@@ -11,10 +11,11 @@ from torch import nn
 
 from stockenh.config import RunConfig
 from stockenh.data.augment import NoAugment, RawNoise
-from stockenh.data.batches import DeviceWindows, TrainBatches
+from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
+from stockenh.data.holding import Holding, choose_holding
 from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, embed, unwatched
@@ -233,7 +234,7 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
     return SwaSchedule(schedule, optimizer, first * steps, rate, anneal_steps)
 
 
-def batches(config: RunConfig, prepared: Prepared, resident: DeviceWindows) -> TrainBatches:
+def batches(config: RunConfig, prepared: Prepared, resident: ReadyWindows) -> TrainBatches:
     """The train part in groups of micro batches."""
     return TrainBatches(
         resident,
@@ -243,6 +244,11 @@ def batches(config: RunConfig, prepared: Prepared, resident: DeviceWindows) -> T
         seed=config.seed,
         augment=config.augment,
     )
+
+
+def holding(config: RunConfig, prepared: Prepared, on: torch.device) -> Holding:
+    """Where the windows are held, by `train.resident`."""
+    return choose_holding(config.train.resident, prepared.windows, prepared.embedding, on)
 
 
 def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:
