@@ -19,7 +19,7 @@ from stockenh.data.holding import Holding, choose_holding
 from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, embed, unwatched
-from stockenh.embedding.shuffle import earlier_windows
+from stockenh.embedding.shuffle import earlier_windows, shuffled
 from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.files import expanded
 from stockenh.models.spec import InputSpec
@@ -115,7 +115,7 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     rows = split_rows(config.split, windows)
     embedding = embed(windows, config.embedding, store, on, watch)
     if config.embedding.shuffle:
-        embedding = embedding[earlier_windows(windows, config.seed)]
+        embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
     # nobody has seen the future of a generated market
     warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()

@@ -8,11 +8,9 @@ Legend: n windows, B windows in a micro batch, T bars, E embedding width, F cont
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from stockenh.data.ahead import done_ahead
 from stockenh.data.augment import Augment
 from stockenh.data.batches import Answers, Micro, ReadyWindows
 from stockenh.data.fitted import Fitted
+from stockenh.data.mapped import give_back
 from stockenh.data.windows import Prices, Windows
 
 # Windows after which the pages of a mapped file are given back: the kernel maps up to 64 KiB around a row.
@@ -125,24 +124,16 @@ class _Rows:
 
     def __init__(self, array: NDArray[np.floating]) -> None:
         self.array = array
-        self._mapped = _mapped(array)
         self._since = 0
 
     def gathered(self, at: NDArray[np.int64], way: _Way) -> Tensor:
         out = way.room((len(at), self.array.shape[1]), torch.from_numpy(self.array[:0]).dtype)
         np.take(self.array, at, axis=0, out=out.numpy(), mode="clip")  # "raise" would buffer it all
         self._since += len(at)
-        if self._mapped is not None and self._since >= MAPPED_WINDOWS:
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+        if self._since >= MAPPED_WINDOWS:
+            give_back(self.array)
             self._since = 0
         return out
-
-
-def _mapped(array: NDArray[np.floating]) -> mmap.mmap | None:
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None
 
 
 @dataclass(frozen=True)
