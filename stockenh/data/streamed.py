@@ -24,9 +24,6 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.mapped import give_back
 from stockenh.data.windows import Prices, Windows
 
-# Windows after which the pages of a mapped file are given back: the kernel maps up to 64 KiB around a row.
-MAPPED_WINDOWS = 1024
-
 
 class StreamedWindows(ReadyWindows):
     """All windows of a data set, on the host: in memory, or mapped where they are files of the cache."""
@@ -46,7 +43,7 @@ class StreamedWindows(ReadyWindows):
         self.lookback = windows.lookback
         self.windows = windows
         self.prices = self._prices = HostPrices(windows, device)
-        self._embedding = _Rows(embedding)
+        self._embedding = embedding
         self._fitted = fitted
         self._unit = np.asarray(fitted.return_std, np.float32)
         self._taught = None if taught is None else Answers(taught.ret.cpu(), taught.up_logits.cpu())
@@ -81,8 +78,12 @@ class StreamedWindows(ReadyWindows):
         return self._way.send(tensors)
 
     def _vectors(self, at: NDArray[np.int64]) -> list[Tensor]:
+        dtype = torch.from_numpy(self._embedding[:0]).dtype
+        x_kron = self._way.room((len(at), self._embedding.shape[1]), dtype)
+        np.take(self._embedding, at, axis=0, out=x_kron.numpy(), mode="clip")  # "raise" would buffer it all
+        give_back(self._embedding)  # Linux maps up to 2 MiB of a file around every row
         context = self._fitted.standardise(np.take(self.windows.context, at, axis=0))
-        return [self._embedding.gathered(at, self._way), torch.from_numpy(context)]
+        return [x_kron, torch.from_numpy(context)]
 
     def _finish(self, sent: _Sent, augment: Augment) -> Micro:
         """What is left to do on the device, on the stream that computes."""
@@ -116,23 +117,6 @@ class HostPrices(Prices):
         """(B, T, 5) float32 on the host."""
         out = self._way.room((len(at), self.windows.lookback, 5), torch.float32)
         self.windows.raw_into(at, out.numpy())
-        return out
-
-
-class _Rows:
-    """Rows of an array (n, E) that may be a mapped file, whose pages don't stay with the process."""
-
-    def __init__(self, array: NDArray[np.floating]) -> None:
-        self.array = array
-        self._since = 0
-
-    def gathered(self, at: NDArray[np.int64], way: _Way) -> Tensor:
-        out = way.room((len(at), self.array.shape[1]), torch.from_numpy(self.array[:0]).dtype)
-        np.take(self.array, at, axis=0, out=out.numpy(), mode="clip")  # "raise" would buffer it all
-        self._since += len(at)
-        if self._since >= MAPPED_WINDOWS:
-            give_back(self.array)
-            self._since = 0
         return out
 
 
