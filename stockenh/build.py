@@ -11,14 +11,15 @@ from torch import nn
 
 from stockenh.config import RunConfig
 from stockenh.data.augment import NoAugment, RawNoise
-from stockenh.data.batches import DeviceWindows, TrainBatches
+from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
+from stockenh.data.holding import Holding, choose_holding
 from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, embed, unwatched
-from stockenh.embedding.shuffle import earlier_windows
+from stockenh.embedding.shuffle import earlier_windows, shuffled
 from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.files import expanded
 from stockenh.models.spec import InputSpec
@@ -114,7 +115,7 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     rows = split_rows(config.split, windows)
     embedding = embed(windows, config.embedding, store, on, watch)
     if config.embedding.shuffle:
-        embedding = embedding[earlier_windows(windows, config.seed)]
+        embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
     # nobody has seen the future of a generated market
     warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
@@ -233,7 +234,7 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
     return SwaSchedule(schedule, optimizer, first * steps, rate, anneal_steps)
 
 
-def batches(config: RunConfig, prepared: Prepared, resident: DeviceWindows) -> TrainBatches:
+def batches(config: RunConfig, prepared: Prepared, resident: ReadyWindows) -> TrainBatches:
     """The train part in groups of micro batches."""
     return TrainBatches(
         resident,
@@ -243,6 +244,11 @@ def batches(config: RunConfig, prepared: Prepared, resident: DeviceWindows) -> T
         seed=config.seed,
         augment=config.augment,
     )
+
+
+def holding(config: RunConfig, prepared: Prepared, on: torch.device) -> Holding:
+    """Where the windows are held, by `train.resident`."""
+    return choose_holding(config.train.resident, prepared.windows, prepared.embedding, on)
 
 
 def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:

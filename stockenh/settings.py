@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from stockenh.errors import ConfigError
 from stockenh.overrides import suggest
 
+AUTO = "auto"
 ENGINES = ("torch", "onnx", "int8")
 EXPLAINED = ("up", "ret")
 MEASURED = ("training", "techniques", "inference", "pipeline", "memory", "growth")
@@ -27,6 +28,7 @@ class TrainConfig:
     patience: int = 10  # epochs
     max_norm: float = 1.0
     checkpoint_minutes: float = 10.0
+    resident: bool | str = AUTO  # whether all windows lie on the device, or are streamed to it
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "patience"):
@@ -39,6 +41,8 @@ class TrainConfig:
             raise ConfigError(
                 f"train.precision={self.precision}: {suggest(self.precision, PRECISIONS, all_options=True)}"
             )
+        if self.resident not in (True, False, AUTO):
+            raise ConfigError(f"train.resident={self.resident}: take auto, true or false")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stockenh.analysis.calibration import Calibration
 from stockenh.data.augment import Augment, NoAugment, RawNoise
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.training.predict import CHUNK
@@ -91,17 +91,14 @@ class TorchEngine:
     """A network in evaluation mode; scaling and calibration in float64."""
 
     model: nn.Module
-    data: DeviceWindows
+    data: ReadyWindows
     fitted: Fitted
     calibration: Calibration
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
-        out = self.model(
-            self.data.prices.gather(rows, augment),
-            self.data.embedding[rows].float().repeat(together, 1),
-            self.data.context[rows].repeat(together, 1),
-        )
+        x_kron, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
+        out = self.model(self.data.prices.gather(rows, augment), x_kron, x_ctx)
         ret, logits = (
             out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
             for name in ("ret", "up_logits")
@@ -111,7 +108,7 @@ class TorchEngine:
 
 def forecast(
     model: nn.Module,
-    data: DeviceWindows,
+    data: ReadyWindows,
     rows: NDArray[np.int64],
     fitted: Fitted,
     calibration: Calibration,
@@ -128,7 +125,7 @@ def forecast(
     return found
 
 
-def forecast_with(engine: Engine, data: DeviceWindows, rows: NDArray[np.int64], views: Views) -> Forecast:
+def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], views: Views) -> Forecast:
     """Means over the views of what an engine says of the windows `rows`.
 
     Only prices get noise: the views share the embedding and the context of their window, as in training with
@@ -136,7 +133,7 @@ def forecast_with(engine: Engine, data: DeviceWindows, rows: NDArray[np.int64], 
     """
     together = 1 + views.count
     augment = views.draw(data.lookback, data.device)
-    chunks = torch.from_numpy(rows).to(data.device).split(max(1, CHUNK // together))
+    chunks = data.split(rows, max(1, CHUNK // together))
     said = [engine(chunk, augment, together) for chunk in chunks]
     ret, up_prob = (np.concatenate(column, 1) for column in zip(*said, strict=True))
     return Forecast(

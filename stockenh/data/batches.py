@@ -5,8 +5,12 @@ Legend: B windows in a micro batch, T bars, E embedding width, F context feature
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +19,10 @@ from torch import Tensor
 
 from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import Windows
+from stockenh.data.windows import Prices, Windows
+
+# How many groups (in a sweep: micro batches) are on their way to a device that does not hold them.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,48 @@ class Group:
     windows: int
 
 
-class DeviceWindows:
+class ReadyWindows(ABC):
+    """All windows of a data set, ready for one device; where they are held until then is a subclass's own.
+
+    index: the device that window numbers are kept on; resident: whether the windows are on the device
+    """
+
+    resident: ClassVar[bool]
+    device: torch.device
+    index: torch.device
+    asof: NDArray[np.datetime64]
+    lookback: int
+    prices: Prices
+
+    @abstractmethod
+    def gather(self, rows: Tensor, augment: Augment) -> Micro:
+        """The micro batch of these window numbers (B,), on the device."""
+
+    @abstractmethod
+    def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """x_kron (B, E) and x_ctx (B, F) of these window numbers, on the device."""
+
+    @abstractmethod
+    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro, None, None]:
+        """The micro batch of each part, one after another; `ahead` may be on their way before their turn.
+
+        What is random is drawn when a micro batch's turn has come, whoever holds the windows.
+        """
+
+    def split(self, rows: NDArray[np.int64], size: int) -> tuple[Tensor, ...]:
+        """Window numbers in portions, where `gather` wants them."""
+        portions: tuple[Tensor, ...] = torch.from_numpy(rows).to(self.index).split(size)
+        return portions
+
+    def sweep(self, rows: NDArray[np.int64], size: int) -> Generator[Micro, None, None]:
+        """All given windows once, in their order, as they are."""
+        return self.micros(self.split(rows, size), NoAugment(), AHEAD)
+
+
+class DeviceWindows(ReadyWindows):
     """All windows of a data set, resident on one device and gathered there."""
+
+    resident = True
 
     def __init__(
         self,
@@ -77,7 +124,7 @@ class DeviceWindows:
     ) -> None:
         labelled = np.isfinite(windows.y_ret)
         unit = np.asarray(fitted.return_std, np.float32)
-        self.device = device
+        self.device = self.index = device
         self.asof = windows.asof
         self.lookback = windows.lookback
         self.prices = windows.prices(device)
@@ -90,22 +137,23 @@ class DeviceWindows:
         self.taught = taught
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
-        """The micro batch of these window numbers (B,), on the device."""
         y_ret = self.y_ret[rows]
+        x_kron, x_ctx = self.vectors(rows)
         return Micro(
             x_price=self.prices.gather(rows, augment),
-            x_kron=self.embedding[rows].float(),
-            x_ctx=self.context[rows],
+            x_kron=x_kron,
+            x_ctx=x_ctx,
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),
             labelled=self.labelled[rows],
             taught=None if self.taught is None else self.taught.at(rows),
         )
 
-    def sweep(self, rows: NDArray[np.int64], size: int) -> Iterator[Micro]:
-        """All given windows once, in their order, as they are."""
-        for chunk in torch.from_numpy(rows).to(self.device).split(size):
-            yield self.gather(chunk, NoAugment())
+    def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embedding[rows].float(), self.context[rows]
+
+    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro, None, None]:
+        return (self.gather(part, augment) for part in parts)
 
 
 class TrainBatches:
@@ -116,7 +164,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        data: DeviceWindows,
+        data: ReadyWindows,
         rows: NDArray[np.int64],
         *,
         batch_size: int,
@@ -125,7 +173,7 @@ class TrainBatches:
         augment: Augment,
     ) -> None:
         self.data = data
-        self.rows = torch.from_numpy(rows).to(data.device)
+        self.rows = torch.from_numpy(rows).to(data.index)
         self.batch_size = batch_size
         self.group_size = batch_size * accumulate
         self.seed = seed
@@ -144,15 +192,26 @@ class TrainBatches:
 
     def group(self, epoch: int, step: int) -> Group:
         """The micro batches of one optimizer step."""
-        rows = self.rows_of(epoch, step)
-        micros = tuple(self.data.gather(part, self.augment) for part in rows.split(self.batch_size))
-        count = torch.stack([m.labelled.sum() for m in micros]).sum()
-        return Group(micros, count, len(rows))
+        return _group(self.data.gather(part, self.augment) for part in self._parts(epoch, step))
+
+    def groups(self, epoch: int, first: int) -> Generator[Group, None, None]:
+        """The groups of an epoch from step `first` on. Close it, and nothing is on its way any more."""
+        steps = range(first, self.steps)
+        parts = (part for step in steps for part in self._parts(epoch, step))
+        ahead = AHEAD * self.group_size // self.batch_size
+        micros = self.data.micros(parts, self.augment, ahead)
+        with closing(micros):
+            for step in steps:
+                yield _group(islice(micros, len(self._parts(epoch, step))))
 
     def inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What the model takes of all train windows, once, as they are."""
         rows = self.rows.cpu().numpy()
         return (micro.inputs for micro in self.data.sweep(rows, self.batch_size))
+
+    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        parts: tuple[Tensor, ...] = self.rows_of(epoch, step).split(self.batch_size)
+        return parts
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
@@ -160,3 +219,9 @@ class TrainBatches:
             order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
             self._order = (epoch, self.rows[order])
         return self._order[1]
+
+
+def _group(found: Iterable[Micro]) -> Group:
+    micros = tuple(found)
+    count = torch.stack([m.labelled.sum() for m in micros]).sum()
+    return Group(micros, count, sum(len(m.x_ctx) for m in micros))

@@ -10,10 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from stockenh.data.mapped import scratch, write_npy
 from stockenh.errors import ConfigError
 from stockenh.files import DiskError, expanded, write_atomic
 
@@ -55,6 +57,10 @@ class DiskCache:
     def parts(self, kind: str, key: str) -> Parts:
         """Where a long computation of an entry keeps what it has so far."""
         return Parts(self.root / kind / f"{key}{_PARTS}" if self.root else None)
+
+    def scratch(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Room for a large array in the making, which need not all be in memory where there is a cache."""
+        return scratch(self.root, shape, dtype)
 
     def _tell(self, message: str) -> None:
         log.warning(message)
@@ -135,7 +141,8 @@ def _write(folder: Path, arrays: Arrays) -> None:
     beside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
         for name, array in arrays.items():
-            np.save(beside / f"{name}.npy", array, allow_pickle=False)
+            with (beside / f"{name}.npy").open("wb") as file:
+                write_npy(file, array)
         (beside / _NAMES).write_text("\n".join(arrays), encoding="utf-8")
         try:
             beside.rename(folder)

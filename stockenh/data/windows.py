@@ -91,6 +91,23 @@ class Windows(ABC):
         """The price inputs, resident on a device."""
 
     @abstractmethod
+    def raw_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Gathers the prices of these windows on the host, as they are, into `out` (len(rows), T, 5)."""
+
+    @abstractmethod
+    def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
+        """What augmentation makes of gathered prices (B, T, 5). Raises ConfigError where they are not raw."""
+
+    @abstractmethod
+    def normalised(self, raw: Tensor) -> Tensor:
+        """The price input (B, T, 5) of gathered prices."""
+
+    @property
+    @abstractmethod
+    def price_bytes(self) -> int:
+        """What `prices` takes of a device's memory."""
+
+    @abstractmethod
     def digest(self) -> str:
         """Hash of the content that prices and labels come from."""
 
@@ -143,6 +160,20 @@ class BarWindows(Windows):
             torch.from_numpy(self.end).to(device),
             self.lookback,
         )
+
+    def raw_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        steps = np.arange(1 - self.lookback, 1)
+        out[:] = np.take(self.bars.ohlcv, self.end[rows, None] + steps, axis=0)
+
+    def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
+        return augment(raw)
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        return normalise(raw)
+
+    @property
+    def price_bytes(self) -> int:
+        return 4 * self.bars.ohlcv.size + self.end.nbytes
 
     def digest(self) -> str:
         return self.bars.digest()
@@ -211,6 +242,20 @@ class StoredWindows(Windows):
     def prices(self, device: torch.device) -> Prices:
         return StoredPrices(torch.from_numpy(self.ohlcv_norm).to(device))
 
+    def raw_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        np.take(self.ohlcv_norm, rows, axis=0, out=out, mode="clip")  # "raise" would buffer it all
+
+    def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
+        _refuse(augment)
+        return raw
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        return raw
+
+    @property
+    def price_bytes(self) -> int:
+        return self.ohlcv_norm.nbytes
+
     def digest(self) -> str:
         h = hashlib.blake2b("\0".join(self.symbols).encode(), digest_size=16)
         for array in (self.symbol, self.asof.astype(np.int64), self.ohlcv_norm, self.embedding):
@@ -242,12 +287,16 @@ class StoredPrices(Prices):
         self.windows = windows
 
     def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        if not isinstance(augment, NoAugment):
-            raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
+        _refuse(augment)
         return self.windows[rows]
 
     def raw(self, rows: Tensor, augment: Augment) -> Tensor:
         return self.gather(rows, augment)
+
+
+def _refuse(augment: Augment) -> None:
+    if not isinstance(augment, NoAugment):
+        raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
 
 
 def normalise(raw: Tensor) -> Tensor:

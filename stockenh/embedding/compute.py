@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stockenh.data.cache import DiskCache, Parts, code_of, key_of
+from stockenh.data.mapped import give_back
 from stockenh.data.windows import Windows
 from stockenh.embedding.base import Embedding, NoEmbedding, StoredEmbedding
 
@@ -46,7 +47,7 @@ def embed(
     key = key_of(windows.digest(), windows.lookback, known, code_of("embedding"), code_of("data"))
     parts = cache.parts("embedding", key)
 
-    compute = partial(_compute, windows, embedding, device, parts, watch)
+    compute = partial(_compute, windows, embedding, device, cache, parts, watch)
     found = cache.arrays("embedding", key, lambda: {"embedding": compute()})
     parts.clear()
     return np.asarray(found["embedding"])
@@ -54,10 +55,11 @@ def embed(
 
 @torch.no_grad()
 def _compute(
-    windows: Windows, embedding: Embedding, device: torch.device, parts: Parts, watch: Watch
+    windows: Windows, embedding: Embedding, device: torch.device, cache: DiskCache, parts: Parts, watch: Watch
 ) -> NDArray[np.floating]:
     size = embedding.batch(device)
-    vectors = torch.empty(len(windows), embedding.width_of(windows), dtype=embedding.storage).numpy()
+    dtype = torch.empty(0, dtype=embedding.storage).numpy().dtype
+    vectors = cache.scratch((len(windows), embedding.width_of(windows)), dtype)
     done = _take_up(vectors, parts)
     watch(int(done.sum()), len(vectors))
     of_rows = embedding.rows(windows, device)
@@ -74,6 +76,7 @@ def _compute(
         watch(int(done.sum()), len(vectors))
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(parts, first, vectors[first : start + size])
+            give_back(vectors)
             first, saved = start + size, time.monotonic()
     return vectors
 

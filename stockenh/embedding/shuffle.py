@@ -9,7 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.data.cache import DiskCache
+from stockenh.data.mapped import give_back
 from stockenh.data.windows import Windows
+
+ROWS = 4096
 
 
 def earlier_windows(windows: Windows, seed: int) -> NDArray[np.int64]:
@@ -25,3 +29,15 @@ def earlier_windows(windows: Windows, seed: int) -> NDArray[np.int64]:
     sources = np.empty(len(order), np.int64)
     sources[order] = order[drawn]
     return sources
+
+
+def shuffled(
+    embedding: NDArray[np.floating], sources: NDArray[np.int64], cache: DiskCache
+) -> NDArray[np.floating]:
+    """(n, E) the vectors of the windows `sources` (n,); many of them lie in a file where there is a cache."""
+    found = cache.scratch((len(sources), embedding.shape[1]), embedding.dtype)
+    for begin in range(0, len(sources), ROWS):
+        found[begin : begin + ROWS] = embedding[sources[begin : begin + ROWS]]
+        for mapped in (embedding, found):
+            give_back(mapped)
+    return found

@@ -20,7 +20,7 @@ from stockenh.analysis.calibration import Calibration
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
 from stockenh.data.bars import CLOSE
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.windows import BarWindows
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
@@ -102,7 +102,7 @@ def _data(config: RunConfig, trained: Trained, on: torch.device) -> Prepared:
 
 
 def _checks(
-    config: RunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, resident: DeviceWindows,
+    config: RunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, resident: ReadyWindows,
     net: nn.Module, on: torch.device, advance: Any, more: dict[str, Any],
 ) -> Iterator[Check]:  # fmt: skip
     """Check by check; what only the picture shows goes into `more`."""
@@ -134,7 +134,7 @@ def _checks(
 
 
 def _calibration(
-    trained: Trained, prepared: Prepared, fitted: Fitted, resident: DeviceWindows, net: nn.Module
+    trained: Trained, prepared: Prepared, fitted: Fitted, resident: ReadyWindows, net: nn.Module
 ) -> Check:
     """The stored calibration beside those of validation and test, on the forecasts of validation."""
     if not trained.held_out:
@@ -156,11 +156,11 @@ def _numbers(fitted: Fitted) -> dict[str, list[float]]:
     return {name: getattr(fitted, name) for name in ("context_mean", "context_std", "return_std", "up_share")}
 
 
-def _prices(resident: DeviceWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+def _prices(resident: ReadyWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
     return (micro.x_price.cpu().numpy() for micro in resident.sweep(rows, CHUNK))
 
 
-def _hashes(resident: DeviceWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
+def _hashes(resident: ReadyWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
     chunks = (
         (micro.x_price.cpu().numpy(), micro.x_ctx.cpu().numpy()) for micro in resident.sweep(rows, CHUNK)
     )
@@ -168,7 +168,7 @@ def _hashes(resident: DeviceWindows, rows: NDArray[np.int64]) -> list[bytes | No
 
 
 def _correlations(
-    config: RunConfig, prepared: Prepared, resident: DeviceWindows, more: dict[str, Any]
+    config: RunConfig, prepared: Prepared, resident: ReadyWindows, more: dict[str, Any]
 ) -> Check:
     """Every context feature, how far the window's last closes moved, and every column of the embedding."""
     windows = prepared.windows

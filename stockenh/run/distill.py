@@ -118,9 +118,8 @@ def _cost(
             theirs = build.data(replace(config, embedding=model.run.embedding, model=model.run.model), on)
         nets[name] = model.net(theirs, on)
         resident, _ = model.resident(theirs, on)
-        rows = torch.arange(max(BATCHES), device=on) % len(theirs.windows)
-        inputs[name] = (resident.prices.gather(rows, build.AS_IT_IS), resident.embedding[rows].float(),
-                        resident.context[rows])  # fmt: skip
+        rows = torch.arange(max(BATCHES), device=resident.index) % len(theirs.windows)
+        inputs[name] = resident.gather(rows, build.AS_IT_IS).inputs
     seconds = {
         batch: in_turn({name: _pass(net, [x[:batch] for x in inputs[name]]) for name, net in nets.items()})
         for batch in BATCHES

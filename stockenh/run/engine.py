@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stockenh.data.augment import Augment
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.windows import Windows
 from stockenh.errors import RunFolderError
 from stockenh.export.files import INT8, ONNX, OnnxModel
@@ -26,7 +26,7 @@ class OnnxEngine:
     """An exported file on windows of the CPU: raw windows and features in, calibrated forecasts out."""
 
     model: OnnxModel
-    data: DeviceWindows
+    data: ReadyWindows
     windows: Windows
     embedding: NDArray[np.floating]
 

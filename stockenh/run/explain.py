@@ -24,7 +24,7 @@ from stockenh.analysis.explanation import Explained, not_above_majority, weight_
 from stockenh.analysis.metrics import part_metrics
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.features import feature_family
 from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, StockenhError
@@ -130,7 +130,7 @@ def _about(trained: Trained, prepared: Prepared, rows: NDArray[np.int64], part: 
 
 
 def _scores(
-    net: nn.Module, resident: DeviceWindows, prepared: Prepared, fitted: Fitted
+    net: nn.Module, resident: ReadyWindows, prepared: Prepared, fitted: Fitted
 ) -> dict[str, dict[str, Any]]:
     """Accuracy on the whole test part, to tell whether there is anything to explain."""
     windows, rows = prepared.windows, prepared.rows["test"]
@@ -142,7 +142,7 @@ def _scores(
 
 @torch.no_grad()
 def _weights(
-    net: Interpretable, resident: DeviceWindows, prepared: Prepared, rows: NDArray[np.int64]
+    net: Interpretable, resident: ReadyWindows, prepared: Prepared, rows: NDArray[np.int64]
 ) -> dict[str, Any]:
     chunks = [net.interpret(*micro.inputs) for micro in resident.sweep(rows, CHUNK)]
     return weight_figures(
@@ -155,7 +155,7 @@ def _weights(
 
 
 def _attributions(
-    net: nn.Module, resident: DeviceWindows, prepared: Prepared, fitted: Fitted, rows: NDArray[np.int64],
+    net: nn.Module, resident: ReadyWindows, prepared: Prepared, fitted: Fitted, rows: NDArray[np.int64],
     config: RunConfig, columns: Mapping[int, int], out: Console,
 ) -> list[Explained]:  # fmt: skip
     """Of every output and horizon. Raises ExplainError where one of them misses its forecast."""
@@ -180,7 +180,7 @@ def _attributions(
     return found
 
 
-def average_window(resident: DeviceWindows, train: NDArray[np.int64]) -> Inputs:
+def average_window(resident: ReadyWindows, train: NDArray[np.int64]) -> Inputs:
     """The baseline, one window: bars, embedding and context at their train means.
 
     Bars that stand still would be a plainer nothing. But there a layer norm of nearly nothing jumps, which

@@ -22,7 +22,7 @@ from stockenh import build
 from stockenh.analysis.metrics import part_metrics
 from stockenh.build import AS_IT_IS, Prepared
 from stockenh.config import RunConfig
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.export.deployed import Deployed
 from stockenh.export.files import (
     INT8,
@@ -117,7 +117,7 @@ def answers(engine: Engine, inputs: Arrays) -> dict[str, NDArray[np.floating]]:
 
 
 def _inputs(
-    prepared: Prepared, resident: DeviceWindows, rows: NDArray[np.int64], raw_bars: bool
+    prepared: Prepared, resident: ReadyWindows, rows: NDArray[np.int64], raw_bars: bool
 ) -> dict[str, NDArray[np.float32]]:
     """What goes into an exported model for these windows, by name."""
     raw = resident.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy()

@@ -11,7 +11,6 @@ from torch import nn
 
 from stockenh import build
 from stockenh.config import RunConfig
-from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import TrainingError
 from stockenh.finder import Curve, Suggestions, range_test, suggest
@@ -39,7 +38,8 @@ def find_lr(config: RunConfig, folder: RunFolder, on: torch.device, out: Console
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
     fitted = Fitted.on(prepared.windows, prepared.rows["train"])
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    holding = build.holding(config, prepared, on)
+    resident = holding.hold(prepared.windows, prepared.embedding, fitted, on)
     session = Session(config, folder, prepared, fitted, resident, on, config.train.precision)
     lr = search(session, net, out)
     out.print(f"paste    optimizer.lr={lr}")

@@ -14,7 +14,7 @@ from stockenh.analysis.limit import with_limits
 from stockenh.analysis.metrics import part_metrics
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.runfolder import RunFolder
 from stockenh.training.objective import Objective
@@ -39,7 +39,7 @@ class Session:
     folder: RunFolder
     prepared: Prepared
     fitted: Fitted
-    resident: DeviceWindows
+    resident: ReadyWindows
     device: torch.device
     precision: str
 

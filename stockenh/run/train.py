@@ -14,7 +14,6 @@ from torch import nn
 from stockenh import build
 from stockenh.build import Prepared
 from stockenh.config import RunConfig
-from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.manifest import manifest
@@ -77,7 +76,9 @@ def train(
         made_with = manifest(prepared.windows.digest(), on, precision, origins, prepared.warnings)
         folder.write_json(folder.manifest, made_with)
     taught = answers(config, folder, prepared, fitted, on, out)
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on, taught)
+    holding = build.holding(config, prepared, on)
+    out.print(f"windows  {holding}", markup=False)
+    resident = holding.hold(prepared.windows, prepared.embedding, fitted, on, taught)
     session = Session(config, folder, prepared, fitted, resident, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
     out.print(f"model    {parameters:,} parameters, {precision} on {on}")

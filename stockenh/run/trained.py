@@ -12,7 +12,7 @@ from stockenh import build
 from stockenh.analysis.calibration import Calibration, read_calibrations
 from stockenh.build import Prepared
 from stockenh.config import RunConfig, config_of
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.runfolder import RunFolder
@@ -67,10 +67,11 @@ class Trained:
         """The model with these weights, in evaluation mode."""
         return build.trained_model(self.run, prepared, self.folder, self.name, on)
 
-    def resident(self, prepared: Prepared, on: torch.device) -> tuple[DeviceWindows, Fitted]:
-        """The windows on a device, standardised by the run's own statistics, and these."""
+    def resident(self, prepared: Prepared, on: torch.device) -> tuple[ReadyWindows, Fitted]:
+        """The windows ready for a device, standardised by the run's own statistics, and these."""
         fitted = build.fitted_of(self.folder, prepared)
-        return DeviceWindows(prepared.windows, prepared.embedding, fitted, on), fitted
+        holding = build.holding(self.run, prepared, on)
+        return holding.hold(prepared.windows, prepared.embedding, fitted, on), fitted
 
     def to_dict(self) -> dict[str, str]:
         """What a manifest says of it."""

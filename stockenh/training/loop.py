@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -153,26 +154,26 @@ def _train_epoch(
     loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)
     label_sum = torch.tensor(state.label_sum, dtype=torch.float64, device=device)
     before, began, saved = state.train_seconds, time.perf_counter(), time.perf_counter()
-    for step in range(state.step_in_epoch, batches.steps):
-        group = batches.group(state.epoch, step)
-        try:
-            loss, taken = learner.step(group)
-        except NonFiniteGradient as error:
-            raise _explain(error, learner, batches, state, step) from None
-        loss_sum += loss * group.count
-        label_sum += group.count
-        state.step_in_epoch = step + 1
-        state.steps += taken
-        state.skipped += not taken
-        progress.advance(group.windows, loss)
-        now = time.perf_counter()
-        if stop.requested or now - saved > limits.checkpoint_seconds:
-            state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
-            state.train_seconds = before + now - began
-            journal.pause(state)
-            saved = now
-        if stop.requested:
-            raise Interrupted
+    with closing(batches.groups(state.epoch, state.step_in_epoch)) as groups:
+        for step, group in enumerate(groups, state.step_in_epoch):
+            try:
+                loss, taken = learner.step(group)
+            except NonFiniteGradient as error:
+                raise _explain(error, learner, batches, state, step) from None
+            loss_sum += loss * group.count
+            label_sum += group.count
+            state.step_in_epoch = step + 1
+            state.steps += taken
+            state.skipped += not taken
+            progress.advance(group.windows, loss)
+            now = time.perf_counter()
+            if stop.requested or now - saved > limits.checkpoint_seconds:
+                state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
+                state.train_seconds = before + now - began
+                journal.pause(state)
+                saved = now
+            if stop.requested:
+                raise Interrupted
     state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
     state.train_seconds = before + time.perf_counter() - began
 

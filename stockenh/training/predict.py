@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stockenh.data.batches import DeviceWindows
+from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.training.objective import Objective
 
@@ -32,7 +32,7 @@ class Predictions:
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    data: DeviceWindows,
+    data: ReadyWindows,
     rows: NDArray[np.int64],
     fitted: Fitted,
     objective: Objective | None = None,

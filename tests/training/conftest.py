@@ -13,7 +13,7 @@ import torch
 from stockenh import build
 from stockenh.compose import compose
 from stockenh.config import RunConfig, parse, plain
-from stockenh.data.batches import DeviceWindows, TrainBatches
+from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.fitted import Fitted
 from stockenh.training.learner import Learner
 
@@ -63,7 +63,7 @@ class Small:
     config: RunConfig
     prepared: build.Prepared
     fitted: Fitted
-    resident: DeviceWindows
+    resident: ReadyWindows
     batches: TrainBatches
     learner: Learner
 
@@ -75,7 +75,8 @@ def assemble(*overrides: str) -> Small:
     config = parse(plain(compose(list(overrides))))
     prepared = build.data(config, CPU)
     fitted = Fitted.on(prepared.windows, prepared.rows["train"])
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
+    holding = build.holding(config, prepared, CPU)
+    resident = holding.hold(prepared.windows, prepared.embedding, fitted, CPU)
     batches = build.batches(config, prepared, resident)
     net = build.model(config, prepared, CPU).train()
     learner = build.learner(config, net, fitted, CPU, batches.steps)

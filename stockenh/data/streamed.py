@@ -1,0 +1,159 @@
+"""Windows that stay on the host: a thread gathers what the next steps need and sends it to the device.
+
+On CUDA the copies leave pinned memory on a stream of their own, so that neither the host nor the device's
+computations wait for them. What a batch holds is, to the bit, what `DeviceWindows` makes of the same rows.
+
+Legend: n windows, B windows in a micro batch, T bars, E embedding width, F context features, H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stockenh.data.ahead import done_ahead
+from stockenh.data.augment import Augment
+from stockenh.data.batches import Answers, Micro, ReadyWindows
+from stockenh.data.fitted import Fitted
+from stockenh.data.mapped import give_back
+from stockenh.data.windows import Prices, Windows
+
+
+class StreamedWindows(ReadyWindows):
+    """All windows of a data set, on the host: in memory, or mapped where they are files of the cache."""
+
+    resident = False
+
+    def __init__(
+        self,
+        windows: Windows,
+        embedding: NDArray[np.floating],
+        fitted: Fitted,
+        device: torch.device,
+        taught: Answers | None = None,
+    ) -> None:
+        self.device, self.index = device, torch.device("cpu")
+        self.asof = windows.asof
+        self.lookback = windows.lookback
+        self.windows = windows
+        self.prices = self._prices = HostPrices(windows, device)
+        self._embedding = embedding
+        self._fitted = fitted
+        self._unit = np.asarray(fitted.return_std, np.float32)
+        self._taught = None if taught is None else Answers(taught.ret.cpu(), taught.up_logits.cpu())
+        self._way = _Way(device)
+
+    def gather(self, rows: Tensor, augment: Augment) -> Micro:
+        return self._finish(self._send(rows), augment)
+
+    def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        x_kron, x_ctx = self._way.send(self._vectors(rows.numpy())).taken()
+        return x_kron.float(), x_ctx
+
+    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro, None, None]:
+        with closing(done_ahead(self._send, parts, ahead)) as sent:
+            for one in sent:
+                yield self._finish(one, augment)
+
+    def _send(self, rows: Tensor) -> _Sent:
+        """Gathers on the host and starts the copy; a thread of its own may do so."""
+        at = rows.numpy()
+        y_ret = self.windows.y_ret[at]
+        labelled = np.isfinite(y_ret)
+        tensors = [
+            self._prices.gathered(at),
+            *self._vectors(at),
+            torch.from_numpy(np.where(labelled, y_ret / self._unit, 0).astype(np.float32)),
+            torch.from_numpy(labelled.astype(np.float32)),
+        ]
+        if self._taught is not None:
+            taught = self._taught.at(rows)
+            tensors += [taught.ret, taught.up_logits]
+        return self._way.send(tensors)
+
+    def _vectors(self, at: NDArray[np.int64]) -> list[Tensor]:
+        dtype = torch.from_numpy(self._embedding[:0]).dtype
+        x_kron = self._way.room((len(at), self._embedding.shape[1]), dtype)
+        np.take(self._embedding, at, axis=0, out=x_kron.numpy(), mode="clip")  # "raise" would buffer it all
+        give_back(self._embedding)  # Linux maps up to 2 MiB of a file around every row
+        context = self._fitted.standardise(np.take(self.windows.context, at, axis=0))
+        return [x_kron, torch.from_numpy(context)]
+
+    def _finish(self, sent: _Sent, augment: Augment) -> Micro:
+        """What is left to do on the device, on the stream that computes."""
+        raw, x_kron, x_ctx, y_ret, labelled, *taught = sent.taken()
+        return Micro(
+            x_price=self.windows.normalised(self.windows.augmented(raw, augment)),
+            x_kron=x_kron.float(),
+            x_ctx=x_ctx,
+            y_ret=y_ret,
+            y_up=(y_ret > 0).float(),
+            labelled=labelled,
+            taught=Answers(*taught) if taught else None,
+        )
+
+
+class HostPrices(Prices):
+    """Prices that stay on the host; a batch is gathered there and normalised on the device."""
+
+    def __init__(self, windows: Windows, device: torch.device) -> None:
+        self.windows = windows
+        self._way = _Way(device)
+
+    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
+        return self.windows.normalised(self.raw(rows, augment))
+
+    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
+        (raw,) = self._way.send([self.gathered(rows.numpy())]).taken()
+        return self.windows.augmented(raw, augment)
+
+    def gathered(self, at: NDArray[np.int64]) -> Tensor:
+        """(B, T, 5) float32 on the host."""
+        out = self._way.room((len(at), self.windows.lookback, 5), torch.float32)
+        self.windows.raw_into(at, out.numpy())
+        return out
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Tensors on their way to the device, and the event that says they are there."""
+
+    tensors: list[Tensor]
+    there: torch.cuda.Event | None
+
+    def taken(self) -> list[Tensor]:
+        """The tensors, for the stream that asks for them."""
+        if self.there is not None:
+            here = torch.cuda.current_stream(self.tensors[0].device)
+            here.wait_event(self.there)
+            for tensor in self.tensors:
+                tensor.record_stream(here)  # their memory is not the copying stream's to give away
+        return self.tensors
+
+
+class _Way:
+    """How host arrays reach the device: through pinned memory and a second stream, or not at all."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Host memory that can be sent without another copy."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self._stream is not None)
+
+    def send(self, tensors: list[Tensor]) -> _Sent:
+        """Starts the copies. Pinned memory is reused only once its copy is done: torch sees to that."""
+        if self._stream is None:
+            return _Sent(tensors, None)
+        with torch.cuda.stream(self._stream):
+            there = [
+                (t if t.is_pinned() else t.pin_memory()).to(self.device, non_blocking=True) for t in tensors
+            ]
+            return _Sent(there, self._stream.record_event())
