@@ -144,15 +144,17 @@ class TrainBatches:
 
     def group(self, epoch: int, step: int) -> Group:
         """The micro batches of one optimizer step."""
-        rows = self.rows_of(epoch, step)
-        micros = tuple(self.data.gather(part, self.augment) for part in rows.split(self.batch_size))
+        micros = tuple(self.data.gather(part, self.augment) for part in self._parts(epoch, step))
         count = torch.stack([m.labelled.sum() for m in micros]).sum()
-        return Group(micros, count, len(rows))
+        return Group(micros, count, sum(len(m.x_ctx) for m in micros))
 
     def inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What the model takes of all train windows, once, as they are."""
         rows = self.rows.cpu().numpy()
         return (micro.inputs for micro in self.data.sweep(rows, self.batch_size))
+
+    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        return self.rows_of(epoch, step).split(self.batch_size)
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
