@@ -154,7 +154,8 @@ class TrainBatches:
         return (micro.inputs for micro in self.data.sweep(rows, self.batch_size))
 
     def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
-        return self.rows_of(epoch, step).split(self.batch_size)
+        parts: tuple[Tensor, ...] = self.rows_of(epoch, step).split(self.batch_size)
+        return parts
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:

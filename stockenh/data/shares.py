@@ -61,4 +61,5 @@ class SharedBatches(TrainBatches):
         """Where the share is empty, a row without a label: every process takes part in every step."""
         rows = self.rows_of(epoch, step)
         own = self._share.of(rows)
-        return (own if len(own) else rows[:1]).split(self.batch_size)
+        parts: tuple[Tensor, ...] = (own if len(own) else rows[:1]).split(self.batch_size)
+        return parts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,12 +27,7 @@ from stockenh.training.processes import Order, Team
 
 
 def follow(team: Team) -> int:
-    """Takes part in what the leader trains until it says to leave; the exit code that it says.
-
-    A signal to stop is the leader's to honour; it reaches all processes.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Takes part in what the leader trains until it says to leave; the exit code that it says."""
     while True:
         order, code = team.hear()
         if order is Order.LEAVE:

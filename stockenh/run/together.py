@@ -139,7 +139,7 @@ def own_device(name: str, team: Team) -> torch.device:
         raise ConfigError(f"device={name}: each of several processes has a card of its own; take device=cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    if name == "cuda" and torch.cuda.is_available() or name == "auto":
+    if torch.cuda.is_available() and name in ("auto", "cuda"):
         cards, number = torch.cuda.device_count(), team.place.local_rank
         if number >= cards:
             raise ConfigError(

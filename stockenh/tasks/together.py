@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,13 @@ def train(arguments: list[str]) -> None:
         return
     from stockenh.training.processes import Team
 
-    team = Team(place)
     if place.leads:
-        _lead(team, arguments)
-    else:
-        raise SystemExit(_follow(team))
+        _lead(Team(place), arguments)
+        return
+    # a stop is the leader's to honour, whom the same signal reaches
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(_follow(Team(place)))
 
 
 def _lead(team: Team, arguments: list[str]) -> None:

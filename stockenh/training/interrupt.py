@@ -27,7 +27,8 @@ def stop_on_signal(grace: float = 0.0) -> Iterator[StopRequest]:
     """Within, the first SIGINT or SIGTERM is only noted; a second one interrupts at once.
 
     grace: seconds within which a second one is still the first: torchrun passes a terminal's Ctrl-C on to
-    processes that have had it from the terminal. Outside the main thread signals can't be caught, and nothing is done.
+    processes that have had it from the terminal. Outside the main thread signals can't be caught, and
+    nothing is done.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():

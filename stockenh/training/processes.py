@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import inspect
 import io
 from collections.abc import Callable
 from enum import IntEnum
@@ -16,12 +17,17 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
 from stockenh.world import Place
 
 # Others wait for the first while it embeds, validates and judges; a dead one is noticed at once all the same.
 PATIENCE = datetime.timedelta(days=7)
+
+# torch 2.13 has a new name for the option
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 T = TypeVar("T")
@@ -67,7 +73,9 @@ class Together:
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None, begin: Callable[[], None]) -> None:
         self._begin = begin
         self._group = group
-        self._net = DistributedDataParallel(model, process_group=group, broadcast_buffers=False)
+        # buffers are constants here, or BatchNorm's, of which the first process's are kept
+        options: dict[str, Any] = {"process_group": group, _SYNC_BUFFERS: False}
+        self._net = DistributedDataParallel(model, **options)
         self._net.register_comm_hook(group, _summed)
 
     def begin(self) -> None:
@@ -83,7 +91,7 @@ class Together:
         return loss
 
 
-def _summed(group: dist.ProcessGroup | None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _summed(group: dist.ProcessGroup | None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """The sum where DistributedDataParallel by itself would take the mean."""
     work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
     done: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
