@@ -42,8 +42,8 @@ def place() -> Place | None:
         raise ConfigError(f"WORLD_SIZE={size}, RANK and LOCAL_RANK must be whole numbers") from None
 
 
-def refuse_several(command: str) -> None:
-    """Raises ConfigError where several processes were started for a command that works in one.
+def refuse_several(what: str) -> None:
+    """Raises ConfigError where several processes were started for something that one does.
 
     Of several, one says so and the others leave without a word.
     """
@@ -53,6 +53,6 @@ def refuse_several(command: str) -> None:
     if not found.leads:
         raise SystemExit(ConfigError.exit_code)
     raise ConfigError(
-        f"{command} works in one process, and torchrun has started {found.size}: only stockenh train "
-        f"divides its work. Start {command} without torchrun"
+        f"{what} takes one process, and torchrun has started {found.size}: several make the steps of a "
+        f"single stockenh train. Start this without torchrun"
     )

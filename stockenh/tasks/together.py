@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stockenh import world
-from stockenh.errors import ConfigError, StockenhError, TrainingError
+from stockenh.errors import StockenhError, TrainingError
 from stockenh.tasks import training
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def train(arguments: list[str]) -> None:
     if place is None:
         training.train(arguments)
         return
+    if GRID_FLAGS & set(arguments):
+        world.refuse_several("a grid of --multirun")
     from stockenh.training.processes import Team
 
     if place.leads:
@@ -41,8 +43,6 @@ def _lead(team: Team, arguments: list[str]) -> None:
 
     leader, code = Leader(team), StockenhError.exit_code
     try:
-        if GRID_FLAGS & set(arguments):
-            raise ConfigError("--multirun starts runs of its own: without torchrun, or one run with it")
         with leading(leader):
             training.train(arguments)
         code = 0
