@@ -1,4 +1,4 @@
-"""`torchrun -m stockenh train`: the run that one process would have made, in one folder, taken up by any number."""
+"""`torchrun -m stockenh train`: the run that one process makes, in one folder, taken up by any number."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ SHORT = [
 
 
 def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TORCHRUN, "-m", "stockenh", *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
-    )  # fmt: skip
+    command = [*TORCHRUN, "-m", "stockenh", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
 
 
 def vector(run: Path, name: str) -> torch.Tensor:
@@ -88,9 +87,10 @@ def test_a_stop_reaches_all_and_the_run_goes_on_in_one_process(
 ) -> None:
     run = tmp_path / "run"
     recipe = [word for word in small_run if not word.startswith("train.epochs")]
-    command = [*TORCHRUN, "-m", "stockenh", "train", *recipe, "train.epochs=100000", "train.patience=100000"]
+    endless = ["train.epochs=100000", "train.patience=100000", f"hydra.run.dir={run}"]
+    command = [*TORCHRUN, "-m", "stockenh", "train", *recipe, *endless]
     process = subprocess.Popen(
-        [*command, f"hydra.run.dir={run}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (run / "checkpoints" / "last.pt").exists():

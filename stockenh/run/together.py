@@ -6,6 +6,7 @@ run is, and after that one word per step; what comes next is in the data order t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -27,6 +28,8 @@ from stockenh.training.processes import Order, Team
 
 # torchrun repeats a terminal's Ctrl-C to every process
 GRACE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
 
 Stepping = tuple[Learner, TrainBatches]
 
@@ -97,6 +100,7 @@ class Leader:
     ) -> Iterator[Stepping]:
         team = self.team
         with self._telling_the_end():
+            log.info("%d processes make the steps", self.size)
             team.tell(Order.TRAIN)
             team.hand_out(_description(session, learner, state))
             team.first_of_each_machine_first(lambda: None)  # this one has prepared its data already
