@@ -14,6 +14,7 @@ import typer
 import stockenh
 from stockenh.errors import StockenhError
 from stockenh.overrides import complete, groups
+from stockenh.world import refuse_several
 
 USAGE = 2
 INTERRUPTED = 130
@@ -63,11 +64,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand not in (None, "train"):
+        with guarded():
+            refuse_several(f"stockenh {context.invoked_subcommand}")
 
 
 @app.command(context_settings=PASS_ON, epilog=_group_list())
@@ -77,7 +81,7 @@ def train(overrides: Overrides = None) -> None:
     Example: stockenh train model=timeformer data=files data.path=DIR train.epochs=10
     """
     with guarded():
-        from stockenh.tasks import training as task
+        from stockenh.tasks import together as task
 
         task.train(overrides or [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import types
@@ -84,6 +85,30 @@ def test_a_search_does_what_it_says(
     for line in (resume, best):
         answer = stockenh(*(word.replace("DIR", str(folder)) for word in shlex.split(line)[1:]))
         assert answer.code == 0, answer.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("torchrun")])
+def test_several_processes_do_what_they_say(line: str, small_run: list[str], tmp_path: Path) -> None:
+    """Machines are agents of this one, with a process each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        meeting = f"localhost:{free.getsockname()[1]}"
+    line = line.replace("HOST:29500", meeting).replace("node=8", "node=1").replace("DIR", "run")
+    launch, _, own = line.removeprefix("torchrun ").partition(" -m stockenh ")
+    if "--rdzv" not in launch:
+        launch += " --standalone"
+    words = [sys.executable, "-m", "torch.distributed.run", *launch.split(), "-m", "stockenh"]
+    words += shrunk(f"stockenh {own}", small_run, tmp_path)
+    machines = 2 if "--nnodes=2" in launch else 1
+    started = [
+        subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(machines)
+    ]
+    said = [process.communicate(timeout=240) for process in started]
+    assert [process.returncode for process in started] == [0] * machines, said
+    assert "".join(out for out, _ in said).count("2 processes") == 1
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "launcher" in line or "postgresql" in line])

@@ -192,7 +192,8 @@ class TrainBatches:
 
     def group(self, epoch: int, step: int) -> Group:
         """The micro batches of one optimizer step."""
-        return _group(self.data.gather(part, self.augment) for part in self._parts(epoch, step))
+        parts = self._parts(epoch, step)
+        return self._counted(_group(self.data.gather(part, self.augment) for part in parts), epoch, step)
 
     def groups(self, epoch: int, first: int) -> Generator[Group, None, None]:
         """The groups of an epoch from step `first` on. Close it, and nothing is on its way any more."""
@@ -202,7 +203,8 @@ class TrainBatches:
         micros = self.data.micros(parts, self.augment, ahead)
         with closing(micros):
             for step in steps:
-                yield _group(islice(micros, len(self._parts(epoch, step))))
+                group = _group(islice(micros, len(self._parts(epoch, step))))
+                yield self._counted(group, epoch, step)
 
     def inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What the model takes of all train windows, once, as they are."""
@@ -212,6 +214,10 @@ class TrainBatches:
     def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
         parts: tuple[Tensor, ...] = self.rows_of(epoch, step).split(self.batch_size)
         return parts
+
+    def _counted(self, group: Group, epoch: int, step: int) -> Group:
+        """The group with the counts of all that its step is made of."""
+        return group
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:

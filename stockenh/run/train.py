@@ -23,6 +23,7 @@ from stockenh.run.result import conclude
 from stockenh.run.session import Session, settled
 from stockenh.run.start import begin
 from stockenh.run.teach import answers
+from stockenh.run.together import OneProcess, Processes
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import PART_NAMES, embedding_progress, show_data, training_progress
@@ -42,13 +43,17 @@ def train(
     out: Console,
     report: Report | None = None,
     judged: Container[str] = PART_NAMES,
+    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Trains from where the folder is (a new one: from the start) to its summary, which is returned.
 
-    report: is told each epoch and may end the run; judged: the parts of the data that the summary is of.
+    report: is told each epoch and may end the run; judged: the parts of the data that the summary is of;
+    processes: those that make the steps, by default this one alone.
     The caller holds the folder's lock. Raises Interrupted after a requested stop was saved; whatever it
     raises, the folder can be taken up.
     """
+    processes = processes or OneProcess()
+    processes.check(config)
     start = begin(config.init_from, config.weights, folder)
     config = build.with_settled_embedding(build.with_settled_data(config), on)
     if folder.manifest.exists():
@@ -81,13 +86,16 @@ def train(
     resident = holding.hold(prepared.windows, prepared.embedding, fitted, on, taught)
     session = Session(config, folder, prepared, fitted, resident, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
-    out.print(f"model    {parameters:,} parameters, {precision} on {on}")
+    several = f", {processes.size} processes" if processes.size > 1 else ""
+    out.print(f"model    {parameters:,} parameters, {precision} on {on}{several}")
     session = _with_lr(session, net, out)
-    state, ended = _fit(session, net, out, report)
+    state, ended = _fit(session, net, out, report, processes)
     return conclude(session, state, parameters, out, judged, ended)
 
 
-def _fit(session: Session, net: nn.Module, out: Console, report: Report | None) -> tuple[State, bool]:
+def _fit(
+    session: Session, net: nn.Module, out: Console, report: Report | None, processes: Processes
+) -> tuple[State, bool]:
     """Trains the model; leaves the best weights in the folder, by name. Also whether the report ended it."""
     settings = session.config.train
     batches = build.batches(session.config, session.prepared, session.resident)
@@ -104,8 +112,12 @@ def _fit(session: Session, net: nn.Module, out: Console, report: Report | None) 
         return found
 
     limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)
-    with stop_on_signal() as stop, training_progress(out, settings.epochs, batches.steps) as progress:
-        ended = fit(learner, batches, validate, state, limits, journal, progress, stop, report)
+    with (
+        stop_on_signal(processes.grace) as stop,
+        training_progress(out, settings.epochs, batches.steps) as progress,
+        processes.training(session, learner, batches, state) as (stepping, shares),
+    ):
+        ended = fit(stepping, shares, validate, state, limits, journal, progress, stop, report)
     session.folder.reopen()
     for name, tensors in journal.best_weights.items():
         session.folder.write_weights(name, tensors)

@@ -181,11 +181,12 @@ def train_in(
     named: RunFolder | None = None,
 ) -> None:
     """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
+    from stockenh.run import together
     from stockenh.run.train import train as train_run
     from stockenh.terminal import console, program
     from stockenh.training.interrupt import Interrupted
 
-    out = console()
+    out, processes = console(), together.current()
     on = device_of(config, device_given, out)
     if fresh:
         folder.refuse_if_run()
@@ -193,7 +194,7 @@ def train_in(
         with folder.lock():
             if fresh:
                 folder.begin(config.raw)
-            train_run(config, folder, on, out)
+            train_run(config, folder, on, out, processes=processes)
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
@@ -203,14 +204,15 @@ def train_in(
 
 def device_of(config: RunConfig, given: bool, out: Console) -> Any:
     """The config's device; a resumed run whose card is not on this machine goes on without it."""
-    from stockenh import build
+    from stockenh.run import together
 
+    processes = together.current()
     try:
-        return build.device(config.device)
+        return processes.device(config.device)
     except ConfigError:
         if given:
             raise
-        found = build.device("auto")
+        found = processes.device("auto")
         out.print(f"device={config.device} of the run is not to be had here: going on with {found}")
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,20 +23,26 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal(grace: float = 0.0) -> Iterator[StopRequest]:
     """Within, the first SIGINT or SIGTERM is only noted; a second one interrupts at once.
 
-    Outside the main thread signals can't be caught, and nothing is done.
+    grace: seconds within which a second one is still the first: torchrun passes a terminal's Ctrl-C on to
+    processes that have had it from the terminal. Outside the main thread signals can't be caught, and
+    nothing is done.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
+    first = 0.0
+
     def note(signum: int, frame: FrameType | None) -> None:
-        if stop.requested:
+        nonlocal first
+        if not stop.requested:
+            stop.requested, first = True, time.monotonic()
+        elif time.monotonic() - first >= grace:
             raise KeyboardInterrupt
-        stop.requested = True
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -13,6 +13,7 @@ from stockenh.data.batches import Group
 from stockenh.training.averaging import Averages
 from stockenh.training.objective import Objective
 from stockenh.training.precision import Precision
+from stockenh.training.processes import ALONE, Shared
 from stockenh.training.schedule import Schedule
 
 
@@ -27,6 +28,7 @@ class Learner:
     precision: Precision
     averages: Averages
     max_norm: float
+    shared: Shared = ALONE
 
     def step(self, group: Group) -> tuple[Tensor, bool]:
         """One optimizer step on an accumulation group: its mean loss (a scalar), and whether it was taken.
@@ -41,19 +43,20 @@ class Learner:
 
     def update(self, group: Group) -> tuple[Tensor, bool]:
         """The part of a step that computes: forward, loss, backward, clipping, optimizer."""
+        self.shared.begin()
         self.optimizer.zero_grad()
         losses = []
         for loss in self.losses(group):
             self.precision.backward(loss)
             losses.append(loss.detach())
         taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
-        return torch.stack(losses).sum(), taken
+        return self.shared.total(torch.stack(losses).sum()), taken
 
     def losses(self, group: Group) -> Iterator[Tensor]:
         """What each micro batch adds to the group's mean loss, computed as it is asked for."""
         for micro in group.micros:
             with self.precision.autocast():
-                out = self.model(*micro.inputs)
+                out = self.shared.forward(self.model, micro.inputs, last=micro is group.micros[-1])
             yield self.objective(out, micro, group.count)
 
     def checkpoint(self) -> dict[str, Any]:
