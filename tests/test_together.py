@@ -106,6 +106,33 @@ def test_a_stop_reaches_all_and_the_run_goes_on_in_one_process(
     assert summary(run)["epochs"] == epochs + 1
 
 
+NO_BARS = """
+import os
+from stockenh import build, cli
+from stockenh.errors import DataError
+
+def data(*anything):
+    raise DataError("/data/AAA.csv: no such file")
+
+if os.environ["RANK"] == "1":
+    build.data = data
+cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_what_keeps_another_process_from_taking_part_is_said_once(
+    small_run: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lacking.py").write_text(NO_BARS)
+    command = [*TORCHRUN, "lacking.py", "train", *small_run, "hydra.run.dir=run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if "stockenh: " in line]
+    assert line.startswith("stockenh: process 1 of 2 on ") and line.endswith(": /data/AAA.csv: no such file")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def as_process(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "WORLD_SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number), "MASTER_ADDR": "localhost",
