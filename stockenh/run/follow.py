@@ -14,7 +14,6 @@ import torch
 
 from stockenh import build
 from stockenh.config import parse
-from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.shares import Share, SharedBatches
 from stockenh.errors import StockenhError
@@ -66,7 +65,7 @@ def _prepare(team: Team, run: dict[str, Any]) -> tuple[Learner, SharedBatches]:
     fitted = Fitted.from_dict(run["fitted"])
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
-    resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, on)
+    resident = build.holding(config, prepared, on).hold(prepared.windows, prepared.embedding, fitted, on)
     batches = build.batches(config, prepared, resident)
     net = build.model(config, prepared, on).train()
     made = build.learner(config, net, fitted, on, batches.steps)

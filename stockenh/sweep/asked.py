@@ -20,7 +20,16 @@ from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.space import Space, params_of
 
 # Settings that change nothing of what a trial finds.
-IMMATERIAL = ("device", "threads", "cache_dir", "tta.", "export.", "explain.", "train.checkpoint_minutes")
+IMMATERIAL = (
+    "device",
+    "threads",
+    "cache_dir",
+    "tta.",
+    "export.",
+    "explain.",
+    "train.checkpoint_minutes",
+    "train.resident",
+)
 
 
 @dataclass(frozen=True)

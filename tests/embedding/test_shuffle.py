@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from random_walks import walks
 
+from stockenh.data import mapped
+from stockenh.data.cache import DiskCache
 from stockenh.data.windows import BarWindows, index_windows
-from stockenh.embedding.shuffle import earlier_windows
+from stockenh.embedding import shuffle
+from stockenh.embedding.shuffle import earlier_windows, shuffled
 
 
 def windows(bars: int = 400, symbols: int = 3) -> BarWindows:
@@ -48,3 +54,17 @@ def test_bars_that_come_later_change_no_draw() -> None:
         assert len(rows) == len(known), data.symbols
     of = [data.bars.time[rows] for data, rows in zip((long, short), same, strict=True)]
     np.testing.assert_array_equal(*of)
+
+
+@pytest.mark.parametrize("large", [0, 2**40])
+def test_shuffled_vectors_are_those_of_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    """Whether in memory or in a file, and in portions."""
+    monkeypatch.setattr(mapped, "LARGE", large)
+    monkeypatch.setattr(shuffle, "ROWS", 7)
+    vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
+    cache = DiskCache(tmp_path)
+    kept = np.asarray(cache.arrays("embedding", "key", lambda: {"embedding": vectors})["embedding"])
+    sources = np.random.default_rng(1).integers(0, 50, 50)
+    np.testing.assert_array_equal(shuffled(kept, sources, cache), vectors[sources])
