@@ -21,8 +21,6 @@ from stockenh.sweep.space import Space, params_of
 
 # Settings that change nothing of what a trial finds.
 IMMATERIAL = (
-    "device", "threads", "cache_dir", "tta.", "export.", "explain.", "train.checkpoint_minutes", "train.resident",
-)  # fmt: skip
     "device",
     "threads",
     "cache_dir",
