@@ -345,7 +345,7 @@ def short(folder: Path, bars: int) -> Path:
         (["run={run}", "weights=../raw"], "has no ../raw weights; it has ema, raw"),
         (["run={run}", "los=focal"], "los: no such key"),
         (["run={run}", "data.path=/nowhere"], "/nowhere: no such file or folder"),
-        (["run={run}", "hydra.run.dir={run}"], "holds a run: forecasts take"),
+        (["run={run}", "hydra.run.dir={run}"], "holds a run: the forecast takes"),
         (["run=nowhere"], "nowhere: no such folder"),
         (["tta.views=3"], "run= must be given"),
         ([], "run= must be given"),
