@@ -68,7 +68,7 @@ WRONG = {
     ("optimizer=null",): "optimizer=null: no such optimizer. Options: adamw",
     ("optimizer.lrr=1",): "optimizer.lrr: no such key. Nearest: optimizer.lr",
     ("train.epoch=3",): "train.epoch: no such key. Nearest: train.epochs",
-    ("+foo.bar=1",): "foo: no such key. Options: audit, augment",
+    ("+foo.bar=1",): "foo: no such key. Options: ablate, audit, augment",
     ("+model.widht=1",): "model.widht: no such setting of TimeFormerSettings.",
     ("hydra.foo=1",): "hydra.foo: Hydra has no such key",
     ("+loss=huber_bce",): "loss has a value already: write loss=... without a +",

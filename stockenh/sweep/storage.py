@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 import uuid
 import warnings
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
@@ -20,6 +21,7 @@ from stockenh.errors import ConfigError
 from stockenh.sweep.settings import SweepConfig
 
 DEFAULT_NAME = "stockenh"
+TRIES = 5  # to open a database that other processes begin to use in the same second
 HEARTBEAT_SECONDS = 30  # of a database's trials, for workers on other machines; dead after six of them
 
 
@@ -54,7 +56,7 @@ class StudyPlace:
             self.folder.mkdir(parents=True, exist_ok=True)
             return _journal(self.journal)
         try:
-            return _database(self.url)
+            return _database_of_several(self.url)
         except Exception as error:  # every driver has exceptions of its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"sweep.storage={shown(self.url)} can't be reached: {reason}") from None
@@ -97,6 +99,18 @@ def _cut_torn_line(path: Path) -> None:
         content = file.read()
         if not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
+
+
+def _database_of_several(url: str) -> RDBStorage:
+    """The database, whose tables another process may be making at this very moment."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for _ in range(TRIES - 1):
+        try:
+            return _database(url)
+        except (IntegrityError, ProgrammingError, StorageInternalError):
+            time.sleep(1.0)
+    return _database(url)
 
 
 def _database(url: str) -> RDBStorage:

@@ -11,6 +11,7 @@ import json
 import shlex
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -111,7 +112,9 @@ class SharedStudy:
         running = self.trials(TrialState.RUNNING)
         closed = [t.number for t in running if self._is_dead(t) and self.close(t.number, DIED)]
         if isinstance(self.storage, RDBStorage):
-            optuna.storages.fail_stale_trials(self.study)
+            with warnings.catch_warnings():  # heartbeats are an experiment of Optuna's since 2021
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                optuna.storages.fail_stale_trials(self.study)
         return closed
 
     @contextmanager
