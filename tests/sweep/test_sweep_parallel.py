@@ -14,6 +14,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
@@ -22,8 +23,12 @@ SPACE = ["model.patch=5,10", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
 
 
 def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
-    place = StudyPlace.of(SweepConfig(storage=url), folder)
-    return optuna.load_study(study_name="stockenh", storage=place.storage()).get_trials()
+    storage = StudyPlace.of(SweepConfig(storage=url), folder).storage()
+    trials = optuna.load_study(study_name="stockenh", storage=storage).get_trials()
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+    return trials
 
 
 def sweep(*arguments: str) -> subprocess.Popen[str]:
