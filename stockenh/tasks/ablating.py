@@ -15,7 +15,7 @@ from stockenh.overrides import quote_paths, split_override, suggest
 from stockenh.runfolder import RunFolder
 from stockenh.sweep.assignment import current
 from stockenh.tasks.job import exit_with, refuse_run, run_job, unquoted, value_of
-from stockenh.tasks.sweeping import MULTIRUN, absolute
+from stockenh.tasks.sweeping import MULTIRUN, absolute, require_harmless
 from stockenh.tasks.training import INTERRUPTED, train_assigned
 
 DEFAULT = "ablate=quick"
@@ -87,7 +87,8 @@ def _taken_up(arguments: list[str]) -> list[str]:
             )
     assert folder is not None
     replaced = {(split_override(a) or ("", ""))[0] for a in changed}
-    kept = [a for a in folder.read()["arguments"] if (split_override(a) or ("", ""))[0] not in replaced]
+    began = require_harmless(folder.read()["arguments"], [], folder.path)
+    kept = [a for a in began if (split_override(a) or ("", ""))[0] not in replaced]
     return ["--multirun", *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
 

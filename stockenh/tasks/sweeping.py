@@ -56,9 +56,32 @@ def _has_search(arguments: list[str]) -> bool:
     return compose(ours).get("sweep") is not None
 
 
+def require_harmless(kept: list[str], given: list[str], folder: Path) -> list[str]:
+    """The overrides that a folder keeps of its command, which may be a stranger's: none may reach what Hydra
+    itself is made of, and options of one's own (--config-dir) are named again by who trusts them."""
+    for argument in kept:
+        key, value = _parts(argument)
+        if argument.startswith("--config-dir="):
+            if argument.partition("=")[2] not in " ".join(given):
+                raise ConfigError(
+                    f"{folder} was made with options of its own: add {argument} if you trust it"
+                )
+        elif argument.startswith("-") or (key.startswith("hydra") and not _is_harmless(key, value)):
+            raise ConfigError(f"{folder} keeps {argument}, which a folder must not say: it is not followed")
+    return [a for a in kept if not a.startswith("--config-dir=")]
+
+
+def _is_harmless(key: str, value: str) -> bool:
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        return value.replace("_", "").isalnum()
+    said = key.startswith("hydra.launcher.") and "_target_" not in key + value
+    return said or key in ("hydra.sweep.dir", "hydra.run.dir", "hydra.mode")
+
+
 def _taken_up(arguments: list[str]) -> list[str]:
     """The command that a sweep's folder was made by, with what may be other now."""
     changed: list[str] = []
+    flags: list[str] = []
     folder: SweepFolder | None = None
     for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
         key, _ = _parts(argument)
@@ -66,16 +89,18 @@ def _taken_up(arguments: list[str]) -> list[str]:
             folder = SweepFolder(expanded(str(value_of(argument, quoted))).absolute())
         elif key in RESUME_KEYS:
             changed.append(argument)
+        elif argument.startswith("--config-dir="):
+            flags.append(argument)
         elif argument not in MULTIRUN:
             raise ConfigError(
                 f"{key or argument} can't be given with resume: a sweep goes on as it began; only "
                 f"{', '.join(RESUME_KEYS)} may change. {suggest(key or argument, RESUME_KEYS)}"
             )
     assert folder is not None
-    began = [str(a) for a in folder.read()["arguments"]]
+    began = require_harmless(folder.read()["arguments"], flags, folder.path)
     replaced = {key for key, _ in map(_parts, changed)}
     kept = [a for a in began if _parts(a)[0] not in replaced]
-    return ["--multirun", *kept, *changed, f"hydra.sweep.dir={folder.path}"]
+    return ["--multirun", *flags, *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
 
 def absolute(arguments: list[str]) -> list[str]:

@@ -297,3 +297,23 @@ def test_what_is_no_sweep_is_not_resumed(stockenh, tmp_path):
     assert "holds no sweep" in answer.err
     answer = stockenh("sweep", f"resume={tmp_path}", "model.layers=3")
     assert "model.layers can't be given with resume" in answer.err
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "hydra.launcher._target_=os.system",
+        "hydra.sweeper._target_=os.system",
+        "hydra.job_logging.handlers.file.class=os.system",
+        "hydra.launcher={_target_:os.system}",
+        "--config-dir=/tmp",
+        "--config-path=/tmp",
+    ],
+)
+@pytest.mark.parametrize(("command", "name"), [("sweep", "sweep.json"), ("ablate", "about.json")])
+def test_a_strangers_folder_cannot_say_what_hydra_is_made_of(stockenh, tmp_path, command, name, argument):
+    about = {"arguments": [argument], "command": "train", "base": {}, "recipes": {}}
+    (tmp_path / name).write_text(json.dumps(about))
+    answer = stockenh(command, f"resume={tmp_path}")
+    assert answer.code == 2
+    assert "it is not followed" in answer.err or "if you trust it" in answer.err
