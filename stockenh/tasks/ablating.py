@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -87,7 +88,11 @@ def _taken_up(arguments: list[str]) -> list[str]:
             )
     assert folder is not None
     replaced = {(split_override(a) or ("", ""))[0] for a in changed}
-    began = require_harmless(folder.read()["arguments"], [], folder.path)
+    stored = [str(a) for a in folder.read()["arguments"]]
+    flags = stored[:2] if stored[:1] == ["--config-dir"] else []
+    if flags and Path(flags[1]).absolute().is_relative_to(folder.path):
+        raise ConfigError(f"{folder.path} keeps {flags[1]}, which lies in itself: it is not followed")
+    began = [*flags, *require_harmless(stored[len(flags) :], [], folder.path)]
     kept = [a for a in began if (split_override(a) or ("", ""))[0] not in replaced]
     return ["--multirun", *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
