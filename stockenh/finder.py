@@ -141,6 +141,7 @@ def _climb(learner: Learner, reference: Learner, batches: Batches, settings: Fin
         untouched, lr = _forward(reference, group), learner.schedule.lr
         try:
             loss, taken = learner.step(group)
+            learner.precision.require_finite(now=True)
         except NonFiniteGradient:
             curve.diverged = True
             break

@@ -76,28 +76,34 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        @torch.no_grad()
-        def mix(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-            n = int(updates) - 1
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-        self._model = AveragedModel(model, multi_avg_fn=mix).requires_grad_(False)
+        self._model = AveragedModel(model).requires_grad_(False)
         self._model.n_averaged.fill_(1)  # at 0 torch would copy instead of average
+        self._decay = decay
+        self._updates = 0  # counted on the host: torch's own update reads the number back from the device
 
+    @torch.no_grad()
     def step(self, model: nn.Module) -> None:
-        self._model.update_parameters(model)
+        n, averaged = self._updates, self._model.module
+        rate = 1 - min(self._decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), rate)
+        for kept, current in zip(averaged.buffers(), model.buffers(), strict=True):
+            kept.copy_(current)
+        self._updates += 1
+        self._model.n_averaged.add_(1)
 
     def close_epoch(self, model: nn.Module, epoch: int, inputs: Callable[[], Iterable[Inputs]]) -> None:
         """An epoch's end is nothing special to it."""
 
     def weights(self) -> nn.Module:
-        return self._model.module
+        averaged: nn.Module = self._model.module
+        return averaged
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state)
+        self._updates = int(self._model.n_averaged) - 1
 
 
 class Swa:

@@ -21,19 +21,38 @@ CPU_BF16_PARAMETERS = 500_000
 MOST_SKIPS_IN_A_ROW = 20
 
 
+# So many steps may be made before a device that is not waited for is asked whether all were finite.
+STEPS_UNASKED = 50
+
+
 class NonFiniteGradient(TrainingError):
-    """The gradient is not finite and no loss scale can mend it; the optimizer was not stepped."""
+    """The gradient is not finite and no loss scale can mend it; the optimizer was not stepped.
+
+    ago: how many steps were made since
+    """
+
+    def __init__(self, message: str, ago: int = 0) -> None:
+        super().__init__(message)
+        self.ago = ago
 
 
 class Precision:
-    """Autocast, loss scaling and the guarded optimizer step. In fp32 all of it does nothing."""
+    """Autocast, loss scaling and the guarded optimizer step. In fp32 all of it does nothing.
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    unasked: whether steps are made without waiting for the device to say that the gradient was finite; by
+             default on CUDA. A fused optimizer leaves out a step where it was not, and `require_finite`
+             tells of it. In fp16 every step waits: schedule and averages advance only with steps taken.
+    """
+
+    def __init__(self, name: str, device: torch.device, unasked: bool | None = None) -> None:
         self.name = name
         self.device = device
         self._dtype = DTYPES[name]
         self._scaler = self._new_scaler()
         self._skipped_in_a_row = 0
+        self._unasked = name != "fp16" and (device.type == "cuda" if unasked is None else unasked)
+        self._steps = 0  # since the device was asked
+        self._first_bad = torch.zeros((), dtype=torch.int64, device=device)  # of these, from 1; 0: none
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -53,6 +72,9 @@ class Precision:
         """
         self._scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+        if self._unasked and getattr(optimizer, "_step_supports_amp_scaling", False):
+            self._step_unasked(optimizer, norm)
+            return True
         hopeless = self.name != "fp16" or self._skipped_in_a_row >= MOST_SKIPS_IN_A_ROW
         if hopeless and not torch.isfinite(norm):
             raise NonFiniteGradient(f"the gradient norm is {float(norm)}")
@@ -62,6 +84,27 @@ class Precision:
         taken = self._scaler.get_scale() >= scale  # the scale falls when, and only when, a step was skipped
         self._skipped_in_a_row = 0 if taken else self._skipped_in_a_row + 1
         return taken
+
+    def require_finite(self, *, now: bool = False) -> None:
+        """Asks the device, now or once many steps were made, whether all gradients were finite.
+
+        Raises NonFiniteGradient where one was not. Does nothing where every step has asked already.
+        """
+        if not self._unasked or self._steps == 0 or not (now or self._steps >= STEPS_UNASKED):
+            return
+        made, self._steps = self._steps, 0
+        first = int(self._first_bad)
+        self._first_bad.zero_()
+        if first:
+            raise NonFiniteGradient("the gradient norm is not finite", ago=made - first)
+
+    def _step_unasked(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+        """Torch's fused optimizers leave out, on the device, a step of which `found_inf` is 1."""
+        self._steps += 1
+        bad = ~torch.isfinite(norm)
+        self._first_bad.add_(bad * (self._first_bad == 0), alpha=self._steps)
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         return {"scaler": self._scaler.state_dict(), "skipped_in_a_row": self._skipped_in_a_row}

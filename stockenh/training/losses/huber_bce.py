@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -76,7 +77,7 @@ class HuberBCE(Loss):
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
         returns = self._of_returns(out, micro.y_ret)
         logits = out["up_logits"]
-        alpha = None if self.alphas is None else torch.tensor(self.alphas, device=logits.device)
+        alpha = None if self.alphas is None else _on(tuple(self.alphas), logits.device)
         return returns, focal(logits, smooth(micro.y_up, self.smoothing), self.gamma, alpha)
 
     def _of_returns(self, out: dict[str, Tensor], y: Tensor) -> Tensor:
@@ -85,3 +86,9 @@ class HuberBCE(Loss):
         if self.returns == "huber" or "quantiles" not in out:
             return F.huber_loss(out["ret"], y, reduction="none", delta=self.delta)
         return pinball(out["quantiles"], y, out["quantile_levels"])
+
+
+@functools.cache
+def _on(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once for a device: with a copy at every step the host would wait for it."""
+    return torch.tensor(values, device=device)

@@ -1,0 +1,148 @@
+"""Steps that don't wait for the device: nothing is read back, and a step that is not finite is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import Small, same
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stockenh.data.batches import Group
+from stockenh.training.loop import Limits, State, fit
+from stockenh.training.precision import STEPS_UNASKED, NonFiniteGradient, Precision
+
+CPU = torch.device("cpu")
+Make = Callable[..., Small]
+
+# What makes the host wait for a device: a number read back, or a result of a size that its values decide.
+WAITING = (
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.equal.default,
+)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that would make the host wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in WAITING
+        return func(*args, **(kwargs or {}))
+
+
+def unasked(made: Small, precision: str = "fp32") -> Small:
+    """The same with a learner that doesn't wait, as on CUDA."""
+    return replace(made, learner=replace(made.learner, precision=Precision(precision, CPU, unasked=True)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("train.precision=bf16", "train.accumulate=2", "train.batch_size=16"),
+        ("averaging=ema", "augment=noise", "loss=focal", "loss.alpha=auto"),
+    ],
+)
+def test_a_step_reads_nothing_back(small: Make, overrides: tuple[str, ...]) -> None:
+    made = unasked(small(*overrides), "bf16" if overrides[:1] == ("train.precision=bf16",) else "fp32")
+    with Waits() as waits:
+        for _ in range(3):
+            made.learner.step(made.batches.group(0, 0))
+    assert waits.count == 0
+    with Waits() as waits:
+        made.learner.precision.require_finite(now=True)
+    assert waits.count == 1  # so the counter counts
+
+
+def test_it_makes_the_same_steps_to_the_last_bit(small: Make) -> None:
+    waiting, going = small(), small()
+    going = unasked(going)
+    for made in (waiting, going):
+        torch.manual_seed(0)
+        for step in range(4):
+            made.learner.step(made.batches.group(0, step))
+    assert same(waiting.weights(), going.weights())
+
+
+def poisoned(group: Group) -> Group:
+    micro = group.micros[0]
+    return replace(group, micros=(replace(micro, x_ctx=micro.x_ctx * torch.nan), *group.micros[1:]))
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_told_later(small: Make) -> None:
+    made = unasked(small())
+    made.learner.step(made.batches.group(0, 0))
+    before = made.weights()
+    made.learner.step(poisoned(made.batches.group(0, 1)))
+    assert same(made.weights(), before)
+    made.learner.step(made.batches.group(0, 2))
+    made.learner.step(made.batches.group(0, 3))
+    assert all(bool(torch.isfinite(v).all()) for v in made.weights().values())
+    made.learner.precision.require_finite()  # too early to wait for the device
+    with pytest.raises(NonFiniteGradient) as refused:
+        made.learner.precision.require_finite(now=True)
+    assert refused.value.ago == 2
+    made.learner.precision.require_finite(now=True)  # told once
+
+
+def test_the_device_is_asked_after_so_many_steps(small: Make) -> None:
+    made = unasked(small("train.epochs=20"))
+    made.learner.step(poisoned(made.batches.group(0, 0)))
+    for _ in range(STEPS_UNASKED - 2):
+        made.learner.step(made.batches.group(0, 1))
+        made.learner.precision.require_finite()
+    made.learner.step(made.batches.group(0, 1))
+    with pytest.raises(NonFiniteGradient) as refused:
+        made.learner.precision.require_finite()
+    assert refused.value.ago == STEPS_UNASKED - 1
+
+
+class Quiet:
+    """Neither journal nor progress; remembers whether anything was saved."""
+
+    saved = False
+
+    def start(self, *_: object) -> None: ...
+    def advance(self, *_: object) -> None: ...
+    def finish(self, *_: object) -> None: ...
+    def best(self, *_: object) -> None: ...
+    def epoch(self, *_: object) -> None: ...
+
+    def pause(self, *_: object) -> None:
+        self.saved = True
+
+
+class NoStop:
+    requested = False
+
+
+def test_the_loop_names_the_step_and_saves_nothing_after_it(
+    small: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stockenh.errors import TrainingError
+
+    made = unasked(small("train.batch_size=16"))
+    assert made.batches.steps > 5
+    groups = made.batches.groups
+
+    def with_a_bad_third(epoch: int, first: int) -> Any:
+        for number, group in enumerate(groups(epoch, first)):
+            yield poisoned(group) if number == 2 else group
+
+    monkeypatch.setattr(made.batches, "groups", with_a_bad_third)
+    quiet: Any = Quiet()
+    with pytest.raises(TrainingError, match="epoch 1, step 3: the gradient norm is not finite"):
+        fit(
+            made.learner, made.batches, dict, State(), Limits(1, 1, checkpoint_seconds=1e9), quiet, quiet,
+            NoStop(),  # type: ignore[arg-type]
+        )  # fmt: skip
+    assert not quiet.saved
