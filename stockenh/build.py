@@ -22,6 +22,7 @@ from stockenh.embedding.compute import Watch, embed, unwatched
 from stockenh.embedding.shuffle import earlier_windows, shuffled
 from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.files import expanded
+from stockenh.hardware import lacks_compiler
 from stockenh.models.spec import InputSpec
 from stockenh.runfolder import RunFolder
 from stockenh.terminal import console, counting
@@ -168,7 +169,8 @@ def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
 def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device, steps: int) -> Learner:
     """The model with everything that trains it; the precision is resolved. steps: in an epoch."""
     if config.train.compile:
-        net.compile()
+        # every batch size has a program of its own, the short last one of an epoch too; graphs need a card
+        net.compile(dynamic=False, mode="reduce-overhead" if on.type == "cuda" else "default")
     optimizer = config.optimizer.build(net.parameters())
     return Learner(
         model=net,
@@ -179,6 +181,12 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
         averages=config.averaging.build(net, config.train.epochs),
         max_norm=config.train.max_norm,
     )
+
+
+def require_compiler(config: RunConfig, on: torch.device) -> None:
+    """Raises ConfigError where train.compile is asked for and can't be had."""
+    if config.train.compile and (lacking := lacks_compiler(on)) is not None:
+        raise ConfigError(f"train.compile=true: {lacking} is found here; install one, or leave it out")
 
 
 def refuse_misfit(config: RunConfig, windows: Windows) -> None:

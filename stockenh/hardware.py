@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -12,6 +14,15 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def lacks_compiler(device: torch.device) -> str | None:
+    """What torch.compile misses here: it has C++ compiled for a CPU, and C around the kernels of a card."""
+    variable, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    named = os.environ.get(variable)
+    if any(shutil.which(name) for name in ([named] if named else usual)):
+        return None
+    return f"no compiler ({named or ' or '.join(usual)})"
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from stockenh.benchmark.clock import Clock
 from stockenh.benchmark.figures import Figure, median, skipped
 from stockenh.benchmark.plain import PlainRecipe, loaded, torch_layers
 from stockenh.benchmark.training import PLAIN_WINDOWS, plain_step
-from stockenh.hardware import has_bf16
+from stockenh.hardware import has_bf16, lacks_compiler
 from stockenh.training.memory import hand_back_freed_memory, keep_freed_memory
 
 PART = "techniques"
@@ -58,7 +57,7 @@ def _not_to_be_had(bed: Bed, mode: str, wanted: bool) -> str | None:
         return NO_CARD
     if not wanted:
         return "bench.compile=false"
-    return None if bed.device.type == "cuda" or shutil.which("g++") else "no C++ compiler (g++)"
+    return lacks_compiler(bed.device)
 
 
 def _calls(bed: Bed) -> dict[str, Step]:

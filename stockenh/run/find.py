@@ -52,7 +52,11 @@ def search(session: Session, net: nn.Module, out: Console) -> float:
     Raises TrainingError where it suggests none.
     """
     settings = session.config.finder
-    config = replace(session.config, optimizer=replace(session.config.optimizer, lr=settings.start_lr))
+    config = replace(
+        session.config,
+        optimizer=replace(session.config.optimizer, lr=settings.start_lr),
+        train=replace(session.config.train, compile=False),  # so few steps don't pay for it
+    )
     batches = build.batches(config, session.prepared, session.resident)
     learner = build.learner(config, net, session.fitted, session.device, batches.steps)
     size = config.train.batch_size * config.train.accumulate

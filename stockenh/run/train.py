@@ -54,6 +54,7 @@ def train(
     """
     processes = processes or OneProcess()
     processes.check(config)
+    build.require_compiler(config, on)
     start = begin(config.init_from, config.weights, folder)
     config = build.with_settled_embedding(build.with_settled_data(config), on)
     if folder.manifest.exists():

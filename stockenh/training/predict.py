@@ -39,13 +39,14 @@ def predict(
 ) -> Predictions:
     """Predicts the windows `rows` in evaluation mode; the model's mode is put back afterwards.
 
+    Eagerly, also where training steps are compiled: the bits are then those of every later forecast.
     The loss is the mean over all labels of the rows, as if they were one batch.
     """
     was_training = model.training
     model.eval()
     rets, probs, logits, losses, counts = [], [], [], [], []
     for micro in data.sweep(rows, CHUNK):
-        out = model(*micro.inputs)
+        out = model.forward(*micro.inputs)
         rets.append(out["ret"].float())
         probs.append(out["up_prob"].float())
         logits.append(out["up_logits"].float())

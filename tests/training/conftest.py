@@ -73,13 +73,14 @@ class Small:
 
 def assemble(*overrides: str) -> Small:
     config = parse(plain(compose(list(overrides))))
-    prepared = build.data(config, CPU)
+    on = torch.device("cuda") if config.device == "cuda" else CPU
+    prepared = build.data(config, on)
     fitted = Fitted.on(prepared.windows, prepared.rows["train"])
-    holding = build.holding(config, prepared, CPU)
-    resident = holding.hold(prepared.windows, prepared.embedding, fitted, CPU)
+    holding = build.holding(config, prepared, on)
+    resident = holding.hold(prepared.windows, prepared.embedding, fitted, on)
     batches = build.batches(config, prepared, resident)
-    net = build.model(config, prepared, CPU).train()
-    learner = build.learner(config, net, fitted, CPU, batches.steps)
+    net = build.model(config, prepared, on).train()
+    learner = build.learner(config, net, fitted, on, batches.steps)
     return Small(config, prepared, fitted, resident, batches, learner)
 
 

@@ -1,0 +1,90 @@
+"""train.compile: the same steps by another program, and forecasts that know nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import CPU, Small, same
+from torch import nn
+
+from stockenh import build
+from stockenh.compose import compose
+from stockenh.config import parse, plain
+from stockenh.errors import ConfigError
+from stockenh.hardware import lacks_compiler
+from stockenh.training.predict import predict
+
+Make = Callable[..., Small]
+STEPS = 3
+
+
+def train(made: Small) -> None:
+    for step in range(STEPS):
+        made.learner.step(made.batches.group(0, step))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What torch is asked for; a backend that traces and generates no C++ takes a fraction of the time."""
+    calls: list[dict[str, Any]] = []
+    compile_ = nn.Module.compile
+
+    def traced(self: nn.Module, **options: Any) -> None:
+        calls.append(options)
+        compile_(self, backend="aot_eager", dynamic=options["dynamic"])
+
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    return calls
+
+
+def test_compiled_steps_are_the_eager_ones_and_forecasts_are_eager(
+    small: Make, asked: list[dict[str, Any]]
+) -> None:
+    overrides = ("model.dropout=0", "averaging=ema", "train.accumulate=2", "train.batch_size=16")
+    eager, compiled = small(*overrides), small(*overrides, "train.compile=true")
+    assert asked == [{"dynamic": False, "mode": "default"}]
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    train(eager)
+    train(compiled)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs > before
+    for name, weights in eager.weights().items():
+        torch.testing.assert_close(compiled.weights()[name], weights, rtol=1e-4, atol=1e-6)
+
+    eager.learner.model.load_state_dict(compiled.weights())
+    rows = compiled.prepared.rows["val"]
+    one, other = (predict(made.learner.model, made.resident, rows, made.fitted) for made in (eager, compiled))
+    assert (one.ret == other.ret).all() and (one.up_logits == other.up_logits).all()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs  # nothing compiled for them
+
+
+def test_what_is_kept_of_a_compiled_run_is_plain(small: Make, asked: list[dict[str, Any]]) -> None:
+    made = small("train.compile=true", "averaging=ema")
+    assert list(made.weights()) == list(small().weights())
+    averaged = made.learner.averages.named(made.learner.model)["ema"]
+    assert same(averaged.state_dict(), made.weights())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: its graphs")
+def test_on_a_card_steps_are_cuda_graphs_and_learn_the_same(small: Make) -> None:
+    found = []
+    for compiled in ("false", "true"):
+        made = small("device=cuda", "model.dropout=0", "train.accumulate=2", f"train.compile={compiled}")
+        train(made)
+        found.append(made.weights())
+    for name, weights in found[0].items():
+        torch.testing.assert_close(found[1][name], weights, rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_compiler_it_is_refused_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"train.compile=true: no compiler \(g\+\+ or clang\+\+\) is found"):
+        build.require_compiler(parse(plain(compose(["train.compile=true"]))), CPU)
+    build.require_compiler(parse(plain(compose([]))), CPU)
+    assert lacks_compiler(torch.device("cuda")) == "no compiler (gcc or clang)"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    build.require_compiler(parse(plain(compose(["train.compile=true"]))), CPU)
