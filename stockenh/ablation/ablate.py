@@ -87,7 +87,7 @@ def _work(asked: Ablation, boss: str, out: Console) -> None:
 
     worker = Worker(asked.context, asked.config, asked.task, asked.source(), [], folder.path, boss)
     size = min(asked.settings.n_workers, len(cells))
-    with Watch(folder, cells, size, out):
+    with Watch(folder, cells, out):
         launch(worker, size, asked.arguments, ended, remain)
 
 
