@@ -14,8 +14,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from stockenh.errors import ConfigError
+from stockenh.multirun.assignment import Assignment
 from stockenh.overrides import suggest
-from stockenh.sweep.assignment import Assignment
 from stockenh.sweep.drawing import sampler_of
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.space import Space
