@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from stockenh.overrides import split_override
 CONFIG_DIR = "--config-dir="
 # What Hydra is told anew each time that the folder is taken up.
 OF_ONE_CALL = ("hydra.sweep.dir", "hydra.mode")
+# An interpolation of what other overrides may say, a _target_ among it.
+_OUTSIDE_HYDRA = re.compile(r"\$\{(?!hydra\.)")
 
 
 def config_dirs(config: DictConfig) -> list[str]:
@@ -62,5 +65,6 @@ def _folder_of(flag: str) -> Path:
 def _is_harmless(key: str, value: str) -> bool:
     if key in ("hydra/launcher", "hydra/sweeper"):
         return value.replace("_", "").isalnum()
-    said = key.startswith("hydra.launcher.") and "_target_" not in key + value
-    return said or key in ("hydra.sweep.dir", "hydra.run.dir", "hydra.mode")
+    if key.startswith("hydra.launcher."):
+        return "_target_" not in key + value and not _OUTSIDE_HYDRA.search(value)
+    return key in ("hydra.sweep.dir", "hydra.run.dir", "hydra.mode")
