@@ -19,7 +19,8 @@ from torch import Tensor
 
 from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import Prices, Windows
+from stockenh.data.prices import Prices
+from stockenh.data.windows import Windows
 
 # How many groups (in a sweep: micro batches) are on their way to a device that does not hold them.
 AHEAD = 2

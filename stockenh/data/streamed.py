@@ -22,7 +22,8 @@ from stockenh.data.augment import Augment
 from stockenh.data.batches import Answers, Micro, ReadyWindows, labels
 from stockenh.data.fitted import Fitted
 from stockenh.data.mapped import give_back
-from stockenh.data.windows import Prices, Windows
+from stockenh.data.prices import Prices
+from stockenh.data.windows import Windows
 
 
 class StreamedWindows(ReadyWindows):

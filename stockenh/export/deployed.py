@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stockenh.analysis.calibration import Calibration
 from stockenh.data.fitted import CLIP, Fitted
-from stockenh.data.windows import FLAT, normalise
+from stockenh.data.prices import FLAT, normalise
 from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAttention, in_other_forms
 
 
