@@ -211,6 +211,16 @@ class Head(nn.Module):
         return y
 
 
+@torch.no_grad()
+def initialise_linear(net: nn.Module) -> None:
+    """Draws the weights of all linear layers (Glorot and Bengio 2010, uniform); their biases become 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def in_other_forms(net: Net, forms: Mapping[type, Callable[[Any], nn.Module]]) -> Net:
     """A copy of a network with its layers of these very classes replaced by what `forms` makes of them."""
     net = copy.deepcopy(net)
