@@ -15,6 +15,7 @@ from stockenh.tasks.job import unquoted, value_of
 from stockenh.terminal import program
 
 MULTIRUN = ("--multirun", "-m")
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")  # with the folder as a word of its own
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help")
 
 
@@ -39,6 +40,8 @@ def taken_up(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[st
     changed: list[str] = []
     flags: list[str] = []
     folder: MultirunFolder | None = None
+    words = iter(arguments)
+    arguments = [f"{CONFIG_DIR}{next(words, '')}" if word in CONFIG_DIR_FLAGS else word for word in words]
     for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
         key, _ = parts_of(argument)
         if key == "resume":

@@ -42,6 +42,8 @@ def test_what_is_changed_comes_in_place_of_what_the_folder_keeps(
         "--multirun", own, "model=student", "hydra.sweep.dir=elsewhere", "device=cuda",
         f"hydra.sweep.dir={tmp_path}",
     ]  # fmt: skip
+    in_two_words = [f"resume={tmp_path}", "--config-dir", str(tmp_path / "own"), "device=cuda"]
+    assert taken_up(in_two_words, kind, ["device"]) == taken_up(given, kind, ["device"])
     with pytest.raises(ConfigError, match=f"seed can't be given with resume: the {kind.noun} goes on as"):
         taken_up([f"resume={tmp_path}", "seed=1"], kind, ["device"])
     with pytest.raises(ConfigError, match="made with options of its own"):
