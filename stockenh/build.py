@@ -242,10 +242,10 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
     return SwaSchedule(schedule, optimizer, first * steps, rate, anneal_steps)
 
 
-def batches(config: RunConfig, prepared: Prepared, resident: ReadyWindows) -> TrainBatches:
+def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> TrainBatches:
     """The train part in groups of micro batches."""
     return TrainBatches(
-        resident,
+        ready,
         prepared.rows["train"],
         batch_size=config.train.batch_size,
         accumulate=config.train.accumulate,

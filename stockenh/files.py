@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import tempfile
@@ -43,18 +42,6 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically; NaN is refused, for it is no JSON."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds this lock file; asks without writing anything."""
-    try:
-        with path.open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def expanded(path: str) -> Path:

@@ -6,6 +6,7 @@ Everything here is needed before torch is, so nothing here imports it.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -197,6 +198,16 @@ def _load(path: Path) -> dict[str, Any]:
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
+
+
+def hydra_text(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.+-]*", value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(hydra_text(v) for v in value) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def nearest(word: str, options: Iterable[str]) -> list[str]:

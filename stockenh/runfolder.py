@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import yaml
 
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.files import append_line, write_atomic, write_json
+from stockenh.locks import LOCK, alone_in, is_locked
 
 if TYPE_CHECKING:
     from torch import Tensor  # only weights need torch: listing runs and refusing overrides do without
@@ -58,7 +57,7 @@ class RunFolder:
 
     def refuse_if_run(self) -> None:
         """Raises ConfigError where a run is there that has learnt something, or is about to."""
-        if self.last.exists() or self.metrics.exists() or self._is_locked():
+        if self.last.exists() or self.metrics.exists() or is_locked(self.path / LOCK):
             again = shlex.quote(str(self.path))
             raise ConfigError(
                 f"{self.path} already holds a run: continue it with resume={again}, or name another folder"
@@ -181,22 +180,6 @@ class RunFolder:
             raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
         return {k: torch.as_tensor(v) for k, v in tensors.items()}
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps a second process out; a killed one leaves no lock behind."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(f"{self.path}: another process is training in this folder") from None
-            yield
-
-    def _is_locked(self) -> bool:
-        if not (self.path / ".lock").exists():
-            return False
-        try:
-            with self.lock():
-                return False
-        except RunFolderError:
-            return True
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps a second process out; a killed one leaves no lock behind. Raises RunFolderError."""
+        return alone_in(self.path, "is training in this folder")

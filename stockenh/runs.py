@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from stockenh.errors import ConfigError, RunFolderError
-from stockenh.files import is_locked
+from stockenh.locks import LOCK, is_locked
 from stockenh.overrides import conf_dir, groups, suggest
 from stockenh.runfolder import RunFolder
 
@@ -179,7 +179,7 @@ def differing(runs: Iterable[Run]) -> dict[str, list[Any]]:
 
 
 def _state(folder: RunFolder, finished: bool, early: bool, epochs: int) -> str:
-    if is_locked(folder.path / ".lock"):
+    if is_locked(folder.path / LOCK):
         return f"running, epoch {epochs + 1}"
     if finished:
         return "finished early" if early else "finished"

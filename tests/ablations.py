@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stockenh.ablation import ablate, cost
-from stockenh.sweep import worker
+from stockenh.multirun import worker
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from stockenh.config import RunConfig, parse, plain
 from stockenh.data.augment import RawNoise
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import normalise
+from stockenh.data.prices import normalise
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.training.predict import predict
 from stockenh.tta import Confidence, Views, forecast

@@ -12,12 +12,12 @@ from stockenh.ablation.asked import Ablation
 from stockenh.ablation.folder import FAILED
 from stockenh.ablation.plan import PLAIN
 from stockenh.ablation.report import conclude
-from stockenh.ablation.source import key_of
 from stockenh.ablation.watch import Watch
 from stockenh.errors import ConfigError, StockenhError
-from stockenh.sweep.launch import launch
-from stockenh.sweep.storage import WorkerLock
-from stockenh.sweep.worker import Worker
+from stockenh.locks import WorkerLock
+from stockenh.multirun.command import kept_arguments
+from stockenh.multirun.launch import launch
+from stockenh.multirun.worker import Worker
 from stockenh.terminal import console
 
 CELLS = "stockenh.tasks.ablating"  # whose task alone knows what to do with a cell
@@ -50,13 +50,9 @@ def _begin(asked: Ablation, out: Console) -> None:
     if about:
         asked.require_same(about)
     OmegaConf.save(asked.config, folder.path / "multirun.yaml")
-    overrides = asked.config.hydra.overrides
-    given = [
-        a for a in (*overrides.hydra, *overrides.task) if key_of(a) not in ("hydra.sweep.dir", "hydra.mode")
-    ]
     folder.write(
         {
-            "arguments": [*asked.flags, *given],
+            "arguments": kept_arguments(asked.config),
             "base": asked.made_of,
             "recipes": {**about.get("recipes", {}), **asked.recipes},
         }
@@ -85,9 +81,9 @@ def _work(asked: Ablation, boss: str, out: Console) -> None:
     def remain() -> bool:
         return any(not folder.state(cell) and not folder.is_claimed(cell) for cell in cells)
 
-    worker = Worker(asked.context, asked.config, asked.task, asked.source(), [], folder.path, boss)
+    worker = Worker(asked.context, asked.config, asked.task, asked.source(), [], folder.workers, boss)
     size = min(asked.settings.n_workers, len(cells))
-    with Watch(folder, cells, size, out):
+    with Watch(folder, cells, out):
         launch(worker, size, asked.arguments, ended, remain)
 
 
@@ -100,12 +96,13 @@ def _end(asked: Ablation, out: Console) -> int:
     plain = [c for c in cells if c.recipe and c.recipe.name == PLAIN and states[c] and c not in failed]
     if plain:
         conclude(asked, out)
+    again = folder.resume_command(asked.flags)
     if failed:
         first = failed[0]
         raise StockenhError(
             f"{len(failed)} of {len(cells)} cells failed; {first.path}: {states[first]['why']} "
-            f"(try them again: {folder.resume_command()})"
+            f"(try them again: {again})"
         )
     if left:
-        raise StockenhError(f"{len(left)} of {len(cells)} cells are left: {folder.resume_command()}")
+        raise StockenhError(f"{len(left)} of {len(cells)} cells are left: {again}")
     return len(cells)

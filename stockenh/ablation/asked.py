@@ -18,8 +18,9 @@ from stockenh.ablation.settings import AblateSettings
 from stockenh.ablation.source import CellSource, key_of
 from stockenh.config import GROUPS, RunConfig, parse, plain
 from stockenh.errors import ConfigError
+from stockenh.multirun.command import config_dirs
+from stockenh.multirun.same import IMMATERIAL, differences, told
 from stockenh.runs import flatten
-from stockenh.sweep.asked import IMMATERIAL
 
 NEEDED = ("train", "val", "test")
 OF_MANY = ("hydra", "sweep", "ablate")  # nodes of commands that make many runs
@@ -71,12 +72,7 @@ class Ablation:
         plan = Plan.of(settings, base.data.brings_bars)
         configs = {recipe.name: composed(recipe) for recipe in plan.recipes if recipe.kind != "search"}
         _check(configs, base)
-        flags = [
-            word
-            for source in config.hydra.runtime.config_sources
-            if source.provider == "command-line"
-            for word in ("--config-dir", str(source.path))
-        ]
+        flags = config_dirs(config)
         return cls(context, config, task, settings, plan, list(arguments), flags, configs, folder)
 
     @property
@@ -106,18 +102,16 @@ class Ablation:
 
     def require_same(self, about: dict[str, Any]) -> None:
         """Raises ConfigError with what differs from the ablation that a folder holds already."""
-        known, now = dict(about["base"]), self.made_of
-        differing = [key for key in known | now if known.get(key) != now.get(key)]
-        said = [f"{key}: {now.get(key, 'nothing')}, was {known.get(key, 'nothing')}" for key in differing]
+        said = differences(about["base"], self.made_of)
         recipes: dict[str, list[str]] = about["recipes"]
         for name, overrides in self.recipes.items():
             if name in recipes and recipes[name] != overrides:
                 said.append(f"{name}: {', '.join(overrides[1:])}, was {', '.join(recipes[name][1:])}")
         if said:
-            more = f"; and {len(said) - 4} more" if len(said) > 4 else ""
+            again = self.folder.resume_command(self.flags)
             raise ConfigError(
-                f"the ablation in {self.folder.path} was made with other settings ({'; '.join(said[:4])}"
-                f"{more}): go on with it by {self.folder.resume_command()}, or name another hydra.sweep.dir"
+                f"the ablation in {self.folder.path} was made with other settings {told(said)}: go on with "
+                f"it by {again}, or name another hydra.sweep.dir"
             )
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from stockenh.ablation.plan import Cell
-from stockenh.errors import RunFolderError
 from stockenh.files import write_json
+from stockenh.locks import alone_in, is_locked
+from stockenh.multirun.folder import MultirunFolder
 from stockenh.runfolder import RunFolder
 
 DONE, FAILED = "done", "failed"
@@ -22,15 +22,10 @@ LOCK_TRIES, LOCK_SECONDS = 5, 0.02
 
 
 @dataclass(frozen=True)
-class AblationFolder:
+class AblationFolder(MultirunFolder):
     """Names of the files of one ablation."""
 
-    path: Path
-
-    @property
-    def about(self) -> Path:
-        """The command that began it, and what it compares."""
-        return self.path / "about.json"
+    noun, command, file = "ablation", "ablate", "about.json"
 
     @property
     def table(self) -> Path:
@@ -43,10 +38,6 @@ class AblationFolder:
     @property
     def picture(self) -> Path:
         return self.path / "ablation.png"
-
-    @property
-    def workers(self) -> Path:
-        return self.path / "workers"
 
     def run(self, cell: Cell) -> RunFolder:
         return RunFolder(self.path / cell.path)
@@ -90,49 +81,14 @@ class AblationFolder:
 
     def is_claimed(self, cell: Cell) -> bool:
         """Whether a living process works on the cell."""
-        try:
-            with self._claims(cell).open() as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self._claims(cell))
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keeps a second command off this ablation. Raises RunFolderError."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(f"{self.path}: another process works on this ablation") from None
-            yield
+        return alone_in(self.path, "works on this ablation")
 
-    def read(self) -> dict[str, Any]:
-        """What is known of the ablation. Raises RunFolderError where this is no ablation's folder."""
-        try:
-            about = json.loads(self.about.read_text(encoding="utf-8"))
-            if not all(isinstance(a, str) for a in about["arguments"]) or not isinstance(about["base"], dict):
-                raise ValueError("it is not what an ablation writes")
-            if not isinstance(about["recipes"], dict):
-                raise ValueError("it is not what an ablation writes")
-        except FileNotFoundError:
-            raise RunFolderError(
-                f"{self.path} holds no ablation (no {self.about.name}); its folder is what stockenh ablate "
-                f"left in outputs/"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{self.about} is not readable: {error}") from None
-        found: dict[str, Any] = about
-        return found
-
-    def write(self, about: Mapping[str, Any]) -> None:
-        write_json(self.about, about)
-
-    def resume_command(self) -> str:
-        return f"stockenh ablate resume={shlex.quote(str(self.path))}"
+    def is_own(self, about: Mapping[str, Any]) -> bool:
+        return isinstance(about["base"], dict) and isinstance(about["recipes"], dict)
 
     def _claims(self, cell: Cell) -> Path:
         return self.workers / f"{cell.path.replace('/', '-')}.claim"

@@ -8,9 +8,9 @@ from stockenh.ablation.asked import Ablation
 from stockenh.ablation.cost import WINDOWS
 from stockenh.ablation.figures import Found
 from stockenh.files import write_atomic
-from stockenh.sweep.markdown import header
 from stockenh.tables.ablation import Line, cells, claim_text, interval_text, measured_text, why_text
 from stockenh.tables.figures import percent
+from stockenh.tables.grid import markdown_header
 
 RULES = """\
 Every difference is paired: the same seed, the same data, the technique against the plain recipe. The
@@ -29,7 +29,7 @@ def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command
     horizons = [first, *(h for h in horizons if h != first)]
     text = ["# Ablation", "", "```", command, "```", "", RULES]
     text += [f"## Claims, at {asked.settings.horizon} bars", ""]
-    text += header("technique", "claimed", "measured, mean [95%]", "verdict", "why")
+    text += markdown_header("technique", "claimed", "measured, mean [95%]", "verdict", "why")
     for line in lines:
         for at, claim in enumerate(line.claims):
             name = line.title if at == 0 else ""
@@ -39,7 +39,7 @@ def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command
             )
     for horizon in horizons:
         text += ["", f"## Recipes at {horizon.removeprefix('h')} bars", "", _levels(lines[0], horizon), ""]
-        text += header(
+        text += markdown_header(
             "recipe", "seeds", "accuracy", "points above plain", "gap closed, points", "log loss",
             "calibrated", "ECE", "calibrated", "averages kept",
         )  # fmt: skip
@@ -47,7 +47,9 @@ def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command
     if asked.settings.left_out:
         text += ["", f"Not run: {', '.join(asked.settings.left_out)}."]
     text += ["", "## Cost over the plain recipe", "", _cost_note(asked, found), ""]
-    text += header("recipe", "training speed", "peak memory of steps", "forecast speed", "compute", "")
+    text += markdown_header(
+        "recipe", "training speed", "peak memory of steps", "forecast speed", "compute", ""
+    )
     for line in lines:
         speed, memory, forecast = (line.costs[k] for k in ("train_speed", "memory", "inference_speed"))
         if speed or memory or forecast or line.compute:

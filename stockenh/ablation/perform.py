@@ -39,12 +39,12 @@ def with_views(folder: RunFolder, on: torch.device) -> dict[str, Any]:
     """
     trained = Trained.open(folder, None)
     prepared = build.data(trained.run, on)
-    resident, fitted = trained.resident(prepared, on)
+    ready, fitted = trained.ready(prepared, on)
     net, rows, views = trained.net(prepared, on), prepared.rows["test"], build.views(trained.run)
     windows, labels = prepared.windows, prepared.windows.y_ret[rows]
     plainly = Calibration.identity(len(windows.horizons))
-    own = forecast(net, resident, rows, fitted, plainly, views)
-    calibrated = forecast(net, resident, rows, fitted, trained.calibration, views)
+    own = forecast(net, ready, rows, fitted, plainly, views)
+    calibrated = forecast(net, ready, rows, fitted, trained.calibration, views)
     scores = part_metrics(own.ret, own.up_prob, labels, windows.asof[rows], windows.horizons, resamples=0)
     if windows.best_prob is not None:
         scores = with_limits(scores, windows.best_prob[rows], labels)

@@ -10,8 +10,8 @@ from typing import Any
 
 from stockenh.ablation.folder import DONE, FAILED, AblationFolder
 from stockenh.ablation.plan import Cell, Plan
-from stockenh.sweep.assignment import Assignment
-from stockenh.sweep.source import hydra_text
+from stockenh.multirun.assignment import Assignment
+from stockenh.overrides import hydra_text
 
 MOST_DEATHS = 2  # of workers on one cell, which is then given up
 WAIT_SECONDS = 1.0

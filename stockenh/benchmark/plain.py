@@ -6,16 +6,14 @@ the loss read at every step. Legend: B batch, L tokens, D width.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from stockenh.models.layers import CausalConv, CrossAttention, Dropout, SelfAttention
+from stockenh.models.layers import CausalConv, CrossAttention, Dropout, SelfAttention, in_other_forms
 from stockenh.training.precision import DTYPES
 
 LR, MAX_NORM = 1e-4, 1.0
@@ -62,18 +60,15 @@ def loaded(tensors: Sequence[Tensor], batch_size: int) -> Iterator[Sequence[Tens
 
 def torch_layers(net: nn.Module) -> nn.Module:
     """A copy with torch's own dropout, attention and convolution: the same function and the same weights."""
-    net = copy.deepcopy(net)
-    forms: dict[type, Callable[[Any], nn.Module]] = {
-        Dropout: lambda plain: nn.Dropout(plain.p),
-        SelfAttention: _SelfAttention,
-        CrossAttention: _CrossAttention,
-        CausalConv: _CausalConv,
-    }
-    for parent in list(net.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) in forms:
-                setattr(parent, name, forms[type(child)](child))
-    return net
+    return in_other_forms(
+        net,
+        {
+            Dropout: lambda plain: nn.Dropout(plain.p),
+            SelfAttention: _SelfAttention,
+            CrossAttention: _CrossAttention,
+            CausalConv: _CausalConv,
+        },
+    )
 
 
 class _SelfAttention(nn.Module):

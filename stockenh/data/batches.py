@@ -19,7 +19,8 @@ from torch import Tensor
 
 from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import Prices, Windows
+from stockenh.data.prices import Prices
+from stockenh.data.windows import Windows
 
 # How many groups (in a sweep: micro batches) are on their way to a device that does not hold them.
 AHEAD = 2
@@ -74,15 +75,18 @@ class Group:
 class ReadyWindows(ABC):
     """All windows of a data set, ready for one device; where they are held until then is a subclass's own.
 
-    index: the device that window numbers are kept on; resident: whether the windows are on the device
+    resident: whether the windows are on the device
     """
 
     resident: ClassVar[bool]
-    device: torch.device
-    index: torch.device
-    asof: NDArray[np.datetime64]
-    lookback: int
-    prices: Prices
+
+    def __init__(self, windows: Windows, prices: Prices, device: torch.device, index: torch.device) -> None:
+        """index: the device that window numbers are kept on."""
+        self.prices = prices
+        self.device = device
+        self.index = index
+        self.asof = windows.asof
+        self.lookback = windows.lookback
 
     @abstractmethod
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
@@ -122,18 +126,10 @@ class DeviceWindows(ReadyWindows):
         device: torch.device,
         taught: Answers | None = None,
     ) -> None:
-        labelled = np.isfinite(windows.y_ret)
-        unit = np.asarray(fitted.return_std, np.float32)
-        self.device = self.index = device
-        self.asof = windows.asof
-        self.lookback = windows.lookback
-        self.prices = windows.prices(device)
+        super().__init__(windows, windows.prices(device), device, device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
-        self.y_ret = torch.from_numpy(np.where(labelled, windows.y_ret / unit, 0).astype(np.float32)).to(
-            device
-        )
-        self.labelled = torch.from_numpy(labelled.astype(np.float32)).to(device)
+        self.y_ret, self.labelled = (t.to(device) for t in labels(windows.y_ret, fitted))
         self.taught = taught
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
@@ -154,6 +150,13 @@ class DeviceWindows(ReadyWindows):
 
     def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro, None, None]:
         return (self.gather(part, augment) for part in parts)
+
+
+def labels(y_ret: NDArray[np.float32], fitted: Fitted) -> tuple[Tensor, Tensor]:
+    """Returns in train standard deviations, and where there are any, of raw ones; see `Micro`."""
+    labelled = np.isfinite(y_ret)
+    scaled = np.where(labelled, y_ret / np.asarray(fitted.return_std, np.float32), 0)
+    return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(labelled.astype(np.float32))
 
 
 class TrainBatches:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from stockenh.data.ahead import done_ahead
 from stockenh.data.augment import Augment
-from stockenh.data.batches import Answers, Micro, ReadyWindows
+from stockenh.data.batches import Answers, Micro, ReadyWindows, labels
 from stockenh.data.fitted import Fitted
 from stockenh.data.mapped import give_back
-from stockenh.data.windows import Prices, Windows
+from stockenh.data.prices import Prices
+from stockenh.data.windows import Windows
 
 
 class StreamedWindows(ReadyWindows):
@@ -38,14 +39,11 @@ class StreamedWindows(ReadyWindows):
         device: torch.device,
         taught: Answers | None = None,
     ) -> None:
-        self.device, self.index = device, torch.device("cpu")
-        self.asof = windows.asof
-        self.lookback = windows.lookback
+        self._prices = HostPrices(windows, device)
+        super().__init__(windows, self._prices, device, torch.device("cpu"))
         self.windows = windows
-        self.prices = self._prices = HostPrices(windows, device)
         self._embedding = embedding
         self._fitted = fitted
-        self._unit = np.asarray(fitted.return_std, np.float32)
         self._taught = None if taught is None else Answers(taught.ret.cpu(), taught.up_logits.cpu())
         self._way = _Way(device)
 
@@ -64,13 +62,10 @@ class StreamedWindows(ReadyWindows):
     def _send(self, rows: Tensor) -> _Sent:
         """Gathers on the host and starts the copy; a thread of its own may do so."""
         at = rows.numpy()
-        y_ret = self.windows.y_ret[at]
-        labelled = np.isfinite(y_ret)
         tensors = [
             self._prices.gathered(at),
             *self._vectors(at),
-            torch.from_numpy(np.where(labelled, y_ret / self._unit, 0).astype(np.float32)),
-            torch.from_numpy(labelled.astype(np.float32)),
+            *labels(self.windows.y_ret[at], self._fitted),
         ]
         if self._taught is not None:
             taught = self._taught.at(rows)

@@ -16,15 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stockenh.data.augment import Augment, NoAugment
+from stockenh.data.augment import Augment
 from stockenh.data.bars import CLOSE, Bars
-from stockenh.errors import ConfigError
+from stockenh.data.prices import BarPrices, Prices, StoredPrices, normalise, refuse_noise
 
 # No price moves by a billionth: a smaller return is rounding of an adjusted close that did not move.
 SMALLEST_RETURN = 1e-9
-
-# What exports' float noise makes of a price that did not move (relative): flat, and not a full-scale swing.
-FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -110,18 +107,6 @@ class Windows(ABC):
     @abstractmethod
     def digest(self) -> str:
         """Hash of the content that prices and labels come from."""
-
-
-class Prices(ABC):
-    """Gathers normalised price windows on the device where the data already is."""
-
-    @abstractmethod
-    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        """rows (B,) window numbers -> (B, T, 5) float32 in [-1, 1]."""
-
-    @abstractmethod
-    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
-        """The same before it is normalised, where it did not come so."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +231,7 @@ class StoredWindows(Windows):
         np.take(self.ohlcv_norm, rows, axis=0, out=out, mode="clip")  # "raise" would buffer it all
 
     def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
-        _refuse(augment)
+        refuse_noise(augment)
         return raw
 
     def normalised(self, raw: Tensor) -> Tensor:
@@ -263,57 +248,6 @@ class StoredWindows(Windows):
         for array in (self.context, self.y_ret):
             h.update(np.ascontiguousarray(array).data)
         return h.hexdigest()
-
-
-class BarPrices(Prices):
-    """Bars (N, 5) on the device; a batch is gathered from them and normalised there."""
-
-    def __init__(self, bars: Tensor, end: Tensor, lookback: int) -> None:
-        self.bars = bars
-        self.end = end
-        self.steps = torch.arange(1 - lookback, 1, device=bars.device)
-
-    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        return normalise(self.raw(rows, augment))
-
-    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
-        return augment(self.bars[self.end[rows, None] + self.steps])  # (B, T, 5)
-
-
-class StoredPrices(Prices):
-    """Windows (n, T, 5) that came normalised."""
-
-    def __init__(self, windows: Tensor) -> None:
-        self.windows = windows
-
-    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        _refuse(augment)
-        return self.windows[rows]
-
-    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
-        return self.gather(rows, augment)
-
-
-def _refuse(augment: Augment) -> None:
-    if not isinstance(augment, NoAugment):
-        raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
-
-
-def normalise(raw: Tensor) -> Tensor:
-    """(B, T, 5) raw bars -> the same in [-1, 1] by the window's own extremes.
-
-    Open, high, low and close share one scale; log(1 + volume) has its own. What is flat becomes 0.
-    """
-    price = _min_max(raw[..., :4], raw[..., :4].amin((1, 2), True), raw[..., :4].amax((1, 2), True))
-    volume = raw[..., 4:].log1p()
-    return torch.cat([price, _min_max(volume, volume.amin(1, True), volume.amax(1, True))], -1)
-
-
-def _min_max(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    span = high - low
-    flat = span <= FLAT * high.abs()
-    scaled = 2 * (x - low) / span.masked_fill(flat, 1) - 1
-    return scaled.masked_fill(flat, 0)
 
 
 def _last_of_symbol(bars: Bars, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,17 +5,15 @@ Legend: B windows, T bars, E embedding width, F context features, H horizons, Q 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stockenh.analysis.calibration import Calibration
 from stockenh.data.fitted import CLIP, Fitted
-from stockenh.data.windows import FLAT, normalise
-from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAttention
+from stockenh.data.prices import FLAT, normalise
+from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAttention, in_other_forms
 
 
 class Deployed(nn.Module):
@@ -66,18 +64,16 @@ def onnx_form(deployed: Deployed) -> Deployed:
 
     At batch 1 a small network is bound by their number.
     """
-    deployed = copy.deepcopy(deployed)
+    deployed = in_other_forms(
+        deployed,
+        {
+            SelfAttention: _OnnxSelfAttention,
+            CrossAttention: _OnnxCrossAttention,
+            GatedResidualNetwork: _one_product,
+        },
+    )
     if deployed.prepare is normalise:
         deployed.prepare = _normalise_at_once
-    forms: dict[type, Callable[[Any], nn.Module]] = {
-        SelfAttention: _OnnxSelfAttention,
-        CrossAttention: _OnnxCrossAttention,
-        GatedResidualNetwork: _one_product,
-    }
-    for parent in list(deployed.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) in forms:
-                setattr(parent, name, forms[type(child)](child))
     return deployed
 
 

@@ -5,9 +5,15 @@ Legend: B batch, L tokens, D model width, H attention heads, d = D / H width of 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -203,3 +209,23 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.last(self.dropout(F.gelu(self.first(x))))
         return y
+
+
+@torch.no_grad()
+def initialise_linear(net: nn.Module) -> None:
+    """Draws the weights of all linear layers (Glorot and Bengio 2010, uniform); their biases become 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def in_other_forms(net: Net, forms: Mapping[type, Callable[[Any], nn.Module]]) -> Net:
+    """A copy of a network with its layers of these very classes replaced by what `forms` makes of them."""
+    net = copy.deepcopy(net)
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) in forms:
+                setattr(parent, name, forms[type(child)](child))
+    return net

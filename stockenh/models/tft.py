@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stockenh.errors import ConfigError
 from stockenh.models.interpretation import Interpretable, Interpretation
-from stockenh.models.layers import Dropout, GatedResidualNetwork
+from stockenh.models.layers import Dropout, GatedResidualNetwork, initialise_linear
 from stockenh.models.spec import (
     InputSpec,
     ModelSettings,
@@ -191,10 +191,6 @@ class TemporalFusionTransformer(nn.Module, Interpretable):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linear(self)
         self.up_head.weight.mul_(0.1)
         self.quantile_head.start_at_normal()

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from stockenh.errors import ConfigError
-from stockenh.models.layers import CausalConv, CrossAttention, EncoderLayer, GatedResidualNetwork, Head
+from stockenh.models.layers import (
+    CausalConv,
+    CrossAttention,
+    EncoderLayer,
+    GatedResidualNetwork,
+    Head,
+    initialise_linear,
+)
 from stockenh.models.spec import (
     InputSpec,
     ModelSettings,
@@ -136,11 +143,7 @@ class TimeFormer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linear(self)
         # Two branches of each layer add up on the residual stream; the factor keeps its variance at any depth
         # (Radford et al. 2019). Small last weights start the forecasts near 0 and the odds near even.
         for name, parameter in self.named_parameters():

@@ -53,7 +53,7 @@ def audit_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> 
     on = build.device(config.device)
     prepared = _data(config, trained, on)
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
-    resident, fitted = trained.resident(prepared, on)
+    ready, fitted = trained.ready(prepared, on)
     net = trained.net(prepared, on)
     config = settled(config, net, on)
     torch.set_num_threads(config.threads or 1)
@@ -61,7 +61,7 @@ def audit_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> 
         (into / name).unlink(missing_ok=True)
     more: dict[str, Any] = {}
     with counted_progress(out, "auditing", _work(config)) as advance:
-        checks = list(_checks(config, trained, prepared, fitted, resident, net, on, advance, more))
+        checks = list(_checks(config, trained, prepared, fitted, ready, net, on, advance, more))
     found = {
         "stockenh": stockenh.__version__,
         **trained.to_dict(),
@@ -102,7 +102,7 @@ def _data(config: RunConfig, trained: Trained, on: torch.device) -> Prepared:
 
 
 def _checks(
-    config: RunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, resident: ReadyWindows,
+    config: RunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, ready: ReadyWindows,
     net: nn.Module, on: torch.device, advance: Any, more: dict[str, Any],
 ) -> Iterator[Check]:  # fmt: skip
     """Check by check; what only the picture shows goes into `more`."""
@@ -110,17 +110,17 @@ def _checks(
     split = audit_split.check_split(windows, rows, config.split.embargo_bars())
     yield later_bars(config, prepared, fitted, net, on, advance)
     yield audit_fitted.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
-    yield _calibration(trained, prepared, fitted, resident, net)
+    yield _calibration(trained, prepared, fitted, ready, net)
     if not isinstance(windows, BarWindows) and "test" in rows:
         yield audit_fitted.check_stored_context(windows.context, rows["train"], windows.context_names)
-        train, test = (_prices(resident, rows[part]) for part in ("train", "test"))
+        train, test = (_prices(ready, rows[part]) for part in ("train", "test"))
         yield audit_dates.check_dates(train, test, windows.lookback)
     advance(2)
     yield split
-    yield audit_split.check_duplicates({part: _hashes(resident, of_part) for part, of_part in rows.items()})
+    yield audit_split.check_duplicates({part: _hashes(ready, of_part) for part, of_part in rows.items()})
     yield audit_split.check_overlap(windows, rows)
     advance(4)
-    yield _correlations(config, prepared, resident, more)
+    yield _correlations(config, prepared, ready, more)
     advance(4)
     yield audit_learn.check_shuffled(*taught_nothing(config, prepared, fitted, on, advance))
     scores = {}
@@ -134,13 +134,13 @@ def _checks(
 
 
 def _calibration(
-    trained: Trained, prepared: Prepared, fitted: Fitted, resident: ReadyWindows, net: nn.Module
+    trained: Trained, prepared: Prepared, fitted: Fitted, ready: ReadyWindows, net: nn.Module
 ) -> Check:
     """The stored calibration beside those of validation and test, on the forecasts of validation."""
     if not trained.held_out:
         return Check("calibration", NOT_APPLICABLE, "the run held nothing out to calibrate on")
     logits = {
-        part: predict(net, resident, prepared.rows[part], fitted).up_logits
+        part: predict(net, ready, prepared.rows[part], fitted).up_logits
         for part in ("val", "test")
         if part in prepared.rows
     }
@@ -156,26 +156,22 @@ def _numbers(fitted: Fitted) -> dict[str, list[float]]:
     return {name: getattr(fitted, name) for name in ("context_mean", "context_std", "return_std", "up_share")}
 
 
-def _prices(resident: ReadyWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    return (micro.x_price.cpu().numpy() for micro in resident.sweep(rows, CHUNK))
+def _prices(ready: ReadyWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    return (micro.x_price.cpu().numpy() for micro in ready.sweep(rows, CHUNK))
 
 
-def _hashes(resident: ReadyWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
-    chunks = (
-        (micro.x_price.cpu().numpy(), micro.x_ctx.cpu().numpy()) for micro in resident.sweep(rows, CHUNK)
-    )
+def _hashes(ready: ReadyWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
+    chunks = ((micro.x_price.cpu().numpy(), micro.x_ctx.cpu().numpy()) for micro in ready.sweep(rows, CHUNK))
     return audit_split.hashes(chunks)
 
 
-def _correlations(
-    config: RunConfig, prepared: Prepared, resident: ReadyWindows, more: dict[str, Any]
-) -> Check:
+def _correlations(config: RunConfig, prepared: Prepared, ready: ReadyWindows, more: dict[str, Any]) -> Check:
     """Every context feature, how far the window's last closes moved, and every column of the embedding."""
     windows = prepared.windows
     rows = evenly(prepared.rows["train"], audit_features.MOST_ROWS)
     y_ret, horizons = windows.y_ret[rows], windows.horizons
     steps = [h for h in horizons if h < windows.lookback]
-    close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(resident, rows)])
+    close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(ready, rows)])
     inputs = np.column_stack(
         [
             windows.context[rows],

@@ -162,12 +162,12 @@ def _trained_on(
     )
     config = replace(config, teacher=None, averaging=Averaging(), train=settings)
     holding = build.holding(config, blind, on)
-    resident = holding.hold(blind.windows, blind.embedding, fitted, on)
-    batches = build.batches(config, blind, resident)
+    ready = holding.hold(blind.windows, blind.embedding, fitted, on)
+    batches = build.batches(config, blind, ready)
     learner = build.learner(config, net, fitted, on, batches.steps)
     limits = Limits(epochs, epochs, math.inf)
     fit(learner, batches, _no_validation, State(), limits, _Forgetful(), SilentProgress(), StopRequest())
-    return predict(net, resident, test, fitted).up_prob
+    return predict(net, ready, test, fitted).up_prob
 
 
 def _no_validation() -> dict[str, Metrics]:

@@ -44,6 +44,6 @@ def confidence_of(
     if rows is None or views.count == 0 or not session.config.data.brings_bars:
         return None
     spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_WINDOWS)).astype(np.int64))
-    found = forecast(net, session.resident, rows[spread], session.fitted, calibration, views)
+    found = forecast(net, session.ready, rows[spread], session.fitted, calibration, views)
     assert found.uncertainty is not None
     return Confidence.of(found.uncertainty, views)

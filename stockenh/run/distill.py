@@ -117,9 +117,9 @@ def _cost(
         if not config.embedding.agrees_with(model.run.embedding):
             theirs = build.data(replace(config, embedding=model.run.embedding, model=model.run.model), on)
         nets[name] = model.net(theirs, on)
-        resident, _ = model.resident(theirs, on)
-        rows = torch.arange(max(BATCHES), device=resident.index) % len(theirs.windows)
-        inputs[name] = resident.gather(rows, build.AS_IT_IS).inputs
+        ready, _ = model.ready(theirs, on)
+        rows = torch.arange(max(BATCHES), device=ready.index) % len(theirs.windows)
+        inputs[name] = ready.gather(rows, build.AS_IT_IS).inputs
     seconds = {
         batch: in_turn({name: _pass(net, [x[:batch] for x in inputs[name]]) for name, net in nets.items()})
         for batch in BATCHES

@@ -63,7 +63,7 @@ def explain_run(config: RunConfig, trained: Trained, into: Path, out: Console) -
     on = build.device(config.device)
     prepared = build.data(config, on)
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
-    resident, fitted = trained.resident(prepared, on)
+    ready, fitted = trained.ready(prepared, on)
     net = trained.net(prepared, on)
     if not has_captum() and not isinstance(net, Interpretable):
         raise ExplainError(NO_CAPTUM)
@@ -75,12 +75,12 @@ def explain_run(config: RunConfig, trained: Trained, into: Path, out: Console) -
     for name in FILES:
         (into / name).unlink(missing_ok=True)
     found = _about(trained, prepared, rows, part)
-    found["scores"] = _scores(net, resident, prepared, fitted) if part == "test" else {}
+    found["scores"] = _scores(net, ready, prepared, fitted) if part == "test" else {}
     found["no_better_than_majority"] = not_above_majority(found["scores"])
     if isinstance(net, Interpretable):
-        found["weights_of_model"] = _weights(net, resident, prepared, rows)
+        found["weights_of_model"] = _weights(net, ready, prepared, rows)
     if has_captum():
-        explained = _attributions(net, resident, prepared, fitted, rows, config, columns, out)
+        explained = _attributions(net, ready, prepared, fitted, rows, config, columns, out)
         groups = input_groups(prepared)
         found["groups"] = groups
         found["attributions"] = {
@@ -130,11 +130,11 @@ def _about(trained: Trained, prepared: Prepared, rows: NDArray[np.int64], part: 
 
 
 def _scores(
-    net: nn.Module, resident: ReadyWindows, prepared: Prepared, fitted: Fitted
+    net: nn.Module, ready: ReadyWindows, prepared: Prepared, fitted: Fitted
 ) -> dict[str, dict[str, Any]]:
     """Accuracy on the whole test part, to tell whether there is anything to explain."""
     windows, rows = prepared.windows, prepared.rows["test"]
-    own = predict(net, resident, rows, fitted)
+    own = predict(net, ready, rows, fitted)
     scores = part_metrics(own.ret, own.up_prob, windows.y_ret[rows], windows.asof[rows], windows.horizons)
     kept = ("n", "accuracy", "accuracy_low", "accuracy_high", "majority")
     return {horizon: {key: of[key] for key in kept} for horizon, of in scores.items()}
@@ -142,9 +142,9 @@ def _scores(
 
 @torch.no_grad()
 def _weights(
-    net: Interpretable, resident: ReadyWindows, prepared: Prepared, rows: NDArray[np.int64]
+    net: Interpretable, ready: ReadyWindows, prepared: Prepared, rows: NDArray[np.int64]
 ) -> dict[str, Any]:
-    chunks = [net.interpret(*micro.inputs) for micro in resident.sweep(rows, CHUNK)]
+    chunks = [net.interpret(*micro.inputs) for micro in ready.sweep(rows, CHUNK)]
     return weight_figures(
         _array(torch.cat([c.price for c in chunks])),
         _array(torch.cat([c.static for c in chunks])),
@@ -155,13 +155,13 @@ def _weights(
 
 
 def _attributions(
-    net: nn.Module, resident: ReadyWindows, prepared: Prepared, fitted: Fitted, rows: NDArray[np.int64],
+    net: nn.Module, ready: ReadyWindows, prepared: Prepared, fitted: Fitted, rows: NDArray[np.int64],
     config: RunConfig, columns: Mapping[int, int], out: Console,
 ) -> list[Explained]:  # fmt: skip
     """Of every output and horizon. Raises ExplainError where one of them misses its forecast."""
     wanted = config.explain
-    (whole,) = resident.sweep(rows, len(rows))
-    baseline = average_window(resident, prepared.rows["train"])
+    (whole,) = ready.sweep(rows, len(rows))
+    baseline = average_window(ready, prepared.rows["train"])
     net.requires_grad_(False)  # slopes in the inputs alone
     found = []
     with counted_progress(
@@ -180,14 +180,14 @@ def _attributions(
     return found
 
 
-def average_window(resident: ReadyWindows, train: NDArray[np.int64]) -> Inputs:
+def average_window(ready: ReadyWindows, train: NDArray[np.int64]) -> Inputs:
     """The baseline, one window: bars, embedding and context at their train means.
 
     Bars that stand still would be a plainer nothing. But there a layer norm of nearly nothing jumps, which
     takes two to four times the steps, and every forecast would owe its prices what tells an average window
     from a flat one.
     """
-    (sample,) = resident.sweep(evenly(train, BASELINE_WINDOWS), BASELINE_WINDOWS)
+    (sample,) = ready.sweep(evenly(train, BASELINE_WINDOWS), BASELINE_WINDOWS)
     price, embedding, context = sample.inputs
     bars, vector = (x.double().mean(0, keepdim=True).float() for x in (price, embedding))
     return bars, vector, torch.zeros_like(context[:1])  # standardised by the train mean

@@ -69,14 +69,14 @@ def export_run(config: RunConfig, trained: Trained, into: Path, out: Console) ->
     show_data(prepared.windows, prepared.rows, prepared.findings, out)
     net = trained.net(prepared, on)
     torch.set_num_threads(config.threads or default_threads(net))
-    resident, fitted = trained.resident(prepared, on)
+    ready, fitted = trained.ready(prepared, on)
     part = "test" if "test" in prepared.rows else "train"
     rows = prepared.rows[part]
     with out.status("forecasting with the run's own model"):
-        own = predict(net, resident, rows, fitted)
+        own = predict(net, ready, rows, fitted)
     said = {"ret": own.ret, "up_prob": trained.calibration.apply(own.up_logits)}
     deployed = Deployed(net, fitted, trained.calibration, config.data.brings_bars).eval()
-    inputs = _inputs(prepared, resident, rows, config.data.brings_bars)
+    inputs = _inputs(prepared, ready, rows, config.data.brings_bars)
     _write_both(deployed, inputs, into, out)
     engines = _engines(deployed, into)
     parity = {name: differences(engines[name], inputs, said) for name in (ONNX, PROGRAM)}
@@ -117,10 +117,10 @@ def answers(engine: Engine, inputs: Arrays) -> dict[str, NDArray[np.floating]]:
 
 
 def _inputs(
-    prepared: Prepared, resident: ReadyWindows, rows: NDArray[np.int64], raw_bars: bool
+    prepared: Prepared, ready: ReadyWindows, rows: NDArray[np.int64], raw_bars: bool
 ) -> dict[str, NDArray[np.float32]]:
     """What goes into an exported model for these windows, by name."""
-    raw = resident.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy()
+    raw = ready.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy()
     found = {"ohlcv" if raw_bars else "prices": raw, "context": prepared.windows.context[rows]}
     if prepared.embedding.shape[1]:
         found["embedding"] = prepared.embedding[rows].astype(np.float32)

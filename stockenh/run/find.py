@@ -39,8 +39,8 @@ def find_lr(config: RunConfig, folder: RunFolder, on: torch.device, out: Console
     keep_freed_memory()
     fitted = Fitted.on(prepared.windows, prepared.rows["train"])
     holding = build.holding(config, prepared, on)
-    resident = holding.hold(prepared.windows, prepared.embedding, fitted, on)
-    session = Session(config, folder, prepared, fitted, resident, on, config.train.precision)
+    ready = holding.hold(prepared.windows, prepared.embedding, fitted, on)
+    session = Session(config, folder, prepared, fitted, ready, on, config.train.precision)
     lr = search(session, net, out)
     out.print(f"paste    optimizer.lr={lr}")
     return lr
@@ -57,7 +57,7 @@ def search(session: Session, net: nn.Module, out: Console) -> float:
         optimizer=replace(session.config.optimizer, lr=settings.start_lr),
         train=replace(session.config.train, compile=False),  # so few steps don't pay for it
     )
-    batches = build.batches(config, session.prepared, session.resident)
+    batches = build.batches(config, session.prepared, session.ready)
     learner = build.learner(config, net, session.fitted, session.device, batches.steps)
     size = config.train.batch_size * config.train.accumulate
     out.print(

@@ -65,8 +65,8 @@ def _prepare(team: Team, run: dict[str, Any]) -> tuple[Learner, SharedBatches]:
     fitted = Fitted.from_dict(run["fitted"])
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
-    resident = build.holding(config, prepared, on).hold(prepared.windows, prepared.embedding, fitted, on)
-    batches = build.batches(config, prepared, resident)
+    ready = build.holding(config, prepared, on).hold(prepared.windows, prepared.embedding, fitted, on)
+    batches = build.batches(config, prepared, ready)
     net = build.model(config, prepared, on).train()
     made = build.learner(config, net, fitted, on, batches.steps)
     # the leader keeps the averages, and its weights come with the first step

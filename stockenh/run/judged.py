@@ -222,9 +222,9 @@ def forecast_rows(
     see `work`."""
     prepared, rows = chosen.prepared, chosen.rows
     windows = prepared.windows
-    resident, fitted = trained.resident(prepared, on)
+    ready, fitted = trained.ready(prepared, on)
     net = trained.net(prepared, on)
-    said = predict(net, resident, rows, fitted)
+    said = predict(net, ready, rows, fitted)
     calibrated = trained.calibration.apply(said.up_logits)
     columns = range(len(windows.horizons))
     forecasts = {
@@ -245,7 +245,7 @@ def forecast_rows(
         forecasts[BEST] = [Forecast(best[:, c], best[:, c]) for c in columns]
     views, up_prob, uncertainty = build.views(config), None, None
     if views.count and config.data.brings_bars:
-        found = forecast(net, resident, rows, fitted, trained.calibration, views)
+        found = forecast(net, ready, rows, fitted, trained.calibration, views)
         up_prob, uncertainty = found.up_prob, found.uncertainty
     advance(1)
     return Judged(

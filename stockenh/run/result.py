@@ -58,7 +58,7 @@ def conclude(
         "windows_per_second": statistics.median(line["windows_per_second"] for line in history),
         "device": str(session.device),
         "precision": session.precision,
-        "resident": session.resident.resident,
+        "resident": session.ready.resident,
         "epochs": state.epoch,
         "best_epoch": state.best[chosen].epoch,
         "val_loss": state.best[chosen].val_loss,

@@ -39,13 +39,13 @@ class Session:
     folder: RunFolder
     prepared: Prepared
     fitted: Fitted
-    resident: ReadyWindows
+    ready: ReadyWindows
     device: torch.device
     precision: str
 
     def forecast(self, net: nn.Module, part: str, objective: Objective | None = None) -> Predictions:
         """The model's predictions for one part."""
-        return predict(net, self.resident, self.prepared.rows[part], self.fitted, objective)
+        return predict(net, self.ready, self.prepared.rows[part], self.fitted, objective)
 
     def validation(self, net: nn.Module, objective: Objective) -> dict[str, Any]:
         """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part."""

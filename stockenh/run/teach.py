@@ -72,9 +72,9 @@ def ask(
     if not config.embedding.agrees_with(teacher.run.embedding):
         theirs = build.data(replace(config, embedding=teacher.run.embedding, model=teacher.run.model), on)
     net = teacher.net(theirs, on)
-    resident, fitted = teacher.resident(theirs, on)
+    ready, fitted = teacher.ready(theirs, on)
     with threads(config.threads or default_threads(net)):
-        return predict(net, resident, rows, fitted)
+        return predict(net, ready, rows, fitted)
 
 
 def _read(folder: RunFolder, rows: np.ndarray, horizons: int) -> dict[str, Tensor]:

@@ -84,8 +84,8 @@ def train(
     taught = answers(config, folder, prepared, fitted, on, out)
     holding = build.holding(config, prepared, on)
     out.print(f"windows  {holding}", markup=False)
-    resident = holding.hold(prepared.windows, prepared.embedding, fitted, on, taught)
-    session = Session(config, folder, prepared, fitted, resident, on, precision)
+    ready = holding.hold(prepared.windows, prepared.embedding, fitted, on, taught)
+    session = Session(config, folder, prepared, fitted, ready, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {processes.size} processes" if processes.size > 1 else ""
     out.print(f"model    {parameters:,} parameters, {precision} on {on}{several}")
@@ -99,7 +99,7 @@ def _fit(
 ) -> tuple[State, bool]:
     """Trains the model; leaves the best weights in the folder, by name. Also whether the report ended it."""
     settings = session.config.train
-    batches = build.batches(session.config, session.prepared, session.resident)
+    batches = build.batches(session.config, session.prepared, session.ready)
     learner = build.learner(session.config, net, session.fitted, session.device, batches.steps)
     journal = FolderJournal(session.folder, learner)
     state = journal.take_up()

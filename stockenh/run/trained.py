@@ -67,7 +67,7 @@ class Trained:
         """The model with these weights, in evaluation mode."""
         return build.trained_model(self.run, prepared, self.folder, self.name, on)
 
-    def resident(self, prepared: Prepared, on: torch.device) -> tuple[ReadyWindows, Fitted]:
+    def ready(self, prepared: Prepared, on: torch.device) -> tuple[ReadyWindows, Fitted]:
         """The windows ready for a device, standardised by the run's own statistics, and these."""
         fitted = build.fitted_of(self.folder, prepared)
         holding = build.holding(self.run, prepared, on)

@@ -17,6 +17,6 @@ def test_scores(folder: RunFolder, on: torch.device) -> dict[str, Any]:
     """{"h3": {...}, ...} of the weights that the run chose on validation, on its test part."""
     trained = Trained.open(folder, None)
     prepared = build.data(trained.run, on)
-    resident, fitted = trained.resident(prepared, on)
-    session = Session(trained.run, folder, prepared, fitted, resident, on, trained.run.train.precision)
+    ready, fitted = trained.ready(prepared, on)
+    session = Session(trained.run, folder, prepared, fitted, ready, on, trained.run.train.precision)
     return session.scores(session.forecast(trained.net(prepared, on), "test"), "test", RESAMPLES)

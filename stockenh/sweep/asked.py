@@ -14,22 +14,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stockenh.config import plain, settings_of
 from stockenh.errors import ConfigError
+from stockenh.multirun.same import IMMATERIAL
 from stockenh.runs import flatten
 from stockenh.sweep.folder import SweepFolder
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.space import Space, params_of
-
-# Settings that change nothing of what a trial finds.
-IMMATERIAL = (
-    "device",
-    "threads",
-    "cache_dir",
-    "tta.",
-    "export.",
-    "explain.",
-    "train.checkpoint_minutes",
-    "train.resident",
-)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from stockenh.sweep.asked import Search
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.watch import row_of
 from stockenh.tables.figures import interval, number, percent
+from stockenh.tables.grid import markdown_header
 from stockenh.tables.sweep import STATES, params_text
 
 
@@ -71,17 +72,12 @@ def write_report(
             f"does not.",
             "",
         ]
-    lines += ["## Space", "", "| parameter | |", "|---|---|"]
+    lines += ["## Space", "", *markdown_header("parameter", "")]
     for name, node in asked.space.to_dict().items():
         told = ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False)
         lines.append(f"| {name} | {told.replace('|', '/')} |")
-    lines += [
-        "",
-        "## Trials",
-        "",
-        f"| trial | state | epochs | {metric} | s | values |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines += ["", "## Trials", ""]
+    lines += markdown_header("trial", "state", "epochs", metric, "s", "values")
     for trial in ranked(trials, asked.settings):
         row = row_of(trial)
         seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
@@ -94,7 +90,7 @@ def write_report(
 
 
 def _test_lines(scores: Mapping[str, Any]) -> list[str]:
-    lines = header("bars", "n", "accuracy", "95% interval", "majority", "log loss", "AUC")
+    lines = markdown_header("bars", "n", "accuracy", "95% interval", "majority", "log loss", "AUC")
     for horizon, found in scores.items():
         cells = (
             horizon.removeprefix("h"),
@@ -107,8 +103,3 @@ def _test_lines(scores: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def header(*names: str) -> list[str]:
-    """The first two lines of a Markdown table."""
-    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]

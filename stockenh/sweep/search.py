@@ -12,18 +12,20 @@ from rich.console import Console
 
 from stockenh.config import parse
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.locks import WorkerLock
+from stockenh.multirun.command import config_dirs, kept_arguments
+from stockenh.multirun.launch import launch
+from stockenh.multirun.worker import Worker
 from stockenh.overrides import suggest
 from stockenh.sweep.asked import Search
 from stockenh.sweep.check import check
 from stockenh.sweep.drawing import pruner_of, sampler_of
-from stockenh.sweep.launch import launch
 from stockenh.sweep.report import conclude
 from stockenh.sweep.settings import LOSS
 from stockenh.sweep.source import StudySource, too_many_failures
-from stockenh.sweep.storage import StudyPlace, WorkerLock, shown
+from stockenh.sweep.storage import StudyPlace, shown
 from stockenh.sweep.study import SharedStudy
 from stockenh.sweep.watch import Watch
-from stockenh.sweep.worker import Worker
 from stockenh.terminal import console
 
 
@@ -47,14 +49,16 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
         raise ConfigError(f"sweep.metric={metric}: no such horizon. {suggest(metric, known, True)}")
     place = StudyPlace.of(asked.settings, asked.folder.path)
     check(asked.space, asked.known, asked.composed)
-    boss = WorkerLock(asked.folder.locks)
+    boss = WorkerLock(asked.folder.workers)
     try:
         study = SharedStudy(place, asked.settings)
         study.require_same(asked.made_of)
         _begin(asked, out, place, study)
         deadline = time.time() + 3600 * asked.settings.max_hours
         source = StudySource(place, asked.settings, asked.space, asked.known, base.seed, deadline)
-        worker = Worker(context, config, task, source, asked.arguments, asked.folder.path, boss.id + ".lock")
+        worker = Worker(
+            context, config, task, source, asked.arguments, asked.folder.workers, boss.id + ".lock"
+        )
         with Watch(study, _workers(asked), deadline, out):
             _work(asked, worker, study)
         study.close_dead()
@@ -71,9 +75,7 @@ def _begin(asked: Search, out: Console, place: StudyPlace, study: SharedStudy) -
     OmegaConf.save(asked.config, folder.path / "multirun.yaml")
     command = "distill" if asked.raw.get("teacher") else "train"
     about = folder.read() if folder.about.exists() else {}
-    given = [a for a in asked.config.hydra.overrides.task if not a.startswith("hydra.sweep.dir=")]
-    arguments = [*_config_dirs(asked.config), *asked.config.hydra.overrides.hydra, *given]
-    folder.write({**about, "arguments": arguments, "command": command})
+    folder.write({**about, "arguments": kept_arguments(asked.config), "command": command})
     ended = sum(t.state.is_finished() for t in study.trials())
     where = f"{folder.path}" if place.url is None else f"{place.name} in {shown(place.url)}"
     doing = "resumed" if ended else "study"
@@ -82,12 +84,6 @@ def _begin(asked: Search, out: Console, place: StudyPlace, study: SharedStudy) -
     )
     if dead:
         out.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
-
-
-def _config_dirs(config: DictConfig) -> list[str]:
-    """The flag by which the command named a folder of options of its own, which is no override."""
-    sources = config.hydra.runtime.config_sources
-    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
 
 
 def _work(asked: Search, worker: Worker, study: SharedStudy) -> None:
@@ -115,16 +111,16 @@ def _end(asked: Search, study: SharedStudy, out: Console) -> float:
             f"{len(failed)} of {settings.n_trials} trials failed, more than sweep.max_failures="
             f"{settings.max_failures:g} allows; the last: {why}"
         )
+    again = asked.folder.resume_command(config_dirs(asked.config))
     if running := sum(t.state == TrialState.RUNNING for t in trials):
         out.print(
-            f"running  {running} trials still run in another process; the report with them: "
-            f"{asked.folder.resume_command()}",
+            f"running  {running} trials still run in another process; the report with them: {again}",
             soft_wrap=True,
             markup=False,
         )
     if waiting:
         out.print(
-            f"stopped  {waiting} trials are left; go on with: {asked.folder.resume_command()}",
+            f"stopped  {waiting} trials are left; go on with: {again}",
             soft_wrap=True,
             markup=False,
         )

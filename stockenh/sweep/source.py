@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -14,8 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from stockenh.errors import ConfigError
-from stockenh.overrides import suggest
-from stockenh.sweep.assignment import Assignment
+from stockenh.multirun.assignment import Assignment
+from stockenh.overrides import hydra_text, suggest
 from stockenh.sweep.drawing import sampler_of
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.space import Space
@@ -138,13 +136,3 @@ def metric_of(validation: Mapping[str, Any], metric: str) -> float:
             f"sweep.metric={metric} is no figure of validation. {suggest(metric, ['val_loss', *names])}"
         )
     return float(value)
-
-
-def hydra_text(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.+-]*", value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(hydra_text(v) for v in value) + "]"
-    return value if isinstance(value, str) else json.dumps(value)

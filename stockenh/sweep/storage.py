@@ -1,14 +1,10 @@
-"""Where a study is kept, and the locks that die with the process that holds them."""
+"""Where a study is kept: a journal in the sweep's folder, or a database."""
 
 from __future__ import annotations
 
 import fcntl
-import os
-import socket
 import time
-import uuid
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from stockenh.errors import ConfigError
+from stockenh.multirun.folder import WORKERS
 from stockenh.sweep.settings import SweepConfig
 
 DEFAULT_NAME = "stockenh"
@@ -44,7 +41,7 @@ class StudyPlace:
     @property
     def locks(self) -> Path:
         """The folder of the lock files of workers."""
-        return self.folder / "workers"
+        return self.folder / WORKERS
 
     def exists(self) -> bool:
         """Whether a journal of a study lies in the folder."""
@@ -135,20 +132,3 @@ def shown(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return url
-
-
-class WorkerLock:
-    """The lock file of a worker: free as soon as the worker is dead, however it died."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.path = folder / f"{self.id}.lock"
-        self._handle = self.path.open("w")
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-
-    def release(self) -> None:
-        """Takes the file away."""
-        self._handle.close()
-        with suppress(OSError):
-            self.path.unlink()

@@ -8,7 +8,6 @@ file that the kernel releases when the worker dies: a running trial whose lock i
 from __future__ import annotations
 
 import json
-import shlex
 import threading
 import time
 import warnings
@@ -22,8 +21,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from stockenh.errors import ConfigError
-from stockenh.files import is_locked
+from stockenh.locks import is_locked
+from stockenh.multirun.same import differences, told
 from stockenh.sweep.drawing import pruner_of
+from stockenh.sweep.folder import SweepFolder
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import HEARTBEAT_SECONDS, StudyPlace
 
@@ -71,10 +72,8 @@ class SharedStudy:
         if text is None:
             self.study.set_user_attr(MADE_OF, json.dumps(now))
             return
-        known = json.loads(text)
-        differing = [key for key in known | now if known.get(key) != now.get(key)]
-        if differing:
-            raise ConfigError(_difference(self.place, known, now, differing))
+        if found := differences(json.loads(text), now, _said):
+            raise ConfigError(_other_settings(self.place, found))
 
     def fill(self) -> None:
         """Makes waiting trials up to n_trials, where another process does not do so at this moment."""
@@ -160,26 +159,17 @@ def _until_still(count: Callable[[], int], wanted: int) -> None:
             number, since = now, time.monotonic()
 
 
-def _difference(
-    place: StudyPlace, known: Mapping[str, Any], now: Mapping[str, Any], differing: list[str]
-) -> str:
-    lines = [f"{key}: {_said(now, key)}, was {_said(known, key)}" for key in differing[:4]]
-    more = f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
+def _other_settings(place: StudyPlace, found: list[str]) -> str:
     if place.url is None:
         where = f"the study in {place.folder}"
-        advice = (
-            f"go on with it by stockenh sweep resume={shlex.quote(str(place.folder))}, or name another "
-            f"hydra.sweep.dir"
-        )
+        again = SweepFolder(place.folder).resume_command()
+        advice = f"go on with it by {again}, or name another hydra.sweep.dir"
     else:
         where, advice = f"the study {place.name}", "give the same, or begin another with sweep.study=NAME"
-    return f"{where} was made of other settings ({'; '.join(lines)}{more}): {advice}"
+    return f"{where} was made of other settings {told(found)}: {advice}"
 
 
-def _said(made_of: Mapping[str, Any], key: str) -> str:
-    if key not in made_of:
-        return "nothing"
-    value = made_of[key]
+def _said(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"{value}"
     return "{" + ", ".join(f"{k}: {v}" for k, v in value.items() if v is not None and v is not False) + "}"

@@ -3,64 +3,40 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 
+from stockenh.multirun.watch import MultirunWatch, time_left
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.study import SharedStudy
 from stockenh.tables.figures import number
 from stockenh.tables.sweep import STATES, TrialRow, params_text, trials_table
 
-REFRESH_SECONDS = 1.0
 SHOWN = 12  # rows of the live table
 
 
-class Watch:
-    """Looks after a study in a thread of its own: shows its trials, and closes those whose worker is gone."""
+class Watch(MultirunWatch):
+    """Shows the trials of a study, and closes those whose worker is gone."""
 
     def __init__(self, study: SharedStudy, workers: int, deadline: float, out: Console) -> None:
+        super().__init__(out)
         self.study = study
         self.workers = workers
         self.deadline = deadline
-        self.out = out
         self.told = {t.number for t in study.trials() if t.state.is_finished()}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._live: Live | None = None
 
-    def __enter__(self) -> Watch:
-        if self.out.is_terminal:
-            self._live = Live(console=self.out, auto_refresh=False, transient=True)
-            self._live.start()
-        self._thread.start()
-        return self
+    def look(self) -> None:
+        self.study.close_dead()
+        self.show()
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self._show()
-        if self._live is not None:
-            self._live.stop()
-
-    def _look(self) -> None:
-        while not self._over.wait(REFRESH_SECONDS):
-            # a database that is away for a moment is back at the next look
-            try:
-                self.study.close_dead()
-                self._show()
-            except Exception:
-                continue
-
-    def _show(self) -> None:
+    def show(self) -> None:
         trials = self.study.trials()
-        if self._live is not None:
-            self._live.update(self._table(trials), refresh=True)
+        if self.live is not None:
+            self.live.update(self._table(trials), refresh=True)
             return
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self.told:
@@ -93,12 +69,7 @@ class Watch:
         left = seconds_left(trials, total, self.workers)
         if left is None:
             return said
-        left = min(left, self.deadline - time.time())
-        return (
-            f"{said}, about {max(left, 0) / 60:.0f} min left"
-            if left > 90
-            else f"{said}, about {left:.0f} s left"
-        )
+        return f"{said}, {time_left(min(left, self.deadline - time.time()))}"
 
 
 def seconds_left(trials: Iterable[FrozenTrial], total: int, workers: int) -> float | None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from stockenh.analysis.audit import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
 from stockenh.tables.figures import interval, percent
+from stockenh.tables.grid import markdown_header
 
 _STYLES = {FAIL: "red", WARN: "yellow", PASS: "green", INFO: "cyan", NOT_APPLICABLE: "dim"}
 
@@ -48,7 +49,7 @@ def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
     lines = [
         "# Leakage audit", "", f"{found['weights']} weights of `{found['run']}`", "",
         f"**{verdict(checks)[0].upper()}{verdict(checks)[1:]}.**", "",
-        "| check | finding | what was measured | what to do |", "|---|---|---|---|",
+        *markdown_header("check", "finding", "what was measured", "what to do"),
         *(f"| {c.name} | {c.finding} | {_cell(c.measured)} | {_cell(c.advice)} |" for c in checks),
     ]  # fmt: skip
     if found["splits"]:
@@ -56,8 +57,7 @@ def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
             "", "## Random against purged split", "",
             "Accuracy on the context features alone: the run's split, and its windows split at random.",
             "",
-            "| model | bars | split | n | accuracy | 95% interval | majority |",
-            "|---|---|---|---|---|---|---|",
+            *markdown_header("model", "bars", "split", "n", "accuracy", "95% interval", "majority"),
         ]  # fmt: skip
         for model, by_horizon in found["splits"].items():
             for horizon, splits in by_horizon.items():

@@ -40,3 +40,8 @@ def as_markdown(grid: Grid) -> str:
     rows = [row for block in grid.blocks for row in block]
     lines = [f"| {' | '.join(cells)} |" for cells in (grid.columns, rule, *rows)]
     return "\n".join([f"## {grid.title}", "", *lines, "", grid.caption, ""])
+
+
+def markdown_header(*names: str) -> list[str]:
+    """The first two lines of a Markdown table, all its columns alike."""
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from stockenh import compose
 from stockenh.config import RunConfig, config_of, parse
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.multirun.assignment import current
 from stockenh.overrides import config_folders, split_override
 from stockenh.runfolder import RunFolder
-from stockenh.sweep.assignment import current
 from stockenh.tasks.job import finished_run, refuse_old_folder, refuse_run, refuse_sweep, run_job
 from stockenh.tasks.training import device_of, is_finished, log_into, taken_up, train_assigned, train_in
 

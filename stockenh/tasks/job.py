@@ -18,9 +18,9 @@ from stockenh.config import plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.files import expanded
 from stockenh.leftovers import take_away
+from stockenh.multirun.assignment import current
 from stockenh.overrides import quote_paths, split_override
 from stockenh.runfolder import RunFolder
-from stockenh.sweep.assignment import current
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from stockenh import compose
 from stockenh.config import RunConfig, config_of, parse
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.files import expanded
+from stockenh.multirun.assignment import JUDGED, Assignment, current
 from stockenh.overrides import quote_paths, split_override, suggest
 from stockenh.runfolder import RunFolder
-from stockenh.sweep.assignment import JUDGED, Assignment, current
 from stockenh.tasks.job import (
     exit_with,
     make_paths_absolute,

@@ -89,9 +89,10 @@ def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tm
     assert "4 of 4 runs" in listed.out
 
     before = cells(folder)
-    again = stockenh("ablate", "resume=ab")
+    own = f"--config-dir={tmp_path / 'conf'}"
+    again = stockenh("ablate", "resume=ab", own)
     assert again.code == 0 and cells(folder) == before
-    more = stockenh("ablate", "resume=ab", "ablate.seeds=[1,2,3]")
+    more = stockenh("ablate", "resume=ab", own, "ablate.seeds=[1,2,3]")
     assert more.code == 0, more.err
     after = cells(folder)
     assert {name: after[name] for name in before} == before
@@ -130,7 +131,11 @@ def test_an_interrupted_cell_is_taken_up_to_the_same_weights(tiny, stockenh, tmp
         stopped = stockenh(*given)
     assert stopped.code == 1 and "3 of 3 cells are left: stockenh ablate resume=" in stopped.err
     assert len((folder / "plain/seed1/metrics.jsonl").read_text().splitlines()) == 1
-    assert stockenh("ablate", "resume=ab").code == 0
+    alone = stockenh("ablate", "resume=ab")
+    own = f"--config-dir={tmp_path / 'conf'}"
+    assert alone.code == 2 and f"made with options of its own: add {own} if you trust it" in alone.err
+    assert f"resume={folder} {own}" in stopped.err
+    assert stockenh("ablate", "resume=ab", own).code == 0
     assert len((folder / "plain/seed1/metrics.jsonl").read_text().splitlines()) == 2
     weights = load_file(folder / "plain/seed1/weights/raw.safetensors")
     assert all(torch.equal(weights[name], undisturbed[name]) for name in undisturbed)

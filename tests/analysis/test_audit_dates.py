@@ -7,7 +7,7 @@ import torch
 from random_walks import walks
 
 from stockenh.analysis.audit_dates import check_dates, fingerprints
-from stockenh.data.windows import normalise
+from stockenh.data.prices import normalise
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,8 @@ from random_walks import walks
 
 from stockenh.data.bars import CLOSE
 from stockenh.data.moves import next_returns, past_moves
-from stockenh.data.windows import StoredWindows, index_windows, normalise
+from stockenh.data.prices import normalise
+from stockenh.data.windows import StoredWindows, index_windows
 
 torch = pytest.importorskip("torch")
 

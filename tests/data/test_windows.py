@@ -9,7 +9,8 @@ from random_bars import random_series, smooth_series
 
 from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.bars import Bars
-from stockenh.data.windows import BarWindows, StoredWindows, index_windows, normalise
+from stockenh.data.prices import normalise
+from stockenh.data.windows import BarWindows, StoredWindows, index_windows
 from stockenh.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -17,6 +17,7 @@ from stockenh.models.layers import (
     SelfAttention,
     attention,
     dropout,
+    in_other_forms,
 )
 
 
@@ -189,3 +190,19 @@ def test_a_shut_gate_leaves_the_skip_connection():
         grn.gate.bias[4:] = -100.0
     a = torch.randn(5, 3)
     torch.testing.assert_close(grn(a), F.layer_norm(grn.skip(a), (4,)))
+
+
+def test_layers_of_a_class_take_another_form_in_a_copy():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Sequential(Rotary(3, 2), torch.nn.Linear(3, 4)))
+    swapped = in_other_forms(net, {torch.nn.Linear: lambda own: torch.nn.Flatten(own.out_features)})
+    assert [type(part).__name__ for part in (swapped[0], *swapped[1])] == ["Flatten", "Rotary", "Flatten"]
+    assert swapped[1][1].start_dim == 4
+    assert isinstance(net[0], torch.nn.Linear) and isinstance(net[1][1], torch.nn.Linear)
+
+
+def test_a_class_made_of_the_one_that_is_named_stays_as_it_is():
+    class Own(torch.nn.Linear):
+        pass
+
+    kept = in_other_forms(torch.nn.Sequential(Own(2, 3)), {torch.nn.Linear: lambda own: torch.nn.Identity()})
+    assert type(kept[0]) is Own

@@ -14,12 +14,12 @@ import pytest
 from optuna.trial import TrialState
 
 from stockenh.errors import ConfigError
-from stockenh.files import is_locked
+from stockenh.locks import WorkerLock, is_locked
 from stockenh.sweep.drawing import pruner_of, sampler_of
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.source import StudySource, metric_of, too_many_failures
 from stockenh.sweep.space import Space
-from stockenh.sweep.storage import StudyPlace, WorkerLock
+from stockenh.sweep.storage import StudyPlace
 from stockenh.sweep.study import SharedStudy
 from stockenh.training.interrupt import Interrupted
 

@@ -9,7 +9,7 @@ import torch
 from conftest import Small, same
 
 from stockenh.data.augment import RawNoise
-from stockenh.data.windows import BarPrices, normalise
+from stockenh.data.prices import BarPrices, normalise
 from stockenh.training import checkpoint
 
 Make = Callable[..., Small]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from hydra.core.plugins import Plugins
 
 from stockenh.errors import StockenhError
-from stockenh.sweep.pool import run_pool
-from stockenh.sweep.worker import Worker
+from stockenh.multirun.folder import WORKERS
+from stockenh.multirun.pool import run_pool
+from stockenh.multirun.worker import Worker
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -47,7 +48,7 @@ def _by_launcher(
     begun = 0
     while True:
         before = ended()
-        jobs = [[*arguments, f"hydra.sweep.subdir=workers/{begun + i}"] for i in range(size)]
+        jobs = [[*arguments, f"hydra.sweep.subdir={WORKERS}/{begun + i}"] for i in range(size)]
         try:
             for job in launcher.launch(jobs, initial_job_idx=begun):
                 _ = job.return_value

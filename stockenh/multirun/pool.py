@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, looked after: one that dies is replaced while trials remain."""
+"""Workers as processes of this machine, looked after: one that dies is replaced while jobs remain."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from hydra.core.config_store import ConfigStore
 
 from stockenh import compose
 from stockenh.errors import StockenhError
-from stockenh.sweep.worker import Worker
+from stockenh.multirun.worker import Worker
 
 TICK_SECONDS = 0.5
-STRIKES = 3  # deaths of workers in a row without one trial ended
+STRIKES = 3  # deaths of workers in a row without one job ended
 PATIENCE_SECONDS = 60.0  # to save where they are, once asked to stop
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -33,7 +33,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 def run_pool(worker: Worker, size: int, ended: Callable[[], int], remain: Callable[[], bool]) -> None:
     """Runs `size` workers until all have nothing left to do.
 
-    ended: how many trials have ended; remain: whether trials wait that a new worker could take.
+    ended: how many jobs have ended; remain: whether jobs wait that a new worker could take.
     A Ctrl-C or SIGTERM is passed to every worker once, which then saves where it is; KeyboardInterrupt
     follows. Raises StockenhError where workers die again and again.
     """
@@ -102,7 +102,7 @@ class _Pool:
                     os.kill(process.pid, signum)
 
     def _log(self, index: int) -> Path:
-        return self.worker.folder / "workers" / f"{index}.log"
+        return self.worker.workers / f"{index}.log"
 
 
 def _child(worker: Worker, index: int, repo: dict[str, Any], printed: str) -> None:

@@ -20,9 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from stockenh.errors import StockenhError
-from stockenh.files import is_locked
-from stockenh.sweep.assignment import Assignment, working_on
-from stockenh.sweep.storage import WorkerLock
+from stockenh.locks import WorkerLock, is_locked
+from stockenh.multirun.assignment import Assignment, working_on
 
 WATCH_SECONDS = 0.5
 
@@ -45,7 +44,7 @@ class Worker:
 
     config:    the composed config of the whole, with Hydra's node
     arguments: the overrides that all jobs share
-    folder:    of the sweep; locks lie in its `workers`
+    workers:   the folder of the workers' locks and of what they print
     boss:      the lock file of the process that began all this: on one machine, workers die with it
     """
 
@@ -54,7 +53,7 @@ class Worker:
     task: TaskFunction
     source: Source
     arguments: Sequence[str]
-    folder: Path
+    workers: Path
     boss: str
 
     def __call__(self, cfg: DictConfig) -> int:
@@ -64,9 +63,9 @@ class Worker:
     def work(self, index: int) -> int:
         """Runs jobs until none is left; index: of this worker among the others."""
         setup_globals()
-        _die_with(self.folder / "workers" / self.boss)
+        _die_with(self.workers / self.boss)
         _take_gpu(index)
-        lock, done = WorkerLock(self.folder / "workers"), 0
+        lock, done = WorkerLock(self.workers), 0
         try:
             self.source.open(lock.id)
             stopped = False
