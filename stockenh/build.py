@@ -157,7 +157,8 @@ def to_forecast(
 
 def views(config: RunConfig) -> Views:
     """The views that test-time augmentation averages."""
-    return Views(config.tta.views, RawNoise(config.tta.price, config.tta.volume), config.seed)
+    tta = config.tta
+    return Views(tta.views, RawNoise(tta.price, tta.volume), config.seed, tta.precision)
 
 
 def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:

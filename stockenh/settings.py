@@ -14,6 +14,7 @@ ENGINES = ("torch", "onnx", "int8")
 EXPLAINED = ("up", "ret")
 MEASURED = ("training", "techniques", "inference", "pipeline", "memory", "growth")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+VIEW_PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class TtaConfig:
     volume: float = 0.05
     coverage: float = 0.2  # share of the validation forecasts that count as confident
     engine: str = "torch"
+    precision: str = "fp32"  # of the views, the window itself among them
     since: str | None = None
     until: str | None = None
 
@@ -93,6 +95,13 @@ class TtaConfig:
             raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
         if self.engine not in ENGINES:
             raise ConfigError(f"tta.engine={self.engine}: {suggest(self.engine, ENGINES, all_options=True)}")
+        if self.precision not in VIEW_PRECISIONS:
+            options = suggest(self.precision, VIEW_PRECISIONS, all_options=True)
+            raise ConfigError(f"tta.precision={self.precision}: {options}")
+        if self.precision != "fp32" and self.engine != "torch":
+            raise ConfigError(
+                f"tta.precision={self.precision} is for tta.engine=torch; exported files have their own"
+            )
         _check_dates("tta", self.since, self.until)
 
 

@@ -19,6 +19,7 @@ from stockenh.data.augment import Augment, NoAugment, RawNoise
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
+from stockenh.training.precision import DTYPES
 from stockenh.training.predict import CHUNK
 
 LEVELS = 100
@@ -28,11 +29,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Views:
-    """What is averaged: n views with noise drawn by `seed` beside the window itself."""
+    """What is averaged: n views with noise drawn by `seed` beside the window itself.
+
+    precision: fp32, or bf16: faster, but its rounding adds to the spread of the views
+    """
 
     count: int
     noise: RawNoise
     seed: int
+    precision: str = "fp32"
 
     def draw(self, lookback: int, device: torch.device) -> Augment:
         """The views of windows of so many bars.
@@ -52,6 +57,7 @@ class Views:
             "price": self.noise.price,
             "volume": self.noise.volume,
             "seed": self.seed,
+            **({} if self.precision == "fp32" else {"bits": 16}),
         }
 
 
@@ -88,17 +94,23 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class TorchEngine:
-    """A network in evaluation mode; scaling and calibration in float64."""
+    """A network in evaluation mode; scaling and calibration in float64.
+
+    precision: of the network where there are views; a window by itself is always forecast in fp32
+    """
 
     model: nn.Module
     data: ReadyWindows
     fitted: Fitted
     calibration: Calibration
+    precision: str = "fp32"
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
         x_kron, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
-        out = self.model(self.data.prices.gather(rows, augment), x_kron, x_ctx)
+        low = self.precision != "fp32" and together > 1
+        with torch.autocast(x_ctx.device.type, DTYPES[self.precision], enabled=low):
+            out = self.model(self.data.prices.gather(rows, augment), x_kron, x_ctx)
         ret, logits = (
             out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
             for name in ("ret", "up_logits")
@@ -120,7 +132,8 @@ def forecast(
     """
     was_training = model.training
     model.eval()
-    found = forecast_with(TorchEngine(model, data, fitted, calibration), data, rows, views)
+    engine = TorchEngine(model, data, fitted, calibration, views.precision)
+    found = forecast_with(engine, data, rows, views)
     model.train(was_training)
     return found
 

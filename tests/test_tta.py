@@ -111,6 +111,31 @@ def test_a_window_s_forecast_depends_on_its_seed_and_on_no_other_window(small: P
     np.testing.assert_allclose(run(small.rows[::-1].copy(), 1), together[::-1], rtol=1e-5)
 
 
+def test_views_in_bf16_are_those_of_autocast_and_a_window_by_itself_is_not(small: Prepared) -> None:
+    net = build.model(small.config, small.prepared, CPU)
+    identity, rows = Calibration.identity(3), small.rows[:20]
+
+    class Low(torch.nn.Module):
+        def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            with torch.autocast("cpu", torch.bfloat16):
+                return net(*inputs)
+
+    def run(count: int, precision: str, by: torch.nn.Module = net) -> np.ndarray:
+        views = Views(count, RawNoise(), 3, precision)
+        return forecast(by, small.resident, rows, small.fitted, identity, views).up_prob
+
+    assert (run(0, "bf16") == run(0, "fp32")).all()
+    net.eval()
+    expected = run(4, "fp32", Low())
+    assert (run(4, "bf16") == expected).all()
+    assert (expected != run(4, "fp32")).any()
+    np.testing.assert_allclose(expected, run(4, "fp32"), atol=0.02)
+
+
+def test_cutoffs_of_bf16_are_not_those_of_fp32() -> None:
+    assert Views(4, RawNoise(), 1).to_dict() != Views(4, RawNoise(), 1, "bf16").to_dict()
+
+
 def test_the_cutoff_is_the_quantile_at_the_coverage() -> None:
     uncertainty = np.stack([np.arange(101.0), 10 * np.arange(101.0)], 1)
     made = Confidence.of(uncertainty, Views(4, RawNoise(), 1))
@@ -142,6 +167,8 @@ def test_a_stranger_s_levels_are_checked(values: object) -> None:
         ("tta.views=two", "tta.views=two is not a whole number"),
         ("tta.price=-1", "tta.price=-1"),
         ("tta.coverage=0", "tta.coverage=0"),
+        ("tta.precision=fp16", "tta.precision=fp16"),
+        ("tta.precision=bf16 tta.engine=onnx", "tta.precision=bf16 is for tta.engine=torch"),
         ("tta.from=yesterday", "tta.from=yesterday is not a date"),
         ("tta.to=2020-13-01", "tta.to=2020-13-01 is not a date"),
         ("+tta.since=2020-01-01", "tta.since: no such setting. Nearest: tta.from"),
@@ -150,7 +177,7 @@ def test_a_stranger_s_levels_are_checked(values: object) -> None:
 )
 def test_wrong_settings_name_their_key(setting: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        parse(plain(compose([setting])))
+        parse(plain(compose(setting.split())))
     assert says in str(raised.value)
 
 

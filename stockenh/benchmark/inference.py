@@ -21,6 +21,7 @@ from stockenh.benchmark.clock import Clock
 from stockenh.benchmark.figures import Aim, Figure, Floats, median
 from stockenh.export.deployed import Deployed
 from stockenh.export.files import OnnxModel, quietly, write_int8, write_onnx
+from stockenh.hardware import has_bf16
 from stockenh.run.engine import OnnxEngine
 from stockenh.tta import Engine, TorchEngine, Views, forecast_with
 
@@ -113,8 +114,13 @@ def _figures(batch: int, taken: Mapping[str, Floats]) -> list[Figure]:
 def augmentation(name: str, bed: Bed, clock: Clock) -> list[Figure]:
     """Five views, the window itself among them, against one eager pass in fp32; forecasts in either case."""
     eager = _torch_engine(bed)
+    engines = {"": eager}
+    if has_bf16(bed.device):
+        engines[", tta.precision=bf16"] = replace(eager, precision="bf16")
     return [
-        _views(f"{name}: {VIEWS + 1} views / one pass", eager, eager, bed, clock, batch) for batch in BATCHES
+        _views(f"{name}: {VIEWS + 1} views{of} / one pass", engine, eager, bed, clock, batch)
+        for of, engine in engines.items()
+        for batch in BATCHES
     ]
 
 
@@ -125,7 +131,7 @@ def _exported_views(bed: Bed, model: OnnxModel, clock: Clock) -> list[Figure]:
     return [_views(title, exported, _torch_engine(bed), bed, clock, batch) for batch in BATCHES]
 
 
-def _torch_engine(bed: Bed) -> Engine:
+def _torch_engine(bed: Bed) -> TorchEngine:
     identity = Calibration.identity(len(bed.prepared.windows.horizons))
     return TorchEngine(bed.net().eval(), bed.resident, bed.fitted, identity)
 

@@ -61,7 +61,7 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
         views = replace(views, count=0)
     net = trained.net(prepared, on)
     ready, fitted = trained.ready(prepared, on)
-    engine: Engine = TorchEngine(net, ready, fitted, trained.calibration)
+    engine: Engine = TorchEngine(net, ready, fitted, trained.calibration, views.precision)
     if config.tta.engine != "torch":
         exported = exported_model(trained, config.tta.engine)
         engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
@@ -73,6 +73,7 @@ def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) 
     counted = f"{1 + views.count} view{'s' * (views.count > 0)}"
     calibrated = "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
     by = "" if config.tta.engine == "torch" else f", by the exported {config.tta.engine} file"
+    by = f", in {views.precision}" if views.count and views.precision != "fp32" else by
     out.print(forecast_table(frame.to_dicts(), f"{trained.name} weights, {counted}, {calibrated}{by}"))
     if cutoff is not None:
         out.print(
