@@ -20,7 +20,7 @@ from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.training.precision import DTYPES
-from stockenh.training.predict import CHUNK
+from stockenh.training.predict import chunk_on
 
 LEVELS = 100
 
@@ -146,7 +146,7 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
     """
     together = 1 + views.count
     augment = views.draw(data.lookback, data.device)
-    chunks = data.split(rows, max(1, CHUNK // together))
+    chunks = data.split(rows, max(1, chunk_on(data.device) // together))
     said = [engine(chunk, augment, together) for chunk in chunks]
     ret, up_prob = (np.concatenate(column, 1) for column in zip(*said, strict=True))
     return Forecast(

@@ -16,7 +16,8 @@ from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.training.objective import Objective
 
-CHUNK = 256
+CHUNK = 256  # windows at a time
+_CARD_CHUNK = 1024  # a card is not filled by fewer
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Predictions:
     up_prob: NDArray[np.float64]
     up_logits: NDArray[np.float64]
     loss: float | None
+
+
+def chunk_on(device: torch.device) -> int:
+    """How many windows are forecast at a time; fixed for a kind of device, so that the bits are."""
+    return CHUNK if device.type == "cpu" else _CARD_CHUNK
 
 
 @torch.no_grad()
@@ -45,7 +51,7 @@ def predict(
     was_training = model.training
     model.eval()
     rets, probs, logits, losses, counts = [], [], [], [], []
-    for micro in data.sweep(rows, CHUNK):
+    for micro in data.sweep(rows, chunk_on(data.device)):
         out = model.forward(*micro.inputs)
         rets.append(out["ret"].float())
         probs.append(out["up_prob"].float())
