@@ -9,6 +9,9 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 HUGE_BYTES = 2**29  # of the heap are asked for in huge pages: more than a step of timeformer_xl takes
 
+# The part of this process's heap that was asked for so, once it was.
+_huge: list[tuple[ctypes.c_void_p, ctypes.c_size_t]] = []
+
 
 def keep_freed_memory() -> bool:
     """Lets glibc keep freed memory for the next step, in huge pages; False where the C library is another.
@@ -18,13 +21,17 @@ def keep_freed_memory() -> bool:
     looking up the address of every 4 KiB that a step reads: another twelfth in bf16.
     """
     kept = _set_thresholds(2**30, 2**31 - 1)
-    if kept:
+    if kept and not _huge:
         _ask_for_huge_pages(HUGE_BYTES)
     return kept
 
 
 def hand_back_freed_memory() -> bool:
     """The other way again: the thresholds that glibc comes to by itself once large blocks were freed."""
+    if _huge:
+        libc = ctypes.CDLL(None)
+        libc.madvise(*_huge.pop(), mmap.MADV_NOHUGEPAGE)
+        libc.malloc_trim(0)
     return _set_thresholds(2**25, 2**26)
 
 
@@ -50,5 +57,6 @@ def _ask_for_huge_pages(size: int) -> None:
         return
     start = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (block + size - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    _huge.append((ctypes.c_void_p(start), ctypes.c_size_t(length)))
+    libc.madvise(*_huge[0], mmap.MADV_HUGEPAGE)
     libc.free(ctypes.c_void_p(block))
