@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stockenh.errors import ConfigError, RunFolderError
-from stockenh.files import append_line, write_atomic, write_json
+from stockenh.files import append_line, remove_parts, write_atomic, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor  # only weights need torch: listing runs and refusing overrides do without
@@ -190,6 +190,8 @@ class RunFolder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunFolderError(f"{self.path}: another process is training in this folder") from None
+            for folder in (self.path, self.last.parent, self.path / "weights"):
+                remove_parts(folder)
             yield
 
     def _is_locked(self) -> bool:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from processes import start as command
 from safetensors.torch import load_file
 
 from stockenh import build
@@ -33,13 +31,6 @@ STUDENT = [
     "model.ffn=8",
     "device=cpu",
 ]
-
-
-def command(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stockenh", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 import yaml
 from bars import write_bars
+from processes import run as command
 from torch import nn
 
 from stockenh import build
@@ -157,16 +156,6 @@ def test_wrong_settings_name_their_key(setting: str, says: str) -> None:
 def test_dates_in_the_wrong_order() -> None:
     with pytest.raises(ConfigError, match=r"tta\.from=2020-02-01 lies after tta\.to=2020-01-01"):
         parse(plain(compose(["tta.from=2020-02-01", "tta.to=2020-01-01"])))
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stockenh", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

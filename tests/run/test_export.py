@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import processes
 import pytest
 
 import stockenh as package
@@ -27,8 +28,7 @@ def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
         ["export", f"run={folder}", "weights=raw", "export.int8=true"],
     ):
-        command = [sys.executable, "-m", "stockenh", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        done = processes.run(*arguments)
         assert done.returncode == 0, done.stderr
     return folder
 

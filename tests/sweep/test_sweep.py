@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from processes import Process
+from processes import start as command
 
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
@@ -26,13 +26,6 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="stockenh", storage=storage).get_trials()
 
 
-def command(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stockenh", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
-
-
 def states(folder: Path) -> dict[str, int]:
     if not (folder / "journal.log").exists():
         return {}
@@ -42,7 +35,7 @@ def states(folder: Path) -> dict[str, int]:
     return found
 
 
-def until(wanted: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+def until(wanted: Callable[[], bool], process: Process, seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not wanted():
         assert process.poll() is None, process.communicate()

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import RDBStorage
+from processes import Process, start
 
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
@@ -31,11 +31,8 @@ def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenT
     return trials
 
 
-def sweep(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stockenh", "sweep", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
+def sweep(*arguments: str) -> Process:
+    return start("sweep", *arguments)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
