@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from workers import work_here
 from yahoo_frames import Answering, days, prices, yahoo
 
 __all__ = ["yahoo"]  # a fixture
@@ -76,6 +77,7 @@ def test_a_search_does_what_it_says(
     stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    work_here(monkeypatch)
     search, resume, *_ = (line for line in LINES if line.startswith("stockenh sweep"))
     space = ["sweep=base", "model.patch=5,10", "sweep.n_trials=2", "sweep.n_workers=1"]
     answer = stockenh(*shlex.split(search)[1:], *small_run, *space)

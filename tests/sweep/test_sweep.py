@@ -14,11 +14,18 @@ import pytest
 import yaml
 from processes import Process
 from processes import start as command
+from workers import work_here
 
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
 
 SPACE = ["model.patch=5,10", "model.dropout=interval(0.1,0.3)", "optimizer.lr=tag(log,interval(1e-5,1e-2))"]
+
+
+@pytest.fixture(autouse=True)
+def workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real ones where the search itself is a process."""
+    work_here(monkeypatch)
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
