@@ -37,6 +37,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def pictures() -> None:
+    """For a test that looks at pictures."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are composed but not drawn, which takes as long as a small run; who looks at them says so."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).touch())
+
+
 @pytest.fixture(scope="session")
 def bars_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two symbols with 160 daily bars each, as CSV files."""

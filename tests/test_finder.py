@@ -347,7 +347,7 @@ def telling_run(small_run: list[str], telling: Path) -> list[str]:
 
 
 def test_the_command_leaves_figures_and_a_picture_and_prints_what_to_paste(
-    stockenh, telling_run: list[str], tmp_path: Path
+    stockenh, telling_run: list[str], tmp_path: Path, pictures: None
 ) -> None:
     run = tmp_path / "run"
     answer = stockenh("find-lr", *telling_run, f"hydra.run.dir={run}")
@@ -424,7 +424,9 @@ def test_auto_killed_while_it_looks_looks_again(telling_run: list[str], tmp_path
     assert isinstance(RunFolder(run).read_config()["optimizer"]["lr"], float)
 
 
-def test_the_picture_marks_the_three_suggestions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_marks_the_three_suggestions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
+) -> None:
     from matplotlib.figure import Figure
 
     drawn: list[Figure] = []

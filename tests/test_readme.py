@@ -15,6 +15,8 @@ import pytest
 from workers import work_here
 from yahoo_frames import Answering, days, prices, yahoo
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 __all__ = ["yahoo"]  # a fixture
 
 ROOT = Path(__file__).resolve().parents[1]

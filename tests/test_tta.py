@@ -188,7 +188,7 @@ def tta_predict(stockenh: Callable[..., object], here: Path) -> Predict:
     return made
 
 
-def test_the_newest_bar_of_every_symbol(run: Path, tta_predict: Predict, here: Path) -> None:
+def test_the_newest_bar_of_every_symbol(run: Path, tta_predict: Predict, here: Path, pictures: None) -> None:
     frame = tta_predict(f"run={run}")
     assert frame.columns == COLUMNS
     assert frame.select("symbol", "horizon").rows() == [(s, h) for s in ("AAA", "BBB") for h in (3, 5, 10)]

@@ -67,7 +67,7 @@ def accuracy(folder: Path, recipe: str, seed: int) -> float:
 
 
 @pytest.mark.slow
-def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tmp_path):
+def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tmp_path, pictures):
     answer = stockenh(*tiny)
     assert answer.code == 0, answer.err
     folder = tmp_path / "ab"

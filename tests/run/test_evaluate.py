@@ -45,11 +45,6 @@ def four(folder: Path) -> Path:
     return bars
 
 
-@pytest.fixture
-def pictures() -> None:
-    """For a test that is about pictures."""
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Boosted trees of a tenth of their size, and pictures only for who asks for them."""
