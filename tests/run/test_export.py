@@ -19,13 +19,15 @@ from stockenh.run import export
 
 SERVE = Path(package.__file__).parents[1] / "examples" / "serve.py"
 
+QUICK = ["model.conv_dilations=[]"]  # a smaller graph; test_deployed exports one with all its parts
+
 
 @pytest.fixture(scope="module")
 def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with raw and EMA weights, its raw ones exported."""
     folder = tmp_path_factory.mktemp("exported") / "a run (1)"
     for arguments in (
-        ["train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
+        ["train", *small_run, *QUICK, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
         ["export", f"run={folder}", "weights=raw", "export.int8=true"],
     ):
         done = processes.run(*arguments)
@@ -118,6 +120,12 @@ def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arg
 def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monkeypatch):
     monkeypatch.setattr(export, "PARITY", 1e-12)
     copy = Path(shutil.copytree(run, here / "copy"))
+
+    def as_before(deployed: object, inputs: object, into: Path, out: object) -> None:
+        for file in (run / "export").glob("model.*"):
+            shutil.copy(file, into)
+
+    monkeypatch.setattr(export, "_write_both", as_before)
     answer = stockenh("export", f"run={copy}", "weights=raw")
     assert answer.code == 1 and "away from the run, more than 1e-12: not exported" in answer.err
     assert len(answer.err.splitlines()) == 1
@@ -160,7 +168,7 @@ def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has_where_the_folder
     small_run, stockenh, here
 ):
     kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
-    everything = [*kept, "split=all", "embedding=none"]
+    everything = [*kept, *QUICK, "split=all", "embedding=none"]
     assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
     answer = stockenh("export", "run=run", "hydra.run.dir=mine")
     assert answer.code == 0, answer.err
