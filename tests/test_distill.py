@@ -22,6 +22,8 @@ from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
 from stockenh.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 STUDENT = [
     "model=timeformer",
@@ -142,6 +144,7 @@ def test_a_teacher_moves_the_student(student):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher, stockenh, tmp_path):
     distance = {}
     for weight in (0.0, 1.0):

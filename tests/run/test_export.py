@@ -17,6 +17,8 @@ import pytest
 import stockenh as package
 from stockenh.run import export
 
+pytestmark = pytest.mark.slow
+
 SERVE = Path(package.__file__).parents[1] / "examples" / "serve.py"
 
 QUICK = ["model.conv_dilations=[]"]  # a smaller graph; test_deployed exports one with all its parts
@@ -153,6 +155,7 @@ def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
     assert len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, here):
     copy = Path(shutil.copytree(run, here / "copy"))
     assert (copy / "export/model.int8.onnx").is_file()

@@ -19,6 +19,8 @@ from workers import work_here
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
 
+pytestmark = pytest.mark.slow
+
 SPACE = ["model.patch=5,10", "model.dropout=interval(0.1,0.3)", "optimizer.lr=tag(log,interval(1e-5,1e-2))"]
 
 
@@ -167,6 +169,7 @@ def test_the_same_folder_is_the_same_study(swept, small, stockenh):
     assert "sweep.params.model.dropout" in other.err and "high: 0.5" in other.err and "high: 0.3" in other.err
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
     folder = tmp_path / "killed"
     going = command(
@@ -194,6 +197,7 @@ def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
     assert len(found) == 4 and set(found[2:]) <= {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
     folder = tmp_path / "worker"
     going = command("sweep", *small, "train.epochs=30", "sweep.n_trials=3", f"hydra.sweep.dir={folder}")
@@ -206,6 +210,7 @@ def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
     assert "its worker died" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path):
     folder = tmp_path / "stopped"
     arguments = ["sweep", *small, "train.epochs=60", "train.patience=60", "sweep.n_trials=1"]

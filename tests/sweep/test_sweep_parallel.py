@@ -19,6 +19,8 @@ from processes import Process, start
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
 
+pytestmark = pytest.mark.slow
+
 SPACE = ["model.patch=5,10", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
 
 
@@ -35,6 +37,7 @@ def sweep(*arguments: str) -> Process:
     return start("sweep", *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     folder = tmp_path / launcher
@@ -95,6 +98,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     both = [
