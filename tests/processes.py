@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class Process:
     def __init__(
         self, arguments: tuple[str, ...], cwd: Path | None, first: str, environment: dict[str, str]
     ) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="process"))
+        self._folder = Path(tempfile.mkdtemp(dir=_folder()))
         said = {name: str(self._folder / name) for name in ("out", "err")}
         asked = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "first": first, **said}
         self.returncode: int | None = None
@@ -82,10 +83,18 @@ def run(*arguments: str, cwd: Path | None = None, first: str = "") -> subprocess
 
 
 @functools.cache
+def _folder() -> Path:
+    made = tempfile.mkdtemp(prefix="processes")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+@functools.cache
 def _server() -> subprocess.Popen[str]:
     made = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
     atexit.register(made.communicate)
     return made
 
@@ -102,12 +111,12 @@ def _import_all() -> None:
     for name in IMPORTS:
         importlib.import_module(name)
     gc.freeze()  # forks then share the memory of what is imported
-    if Path("/proc/self/task").is_dir():
-        assert len(os.listdir("/proc/self/task")) == 1, "an import has begun a thread"
 
 
 def _serve() -> dict[str, Any] | None:
     """Answers until nobody asks any more; in a fork returns what it is to run."""
+    tasks = Path("/proc/self/task")
+    alone = tasks.is_dir() and len(list(tasks.iterdir())) == 1
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
         if "pid" in asked:
@@ -115,6 +124,8 @@ def _serve() -> dict[str, Any] | None:
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = os.fork()
+            if not answer and not alone:  # a fork loses an import's threads, with the locks that they held
+                os.execv(sys.executable, [sys.executable, __file__, line])
             if not answer:
                 return dict(asked)
         print(json.dumps(answer), flush=True)
@@ -136,6 +147,9 @@ def _become(asked: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     sys.path[0] = ""  # as under `python -m`
-    _import_all()
-    if (asked := _serve()) is not None:
-        _become(asked)
+    if sys.argv[1:]:
+        _become(json.loads(sys.argv[1]))
+    else:
+        _import_all()
+        if (request := _serve()) is not None:
+            _become(request)
