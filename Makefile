@@ -28,7 +28,7 @@ train: $(READY)  ## train on the shipped real bars, print the result and where t
 	$(BIN)/stockenh train
 
 test: $(READY) lint type  ## lint, types and all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)  ## ruff: style and common mistakes
 	$(BIN)/ruff check .

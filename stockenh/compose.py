@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -63,7 +64,7 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     sys.argv = [argv[0], *flags, *quoted]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     try:
-        with leftovers.noting(given), _quiet_launcher():
+        with leftovers.noting(given), _quiet_launcher(), _mode_of_flags(flags, given):
             main()
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, arguments)) from None
@@ -88,6 +89,23 @@ class _Filtered:
         return (
             len(text) if text.startswith("Error executing job with overrides") else self._stream.write(text)
         )
+
+
+@contextlib.contextmanager
+def _mode_of_flags(flags: list[str], given: list[str]) -> Iterator[None]:
+    """Keeps Hydra from composing all once more, only to learn that no config sets hydra.mode.
+
+    A user's own config, or override, may set it.
+    """
+    own = any(flag.startswith(("-c", "--c")) for flag in flags)
+    own = own or any(key in a for a in given for key in ("hydra.mode", "hydra.searchpath"))
+    asks = Hydra.get_mode
+    if not own:
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asks  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

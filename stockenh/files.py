@@ -11,6 +11,8 @@ from typing import Any
 
 from stockenh.errors import ConfigError, StockenhError
 
+_PART = ".part"
+
 
 class DiskError(StockenhError):
     """The disk is full or can't be written. What was there before is untouched."""
@@ -24,7 +26,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
@@ -37,6 +39,12 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what writers that were killed have left of files; only where no writer can be at work."""
+    for part in folder.glob(f".*{_PART}"):
+        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

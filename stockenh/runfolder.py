@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from stockenh.errors import ConfigError, RunFolderError
-from stockenh.files import append_line, write_atomic, write_json
+from stockenh.files import append_line, remove_parts, write_atomic, write_json
 from stockenh.locks import LOCK, alone_in, is_locked
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ class RunFolder:
             raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
         return {k: torch.as_tensor(v) for k, v in tensors.items()}
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Keeps a second process out; a killed one leaves no lock behind. Raises RunFolderError."""
-        return alone_in(self.path, "is training in this folder")
+        with alone_in(self.path, "is training in this folder"):
+            for folder in (self.path, self.last.parent, self.path / "weights"):
+                remove_parts(folder)
+            yield

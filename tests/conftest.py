@@ -29,12 +29,30 @@ class Answer:
 Command = Callable[..., Answer]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: else one of several workers is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of the whole session, which keeps the user's own out of every test."""
     root = tmp_path_factory.mktemp("cache")
     os.environ["STOCKENH_CACHE"] = str(root)
     return root
+
+
+@pytest.fixture
+def pictures() -> None:
+    """For a test that looks at pictures."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are composed but not drawn, which takes as long as a small run; who looks at them says so."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).touch())
 
 
 @pytest.fixture(scope="session")

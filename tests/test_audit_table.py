@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from stockenh.analysis.audit import Check, leaks, some
 from stockenh.plots.audit import audit_chart
 from stockenh.tables.audit import audit_lines, audit_table, markdown, verdict
+
+pytestmark = pytest.mark.usefixtures("pictures")
 
 CHECKS = [
     Check("later bars", "FAIL", "rsi_14 [red] | moved " * 6, "find the shift"),

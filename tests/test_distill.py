@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from processes import start as command
 from safetensors.torch import load_file
 
 from stockenh import build
@@ -23,6 +21,8 @@ from stockenh.run.teach import ask
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
 from stockenh.training import checkpoint
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 STUDENT = [
@@ -33,13 +33,6 @@ STUDENT = [
     "model.ffn=8",
     "device=cpu",
 ]
-
-
-def command(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stockenh", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +144,7 @@ def test_a_teacher_moves_the_student(student):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher, stockenh, tmp_path):
     distance = {}
     for weight in (0.0, 1.0):

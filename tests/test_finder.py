@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 import yaml
@@ -348,7 +347,7 @@ def telling_run(small_run: list[str], telling: Path) -> list[str]:
 
 
 def test_the_command_leaves_figures_and_a_picture_and_prints_what_to_paste(
-    stockenh, telling_run: list[str], tmp_path: Path
+    stockenh, telling_run: list[str], tmp_path: Path, pictures: None
 ) -> None:
     run = tmp_path / "run"
     answer = stockenh("find-lr", *telling_run, f"hydra.run.dir={run}")
@@ -416,20 +415,18 @@ def test_auto_trains_as_the_rate_it_finds_would_and_a_resume_uses_that(
 @pytest.mark.slow
 def test_auto_killed_while_it_looks_looks_again(telling_run: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    kill = (
-        "import os, sys; from stockenh.run import find; find.suggest = lambda curve: os._exit(9);"
-        "sys.argv[0] = 'stockenh'; from stockenh.cli import main; main()"
-    )
+    kill = "import os; from stockenh.run import find; find.suggest = lambda curve: os._exit(9)"
     arguments = ["train", *telling_run, "optimizer.lr=auto", "finder.steps=40", f"hydra.run.dir={run}"]
-    assert subprocess.run([sys.executable, "-c", kill, *arguments], capture_output=True).returncode == 9
+    assert processes.run(*arguments, first=kill).returncode == 9
     assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == "auto"
-    again = [sys.executable, "-m", "stockenh", "train", f"resume={run}"]
-    done = subprocess.run(again, capture_output=True, text=True)
+    done = processes.run("train", f"resume={run}")
     assert done.returncode == 0, done.stderr
     assert isinstance(RunFolder(run).read_config()["optimizer"]["lr"], float)
 
 
-def test_the_picture_marks_the_three_suggestions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_marks_the_three_suggestions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
+) -> None:
     from matplotlib.figure import Figure
 
     drawn: list[Figure] = []

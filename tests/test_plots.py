@@ -16,6 +16,8 @@ from stockenh.plots.explain import attention_chart, attributions_chart, bars_cha
 from stockenh.plots.forecast import forecast_chart
 from stockenh.plots.training import accuracy_chart, training_curves
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 @pytest.fixture
 def drawn(monkeypatch):

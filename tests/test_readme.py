@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,8 +12,12 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
+from workers import work_here
 from yahoo_frames import Answering, days, prices, yahoo
+
+pytestmark = pytest.mark.usefixtures("pictures")
 
 __all__ = ["yahoo"]  # a fixture
 
@@ -40,6 +45,21 @@ def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
     if "split=all" in words:
         fill = [w for w in fill if not w.startswith("split.")]
     return words + fill
+
+
+@pytest.fixture(scope="module")
+def trained(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    done = processes.run("train", *small_run, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it in the test's folder."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def test_it_names_the_commands_that_there_are() -> None:
@@ -76,6 +96,7 @@ def test_a_search_does_what_it_says(
     stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    work_here(monkeypatch)
     search, resume, *_ = (line for line in LINES if line.startswith("stockenh sweep"))
     space = ["sweep=base", "model.patch=5,10", "sweep.n_trials=2", "sweep.n_workers=1"]
     answer = stockenh(*shlex.split(search)[1:], *small_run, *space)
@@ -163,12 +184,11 @@ def test_find_lr_does_what_it_says(
 
 
 def test_a_forecast_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], bars_folder: Path, tmp_path: Path,
+    stockenh: Callable[..., object], run: Path, bars_folder: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (line,) = [line for line in LINES if line.startswith("stockenh tta-predict") and "DIR" in line]
-    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     words = [w.replace("DIR", str(bars_folder)).replace("RUN", "run") for w in shlex.split(line)[1:]]
     answer = stockenh(*words)
     assert answer.code == 0, answer.err
@@ -176,10 +196,9 @@ def test_a_forecast_does_what_it_says(
 
 
 def test_a_cheaper_model_comes_about_as_it_says(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     starts = ("stockenh distill", "stockenh export", "stockenh tta-predict run=RUN tta.engine=onnx")
     for start in starts:
         (line,) = [line for line in LINES if line.startswith(start)]
@@ -194,11 +213,10 @@ def test_a_cheaper_model_comes_about_as_it_says(
 
 
 def test_an_explanation_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (line,) = [line for line in LINES if line.startswith("stockenh explain")]
-    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     words = shlex.split(line.replace("RUN", "run"))[1:]
     answer = stockenh(*words, "explain.windows=8", "explain.outputs=[up]")
     assert answer.code == 0, answer.err
@@ -206,11 +224,10 @@ def test_an_explanation_does_what_it_says(
 
 
 def test_an_audit_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (line,) = [line for line in LINES if line.startswith("stockenh audit")]
-    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     words = shlex.split(line.replace("RUN", "run"))[1:]
     answer = stockenh(*words, "audit.dates=1", "audit.shuffles=2")
     assert answer.code == 0, answer.err
@@ -218,11 +235,10 @@ def test_an_audit_does_what_it_says(
 
 
 def test_an_evaluation_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (line,) = [line for line in LINES if line.startswith("stockenh evaluate")]
-    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     answer = stockenh(*shlex.split(line.replace("RUN", "run"))[1:], "evaluate.block=10")
     assert answer.code == 0, answer.err
     assert "verdict  10 bars" in answer.out and (tmp_path / "run/report/evaluation.md").is_file()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,9 +25,17 @@ SHORT = [
 ]  # fmt: skip
 
 
-def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "-m", "stockenh", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+def as_torchrun(*arguments: str, cwd: Path, first: str = "") -> tuple[list[int | None], str, str]:
+    """Two processes with the environment that torchrun gives them: exit codes, and what both said."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    pair = [
+        processes.start(*arguments, cwd=cwd, first=first, RANK=rank, LOCAL_RANK=rank, **meeting)
+        for rank in ("0", "1")
+    ]
+    out, err = zip(*(process.communicate() for process in pair), strict=True)
+    return [process.returncode for process in pair], "".join(out), "".join(err)
 
 
 def vector(run: Path, name: str) -> torch.Tensor:
@@ -63,10 +73,10 @@ def test_two_processes_make_the_run_of_one_and_each_goes_on_with_the_other(
     assert stockenh("train", *recipe, f"hydra.run.dir={alone}").code == 0
     assert summary(alone)["parts"]["train"]["h3"]["n"] % 119 == 1
 
-    done = torchrun("train", *recipe, f"hydra.run.dir={pair}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    codes, out, err = as_torchrun("train", *recipe, f"hydra.run.dir={pair}", cwd=tmp_path)
+    assert codes == [0, 0], err
     assert_same_run(pair, alone)
-    assert done.stdout.count("part  bars") == 1 and "2 processes" in done.stdout
+    assert out.count("part  bars") == 1 and "2 processes" in out
     assert {p.name for p in tmp_path.iterdir()} == {"alone", "pair"}
     assert {p.relative_to(pair) for p in pair.rglob("*")} == {p.relative_to(alone) for p in alone.rglob("*")}
     assert not [key for key in load_file(pair / "weights/raw.safetensors") if key.startswith("module.")]
@@ -76,8 +86,8 @@ def test_two_processes_make_the_run_of_one_and_each_goes_on_with_the_other(
     assert stockenh("train", *longer, "train.epochs=4", f"hydra.run.dir={whole}").code == 0
     assert stockenh("train", f"resume={pair}", "train.epochs=4").code == 0
     assert_same_run(pair, whole)
-    done = torchrun("train", f"resume={alone}", "train.epochs=4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    codes, _, err = as_torchrun("train", f"resume={alone}", "train.epochs=4", cwd=tmp_path)
+    assert codes == [0, 0], err
     assert_same_run(alone, whole)
 
 
@@ -108,7 +118,7 @@ def test_a_stop_reaches_all_and_the_run_goes_on_in_one_process(
 
 NO_BARS = """
 import os
-from stockenh import build, cli
+from stockenh import build
 from stockenh.errors import DataError
 
 def data(*anything):
@@ -116,7 +126,6 @@ def data(*anything):
 
 if os.environ["RANK"] == "1":
     build.data = data
-cli.main()
 """
 
 
@@ -124,11 +133,9 @@ cli.main()
 def test_what_keeps_another_process_from_taking_part_is_said_once(
     small_run: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "lacking.py").write_text(NO_BARS)
-    command = [*TORCHRUN, "lacking.py", "train", *small_run, "hydra.run.dir=run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if "stockenh: " in line]
+    codes, _, err = as_torchrun("train", *small_run, "hydra.run.dir=run", cwd=tmp_path, first=NO_BARS)
+    assert 0 not in codes and None not in codes
+    (line,) = [line for line in err.splitlines() if "stockenh: " in line]
     assert line.startswith("stockenh: process 1 of 2 on ") and line.endswith(": /data/AAA.csv: no such file")
     assert not (tmp_path / "run" / "checkpoints").exists()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 import yaml
 from bars import write_bars
+from processes import run as command
 from torch import nn
 
 from stockenh import build
@@ -186,16 +185,6 @@ def test_dates_in_the_wrong_order() -> None:
         parse(plain(compose(["tta.from=2020-02-01", "tta.to=2020-01-01"])))
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stockenh", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with raw and EMA weights, trained in a process of its own."""
@@ -226,7 +215,7 @@ def tta_predict(stockenh: Callable[..., object], here: Path) -> Predict:
     return made
 
 
-def test_the_newest_bar_of_every_symbol(run: Path, tta_predict: Predict, here: Path) -> None:
+def test_the_newest_bar_of_every_symbol(run: Path, tta_predict: Predict, here: Path, pictures: None) -> None:
     frame = tta_predict(f"run={run}")
     assert frame.columns == COLUMNS
     assert frame.select("symbol", "horizon").rows() == [(s, h) for s in ("AAA", "BBB") for h in (3, 5, 10)]

@@ -5,6 +5,7 @@ Inputs are random numbers of the data's widths: neither time nor memory depends 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
@@ -66,7 +67,7 @@ def measure(
         "forecast_ms": {name: 1000 * statistics.median(s) for name, s in forecasting.items()},
         "inference_speed": _ratios(forecasting),
         "weights_bytes": {row.name: _bytes(configs[row.recipe], spec) for row in rows},
-        "memory": {name: peak_memory(configs[name], spec, on) for name in trained},
+        "memory": peak_memory({name: configs[name] for name in trained}, spec, on),
     }
 
 
@@ -90,20 +91,25 @@ def ready(config: RunConfig, spec: InputSpec, on: torch.device) -> Callable[[int
     return steps
 
 
-def peak_memory(config: RunConfig, spec: InputSpec, on: torch.device) -> int | None:
+def peak_memory(configs: Mapping[str, RunConfig], spec: InputSpec, on: torch.device) -> dict[str, int | None]:
     """Bytes that training steps need at their peak, weights and optimizer included; None where nobody counts.
 
-    On a CPU what a fresh process has more at its peak than before the model was made.
+    On a CPU what a fresh process has more at its peak than before the model was made: see memory.py.
     """
-    asked = {"raw": config.raw, "spec": asdict(spec), "device": str(on)}
-    done = subprocess.run(
-        [sys.executable, "-m", "stockenh.ablation.memory"],
-        input=json.dumps(asked), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
-    )  # fmt: skip
-    try:
-        return int(done.stdout.split()[-1])
-    except (ValueError, IndexError):
-        return None
+    names = list(configs)
+    # what CUDA has begun in a process, a fork of it can't go on with
+    together = [names] if on.type == "cpu" else [[name] for name in names]
+    found: dict[str, int | None] = dict.fromkeys(names)
+    for several in together:
+        raws = {name: configs[name].raw for name in several}
+        done = subprocess.run(
+            [sys.executable, "-m", "stockenh.ablation.memory"],
+            input=json.dumps({"raws": raws, "spec": asdict(spec), "device": str(on)}),
+            capture_output=True, text=True, timeout=WAIT_SECONDS * len(several), check=False,
+        )  # fmt: skip
+        with contextlib.suppress(ValueError, IndexError):
+            found |= json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _forecasting(config: RunConfig, row: Row, spec: InputSpec, on: torch.device) -> Callable[[], object]:

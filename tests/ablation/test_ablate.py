@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from ablations import in_process
@@ -66,7 +67,7 @@ def accuracy(folder: Path, recipe: str, seed: int) -> float:
 
 
 @pytest.mark.slow
-def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tmp_path):
+def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tmp_path, pictures):
     answer = stockenh(*tiny)
     assert answer.code == 0, answer.err
     folder = tmp_path / "ab"
@@ -142,11 +143,12 @@ def test_an_interrupted_cell_is_taken_up_to_the_same_weights(tiny, stockenh, tmp
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_cells_of_the_shipped_list(shell, small_run, tmp_path):
+def test_two_processes_share_the_cells_of_the_shipped_list(small_run, tmp_path):
     few = ["ablate.only=[distillation]", "ablate.seeds=[1,2]", "ablate.n_workers=2"]
     student = 'ablate.techniques.distillation.overrides=["model.layers=1","model.ffn=8"]'
-    answer = shell("ablate", *few, student, "ablate.rounds=3", *small_run, "hydra.sweep.dir=ab")
-    assert answer.code == 0, answer.err
+    given = [*few, student, "ablate.rounds=3", *small_run, "hydra.sweep.dir=ab"]
+    done = processes.run("ablate", *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     recipes = ("plain", "student_alone", "distillation")
     assert set(cells(tmp_path / "ab")) == {f"{r}/seed{s}" for r in recipes for s in (1, 2)} | {"cost"}
     found = json.loads((tmp_path / "ab/ablation.json").read_text())

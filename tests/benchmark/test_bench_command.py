@@ -26,7 +26,7 @@ def bench(
     return lambda *arguments: stockenh("bench", *TINY, *arguments)
 
 
-def test_it_leaves_figures_a_page_and_a_picture(bench: Callable[..., object]) -> None:
+def test_it_leaves_figures_a_page_and_a_picture(bench: Callable[..., object], pictures: None) -> None:
     answer = bench("bench.parts=[training,techniques]")
     assert answer.code == 0, answer.err
     found = json.loads(Path("made/bench.json").read_text())

@@ -12,6 +12,8 @@ from stockenh.tables.benchmark import benchmark_markdown, benchmark_table
 from stockenh.tables.figures import significant
 from stockenh.terminal import console
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 MACHINE = {"processor": "a processor", "device_name": None, "threads": 1, "torch": "2", "load": 0.5,
            "seconds_are": "processor time"}  # fmt: skip
 

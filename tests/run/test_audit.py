@@ -73,7 +73,7 @@ def check(found: dict, name: str) -> dict:
     return one
 
 
-def test_a_clean_run_passes_and_leaves_its_report(audited, here):
+def test_a_clean_run_passes_and_leaves_its_report(audited, here, pictures):
     answer, found = audited("data.horizons=[3,10]", code=0)
     findings = {c["name"]: c["finding"] for c in found["checks"]}
     assert findings == {

@@ -26,6 +26,8 @@ from stockenh.run.judged import choose, forecast_rows, load
 from stockenh.run.trained import Trained
 from stockenh.runfolder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["evaluate.resamples=200"]
 
 
@@ -43,11 +45,6 @@ def four(folder: Path) -> Path:
     for number in range(4):
         write_bars(bars / f"S{number}.csv", seed=number, bars=300)
     return bars
-
-
-@pytest.fixture
-def pictures() -> None:
-    """For a test that is about pictures."""
 
 
 @pytest.fixture(autouse=True)
@@ -236,6 +233,7 @@ def test_a_generated_market_shows_its_limit_and_is_never_implausible(stockenh, s
     assert "the limit is" in answer.out and "best possible" in answer.out
 
 
+@pytest.mark.slow
 def test_the_folds_of_a_walk_forward_are_judged_as_one(stockenh, small_run, four, here):
     walk = [w for w in recipe_of(small_run, four) if not w.startswith("split.test")]
     walk += ["split=walk_forward", "split.folds=3", "data.horizons=[1,3]"]

@@ -89,7 +89,7 @@ def told(folder: Path) -> dict:
     return json.loads((folder / "explain.json").read_text())
 
 
-def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh):
+def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh, pictures):
     answer = stockenh("explain", f"run={run}", *FEW)
     assert answer.code == 0, answer.err
     into = run / "explain"
@@ -147,7 +147,7 @@ def test_where_nothing_was_learnt_it_says_that_noise_is_explained(stockenh, fold
     assert told(run / "explain")["no_better_than_majority"] == ["h3", "h5", "h10"]
 
 
-def test_the_tft_shows_its_own_weights_and_its_attention(tft_run, stockenh):
+def test_the_tft_shows_its_own_weights_and_its_attention(tft_run, stockenh, pictures):
     given = (*FEW, "explain.outputs=[up]", "explain.horizons=[5]", "explain.max_steps=4096")
     answer = stockenh("explain", f"run={tft_run}", *given)
     assert answer.code == 0, answer.err

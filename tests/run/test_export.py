@@ -11,12 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import processes
 import pytest
 
 import stockenh as package
 from stockenh.run import export
 
+pytestmark = pytest.mark.slow
+
 SERVE = Path(package.__file__).parents[1] / "examples" / "serve.py"
+
+QUICK = ["model.conv_dilations=[]"]  # a smaller graph; test_deployed exports one with all its parts
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +29,10 @@ def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with raw and EMA weights, its raw ones exported."""
     folder = tmp_path_factory.mktemp("exported") / "a run (1)"
     for arguments in (
-        ["train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
+        ["train", *small_run, *QUICK, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
         ["export", f"run={folder}", "weights=raw", "export.int8=true"],
     ):
-        command = [sys.executable, "-m", "stockenh", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        done = processes.run(*arguments)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -118,6 +122,12 @@ def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arg
 def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monkeypatch):
     monkeypatch.setattr(export, "PARITY", 1e-12)
     copy = Path(shutil.copytree(run, here / "copy"))
+
+    def as_before(deployed: object, inputs: object, into: Path, out: object) -> None:
+        for file in (run / "export").glob("model.*"):
+            shutil.copy(file, into)
+
+    monkeypatch.setattr(export, "_write_both", as_before)
     answer = stockenh("export", f"run={copy}", "weights=raw")
     assert answer.code == 1 and "away from the run, more than 1e-12: not exported" in answer.err
     assert len(answer.err.splitlines()) == 1
@@ -145,6 +155,7 @@ def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
     assert len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, here):
     copy = Path(shutil.copytree(run, here / "copy"))
     assert (copy / "export/model.int8.onnx").is_file()
@@ -160,7 +171,7 @@ def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has_where_the_folder
     small_run, stockenh, here
 ):
     kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
-    everything = [*kept, "split=all", "embedding=none"]
+    everything = [*kept, *QUICK, "split=all", "embedding=none"]
     assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
     answer = stockenh("export", "run=run", "hydra.run.dir=mine")
     assert answer.code == 0, answer.err

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import processes
 import pytest
 import torch
 import yaml
@@ -40,10 +40,8 @@ def place(kronos_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder with a checkpoint in `weights` and in `run` a finished run on it, trained from that folder."""
     place = tmp_path_factory.mktemp("kronos")
     copy_tiny(place / "weights")
-    command = [sys.executable, "-m", "stockenh", "train", *kronos_run, "embedding.checkpoint=weights"]
-    done = subprocess.run(
-        [*command, f"hydra.run.dir={place / 'run'}"], cwd=place, capture_output=True, text=True
-    )
+    arguments = [*kronos_run, "embedding.checkpoint=weights", f"hydra.run.dir={place / 'run'}"]
+    done = processes.run("train", *arguments, cwd=place)
     assert done.returncode == 0, done.stderr
     (place / "said.txt").write_text(done.stdout)
     return place

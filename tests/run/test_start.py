@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
@@ -26,8 +25,7 @@ AT_ONCE = ("optimizer.lr=1e-12", "optimizer.weight_decay=0", "schedule=constant"
 def source(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with all three weights."""
     run = tmp_path_factory.mktemp("source") / "run (1)"
-    command = [sys.executable, "-m", "stockenh", "train", *small_run, "averaging=ema_swa", "train.epochs=2"]
-    done = subprocess.run([*command, f"hydra.run.dir={run}"], capture_output=True, text=True)
+    done = processes.run("train", *small_run, "averaging=ema_swa", "train.epochs=2", f"hydra.run.dir={run}")
     assert done.returncode == 0, done.stderr
     return run
 

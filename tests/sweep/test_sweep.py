@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,23 +12,27 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from processes import Process
+from processes import start as command
+from workers import work_here
 
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
 
+pytestmark = pytest.mark.slow
+
 SPACE = ["model.patch=5,10", "model.dropout=interval(0.1,0.3)", "optimizer.lr=tag(log,interval(1e-5,1e-2))"]
+
+
+@pytest.fixture(autouse=True)
+def workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real ones where the search itself is a process."""
+    work_here(monkeypatch)
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     storage = StudyPlace.of(SweepConfig(), folder).storage()
     return optuna.load_study(study_name="stockenh", storage=storage).get_trials()
-
-
-def command(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stockenh", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
 
 
 def states(folder: Path) -> dict[str, int]:
@@ -42,7 +44,12 @@ def states(folder: Path) -> dict[str, int]:
     return found
 
 
-def until(wanted: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+def running(folder: Path) -> list[int]:
+    """The numbers of the trials at work."""
+    return [trial.number for trial in trials_of(folder) if trial.state.name == "RUNNING"]
+
+
+def until(wanted: Callable[[], bool], process: Process, seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not wanted():
         assert process.poll() is None, process.communicate()
@@ -167,33 +174,38 @@ def test_the_same_folder_is_the_same_study(swept, small, stockenh):
     assert "sweep.params.model.dropout" in other.err and "high: 0.5" in other.err and "high: 0.3" in other.err
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
     folder = tmp_path / "killed"
     going = command(
         "sweep",
         *small,
-        "train.epochs=40",
+        "train.epochs=80",
+        "train.patience=80",
         "sweep.n_trials=4",
         "sweep.n_workers=2",
         f"hydra.sweep.dir={folder}",
     )
     until(lambda: states(folder).get("RUNNING") == 2 and len(workers_of(folder)) == 2, going)
     workers = workers_of(folder)
-    until(lambda: all((folder / str(n) / "metrics.jsonl").exists() for n in range(2)), going)
+    until(lambda: all((folder / str(n) / "metrics.jsonl").exists() for n in running(folder)), going)
     going.send_signal(signal.SIGKILL)
     going.communicate()
     end = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    dead = running(folder)  # the first two, where the workers began together
     answer = stockenh("sweep", f"resume={folder}")
     assert answer.code == 0, answer.err
-    assert "closed as failed, their workers being dead: 0, 1" in answer.out
-    found = [t.state.name for t in trials_of(folder)]
-    assert found[:2] == ["FAIL", "FAIL"]
-    assert len(found) == 4 and set(found[2:]) <= {"COMPLETE", "PRUNED"}
+    assert len(dead) == 2
+    assert f"closed as failed, their workers being dead: {dead[0]}, {dead[1]}" in answer.out
+    found = {t.number: t.state.name for t in trials_of(folder)}
+    assert [found.pop(number) for number in dead] == ["FAIL", "FAIL"]
+    assert len(found) == 2 and set(found.values()) <= {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
     folder = tmp_path / "worker"
     going = command("sweep", *small, "train.epochs=30", "sweep.n_trials=3", f"hydra.sweep.dir={folder}")
@@ -206,6 +218,7 @@ def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
     assert "its worker died" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path):
     folder = tmp_path / "stopped"
     arguments = ["sweep", *small, "train.epochs=60", "train.patience=60", "sweep.n_trials=1"]

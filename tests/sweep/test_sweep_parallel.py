@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,12 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import RDBStorage
+from processes import Process, start
 
 from stockenh.sweep.settings import SweepConfig
 from stockenh.sweep.storage import StudyPlace
+
+pytestmark = pytest.mark.slow
 
 SPACE = ["model.patch=5,10", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
 
@@ -31,13 +33,11 @@ def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenT
     return trials
 
 
-def sweep(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stockenh", "sweep", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
+def sweep(*arguments: str) -> Process:
+    return start("sweep", *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     folder = tmp_path / launcher
@@ -98,6 +98,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     both = [

@@ -8,35 +8,35 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import processes
 import pytest
 import torch
 from conftest import SMALL, same, write_bars
+from processes import Process
 from safetensors.torch import load_file
 
 from stockenh.runfolder import RunFolder
 from stockenh.training import checkpoint
 
+Stockenh = Callable[..., Any]
+
 RUN = (*SMALL, "train.epochs=6", "train.accumulate=2", "train.batch_size=16")
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "stockenh", "train", *arguments]
+def train(*arguments: str, first: str = "") -> subprocess.CompletedProcess[str]:
+    return processes.run("train", *arguments, first=first)
 
 
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+def start(*arguments: str) -> Process:
+    return processes.start("train", *arguments)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(there: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + 60
     while not there():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -116,7 +116,9 @@ def test_the_summary_is_that_of_the_best_epoch_on_validation(whole: Path) -> Non
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_to_the_same_bits(whole: Path, bars: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
+    stockenh: Stockenh, whole: Path, bars: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     first = [*RUN, f"data.path={bars}", f"hydra.run.dir={run}", "train.checkpoint_minutes=0.00001"]
     moments: list[Callable[[], bool]] = [
@@ -133,8 +135,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(whole: Path, bars: Pat
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     hydra = {p.name: p.read_bytes() for p in (run / ".hydra").iterdir()}
-    done = train(f"resume={run}")
-    assert done.returncode == 0, done.stderr
+    (run / "checkpoints" / ".last.pt.x.part").touch()  # as a kill within a write leaves one
+    done = stockenh("train", f"resume={run}")
+    assert done.code == 0, done.err
     assert same(final_weights(run), final_weights(whole))
     assert same(load_file(run / "weights/raw.safetensors"), load_file(whole / "weights/raw.safetensors"))
     assert figures(run) == figures(whole)
@@ -146,7 +149,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(whole: Path, bars: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_says_how_to_go_on_and_does(
-    whole: Path, bars: Path, tmp_path: Path, sent: signal.Signals
+    stockenh: Stockenh, whole: Path, bars: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     run = tmp_path / "a run (1)"
     process = start(*RUN, f"data.path={bars}", f"hydra.run.dir={run}")
@@ -156,40 +159,42 @@ def test_interrupted_it_saves_says_how_to_go_on_and_does(
     assert process.returncode == 130
     assert "Traceback" not in said and f"resume='{run}'" in said
     assert not (run / "summary.json").exists()
-    done = train(f"resume={run}")
-    assert done.returncode == 0, done.stderr
+    done = stockenh("train", f"resume={run}")
+    assert done.code == 0, done.err
     assert same(final_weights(run), final_weights(whole))
     assert figures(run) == figures(whole)
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(copy: Path) -> None:
+def test_a_finished_run_says_so_and_stays_as_it_is(stockenh: Stockenh, copy: Path) -> None:
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
-    done = train(f"resume={copy}")
-    assert done.returncode == 0
-    assert "is finished (all epochs done)" in done.stdout and "majority" in done.stdout
+    done = stockenh("train", f"resume={copy}")
+    assert done.code == 0
+    assert "is finished (all epochs done)" in done.out and "majority" in done.out
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
 
 
-def test_more_epochs_go_on_from_the_last(copy: Path) -> None:
-    done = train(f"resume={copy}", "train.epochs=7")
-    assert done.returncode == 0, done.stderr
+def test_more_epochs_go_on_from_the_last(stockenh: Stockenh, copy: Path) -> None:
+    done = stockenh("train", f"resume={copy}", "train.epochs=7")
+    assert done.code == 0, done.err
     assert [line["epoch"] for line in RunFolder(copy).read_metrics()] == [1, 2, 3, 4, 5, 6, 7]
     assert RunFolder(copy).read_config()["train"]["epochs"] == 7
     assert json.loads((copy / "summary.json").read_text())["epochs"] == 7
 
 
-def test_fewer_epochs_than_are_done_are_refused_and_nothing_changes(copy: Path) -> None:
+def test_fewer_epochs_than_are_done_are_refused_and_nothing_changes(stockenh: Stockenh, copy: Path) -> None:
     (copy / "summary.json").unlink()
     done = epochs(copy)
     before = (copy / "config.yaml").read_bytes()
-    refused = train(f"resume={copy}", f"train.epochs={done - 1}")
-    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
-    assert f"train.epochs={done - 1}: {copy} has done {done} epochs of {done} already" in refused.stderr
+    refused = stockenh("train", f"resume={copy}", f"train.epochs={done - 1}")
+    assert refused.code == 2 and len(refused.err.splitlines()) == 1
+    assert f"train.epochs={done - 1}: {copy} has done {done} epochs of {done} already" in refused.err
     assert (copy / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_moved_with_its_data_it_judges_the_same_and_goes_on(whole: Path, bars: Path, tmp_path: Path) -> None:
+def test_moved_with_its_data_it_judges_the_same_and_goes_on(
+    stockenh: Stockenh, whole: Path, bars: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
     data = Path(shutil.copytree(bars, tmp_path / "elsewhere" / "bars"))
     config = (
@@ -200,20 +205,20 @@ def test_moved_with_its_data_it_judges_the_same_and_goes_on(whole: Path, bars: P
     )
     (run / "config.yaml").write_text(config)
     unfinish(run)
-    lost = train(f"resume={run}")
-    assert lost.returncode == 2 and "/nowhere/bars" in lost.stderr and "data.path" in lost.stderr
-    done = train(f"resume={run}", f"data.path={data}")
-    assert done.returncode == 0, done.stderr
-    assert "device=cuda:3 of the run is not to be had here" in done.stdout
+    lost = stockenh("train", f"resume={run}")
+    assert lost.code == 2 and "/nowhere/bars" in lost.err and "data.path" in lost.err
+    done = stockenh("train", f"resume={run}", f"data.path={data}")
+    assert done.code == 0, done.err
+    assert "device=cuda:3 of the run is not to be had here" in done.out
     assert figures(run) == figures(whole)
 
 
-def test_other_bars_are_refused(copy: Path, tmp_path: Path) -> None:
+def test_other_bars_are_refused(stockenh: Stockenh, copy: Path, tmp_path: Path) -> None:
     unfinish(copy)
     other = write_bars(tmp_path / "other", bars=201)
-    done = train(f"resume={copy}", f"data.path={other}")
-    assert done.returncode == 2
-    assert "not those that this run was trained on" in done.stderr
+    done = stockenh("train", f"resume={copy}", f"data.path={other}")
+    assert done.code == 2
+    assert "not those that this run was trained on" in done.err
 
 
 @pytest.mark.parametrize(
@@ -226,17 +231,17 @@ def test_other_bars_are_refused(copy: Path, tmp_path: Path) -> None:
         ("train.epochs=many", "train.epochs"),
     ],
 )
-def test_only_three_things_may_change(copy: Path, override: str, says: str) -> None:
+def test_only_three_things_may_change(stockenh: Stockenh, copy: Path, override: str, says: str) -> None:
     unfinish(copy)
-    done = train(f"resume={copy}", override)
-    assert done.returncode == 2 and says in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2
+    done = stockenh("train", f"resume={copy}", override)
+    assert done.code == 2 and says in done.err
+    assert len(done.err.strip().splitlines()) <= 2
 
 
-def test_a_folder_that_holds_a_run_is_not_trained_over(whole: Path, bars: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_trained_over(stockenh: Stockenh, whole: Path, bars: Path) -> None:
     hydra = (whole / ".hydra" / "overrides.yaml").read_bytes()
-    done = train(*RUN, f"data.path={bars}", "seed=7", f"hydra.run.dir={whole}")
-    assert done.returncode == 2 and "already holds a run" in done.stderr
+    done = stockenh("train", *RUN, f"data.path={bars}", "seed=7", f"hydra.run.dir={whole}")
+    assert done.code == 2 and "already holds a run" in done.err
     assert (whole / ".hydra" / "overrides.yaml").read_bytes() == hydra
 
 
@@ -272,7 +277,7 @@ class Hostile:
     ],
 )
 def test_a_stranger_s_folder_is_refused_in_a_line_and_nothing_runs(
-    copy: Path, tmp_path: Path, file: str, damage: str, says: str
+    stockenh: Stockenh, copy: Path, tmp_path: Path, file: str, damage: str, says: str
 ) -> None:
     unfinish(copy)
     mark, path = tmp_path / "ran", copy / file
@@ -295,39 +300,37 @@ def test_a_stranger_s_folder_is_refused_in_a_line_and_nothing_runs(
         path.write_text("[1, 2]")
     else:
         path.unlink()
-    done = train(f"resume={copy}")
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2
+    done = stockenh("train", f"resume={copy}")
+    assert done.code == 2, done.err
+    assert says in done.err and "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) <= 2
     assert not mark.exists()
 
 
-def test_a_full_disk_is_said_and_the_last_checkpoint_stays(whole: Path, bars: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_the_last_checkpoint_stays(
+    stockenh: Stockenh, whole: Path, bars: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     limited = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
-        "sys.argv[0] = 'stockenh'; from stockenh.cli import main; main()"
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
     )
-    arguments = [*RUN, f"data.path={bars}", f"hydra.run.dir={run}"]
-    done = subprocess.run(
-        [sys.executable, "-c", limited, "train", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = train(*RUN, f"data.path={bars}", f"hydra.run.dir={run}", first=limited)
     assert done.returncode == 1
     assert "can't be written" in done.stderr and "Traceback" not in done.stderr
     assert not list((run / "checkpoints").glob(".*"))
-    again = train(f"resume={run}")  # there is room again
-    assert again.returncode == 0, again.stderr
+    again = stockenh("train", f"resume={run}")  # there is room again
+    assert again.code == 0, again.err
     assert same(final_weights(run), final_weights(whole))
 
 
-def test_an_exploding_run_stops_with_advice_and_keeps_its_checkpoint(bars: Path, tmp_path: Path) -> None:
+def test_an_exploding_run_stops_with_advice_and_keeps_its_checkpoint(
+    stockenh: Stockenh, bars: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    done = train(*RUN, f"data.path={bars}", f"hydra.run.dir={run}", "optimizer.lr=1e30", "schedule=constant")
-    assert done.returncode == 1
-    assert "epoch" in done.stderr and "step" in done.stderr and "windows end" in done.stderr
-    assert "optimizer.lr" in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+    done = stockenh(
+        "train", *RUN, f"data.path={bars}", f"hydra.run.dir={run}", "optimizer.lr=1e30", "schedule=constant"
+    )
+    assert done.code == 1
+    assert "epoch" in done.err and "step" in done.err and "windows end" in done.err
+    assert "optimizer.lr" in done.err and len(done.err.strip().splitlines()) <= 2

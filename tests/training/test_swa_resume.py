@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from conftest import SMALL, same
+from processes import Process
 from safetensors.torch import load_file
 
 from stockenh.runfolder import RunFolder
@@ -24,12 +25,8 @@ RUN = (*SMALL, "averaging=ema_swa", "averaging.swa_start=0.5", "train.epochs=6",
        "train.checkpoint_minutes=0.00001")  # fmt: skip
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "stockenh", "train", *arguments]
-
-
 def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    return processes.run("train", *arguments)
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -94,7 +91,7 @@ def test_swa_averaged_the_ends_of_its_epochs(whole: Path) -> None:
     assert int(average["n_averaged"]) == 6 - FIRST + 1
 
 
-def kill(process: subprocess.Popen[str], run: Path, epoch: int, step: int) -> None:
+def kill(process: Process, run: Path, epoch: int, step: int) -> None:
     """Kills the run once its last checkpoint is that far."""
     deadline = time.monotonic() + 120
     while (at := state(run))["epoch"] < epoch or (at["epoch"] == epoch and at["step_in_epoch"] < step):
@@ -112,8 +109,7 @@ def test_killed_in_the_swa_phase_it_goes_on_to_the_same_bits(whole: Path, bars: 
     # within the first epoch that SWA averages, within the next, and after that one
     for number, (epoch, step) in enumerate([(FIRST - 1, 1), (FIRST, 1), (FIRST + 1, 0)]):
         given = arguments if number == 0 else [f"resume={run}"]
-        process = subprocess.Popen(command(*given), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        kill(process, run, epoch, step)
+        kill(processes.start("train", *given), run, epoch, step)
         assert epoch <= state(run)["epoch"] < 6
     done = train(f"resume={run}")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,155 @@
+"""The program in processes of their own that begin with its imports done: forks of one that has made them.
+
+A fresh interpreter spends seconds of processor time on torch before a test's own subject begins. What is
+about the start of the program itself takes a fresh one: conftest's `shell`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+# the slow part of what the program imports; polars and onnxruntime begin threads, which a fork loses
+IMPORTS = (
+    "torch._dynamo", "torch.distributed", "matplotlib.figure", "matplotlib.backends.backend_agg", "hydra",
+    "optuna.importance", "sklearn.ensemble", "sklearn.linear_model", "scipy.stats", "safetensors.torch",
+    "rich.progress", "typer",
+)  # fmt: skip
+
+
+class Process:
+    """A run of `stockenh`, with the methods of subprocess.Popen that tests need."""
+
+    def __init__(
+        self, arguments: tuple[str, ...], cwd: Path | None, first: str, environment: dict[str, str]
+    ) -> None:
+        self._folder = Path(tempfile.mkdtemp(dir=_folder()))
+        said = {name: str(self._folder / name) for name in ("out", "err")}
+        asked = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "first": first, **said}
+        self.returncode: int | None = None
+        self.pid = int(_ask({**asked, "environment": {**os.environ, **environment}}))
+
+    def poll(self) -> int | None:
+        """The exit code; as Popen's below 0 after a signal, None while it runs."""
+        if self.returncode is None:
+            self.returncode = _ask({"pid": self.pid})
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float = 120.0) -> tuple[str, str]:
+        """Waits for the end; standard output and standard error."""
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                self.send_signal(signal.SIGKILL)
+                raise subprocess.TimeoutExpired("stockenh", timeout, *self._said())
+            time.sleep(0.01)
+        return self._said()
+
+    def _said(self) -> tuple[str, str]:
+        out, err = ((self._folder / name).read_text(errors="replace") for name in ("out", "err"))
+        return out, err
+
+
+def start(*arguments: str, cwd: Path | None = None, first: str = "", **environment: str) -> Process:
+    """Begins `stockenh` with these arguments, in this process's folder where none is named.
+
+    first: Python that the process runs before; environment: what it has besides this process's.
+    """
+    return Process(arguments, cwd, first, environment)
+
+
+def run(*arguments: str, cwd: Path | None = None, first: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `stockenh` to its end."""
+    process = start(*arguments, cwd=cwd, first=first)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.poll() or 0, out, err)
+
+
+@functools.cache
+def _folder() -> Path:
+    made = tempfile.mkdtemp(prefix="processes")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    made = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    atexit.register(made.communicate)
+    return made
+
+
+def _ask(question: dict[str, Any]) -> Any:
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps(question) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
+
+
+def _import_all() -> None:
+    for name in IMPORTS:
+        importlib.import_module(name)
+    gc.freeze()  # forks then share the memory of what is imported
+
+
+def _serve() -> dict[str, Any] | None:
+    """Answers until nobody asks any more; in a fork returns what it is to run."""
+    tasks = Path("/proc/self/task")
+    alone = tasks.is_dir() and len(list(tasks.iterdir())) == 1
+    for line in iter(sys.stdin.readline, ""):
+        asked = json.loads(line)
+        if "pid" in asked:
+            pid, status = os.waitpid(asked["pid"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            answer = os.fork()
+            if not answer and not alone:  # a fork loses an import's threads, with the locks that they held
+                os.execv(sys.executable, [sys.executable, __file__, line])
+            if not answer:
+                return dict(asked)
+        print(json.dumps(answer), flush=True)
+    return None
+
+
+def _become(asked: dict[str, Any]) -> None:
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    for stream, name in enumerate((os.devnull, asked["out"], asked["err"])):
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(handle, stream)
+        os.close(handle)
+    exec(asked["first"], {})
+    sys.argv = ["stockenh", *asked["arguments"]]
+    runpy.run_module("stockenh", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.path[0] = ""  # as under `python -m`
+    if sys.argv[1:]:
+        _become(json.loads(sys.argv[1]))
+    else:
+        _import_all()
+        if (request := _serve()) is not None:
+            _become(request)
