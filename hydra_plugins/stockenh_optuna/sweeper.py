@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from stockenh.multirun.sweeper import MultirunSweeper
+from hydra_plugins.stockenh_multirun.sweeper import MultirunSweeper
 
 
 class OptunaSweeper(MultirunSweeper):

@@ -1,4 +1,7 @@
-"""A Hydra sweeper in all but what it runs. Hydra imports it at every start, so it needs nothing but Hydra."""
+"""A Hydra sweeper in all but what it runs.
+
+Every Hydra program that finds this package imports it at its start, so it needs nothing but Hydra.
+"""
 
 from __future__ import annotations
 

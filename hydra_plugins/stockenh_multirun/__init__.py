@@ -1,0 +1,1 @@
+"""What Hydra sweepers of several runs are made of; no plugin by itself."""
