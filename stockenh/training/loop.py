@@ -158,18 +158,17 @@ def _train_epoch(
         for step, group in enumerate(groups, state.step_in_epoch):
             try:
                 loss, taken = learner.step(group)
-                now = time.perf_counter()
-                stops = stop.requested
+                loss_sum += loss * group.count
+                label_sum += group.count
+                state.step_in_epoch = step + 1
+                state.steps += taken
+                state.skipped += not taken
+                progress.advance(group.windows, loss)
+                now, stops = time.perf_counter(), stop.requested
                 saves = stops or now - saved > limits.checkpoint_seconds
                 learner.precision.require_finite(now=saves or step + 1 == batches.steps)
             except NonFiniteGradient as error:
                 raise _explain(error, learner, batches, state, step - error.ago) from None
-            loss_sum += loss * group.count
-            label_sum += group.count
-            state.step_in_epoch = step + 1
-            state.steps += taken
-            state.skipped += not taken
-            progress.advance(group.windows, loss)
             if saves:
                 state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
                 state.train_seconds = before + now - began
