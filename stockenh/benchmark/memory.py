@@ -33,9 +33,9 @@ def peak_memory(
     a, b = (value for value in found if value is not None)
     what = "of the card" if device.type == "cuda" else "of the process, imports included"
     return [
-        Figure(PART, f"{name}: plain recipe", "MiB", a, note=what),
-        Figure(PART, f"{name}: project's loop", "MiB", b, note=what),
-        Figure(PART, f"{name}: project's loop / plain recipe", "times", b / a, aim=aim),
+        Figure(PART, f"{name}: peak memory, plain recipe", "MiB", a, note=what),
+        Figure(PART, f"{name}: peak memory, project's loop", "MiB", b, note=what),
+        Figure(PART, f"{name}: peak memory, project's loop / plain", "times", b / a, aim=aim),
     ]
 
 
