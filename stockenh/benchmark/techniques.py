@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from stockenh.benchmark.bed import Bed
-from stockenh.benchmark.clock import Clock
+from stockenh.benchmark.clock import WARM, Clock
 from stockenh.benchmark.figures import Figure, median, skipped
 from stockenh.benchmark.plain import PlainRecipe, loaded, torch_layers
 from stockenh.benchmark.training import PLAIN_WINDOWS, plain_step
@@ -26,7 +26,7 @@ Step = Callable[[], None]
 def techniques(name: str, bed: Bed, clock: Clock) -> list[Figure]:
     """Times as fast as the plain recipe, each technique alone."""
     bed = bed.with_train(accumulate=1, precision="fp32")
-    taken = replace(clock, warm=True).in_turn(_calls(bed))
+    taken = replace(clock, warm=WARM).in_turn(_calls(bed))
     accumulated = f"gradient accumulation of {ACCUMULATE}"
     taken[accumulated] = taken[accumulated] / ACCUMULATE
     plain = taken.pop("plain")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stockenh.benchmark.bed import Bed
-from stockenh.benchmark.clock import Clock
+from stockenh.benchmark.clock import WARM, Clock
 from stockenh.benchmark.figures import Aim, Figure, Floats, median
 from stockenh.benchmark.machine import Peaks
 from stockenh.benchmark.plain import PlainRecipe, loaded, torch_layers
@@ -73,7 +73,7 @@ def training(name: str, bed: Bed, clock: Clock, peaks: Peaks) -> list[Figure]:
     bed = settled(bed)
     own, batch = ProjectLoop(bed), bed.config.train.batch_size
     # the step before handles memory its own way, and what it gave back would be charged to this one
-    taken = replace(clock, warm=True).in_turn(
+    taken = replace(clock, warm=WARM).in_turn(
         {
             "plain": plain_step(bed, torch_layers(bed.net())),
             "own layers": plain_step(bed, bed.net()),

@@ -29,7 +29,7 @@ def test_calls_take_turns_after_a_warm_up() -> None:
 
 def test_a_turn_can_begin_with_a_call_that_is_not_counted() -> None:
     pauses = iter([0.0, 0.1, 0.0])  # the warm-up of all, that of the turn, and what counts
-    clock = Clock(CPU, 9.0, rounds=1, warm=True)
+    clock = Clock(CPU, 9.0, rounds=1, warm=1)
     (seconds,) = clock.in_turn({"a": lambda: sum(range(int(2e7 * next(pauses))))}).values()
     assert seconds[0] < 0.005
 
