@@ -146,3 +146,17 @@ def test_the_loop_names_the_step_and_saves_nothing_after_it(
             NoStop(),  # type: ignore[arg-type]
         )  # fmt: skip
     assert not quiet.saved
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: it tells of every wait")
+@pytest.mark.parametrize(
+    "overrides", [(), ("averaging=ema", "augment=noise", "loss=focal", "loss.alpha=auto")]
+)
+def test_on_a_card_nothing_of_a_step_waits(small: Make, overrides: tuple[str, ...]) -> None:
+    made = small("device=cuda", "train.precision=bf16", *overrides)
+    made.learner.step(made.batches.group(0, 0))  # what is made once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made.learner.step(made.batches.group(0, 1))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
