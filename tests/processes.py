@@ -140,6 +140,8 @@ def _become(asked: dict[str, Any]) -> None:
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(handle, stream)
         os.close(handle)
+    # as in a terminal: tests that were themselves started in the background would hand on that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     exec(asked["first"], {})
     sys.argv = ["stockenh", *asked["arguments"]]
     runpy.run_module("stockenh", run_name="__main__", alter_sys=True)

@@ -221,7 +221,7 @@ def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path):
     folder = tmp_path / "stopped"
-    arguments = ["sweep", *small, "train.epochs=200", "train.patience=200", "sweep.n_trials=1"]
+    arguments = ["sweep", *small, "train.epochs=100", "train.patience=100", "sweep.n_trials=1"]
     going = command(*arguments, f"hydra.sweep.dir={folder}")
     until(lambda: (folder / "0" / "metrics.jsonl").exists(), going)
     going.send_signal(signal.SIGINT)
@@ -229,7 +229,7 @@ def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path)
     assert going.returncode == 130, err
     assert f"stockenh sweep resume={folder}" in err
     done = len((folder / "0" / "metrics.jsonl").read_text().splitlines())
-    assert states(folder) == {"WAITING": 1} and done < 200
+    assert states(folder) == {"WAITING": 1} and done < 100
     assert stockenh("sweep", f"resume={folder}").code == 0
     overrides = yaml.safe_load((folder / "0" / ".hydra" / "overrides.yaml").read_text())
     alone = [a for a in overrides if not a.startswith("sweep")]
