@@ -42,9 +42,15 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what writers that were killed have left of files; only where no writer can be at work."""
+    """Removes what writers that were killed have left of files; only where no writer can be at work.
+
+    A stranger's link leads nowhere, and what is no file of a writer's stays.
+    """
+    if folder.is_symlink():
+        return
     for part in folder.glob(f".*{_PART}"):
-        part.unlink(missing_ok=True)
+        if part.is_file() and not part.is_symlink():
+            part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

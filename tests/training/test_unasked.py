@@ -140,10 +140,11 @@ def test_the_loop_names_the_step_and_saves_nothing_after_it(
 
     monkeypatch.setattr(made.batches, "groups", with_a_bad_third)
     quiet: Any = Quiet()
+    stop: Any = NoStop()
     with pytest.raises(TrainingError, match="epoch 1, step 3: the gradient norm is not finite"):
         fit(
             made.learner, made.batches, dict, State(), Limits(1, 1, checkpoint_seconds=1e9), quiet, quiet,
-            NoStop(),  # type: ignore[arg-type]
+            stop,
         )  # fmt: skip
     assert not quiet.saved
 
@@ -157,6 +158,8 @@ def test_on_a_card_nothing_of_a_step_waits(small: Make, overrides: tuple[str, ..
     made.learner.step(made.batches.group(0, 0))  # what is made once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
-        made.learner.step(made.batches.group(0, 1))
+        loss, _ = made.learner.step(made.batches.group(0, 1))
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            float(loss)  # which does wait, so the card tells
     finally:
         torch.cuda.set_sync_debug_mode("default")
