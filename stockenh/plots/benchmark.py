@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stockenh.plots.figure import COLOURS, GREY, new_figure, save
+from stockenh.plots.figure import COLOURS, GREY, legend_above, new_figure, save
 from stockenh.tables.figures import significant
 
 
@@ -17,7 +17,7 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
     figure = new_figure(10, 1.6 + 0.3 * max(len(ratios), 1))
     axes = figure.add_subplot()
     parts, named = list(dict.fromkeys(f["part"] for f in ratios)), set[str]()
-    for place, ratio in enumerate(reversed(ratios)):
+    for place, ratio in zip(reversed(range(len(ratios))), ratios, strict=True):
         colour = COLOURS[parts.index(ratio["part"]) % len(COLOURS)]
         low, high = (ratio[key] if ratio[key] is not None else ratio["value"] for key in ("low", "high"))
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
@@ -40,8 +40,7 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_yticks(range(len(ratios)), [ratio["name"] for ratio in reversed(ratios)], fontsize=8.5)
     axes.set_xlabel("times (dot: median; line: quartiles; triangle: the aim, that side of it)")
     axes.margins(x=0.1, y=0.02)
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="lower right", fontsize=9)
+    legend_above(axes)
     machine = found["machine"]
     device = machine["device_name"] or f"{machine['processor']}, {machine['threads']} thread(s)"
     return save(figure, f"Ratios on {device}", path)
