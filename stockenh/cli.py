@@ -12,9 +12,9 @@ from typing import Annotated, NoReturn
 import typer
 
 import stockenh
+from stockenh.config.overrides import complete, groups
 from stockenh.errors import StockenhError
-from stockenh.overrides import complete, groups
-from stockenh.world import refuse_several
+from stockenh.training.world import refuse_several
 
 USAGE = 2
 INTERRUPTED = 130
@@ -81,9 +81,9 @@ def train(overrides: Overrides = None) -> None:
     Example: stockenh train model=timeformer data=files data.path=DIR train.epochs=10
     """
     with guarded():
-        from stockenh.tasks import together as task
+        from stockenh.commands.train import command as task
 
-        task.train(overrides or [])
+        task.train_together(overrides or [])
 
 
 @app.command(context_settings=PASS_ON)
@@ -93,7 +93,7 @@ def sweep(overrides: Overrides = None) -> None:
     Example: stockenh sweep model=student sweep.n_trials=20 sweep.n_workers=2; stockenh sweep resume=DIR
     """
     with guarded():
-        from stockenh.tasks import sweeping as task
+        from stockenh.commands.sweep import command as task
 
         task.sweep(overrides or [])
 
@@ -105,7 +105,7 @@ def ablate(overrides: Overrides = None) -> None:
     Example: stockenh ablate ablate=quick; stockenh ablate ablate=full data=sample; stockenh ablate resume=DIR
     """
     with guarded():
-        from stockenh.tasks import ablating as task
+        from stockenh.commands.ablate import command as task
 
         task.ablate(overrides or [])
 
@@ -125,7 +125,7 @@ def runs(
     Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN
     """
     with guarded():
-        from stockenh.tasks import runs as task
+        from stockenh.commands.runs import command as task
 
         task.runs(arguments or [])
 
@@ -137,7 +137,7 @@ def find_lr(overrides: Overrides = None) -> None:
     Example: stockenh find-lr model=timeformer_xl train.batch_size=256
     """
     with guarded():
-        from stockenh.tasks import training as task
+        from stockenh.commands.train import command as task
 
         task.find_lr(overrides or [])
 
@@ -149,7 +149,7 @@ def tta_predict(overrides: Overrides = None) -> None:
     Example: stockenh tta-predict run=RUN data=files data.path=DIR tta.views=4 weights=ema
     """
     with guarded():
-        from stockenh.tasks import forecasting as task
+        from stockenh.commands.tta_predict import command as task
 
         task.tta_predict(overrides or [])
 
@@ -161,7 +161,7 @@ def distill(overrides: Overrides = None) -> None:
     Example: stockenh distill teacher=RUN distill.temperature=2 model=student
     """
     with guarded():
-        from stockenh.tasks import distilling as task
+        from stockenh.commands.distill import command as task
 
         task.distill(overrides or [])
 
@@ -173,7 +173,7 @@ def export(overrides: Overrides = None) -> None:
     Example: stockenh export run=RUN export.int8=true
     """
     with guarded():
-        from stockenh.tasks import exporting as task
+        from stockenh.commands.export import command as task
 
         task.export(overrides or [])
 
@@ -185,7 +185,7 @@ def explain(overrides: Overrides = None) -> None:
     Example: stockenh explain run=RUN explain.windows=64 weights=ema
     """
     with guarded():
-        from stockenh.tasks import explaining as task
+        from stockenh.commands.explain import command as task
 
         task.explain(overrides or [])
 
@@ -197,7 +197,7 @@ def audit(overrides: Overrides = None) -> None:
     Example: stockenh audit run=RUN audit.shuffles=8
     """
     with guarded():
-        from stockenh.tasks import auditing as task
+        from stockenh.commands.audit import command as task
 
         task.audit(overrides or [])
 
@@ -209,7 +209,7 @@ def evaluate(overrides: Overrides = None) -> None:
     Examples: stockenh evaluate run=RUN; stockenh evaluate run=SWEEPDIR (pools the folds of a walk-forward)
     """
     with guarded():
-        from stockenh.tasks import evaluating as task
+        from stockenh.commands.evaluate import command as task
 
         task.evaluate(overrides or [])
 
@@ -221,7 +221,7 @@ def bench(overrides: Overrides = None) -> None:
     Example: stockenh bench bench=quick model=timeformer_xl device=cpu
     """
     with guarded():
-        from stockenh.tasks import benching as task
+        from stockenh.commands.bench import command as task
 
         task.bench(overrides or [])
 
@@ -236,7 +236,7 @@ def data_check(
     Example: stockenh data check DIR data.columns.close=Settle
     """
     with guarded():
-        from stockenh.tasks import data as task
+        from stockenh.commands import data_check as task
 
         task.data_check(path, overrides or [])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from workers import work_here
 
-from stockenh.ablation import cost
+from stockenh.commands.ablate import cost
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import stockenh as package
-from stockenh.config import GROUPS
-from stockenh.overrides import groups
+from stockenh.config.overrides import groups
+from stockenh.config.schema import GROUPS
 
 HEAVY = ("torch", "hydra", "omegaconf", "polars", "matplotlib", "numpy", "yaml")
 

@@ -11,23 +11,21 @@ import pytest
 import torch
 from kronos_checkpoints import TINY
 
-from stockenh.data import sample
-from stockenh.data.augment import NoAugment
 from stockenh.data.bars import Bars
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
-from stockenh.data.sample import load_sample
-from stockenh.data.sources import DataSettings, FilesData, SampleData
+from stockenh.data.prices import NoAugment
+from stockenh.data.sources import base as sample
+from stockenh.data.sources.base import DataSettings, FilesData, SampleData, load_sample
 from stockenh.data.windows import Windows
 from stockenh.embedding.base import Embedding
-from stockenh.embedding.compute import embed
+from stockenh.embedding.compute import earlier_windows, embed
 from stockenh.embedding.kernel import KernelEmbedding
 from stockenh.embedding.kronos import KronosEmbedding
-from stockenh.embedding.shuffle import earlier_windows
+from stockenh.inference.predict import predict
 from stockenh.models.spec import InputSpec
 from stockenh.models.timeformer import TimeFormerSettings
-from stockenh.training.predict import predict
 
 CPU = torch.device("cpu")
 N = 300

@@ -49,7 +49,9 @@ def python(installed, tmp_path):
 
 
 def test_the_package_under_test_is_the_wheels(python, installed):
-    done = python("-c", "import stockenh, stockenh.overrides as o; print(stockenh.__file__, o.conf_dir())")
+    done = python(
+        "-c", "import stockenh, stockenh.config.overrides as o; print(stockenh.__file__, o.conf_dir())"
+    )
     assert done.stdout.split() == [str(installed / "stockenh/__init__.py"), str(installed / "stockenh/conf")]
 
 

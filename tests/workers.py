@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from stockenh.multirun import launch, worker
-from stockenh.multirun.worker import Worker
+from stockenh.commands.multirun import pool as launch
+from stockenh.commands.multirun import worker
+from stockenh.commands.multirun.worker import Worker
 
 
 def work_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,15 +77,14 @@ def our_step(precision: str) -> Step:
     import torch
 
     from stockenh.data.batches import Group, Micro
+    from stockenh.models.cpu.memory import keep_freed_memory
     from stockenh.models.spec import InputSpec
     from stockenh.models.tft import TftSettings
     from stockenh.training.averaging import Averages
-    from stockenh.training.learner import Learner
     from stockenh.training.losses.huber_bce import HuberBCE
-    from stockenh.training.memory import keep_freed_memory
-    from stockenh.training.objective import Objective
     from stockenh.training.precision import Precision
-    from stockenh.training.schedule import Constant
+    from stockenh.training.schedules import Constant
+    from stockenh.training.step import Learner, Objective
 
     keep_freed_memory()
     spec = InputSpec(lookback=LOOKBACK, price=5, embedding=512, context=FEATURES, horizons=3)

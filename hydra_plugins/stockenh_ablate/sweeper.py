@@ -15,7 +15,7 @@ class AblationSweeper(MultirunSweeper):
     """Has the runs of a fixed list made by the launcher, and compares them; see `stockenh.ablation`."""
 
     def run(self, context: HydraContext, config: DictConfig, task: TaskFunction, arguments: list[str]) -> Any:
-        from stockenh.ablation.ablate import ablate
+        from stockenh.commands.ablate.ablate import ablate
 
         return ablate(context, config, task, arguments)
 

@@ -15,7 +15,7 @@ class OptunaSweeper(MultirunSweeper):
     """Draws the trials of an Optuna study and has them run by the launcher; see `stockenh.sweep`."""
 
     def run(self, context: HydraContext, config: DictConfig, task: TaskFunction, arguments: list[str]) -> Any:
-        from stockenh.sweep.search import search
+        from stockenh.commands.sweep.search import search
 
         return search(context, config, task, arguments)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
 
@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.fitted import Fitted
-from stockenh.data.prices import Prices
+from stockenh.data.prices import Augment, NoAugment, Prices
 from stockenh.data.windows import Windows
 
 # How many groups (in a sweep: micro batches) are on their way to a device that does not hold them.
@@ -234,3 +233,53 @@ def _group(found: Iterable[Micro]) -> Group:
     micros = tuple(found)
     count = torch.stack([m.labelled.sum() for m in micros]).sum()
     return Group(micros, count, sum(len(m.x_ctx) for m in micros))
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part numbered `rank` of `size` parts that differ by one row at most."""
+
+    rank: int
+    size: int
+
+    def of(self, rows: Tensor) -> Tensor:
+        """This part of rows (B,); empty where there are fewer rows than parts."""
+        return torch.tensor_split(rows, self.size)[self.rank]
+
+
+class SharedBatches(TrainBatches):
+    """This process's share of groups whose rows, order and number are those that one process would have.
+
+    A share is cut into micro batches anew, each as large as the config allows: four processes pass once
+    over what one process accumulates in four passes. `count` and `windows` stay the whole group's.
+    """
+
+    def __init__(self, whole: TrainBatches, y_ret: NDArray[np.floating], share: Share) -> None:
+        """y_ret: (n, H) labels of all windows, NaN where there is none."""
+        super().__init__(
+            whole.data,
+            whole.rows.cpu().numpy(),
+            batch_size=whole.batch_size,
+            accumulate=whole.group_size // whole.batch_size,
+            seed=whole.seed,
+            augment=whole.augment,
+        )
+        labels = np.isfinite(y_ret).sum(1).astype(np.float32)
+        self._labels = torch.from_numpy(labels).to(self.rows.device)
+        self._share = share
+
+    def _counted(self, group: Group, epoch: int, step: int) -> Group:
+        """This process's micro batches of one optimizer step, with the counts of the whole group."""
+        rows = self.rows_of(epoch, step)
+        count = self._labels[rows].sum().to(group.count)
+        micros = group.micros
+        if not len(self._share.of(rows)):
+            micros = tuple(replace(m, labelled=torch.zeros_like(m.labelled)) for m in micros)
+        return Group(micros, count, len(rows))
+
+    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        """Where the share is empty, a row without a label: every process takes part in every step."""
+        rows = self.rows_of(epoch, step)
+        own = self._share.of(rows)
+        parts: tuple[Tensor, ...] = (own if len(own) else rows[:1]).split(self.batch_size)
+        return parts

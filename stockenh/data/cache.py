@@ -1,23 +1,71 @@
-"""The disk cache: arrays that cost time to compute, found again by the hash of what they came from."""
+"""Arrays that are files mapped into memory: their pages come and go with use and crowd out nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import logging
+import mmap
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from stockenh.data.mapped import scratch, write_npy
 from stockenh.errors import ConfigError
-from stockenh.files import DiskError, expanded, write_atomic
+from stockenh.storage.files import DiskError, expanded, write_atomic
+
+# Bytes from which an array is worth a file: less is no burden to any machine that trains.
+LARGE = 2**28
+
+# Bytes that are written at a time.
+PORTION = 2**24
+
+
+def scratch(folder: Path | None, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Room for an array: memory, or where it is large an unnamed file in `folder`, gone with the array.
+
+    The file's whole extent is allocated at once. Where there is no folder or no room in it, memory it is.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if folder is None or size < LARGE:
+        return np.empty(shape, dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would end the process
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    except OSError:
+        return np.empty(shape, dtype)
+
+
+def give_back(array: NDArray[Any]) -> None:
+    """Lets the pages of a mapped array leave this process; the file keeps their content.
+
+    Nothing may have been written into a copy-on-write mapping, as which the cache opens its files.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
+    """`numpy.save` in portions, after each of which the pages of a mapped array are given back."""
+    descr = np.lib.format.dtype_to_descr(array.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    rows = array if array.ndim else array[None]
+    portion = max(1, PORTION // max(1, rows[:1].nbytes))
+    for begin in range(0, len(rows), portion):
+        file.write(np.ascontiguousarray(rows[begin : begin + portion]).data)
+        give_back(array)
+
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -118,7 +166,7 @@ def key_of(*parts: object) -> str:
 def code_of(package: str) -> str:
     """Hash of the source of a sub-package (`data`), so that an entry computed by other code is not found."""
     h = hashlib.blake2b(digest_size=8)
-    for source in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+    for source in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
         h.update(source.read_bytes())
     return h.hexdigest()
 

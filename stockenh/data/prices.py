@@ -1,17 +1,79 @@
-"""The price input of windows, gathered and normalised where the data already is.
+"""Augmentation: what may happen to a gathered window of raw bars before it is normalised.
 
-Legend: N bars of all series, n windows, T bars in a window, B batch.
+Only the price input changes. The embedding and the context features are those of the true bars.
+
+Legend: B windows, T bars; the last axis is open, high, low, close, volume.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from stockenh.data.augment import Augment, NoAugment
 from stockenh.errors import ConfigError
+
+LARGEST_NOISE = 1.0
+
+
+class Augment(ABC):
+    """A random view of raw windows."""
+
+    needs_bars: ClassVar[bool] = True
+
+    @abstractmethod
+    def __call__(self, ohlcv: Tensor) -> Tensor:
+        """(B, T, 5) raw open, high, low, close, volume -> the same shape, a valid bar each."""
+
+
+@dataclass(frozen=True)
+class NoAugment(Augment):
+    """The window as it is."""
+
+    needs_bars: ClassVar[bool] = False
+
+    def __call__(self, ohlcv: Tensor) -> Tensor:
+        return ohlcv
+
+
+@dataclass(frozen=True)
+class RawNoise(Augment):
+    """Every number of a bar times exp(s e) with e from N(0, 1): relative noise that keeps all above 0.
+
+    Afterwards the highest price of a bar is its high and the lowest its low.
+
+    price:  s of open, high, low and close
+    volume: s of volume; a volume of 0 stays 0
+    """
+
+    price: float = 0.002
+    volume: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("price", "volume"):
+            require_noise(f"augment.{name}", getattr(self, name))
+
+    def __call__(self, ohlcv: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Fresh noise for every number; from torch's global generator unless one is given."""
+        return self.apply(ohlcv, torch.randn(ohlcv.shape, generator=generator, device=ohlcv.device))
+
+    def apply(self, ohlcv: Tensor, noise: Tensor) -> Tensor:
+        """The bars (..., T, 5) moved by standard normal noise of a shape that broadcasts with theirs."""
+        scale = noise.new_tensor([self.price] * 4 + [self.volume])
+        moved = ohlcv * torch.exp(scale * noise)
+        price = moved[..., :4]
+        opening, _, _, close, volume = moved.unbind(-1)
+        return torch.stack([opening, price.amax(-1), price.amin(-1), close, volume], -1)
+
+
+def require_noise(key: str, value: float) -> None:
+    """Raises ConfigError unless the value can be the scale of relative noise."""
+    if not 0 <= value <= LARGEST_NOISE:
+        raise ConfigError(f"{key}={value} must be relative noise from 0 to {LARGEST_NOISE:g}, such as 0.002")
+
 
 # What exports' float noise makes of a price that did not move (relative): flat, and not a full-scale swing.
 FLAT = 1e-6

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stockenh.data.augment import NoAugment
+from stockenh.data.prices import NoAugment
 from stockenh.data.windows import StoredWindows, Windows
 from stockenh.errors import ConfigError
 

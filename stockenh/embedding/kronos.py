@@ -31,7 +31,7 @@ from stockenh.embedding.kronos_net import (
     TokenizerShape,
 )
 from stockenh.errors import ConfigError
-from stockenh.hardware import has_bf16
+from stockenh.storage.machine import has_bf16
 
 PRECISIONS = ("auto", "fp32", "bf16")
 NEEDS_BARS = "embedding=kronos needs raw bars, and data=windows has none: take embedding=stored"

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stockenh.errors import ConfigError
-from stockenh.models.interpretation import Interpretable, Interpretation
 from stockenh.models.layers import Dropout, GatedResidualNetwork, initialise_linear
 from stockenh.models.spec import (
     InputSpec,
+    Interpretable,
+    Interpretation,
     ModelSettings,
     require_at_least,
     require_dropout,

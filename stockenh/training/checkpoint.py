@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import warnings
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stockenh.errors import RunFolderError
-from stockenh.files import write_atomic
+from stockenh.storage.files import write_atomic
+from stockenh.storage.run_folder import RunFolder
+from stockenh.training.loop import Metrics, State
+from stockenh.training.step import Learner
 
 VERSION = 1
 
@@ -57,3 +63,62 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FolderJournal:
+    """`last` holds all that a resume needs, the best weights included; `best` is for whoever wants those."""
+
+    folder: RunFolder
+    learner: Learner
+    best_weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def best(self, name: str, state: State) -> None:
+        weights = self.learner.averages.named(self.learner.model)[name].state_dict()
+        self.best_weights[name] = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        save(self.folder.best, {"weights": self.best_weights, "best": state.to_dict()["best"]})
+
+    def epoch(self, line: Metrics, state: State) -> None:
+        self.folder.append_metrics(line)
+        self.pause(state)
+        log.info(
+            "epoch %d: train loss %.5f, validation loss %s, %.0f windows/s, %d steps skipped so far%s",
+            line["epoch"],
+            line["train_loss"],
+            "none" if line["val_loss"] is None else f"{line['val_loss']:.5f}",
+            line["windows_per_second"],
+            line["skipped"],
+            ", best so far" if line["best"] else "",
+        )
+
+    def pause(self, state: State) -> None:
+        content: dict[str, Any] = {
+            "state": state.to_dict(),
+            "learner": self.learner.checkpoint(),
+            "rng": rng_state(),
+            "best_weights": self.best_weights,
+        }
+        save(self.folder.last, content)
+
+    def take_up(self) -> State:
+        """The state of the last checkpoint, everything put back; a fresh one where there is none.
+
+        Raises RunFolderError where the checkpoint is damaged, hostile or of another model.
+        """
+        if not self.folder.last.exists():
+            self.folder.rewind_metrics(0)
+            return State()
+        content = load(self.folder.last)
+        try:
+            self.learner.restore(content["learner"])
+            state = State.from_dict(content["state"])
+            self.best_weights.update(content["best_weights"])
+            set_rng_state(content["rng"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            why = (str(error).splitlines() or [""])[0]
+            raise RunFolderError(f"{self.folder.last} does not fit the run's config: {why}") from None
+        self.folder.rewind_metrics(state.epoch)
+        return state

@@ -1,12 +1,15 @@
-"""The training loop: epochs of steps, a validation after each, and a state that can be taken up anywhere."""
+"""Ctrl-C and SIGTERM as a request that the loop honours after the step at hand."""
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +18,50 @@ from torch import Tensor
 
 from stockenh.data.batches import TrainBatches
 from stockenh.errors import TrainingError
-from stockenh.training.interrupt import Interrupted, StopRequest
-from stockenh.training.learner import Learner
 from stockenh.training.precision import NonFiniteGradient
+from stockenh.training.step import Learner
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved where it was."""
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody asked to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_on_signal(grace: float = 0.0) -> Iterator[StopRequest]:
+    """Within, the first SIGINT or SIGTERM is only noted; a second one interrupts at once.
+
+    grace: seconds within which a second one is still the first: torchrun passes a terminal's Ctrl-C on to
+    processes that have had it from the terminal. Outside the main thread signals can't be caught, and
+    nothing is done.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    first = 0.0
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if not stop.requested:
+            stop.requested, first = True, time.monotonic()
+        elif time.monotonic() - first >= grace:
+            raise KeyboardInterrupt
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
 
 Metrics = dict[str, Any]
 

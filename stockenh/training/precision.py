@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stockenh.errors import TrainingError
-from stockenh.hardware import has_bf16
+from stockenh.storage.machine import has_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from stockenh.data.ahead import done_ahead
+from stockenh.data.placement import done_ahead
 
 
 def running() -> list[str]:

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockenh.config import group_settings
-from stockenh.data.augment import NoAugment, RawNoise
+from stockenh.config.schema import group_settings
+from stockenh.data.prices import NoAugment, RawNoise
 from stockenh.errors import ConfigError
 
 
@@ -75,4 +75,4 @@ def test_a_generator_decides_and_the_global_one_stands_in_for_it() -> None:
 @pytest.mark.parametrize(("name", "value"), [("price", -0.1), ("price", 1.5), ("volume", -1.0)])
 def test_a_wrong_scale_names_its_key(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"augment\.{name}={value}"):
-        group_settings("augment", {"_target_": "stockenh.data.augment.RawNoise", name: value})
+        group_settings("augment", {"_target_": "stockenh.data.prices.RawNoise", name: value})

@@ -5,10 +5,10 @@ import pytest
 import torch
 from random_bars import smooth_series
 
-from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.bars import Bars
 from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.fitted import Fitted
+from stockenh.data.prices import Augment, NoAugment
 from stockenh.data.windows import BarWindows, index_windows
 
 CPU = torch.device("cpu")

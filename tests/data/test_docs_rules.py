@@ -30,7 +30,7 @@ def of_call(node: ast.Call) -> list[str]:
 
 def rules_in_code() -> set[str]:
     found: set[str] = set()
-    for source in SOURCES.glob("*.py"):
+    for source in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 found.update(of_call(node))

@@ -8,10 +8,9 @@ from random_bars import smooth_series
 from stockenh.data.bars import Bars
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
-from stockenh.data.holding import Holding, choose_holding, needed_bytes
-from stockenh.data.streamed import StreamedWindows
+from stockenh.data.placement import Holding, StreamedWindows, choose_holding, needed_bytes
 from stockenh.data.windows import BarWindows, index_windows
-from stockenh.hardware import free_memory
+from stockenh.storage.machine import free_memory
 
 CPU = torch.device("cpu")
 MIB, GIB = 2**20, 2**30

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stockenh.data import mapped
-from stockenh.data.cache import DiskCache
-from stockenh.data.mapped import give_back, scratch, write_npy
+from stockenh.data import cache as mapped
+from stockenh.data.cache import DiskCache, give_back, scratch, write_npy
 
 
 @pytest.fixture

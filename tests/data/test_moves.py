@@ -7,9 +7,8 @@ import pytest
 from random_walks import walks
 
 from stockenh.data.bars import CLOSE
-from stockenh.data.moves import next_returns, past_moves
 from stockenh.data.prices import normalise
-from stockenh.data.windows import StoredWindows, index_windows
+from stockenh.data.windows import StoredWindows, index_windows, next_returns, past_moves
 
 torch = pytest.importorskip("torch")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stockenh.data.shares import Share
+from stockenh.data.batches import Share
 
 
 @pytest.mark.parametrize(("rows", "size"), [(10, 2), (10, 3), (2, 4), (1, 2), (64, 1)])

@@ -10,12 +10,12 @@ import pytest
 import torch
 from random_bars import smooth_series
 
-from stockenh.data.augment import NoAugment, RawNoise
 from stockenh.data.bars import Bars
 from stockenh.data.batches import Answers, DeviceWindows, Micro, ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
-from stockenh.data.streamed import StreamedWindows
+from stockenh.data.placement import StreamedWindows
+from stockenh.data.prices import NoAugment, RawNoise
 from stockenh.data.windows import BarWindows, StoredWindows, Windows, index_windows
 from stockenh.errors import ConfigError
 

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_bars import random_series, smooth_series
 
-from stockenh.data.augment import Augment, NoAugment
 from stockenh.data.bars import Bars
-from stockenh.data.prices import normalise
+from stockenh.data.prices import Augment, NoAugment, normalise
 from stockenh.data.windows import BarWindows, StoredWindows, index_windows
 from stockenh.errors import ConfigError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from stockenh.data.augment import NoAugment
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache
+from stockenh.data.prices import NoAugment
 from stockenh.data.windows import BarWindows, StoredWindows, Windows, index_windows
 from stockenh.embedding import compute
 from stockenh.embedding.base import NoEmbedding, PriceEmbedding, StoredEmbedding

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from random_walks import walks
 
-from stockenh.data import mapped
+from stockenh.data import cache as mapped
 from stockenh.data.cache import DiskCache
 from stockenh.data.windows import BarWindows, index_windows
-from stockenh.embedding import shuffle
-from stockenh.embedding.shuffle import earlier_windows, shuffled
+from stockenh.embedding import compute as shuffle
+from stockenh.embedding.compute import earlier_windows, shuffled
 
 
 def windows(bars: int = 400, symbols: int = 3) -> BarWindows:

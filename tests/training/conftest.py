@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from stockenh import build
-from stockenh.compose import compose
-from stockenh.config import RunConfig, parse, plain
+from stockenh.config import build
+from stockenh.config.compose import compose
+from stockenh.config.schema import RunConfig, parse, plain
 from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.fitted import Fitted
-from stockenh.training.learner import Learner
+from stockenh.training.step import Learner
 
 CPU = torch.device("cpu")
 SMALL = (

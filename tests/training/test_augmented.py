@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from conftest import Small, same
 
-from stockenh.data.augment import RawNoise
-from stockenh.data.prices import BarPrices, normalise
+from stockenh.data.prices import BarPrices, RawNoise, normalise
 from stockenh.training import checkpoint
 
 Make = Callable[..., Small]

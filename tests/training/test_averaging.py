@@ -11,12 +11,11 @@ from conftest import Small, same
 from torch import nn
 
 from stockenh.errors import ConfigError
-from stockenh.terminal import SilentProgress
+from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages, Averaging, Ema, Swa, refresh_batch_norm
-from stockenh.training.interrupt import StopRequest
-from stockenh.training.loop import Limits, State, fit
-from stockenh.training.schedule import OneCycle, SwaSchedule
+from stockenh.training.loop import Limits, State, StopRequest, fit
+from stockenh.training.schedules import OneCycle, SwaSchedule
 
 Make = Callable[..., Small]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stockenh.errors import RunFolderError
-from stockenh.files import DiskError, append_line, write_atomic, write_json
+from stockenh.storage.files import DiskError, append_line, write_atomic, write_json
 from stockenh.training import checkpoint
 
 

@@ -10,12 +10,12 @@ import torch
 from conftest import CPU, Small, same
 from torch import nn
 
-from stockenh import build
-from stockenh.compose import compose
-from stockenh.config import parse, plain
+from stockenh.config import build
+from stockenh.config.compose import compose
+from stockenh.config.schema import parse, plain
 from stockenh.errors import ConfigError
-from stockenh.hardware import lacks_compiler
-from stockenh.training.predict import predict
+from stockenh.inference.predict import predict
+from stockenh.storage.machine import lacks_compiler
 
 Make = Callable[..., Small]
 STEPS = 3

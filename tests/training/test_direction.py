@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stockenh.errors import ConfigError
 from stockenh.training import checkpoint
-from stockenh.training.losses.direction import focal, smooth
+from stockenh.training.losses.base import focal, smooth
 from stockenh.training.losses.huber_bce import HuberBCE
 
 Make = Callable[..., Small]

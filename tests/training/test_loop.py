@@ -10,10 +10,9 @@ import torch
 from conftest import Small, same
 
 from stockenh.errors import TrainingError
-from stockenh.terminal import SilentProgress
+from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint
-from stockenh.training.interrupt import Interrupted, StopRequest
-from stockenh.training.loop import Limits, State, choose, fit
+from stockenh.training.loop import Interrupted, Limits, State, StopRequest, choose, fit
 
 Make = Callable[..., Small]
 

@@ -10,7 +10,7 @@ import pytest
 
 STEPS = """
 import resource, sys, torch
-from stockenh.training.memory import hand_back_freed_memory, keep_freed_memory
+from stockenh.models.cpu.memory import hand_back_freed_memory, keep_freed_memory
 kept = keep_freed_memory() if "keep" in sys.argv[1] else False
 if sys.argv[1] == "keep, then hand back":
     hand_back_freed_memory()
@@ -42,7 +42,7 @@ def test_kept_memory_is_not_cleared_again():
 
 HUGE = """
 import torch
-from stockenh.training.memory import keep_freed_memory
+from stockenh.models.cpu.memory import keep_freed_memory
 def mib(of):
     lines = open("/proc/self/smaps_rollup").read().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(of)) // 1024

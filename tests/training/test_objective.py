@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
 from stockenh.training.losses.huber_bce import HuberBCE
-from stockenh.training.objective import Objective
+from stockenh.training.step import Objective
 
 
 def micro(y_ret: torch.Tensor, labelled: torch.Tensor | None = None) -> Micro:

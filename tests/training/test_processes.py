@@ -8,8 +8,7 @@ import pytest
 import torch
 from conftest import Small
 
-from stockenh.data.batches import Group, TrainBatches
-from stockenh.data.shares import Share, SharedBatches
+from stockenh.data.batches import Group, Share, SharedBatches, TrainBatches
 
 NO_DROPOUT = "model.dropout=0"
 

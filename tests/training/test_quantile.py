@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
+from stockenh.training.losses.base import pinball
 from stockenh.training.losses.huber_bce import HuberBCE
-from stockenh.training.losses.quantile import pinball
 
 LEVELS = torch.tensor([0.1, 0.5, 0.9])
 

@@ -20,7 +20,7 @@ from conftest import SMALL, same, write_bars
 from processes import Process
 from safetensors.torch import load_file
 
-from stockenh.runfolder import RunFolder
+from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
 
 Stockenh = Callable[..., Any]

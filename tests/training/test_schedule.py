@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stockenh.errors import ConfigError
-from stockenh.training.schedule import Constant, OneCycle, Schedule
+from stockenh.training.schedules import Constant, OneCycle, Schedule
 
 
 def optimizer() -> torch.optim.Optimizer:

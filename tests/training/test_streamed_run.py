@@ -14,16 +14,15 @@ import torch
 from conftest import SMALL, Small, same
 from safetensors.torch import load_file
 
-from stockenh import build
-from stockenh.analysis.calibration import Calibration
+from stockenh.config import build
 from stockenh.data.batches import DeviceWindows
-from stockenh.data.streamed import StreamedWindows
-from stockenh.terminal import SilentProgress
+from stockenh.data.placement import StreamedWindows
+from stockenh.inference.calibration import Calibration
+from stockenh.inference.predict import predict
+from stockenh.inference.tta import forecast
+from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint
-from stockenh.training.interrupt import Interrupted, StopRequest
-from stockenh.training.loop import Limits, State, fit
-from stockenh.training.predict import predict
-from stockenh.tta import forecast
+from stockenh.training.loop import Interrupted, Limits, State, StopRequest, fit
 
 Make = Callable[..., Small]
 Command = Callable[..., Any]

@@ -16,7 +16,7 @@ from conftest import SMALL, same
 from processes import Process
 from safetensors.torch import load_file
 
-from stockenh.runfolder import RunFolder
+from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
 
 NAMES = {"raw", "ema", "swa"}

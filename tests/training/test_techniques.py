@@ -16,16 +16,15 @@ from torch.nn import functional as F
 from stockenh.data.batches import Group, Micro
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages
-from stockenh.training.learner import Learner
 from stockenh.training.losses.huber_bce import HuberBCE
-from stockenh.training.objective import Objective
 from stockenh.training.precision import (
     MOST_SKIPS_IN_A_ROW,
     NonFiniteGradient,
     Precision,
     resolve,
 )
-from stockenh.training.schedule import Constant, OneCycle
+from stockenh.training.schedules import Constant, OneCycle
+from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")
 Make = Callable[..., Small]

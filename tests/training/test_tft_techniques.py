@@ -14,15 +14,15 @@ from conftest import CPU, Small, assemble, same
 from torch import nn
 from torch.nn import functional as F
 
-from stockenh import build
-from stockenh.config import FinderConfig
-from stockenh.finder import range_test
-from stockenh.runfolder import RunFolder
+from stockenh.config import build
+from stockenh.config.schema import FinderConfig
+from stockenh.inference.predict import predict
+from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
 from stockenh.training.losses.huber_bce import HuberBCE
-from stockenh.training.objective import Objective
-from stockenh.training.predict import predict
-from stockenh.training.schedule import Constant
+from stockenh.training.lr_finder import range_test
+from stockenh.training.schedules import Constant
+from stockenh.training.step import Objective
 
 TFT = (
     "data=files",

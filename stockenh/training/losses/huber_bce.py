@@ -13,9 +13,7 @@ from torch.nn import functional as F
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
 from stockenh.models.spec import ModelSettings
-from stockenh.training.losses.base import Loss
-from stockenh.training.losses.direction import focal, smooth
-from stockenh.training.losses.quantile import pinball
+from stockenh.training.losses.base import Loss, focal, pinball, smooth
 
 NO_QUANTILES = (
     "loss.returns=pinball needs quantiles, and this model gives none: take model=tft_xl or loss.returns=auto"

@@ -1,0 +1,156 @@
+"""The table of a leakage audit, on the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
+from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, number, save
+from stockenh.report.table import interval, markdown_header, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_STYLES = {FAIL: "red", WARN: "yellow", PASS: "green", INFO: "cyan", NOT_APPLICABLE: "dim"}
+
+
+def audit_table(checks: Sequence[Check]) -> Table:
+    """A row per check; under what was measured stands what to do about it."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("check", no_wrap=True)
+    table.add_column("finding", no_wrap=True)
+    table.add_column("what was measured", overflow="fold", ratio=1)
+    for check in checks:
+        advice = f"\n[dim]{escape(check.advice)}[/]" if check.advice else ""
+        style = _STYLES[check.finding]
+        table.add_row(check.name, f"[{style}]{check.finding}[/]", escape(check.measured) + advice)
+    return table
+
+
+def audit_lines(checks: Sequence[Check], files: Iterable[Path]) -> list[str]:
+    """The verdict, and where everything is."""
+    return [f"verdict  {verdict(checks)}", *(f"audit    {file}" for file in files if file.exists())]
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """One sentence: the leaks by name, or that none was found."""
+    found = leaks(checks)
+    if found:
+        return f"{_checks(len(found))} found a leak: {', '.join(found)}"
+    done = sum(check.finding in (PASS, WARN) for check in checks)
+    return f"no leak found by {_checks(done)}"
+
+
+def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
+    """The report: verdict, all rows, and both splits beside each other."""
+    lines = [
+        "# Leakage audit", "", f"{found['weights']} weights of `{found['run']}`", "",
+        f"**{verdict(checks)[0].upper()}{verdict(checks)[1:]}.**", "",
+        *markdown_header("check", "finding", "what was measured", "what to do"),
+        *(f"| {c.name} | {c.finding} | {_cell(c.measured)} | {_cell(c.advice)} |" for c in checks),
+    ]  # fmt: skip
+    if found["splits"]:
+        lines += [
+            "", "## Random against purged split", "",
+            "Accuracy on the context features alone: the run's split, and its windows split at random.",
+            "",
+            *markdown_header("model", "bars", "split", "n", "accuracy", "95% interval", "majority"),
+        ]  # fmt: skip
+        for model, by_horizon in found["splits"].items():
+            for horizon, splits in by_horizon.items():
+                lines += [_scores(model, horizon, split, of) for split, of in splits.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(model: str, horizon: str, split: str, of: Mapping[str, Any]) -> str:
+    cells = [
+        model, horizon.removeprefix("h"), split, f"{of['n']:,}", percent(of["accuracy"]),
+        interval(of["accuracy_low"], of["accuracy_high"]), percent(of["majority"]),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _checks(count: int) -> str:
+    return "1 check" if count == 1 else f"{count} checks"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+MOST_INPUTS = 12
+_SPLITS = {"purged": "as the run splits", "random": "split at random"}
+
+
+def audit_chart(found: Mapping[str, Any], path: Path) -> Path:
+    """Correlations beside their limits, and accuracy under both splits; returns the path written.
+
+    found: what audit.json holds: `correlations`, `correlation_limits` and `splits`.
+    """
+    splits = found["splits"]
+    figure = new_figure(12 if splits else 6.5, 5.4)
+    _correlations(figure.add_subplot(1, 2 if splits else 1, 1), found)
+    if splits:
+        _gap(figure.add_subplot(1, 2, 2), splits)
+    leaks = found["leaks"]
+    said = f"leaks found: {', '.join(leaks)}" if leaks else "no leak found"
+    return save(figure, f"Leakage audit: {said}", path)
+
+
+def _correlations(axes: Axes, found: Mapping[str, Any]) -> None:
+    """The inputs that know most of a label, a bar per horizon, and the limit of each horizon."""
+    sizes = {
+        name: {h: max(abs(of["spearman"]), abs(2 * of["auc"] - 1)) for h, of in by.items()}
+        for name, by in found["correlations"].items()
+    }
+    shown = sorted(sizes, key=lambda name: -max(sizes[name].values()))[:MOST_INPUTS]
+    limits = found["correlation_limits"]
+    height = 0.8 / len(limits)
+    for place, (horizon, limit) in enumerate(limits.items()):
+        at = [y + height * (place - (len(limits) - 1) / 2) for y in range(len(shown))]
+        colour = COLOURS[place % len(COLOURS)]
+        axes.barh(at, [sizes[name][horizon] for name in shown], height=0.92 * height, color=colour,
+                  label=f"{bars_text(horizon)} ahead")  # fmt: skip
+        axes.axvline(limit, color=colour, linestyle="--", linewidth=1.2)
+    axes.set_yticks(range(len(shown)), [name.replace("$", r"\$") for name in shown], fontsize=9)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(
+        "rank correlation with a label, or 2 AUC - 1 (the larger)\ndashed: implausible from there on"
+    )
+    axes.set_title("inputs that know most of a label", fontsize=10.5, pad=22)
+    legend_above(axes)
+
+
+def _gap(axes: Axes, splits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Accuracy by model and horizon under both splits with 95% intervals, and the majority class of each."""
+    cells = [(model, horizon, by) for model, of in splits.items() for horizon, by in of.items()]
+    for place, (split, label) in enumerate(_SPLITS.items()):
+        offset = 0.36 * (place - 0.5)
+        for x, (_, _, by) in enumerate(cells):
+            if split not in by:
+                continue
+            of, at, first = by[split], x + offset, x == 0
+            axes.bar(
+                at, number(of["accuracy"]), width=0.34, color=COLOURS[place], label=label if first else None
+            )
+            axes.plot([at, at], [number(of["accuracy_low"]), number(of["accuracy_high"])], color="black",
+                      linewidth=1.2, zorder=3)  # fmt: skip
+            axes.plot([at - 0.17, at + 0.17], [number(of["majority"])] * 2, color=GREY, linewidth=2,
+                      zorder=4, label="majority class" if first and not place else None)  # fmt: skip
+    short = {"logistic regression": "logistic", "gradient boosting": "boosting"}
+    names = [f"{short.get(model, model)}\n{horizon.removeprefix('h')}" for model, horizon, _ in cells]
+    axes.set_xticks(range(len(cells)), names, fontsize=9)
+    values = [number(of["accuracy"]) for _, _, by in cells for of in by.values()]
+    axes.set_ylim(max(0.0, min([0.45, *values]) - 0.02), min(1.0, max([0.6, *values]) + 0.08))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.set_xlabel("model on the context features, bars ahead")
+    axes.set_title("accuracy of direction on test", fontsize=10.5, pad=22)
+    legend_above(axes)

@@ -1,0 +1,138 @@
+"""Run folders as tables of 80 columns: a list, and some of them side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from stockenh.commands.runs.listing import Run, differing, is_run
+from stockenh.report.table import folded, number, percent
+
+WIDTH, KEY_WIDTH = 80, 23  # columns of the terminal, and of them for what a row is
+RUN_WIDTH = 26  # a run's own DATE/TIME
+SIDE_BY_SIDE = 3  # runs that fit beside each other
+LONGEST = 200  # characters of a value that are shown
+FIGURES = ("parameters", "best_epoch", "seconds", "windows_per_second", "device", "precision")
+
+
+def listing(runs: Sequence[Run], root: Path) -> Table:
+    """A block of lines per run, its path relative to `root`, in the order given."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), collapse_padding=True, pad_edge=False, show_edge=False,
+                  caption_justify="left", caption=(
+        "accuracy, majority: of direction on the test part, ties left out. "
+        "epoch: done/planned. *: a value of that option was changed"
+    ))  # fmt: skip
+    table.add_column("run\nstate", overflow="fold", width=RUN_WIDTH)
+    table.add_column("model\nloss\naveraging", overflow="fold", min_width=15, max_width=16)
+    table.add_column("weights\nepoch\nval loss", justify="right")
+    for name in ("bars", "accuracy", "majority"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        test = run.scores.get("test", {})
+        done = f"{run.epochs}/{run.planned}" if run.planned is not None else "-"
+        columns = (
+            [folded(plain(text), RUN_WIDTH) for text in (os.path.relpath(run.path, root), run.state)],
+            [folded(plain(run.config.get(group, "-")), 16) for group in ("model", "loss", "averaging")],
+            [plain(run.weights or "-"), done, number(run.val_loss) if run.val_loss is not None else "-"],
+            [plain(horizon.removeprefix("h")) for horizon in test] or ["-"],
+            [percent(scores.get("accuracy")) for scores in test.values()] or ["-"],
+            [percent(scores.get("majority")) for scores in test.values()] or ["-"],
+        )
+        table.add_row(*(escape("\n".join(lines)) for lines in columns), end_section=True)
+    return table
+
+
+def comparison(runs: Sequence[Run]) -> Iterator[Table]:
+    """Config keys that differ, then figures, as many runs side by side as fit; the others below."""
+    different = differing(runs)
+    names = _names(runs)
+    for first in range(0, len(runs), SIDE_BY_SIDE):
+        some = range(first, min(first + SIDE_BY_SIDE, len(runs)))
+        width = (WIDTH - KEY_WIDTH) // len(some) - 2
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+        table.add_column("", overflow="fold", max_width=KEY_WIDTH)
+        for at in some:
+            heading = escape(folded(names[at], width))
+            table.add_column(heading, overflow="fold", max_width=width, justify="right")
+        for key, values in different.items():
+            told = (escape(folded(plain(values[at]), width)) for at in some)
+            table.add_row(escape(folded(plain(key), KEY_WIDTH)), *told)
+        if not different:
+            table.add_row("config", *("the same" for _ in some))
+        table.add_section()
+        for key, cells in _figures(runs):
+            table.add_row(escape(plain(key)), *(escape(plain(cells[at])) for at in some))
+        yield table
+
+
+def incomparable(runs: Sequence[Run]) -> str | None:
+    """Why the test figures of these runs can't be held against each other; None where they can."""
+    judged = [run.scores["test"] for run in runs if run.scores.get("test")]
+    seen = {
+        tuple((h, s.get("n"), s.get("ties"), s.get("majority")) for h, s in test.items()) for test in judged
+    }
+    if len(seen) < 2:
+        return None
+    return "The runs were tested on different rows (n, ties or majority differ): their scores don't compare."
+
+
+def plain(value: Any) -> str:
+    """A value as text that can't move the cursor or colour the terminal, cut where it is very long."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(plain, value))}]"
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    shown = "".join(c if c.isprintable() else "?" for c in text[:LONGEST])
+    return shown + ("..." if len(text) > LONGEST else "")
+
+
+def _figures(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Rows of the lower half: what it is, and a cell per run."""
+    rows = [
+        ("state", [run.state for run in runs]),
+        ("weights", [run.weights or "-" for run in runs]),
+        ("epochs", [_short(run.epochs) for run in runs]),
+        ("val loss", ["-" if run.val_loss is None else number(run.val_loss) for run in runs]),
+    ]
+    rows += [(key.replace("_", " "), [_short(run.figures.get(key)) for run in runs]) for key in FIGURES]
+    horizons = dict.fromkeys(horizon for run in runs for horizon in run.scores.get("test", {}))
+    for horizon in horizons:
+        scores = [run.scores.get("test", {}).get(horizon, {}) for run in runs]
+        rows += [
+            (f"test {horizon.removeprefix('h')} bars: n", [_short(s.get("n")) for s in scores]),
+            ("  accuracy", [percent(s.get("accuracy")) for s in scores]),
+            ("  majority", [percent(s.get("majority")) for s in scores]),
+            ("  log loss", [number(s.get("log_loss")) for s in scores]),
+            ("  AUC", [number(s.get("auc"), 3) for s in scores]),
+        ]
+        if any("limit_accuracy" in s for s in scores):
+            rows += [
+                ("  limit of accuracy", [percent(s.get("limit_accuracy")) for s in scores]),
+                ("  gap closed", [percent(s.get("gap_closed"), 0) for s in scores]),
+            ]
+    return rows
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The paths without what they have in common."""
+    root = common_root([run.path for run in runs])
+    return [plain(os.path.relpath(run.path, root)) for run in runs]
+
+
+def common_root(folders: Sequence[Path]) -> Path:
+    """The folder that paths are shown relative to: none of them becomes a mere dot where it is a run."""
+    root = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    return root.parent if is_run(root) else root

@@ -1,0 +1,341 @@
+"""`stockenh train` and `stockenh find-lr`: parse, build, call."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from stockenh.commands.job import (
+    exit_with,
+    make_paths_absolute,
+    refuse_old_folder,
+    refuse_run,
+    refuse_sweep,
+    run_job,
+    value_of,
+)
+from stockenh.commands.multirun.job import JUDGED, Assignment, current
+from stockenh.config import compose
+from stockenh.config.overrides import quote_paths, split_override, suggest
+from stockenh.config.schema import RunConfig, config_of, parse
+from stockenh.errors import ConfigError, RunFolderError, StockenhError, TrainingError
+from stockenh.storage.files import expanded
+from stockenh.storage.run_folder import RunFolder
+from stockenh.training import world
+
+if TYPE_CHECKING:
+    from stockenh.training.distributed import Team
+
+
+RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
+INTERRUPTED = 130
+
+log = logging.getLogger(__name__)
+
+
+def train(arguments: list[str]) -> None:
+    """A new run, a grid of them, or with resume=RUN an old one."""
+    given = [parts for a in arguments if (parts := split_override(a))]
+    if any(key == "resume" and value != "null" for key, value in given):
+        resume(arguments)
+        return
+    refuse_old_folder(given)
+    compose.run(train_composed, arguments)
+
+
+def train_composed(cfg: DictConfig) -> None:
+    """One job: what Hydra calls with the composed config, in this process or in a launcher's."""
+    run_job(cfg, _train_anew)
+
+
+def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
+    refuse_run(raw)
+    refuse_sweep(raw)
+    config = parse(raw)
+    _refuse_teacher(config)
+    if config.weights and not config.init_from:
+        raise ConfigError(
+            f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
+            f"no init_from; a run keeps all its own weights and chooses among them on validation"
+        )
+    if (assignment := current()) is not None:
+        train_assigned(folder, config, assignment)
+        return
+    train_in(folder, config, fresh=True)
+
+
+def train_assigned(
+    folder: RunFolder, config: RunConfig, assignment: Assignment, judged: Container[str] = JUDGED
+) -> None:
+    """Trains a job of many, from where its folder is; judged: the parts of the data that it is judged on."""
+    from stockenh.commands.train.train import train as train_run
+    from stockenh.config import build
+    from stockenh.training.loop import Interrupted
+
+    quiet = Console(quiet=True)
+    with folder.lock():
+        if not folder.last.exists():
+            folder.begin(config.raw)
+        try:
+            summary = train_run(config, folder, build.device(config.device), quiet, assignment.report, judged)
+        except Interrupted:
+            log.info("stopped; its state is saved")
+            assignment.give_back()
+            return
+    kept = next(line for line in folder.read_metrics() if line["epoch"] == summary["best_epoch"])
+    assignment.complete(summary, kept["by_weights"][summary["weights"]])
+
+
+def find_lr(arguments: list[str]) -> None:
+    """A learning-rate range test, or a grid of them, each in a folder of its own."""
+    given = [parts for a in arguments if (parts := split_override(a))]
+    refuse_old_folder(given, "a range test takes")
+    compose.run(find_lr_composed, arguments)
+
+
+def find_lr_composed(cfg: DictConfig) -> None:
+    """One range test: what Hydra calls with the composed config."""
+    run_job(cfg, _find_lr)
+
+
+def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.find_lr import find_lr as find
+    from stockenh.config import build
+    from stockenh.report.terminal import console
+
+    refuse_run(raw)
+    config = parse(raw)
+    _refuse_teacher(config)
+    folder.refuse_if_run()
+    find(config, folder, build.device(config.device), console())
+
+
+def _refuse_teacher(config: RunConfig) -> None:
+    if config.teacher is not None:
+        raise ConfigError("teacher= belongs to stockenh distill, which trains a student with it")
+
+
+def resume(arguments: list[str]) -> None:
+    """Continues a run in its own folder, with its own config and data."""
+    folder, config, overrides = taken_up(arguments)
+    if is_finished(folder, config):
+        return
+    log_into(folder)
+    log.info("resumed")
+    try:
+        command = "train" if config.teacher is None else "distill"
+        train_in(folder, config, fresh=False, device_given="device" in overrides, command=command)
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+    if config.teacher is not None:
+        _tell_of_comparison(folder)
+
+
+def _tell_of_comparison(folder: RunFolder) -> None:
+    from stockenh.report.terminal import console, program
+
+    again = f"{program()} distill resume={shlex.quote(str(folder))}"
+    console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
+
+
+def taken_up(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+    """The folder of resume=RUN, its config, and what the command line says besides."""
+    overrides = _resume_overrides(arguments)
+    folder = RunFolder.open(expanded(overrides.pop("resume")))
+    raw = folder.read_config()
+    for key, value in overrides.items():
+        node, _, leaf = key.rpartition(".")
+        target = raw.get(node) if node else raw
+        if not isinstance(target, dict) or leaf not in target:
+            raise ConfigError(
+                f"{key}: the run's data ({raw.get('data', {}).get('_target_')}) has no such key"
+            )
+        target[leaf] = value
+    make_paths_absolute(raw)
+    try:
+        config = parse(raw)
+    except ConfigError as error:
+        raise RunFolderError(f"{folder.config}: {error}") from None
+    _refuse_fewer_epochs(folder, config)
+    return folder, config, overrides
+
+
+def _refuse_fewer_epochs(folder: RunFolder, config: RunConfig) -> None:
+    done, planned = len(folder.read_metrics()), config_of(folder).train.epochs
+    if config.train.epochs < planned and config.train.epochs <= done and not folder.summary.exists():
+        raise ConfigError(
+            f"train.epochs={config.train.epochs}: {folder} has done {done} epochs of {planned} already, "
+            f"take more than that"
+        )
+
+
+def train_in(
+    folder: RunFolder,
+    config: RunConfig,
+    *,
+    fresh: bool,
+    device_given: bool = True,
+    command: str = "train",
+    named: RunFolder | None = None,
+) -> None:
+    """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
+    from stockenh.commands.train import processes as together
+    from stockenh.commands.train.train import train as train_run
+    from stockenh.report.terminal import console, program
+    from stockenh.training.loop import Interrupted
+
+    out, processes = console(), together.current()
+    on = device_of(config, device_given, out)
+    if fresh:
+        folder.refuse_if_run()
+    try:
+        with folder.lock():
+            if fresh:
+                folder.begin(config.raw)
+            train_run(config, folder, on, out, processes=processes)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
+        log.info("%s", saved)
+        again = f"{program()} {command} resume={shlex.quote(str(named or folder))}"
+        exit_with(f"{saved}. Continue with: {again}", INTERRUPTED)
+
+
+def device_of(config: RunConfig, given: bool, out: Console) -> Any:
+    """The config's device; a resumed run whose card is not on this machine goes on without it."""
+    from stockenh.commands.train import processes as together
+
+    processes = together.current()
+    try:
+        return processes.device(config.device)
+    except ConfigError:
+        if given:
+            raise
+        found = processes.device("auto")
+        out.print(f"device={config.device} of the run is not to be had here: going on with {found}")
+        return found
+
+
+def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bool:
+    """Whether a run has nothing left to do; says so, with the result again, unless quiet."""
+    from stockenh.commands.train.result import show_result
+    from stockenh.report.terminal import console
+
+    if not folder.summary.exists():
+        return False
+    summary = folder.read_json(folder.summary)
+    try:
+        if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
+            return False
+        if quiet:
+            return True
+        out = console()
+        why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
+        out.print(f"{escape(str(folder))} is finished ({why}); nothing to resume", soft_wrap=True)
+        show_result(folder, summary, sorted(folder.report.glob("*.png")), out)
+    except (KeyError, TypeError):
+        raise StockenhError(f"{folder.summary} does not hold the summary of a run") from None
+    return True
+
+
+def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
+    """The values among the arguments; raises ConfigError where one may not be given on resume."""
+    found: dict[str, Any] = {}
+    for original, quoted in zip(arguments, quote_paths(arguments), strict=True):
+        parts = split_override(original)
+        if parts is None or parts[0] not in ("resume", *RESUME_KEYS):
+            name = parts[0] if parts else original
+            raise ConfigError(
+                f"{name} can't be given with resume: a run goes on with its own config; only "
+                f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
+            )
+        found[parts[0]] = value_of(original, quoted)
+    return found
+
+
+def log_into(folder: RunFolder) -> None:
+    """run.log goes on where Hydra's logging began it."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
+GRID_FLAGS = {"-m", "--multirun"}
+
+
+def train_together(arguments: list[str]) -> None:
+    """Trains alone; or leads, where this is the first process of several; or follows.
+
+    Raises SystemExit in those that follow, with the exit code of the first.
+    """
+    place = world.place()
+    if place is None:
+        train(arguments)
+        return
+    if GRID_FLAGS & set(arguments):
+        world.refuse_several("a grid of --multirun")
+    from stockenh.training.distributed import Team
+
+    if place.leads:
+        _lead(Team(place), arguments)
+        return
+    # a stop is the leader's to honour, whom the same signal reaches
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(_follow(Team(place)))
+
+
+def _lead(team: Team, arguments: list[str]) -> None:
+    from stockenh.commands.train.processes import Leader, leading
+
+    leader, code = Leader(team), StockenhError.exit_code
+    try:
+        with leading(leader):
+            train(arguments)
+        code = 0
+    except StockenhError as error:
+        code = error.exit_code
+        raise
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+    except RuntimeError as error:
+        if not leader.lost:
+            raise
+        raise TrainingError(_what(team, error)) from None
+    finally:
+        if not leader.lost:
+            team.dismiss(code)
+
+
+def _follow(team: Team) -> int:
+    from stockenh.commands.train.processes import follow
+
+    try:
+        code = follow(team)
+    except Exception as error:
+        if not team.is_broken(error):
+            print(f"stockenh: {_what(team, error)}", file=sys.stderr)
+        return StockenhError.exit_code
+    team.part()
+    return code
+
+
+def _what(team: Team, error: Exception) -> str:
+    """One line for what ended a step halfway in this process."""
+    if team.is_broken(error):
+        return (
+            "another process of this run is gone, or can't be reached; what it said stands above. The last "
+            "checkpoint is kept: go on with resume=RUN, with as many processes as you like"
+        )
+    first = (str(error).splitlines() or [""])[0]
+    return f"process {team.place.rank} of {team.place.size}: {type(error).__name__}: {first}"

@@ -1,0 +1,221 @@
+"""The picture of calibration before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stockenh.report.figure import (
+    COLOURS,
+    GREY,
+    bars_of,
+    bars_text,
+    legend_above,
+    line,
+    new_figure,
+    number,
+    percent_axis,
+    save,
+)
+
+if TYPE_CHECKING:
+    pass
+    from matplotlib.axes import Axes
+
+
+Reliability = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integer]]
+
+
+def reliability_chart(
+    before: Mapping[str, Reliability],
+    after: Mapping[str, Reliability],
+    path: Path,
+    part: str = "the test part",
+) -> Path:
+    """How often it went up against the forecast probability; returns the path written.
+
+    Both map "h3" to (mean forecast, share of up, rows) of each bin, before and after calibration.
+    """
+    horizons = sorted(before, key=bars_of)
+    figure = new_figure(3.4 * max(len(horizons), 2) + 0.6, 4.4)
+    for place, horizon in enumerate(horizons):
+        axes = figure.add_subplot(1, len(horizons), place + 1)
+        curves = (("as the model says", before[horizon]), ("calibrated", after[horizon]))
+        edges = [*(v for _, (p, up, _) in curves for v in (*p, *up)), 0.45, 0.55]
+        low, high = min(edges), max(edges)
+        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, zorder=1)
+        lines = []
+        for colour, (name, (forecast, share, count)) in zip((COLOURS[1], COLOURS[0]), curves, strict=False):
+            error = float(np.abs(forecast - share) @ count / max(count.sum(), 1))
+            label = f"{name}: ECE {error:.3f}" if len(count) else f"{name}: n/a"
+            lines += axes.plot(forecast, share, "o-", color=colour, markersize=4, label=label, zorder=3)
+        axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5, pad=36)
+        axes.set_xlabel("forecast probability of up")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.legend(
+            handles=lines, loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=9,
+            borderaxespad=0.2,
+        )  # fmt: skip
+        if place == 0:
+            axes.set_ylabel("share that went up")
+    return save(figure, f"Reliability on {part}, in ten bins of equal size", path)
+
+
+PART_TITLES = {"val": "validation", "test": "test"}
+
+
+def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Loss, validation accuracy per horizon and learning rate against epochs; returns the path written.
+
+    history holds one mapping per epoch with `epoch`, `lr`, `train_loss`, `val_loss`, `val` ({"h3":
+    {"accuracy", "majority"}, ...}) and `best`, which is true where the epoch was the best so far. Figures may
+    be None.
+    """
+    figure = new_figure(9, 6.2)
+    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), wspace=0.06)
+    loss_axes, accuracy_axes = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    lr_axes = figure.add_subplot(grid[1, :])
+    epochs = [row["epoch"] for row in history]
+    best = _best_row(history)
+
+    _draw_losses(loss_axes, epochs, history, best)
+    _draw_accuracies(accuracy_axes, epochs, [row.get("val") or {} for row in history])
+    line(lr_axes, epochs, [row.get("lr") for row in history], COLOURS[2])
+    lr_axes.set_ylabel("learning rate")
+    lr_axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+
+    for axes in (loss_axes, accuracy_axes, lr_axes):
+        _epoch_axis(axes, epochs, None if best is None else best["epoch"])
+    for axes in (loss_axes, accuracy_axes):
+        legend_above(axes)
+    judged = any(row.get("val_loss") is not None for row in history)
+    title = "Training and validation by epoch" if judged or not history else "Training by epoch"
+    if best is not None:
+        title += f": epoch {best['epoch']} of {len(history)} is best on validation"
+    return save(figure, title, path)
+
+
+def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> Path:
+    """Direction accuracy with its interval beside the majority class, per horizon; returns the path written.
+
+    parts maps "val" and "test" (others are left out) to {"h3": {"accuracy", "accuracy_low", "accuracy_high",
+    "majority", "n"}, ...}. Figures may be None. A "limit_accuracy" is drawn where there is one.
+    """
+    figure = new_figure(9, 5)
+    axes = figure.add_subplot()
+    shown = [part for part in PART_TITLES if part in parts]
+    horizons = sorted({key for part in shown for key in parts[part]}, key=bars_of)
+    for index, part in enumerate(shown):
+        side = -1 if index == 0 else 1
+        offset = 0.14 * side if len(shown) > 1 else 0.0
+        for place, horizon in enumerate(horizons):
+            scores = parts[part].get(horizon, {})
+            label = PART_TITLES[part] if place == 0 else None
+            _draw_score(axes, place + offset, side, scores, COLOURS[index], label)
+    axes.plot([], [], color=GREY, linewidth=3, label="majority class (colour of its part)")
+    if any(parts[part][key].get("limit_accuracy") is not None for part in shown for key in parts[part]):
+        axes.plot(
+            [], [], color=GREY, linewidth=3, linestyle=":", label="limit: the best forecast there can be"
+        )
+    axes.axhline(0.5, color="black", linestyle="--", linewidth=1, zorder=1, label="50%")
+    room = 1.0 if len(horizons) < 2 else 0.6
+    axes.set_xlim(-room, max(len(horizons) - 1, 0) + room)
+    axes.set_xticks(range(len(horizons)), [f"{bars_text(horizon)} ahead" for horizon in horizons])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("direction accuracy")
+    axes.margins(y=0.12)
+    percent_axis(axes)
+    legend_above(axes)
+    names = " and ".join(PART_TITLES[part] for part in shown) or "no part"
+    title = (
+        f"Direction accuracy on {names}\n"
+        "bars: 95% moving-block bootstrap over dates; returns of exactly 0 left out"
+    )
+    return save(figure, title, path)
+
+
+def _draw_losses(
+    axes: Axes,
+    epochs: Sequence[int],
+    history: Sequence[Mapping[str, Any]],
+    best: Mapping[str, Any] | None,
+) -> None:
+    line(axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
+    if any(row.get("val_loss") is not None for row in history):
+        line(axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], "validation")
+    if best is not None:
+        star = axes.plot(best["epoch"], best["val_loss"], "*", color="black", label="best epoch")
+        star[0].set(markersize=12, zorder=4)
+    axes.set_ylabel("loss")
+
+
+def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Each horizon's accuracy as a line and its majority class as a dashed line of the same colour."""
+    horizons = sorted({key for row in rows for key in row}, key=bars_of)
+    for index, horizon in enumerate(horizons):
+        colour = COLOURS[index % len(COLOURS)]
+        scores = [row.get(horizon) or {} for row in rows]
+        line(axes, epochs, [s.get("accuracy") for s in scores], colour, bars_text(horizon))
+        majority = [number(s.get("majority")) for s in scores]
+        known = [share for share in majority if not math.isnan(share)]
+        if known:
+            axes.axhline(known[-1], color=colour, linestyle="--", linewidth=1.2, alpha=0.8)
+    if horizons:
+        axes.plot([], [], color=GREY, linestyle="--", linewidth=1.2, label="majority")
+    elif rows:
+        axes.annotate("no validation part", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
+    axes.set_ylabel("validation accuracy")
+    bottom, top = axes.get_ylim()
+    lacking = max(0.04 - (top - bottom), 0.0)
+    axes.set_ylim(bottom - lacking / 2, top + lacking / 2)
+    percent_axis(axes)
+
+
+def _draw_score(
+    axes: Axes, x: float, side: int, scores: Mapping[str, Any], colour: str, label: str | None
+) -> None:
+    """A point with its interval, its value on one side (-1 left, 1 right), majority and limit opposite."""
+    accuracy = number(scores.get("accuracy"))
+    low, high = number(scores.get("accuracy_low")), number(scores.get("accuracy_high"))
+    axes.plot([x], [accuracy], "o", color=colour, markersize=8, label=label, zorder=3)
+    axes.plot([x, x], [low, high], color=colour, linewidth=2, zorder=2)
+    for name, style in (("majority", "-"), ("limit_accuracy", ":")):
+        level = number(scores.get(name))
+        if name == "majority" or not math.isnan(level):
+            ends = [x - 0.04 * side, x - 0.12 * side]
+            axes.plot(ends, [level] * 2, color=colour, linewidth=3, linestyle=style, zorder=2)
+    known = not math.isnan(accuracy)
+    axes.annotate(
+        f"{accuracy:.1%}" if known else "n/a",
+        (x, accuracy if known else 0.5),
+        (7 * side, 0 if known else 8),
+        textcoords="offset points",
+        ha="right" if side < 0 else "left",
+        va="center",
+        color=colour,
+        fontsize=9,
+    )
+
+
+def _epoch_axis(axes: Axes, epochs: Sequence[int], best: int | None) -> None:
+    """Whole epochs with half an epoch of room at both ends, and a line at the best one."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if epochs:
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    if best is not None:
+        axes.axvline(best, color=GREY, linewidth=1, linestyle=":", zorder=1)
+
+
+def _best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last epoch that was the best so far and has a validation loss."""
+    best = [row for row in history if row.get("best") and row.get("val_loss") is not None]
+    return best[-1] if best else None

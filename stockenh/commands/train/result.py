@@ -1,0 +1,231 @@
+"""What is fitted on validation once a run is trained: calibration, and which uncertainty is usual."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Container, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
+from stockenh.commands.train.session import Session
+from stockenh.config import build
+from stockenh.inference.calibration import Calibration, calibration_metrics, reliability_curves
+from stockenh.inference.predict import Predictions
+from stockenh.inference.tta import Confidence, Views, forecast
+from stockenh.report.table import interval, number, percent
+from stockenh.storage.run_folder import RunFolder
+from stockenh.training.loop import State, choose
+
+MOST_WINDOWS = 4096  # of the validation part, evenly spread: more do not move a percentile
+
+
+def calibrate(session: Session, names: list[str], confident: bool = True) -> dict[str, Calibration]:
+    """Fits and writes calibration and confidence of all named weights, any of which a forecast may take.
+
+    Where the split holds no validation part, there is nothing to fit on: none has any. confident=False
+    leaves the cut-offs of uncertainty to the forecast that asks for them: they cost more than the rest.
+    """
+    calibrations, confidences = {}, {}
+    for name in names if "val" in session.prepared.rows else ():
+        net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
+        of_val = session.forecast(net, "val")
+        calibrations[name] = Calibration.fit(of_val.up_logits, session.labels("val"))
+        views = build.views(session.config)
+        confidence = confidence_of(session, net, calibrations[name], views) if confident else None
+        if confidence is not None:
+            confidences[name] = confidence
+    stored = {name: calibration.to_dict() for name, calibration in calibrations.items()}
+    session.folder.write_json(session.folder.calibration, stored)
+    session.folder.write_json(
+        session.folder.confidence, {name: confidence.to_dict() for name, confidence in confidences.items()}
+    )
+    return calibrations
+
+
+def confidence_of(
+    session: Session, net: nn.Module, calibration: Calibration, views: Views
+) -> Confidence | None:
+    """The uncertainties of the validation part; None where there is none, or no views, or no raw bars."""
+    rows = session.prepared.rows.get("val")
+    if rows is None or views.count == 0 or not session.config.data.brings_bars:
+        return None
+    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_WINDOWS)).astype(np.int64))
+    found = forecast(net, session.ready, rows[spread], session.fitted, calibration, views)
+    assert found.uncertainty is not None
+    return Confidence.of(found.uncertainty, views)
+
+
+_DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # in a narrow table, the first first
+
+
+def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80) -> Table:
+    """Every part and horizon, accuracy beside its interval, the majority class and the limit where known.
+
+    Where `width` columns don't hold all, whole columns go, the least telling first, and the caption says so.
+    """
+    columns = _result_columns(parts)
+    gone = []
+    for name in _DISPENSABLE:
+        if sum(max(map(len, (head, *cells))) + 1 for head, cells in columns.items()) - 1 <= width:
+            break
+        gone.append(name)
+        del columns[name]
+    caption = (
+        "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
+        "dates. majority: share of the larger class in that part."
+    )
+    caption += "" if "MAE" in gone else " MAE: of returns, in raw units."
+    if "n/a" in columns["95%"]:
+        caption += " n/a there: too few dates for an interval."
+    if "limit" in columns:
+        caption += (
+            " limit: expected accuracy of the best forecast there can be. closed: share of the way from "
+            "majority to limit."
+        )
+    caption += f" No room for {', '.join(gone)}: see summary.json." if gone else ""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+                  padding=(0, 0), show_edge=False, caption=caption)  # fmt: skip
+    for name in columns:
+        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
+    rows = list(zip(*columns.values(), strict=True))
+    for i, row in enumerate(rows):
+        table.add_row(*row, end_section=i + 1 < len(rows) and rows[i + 1][0] != row[0])
+    return table
+
+
+def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[str]]:
+    scores = [(part, horizon, m) for part, horizons in parts.items() for horizon, m in horizons.items()]
+    limits = {
+        "limit": [percent(m.get("limit_accuracy")) for *_, m in scores],
+        "closed": [percent(m.get("gap_closed"), 0) for *_, m in scores],
+    }
+    if not any("limit_accuracy" in m for *_, m in scores):
+        limits = {}
+    return {
+        "part": [part for part, _, _ in scores],
+        "bars": [horizon.removeprefix("h") for _, horizon, _ in scores],
+        "n": [str(m["n"]) for *_, m in scores],
+        "ties": [percent(m["tie_share"]) for *_, m in scores],
+        "accuracy": [percent(m["accuracy"]) for *_, m in scores],
+        "95%": [interval(m["accuracy_low"], m["accuracy_high"]) for *_, m in scores],
+        "majority": [percent(m["majority"]) for *_, m in scores],
+        **limits,
+        "log loss": [number(m["log_loss"]) for *_, m in scores],
+        "Brier": [number(m["brier"], 3) for *_, m in scores],
+        "AUC": [number(m["auc"], 3) for *_, m in scores],
+        "MAE": [number(m["mae"]) for *_, m in scores],
+    }
+
+
+RESAMPLES = 1000
+HELD_OUT = {"val", "test"}
+
+
+def conclude(
+    session: Session,
+    state: State,
+    parameters: int,
+    out: Console,
+    judged: Container[str],
+    pruned: bool,
+) -> dict[str, Any]:
+    """Judges the weights that were best on validation, read back from their file; writes and shows all.
+
+    judged: the parts of the data to judge them on, with pictures where these are all; pruned: whether a
+    search ended the run.
+    """
+    chosen = choose({name: best.val_loss for name, best in state.best.items()})
+    net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
+    with out.status("judging and calibrating"):  # seen on a terminal only: a large model takes a while
+        forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
+        parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
+        whole = forecasts.keys() == session.prepared.rows.keys()
+        calibration = calibrate(session, sorted(state.best), confident=whole).get(chosen)
+    history = session.folder.read_metrics()
+    pictures = [training_curves(history, session.folder.report / "curves.png")] if whole else []
+    if calibration is not None:
+        pictures += _judge_calibration(session, calibration, forecasts, parts)
+    summary = {
+        "parts": parts,
+        "weights": chosen,
+        "parameters": parameters,
+        "windows": sum(map(len, session.prepared.rows.values())),
+        "seconds": round(state.seconds, 3),
+        "windows_per_second": statistics.median(line["windows_per_second"] for line in history),
+        "device": str(session.device),
+        "precision": session.precision,
+        "resident": session.ready.resident,
+        "epochs": state.epoch,
+        "best_epoch": state.best[chosen].epoch,
+        "val_loss": state.best[chosen].val_loss,
+        "by_weights": {name: asdict(best) for name, best in state.best.items()},
+        "stopped_early": state.epoch < session.config.train.epochs,
+        "pruned": pruned,
+        "steps": state.steps,
+        "skipped_steps": state.skipped,
+        "seed": session.config.seed,
+        "warnings": list(session.prepared.warnings),
+    }
+    if whole and set(parts) & set(PART_TITLES):
+        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))
+    session.folder.write_json(session.folder.summary, summary)
+    show_result(session.folder, summary, pictures, out)
+    return summary
+
+
+def _judge_calibration(
+    session: Session,
+    calibration: Calibration,
+    forecasts: Mapping[str, Predictions],
+    parts: dict[str, dict[str, Any]],
+) -> list[Path]:
+    """Adds the scores of calibrated probabilities to the held-out parts; returns the picture of test."""
+    horizons, pictures = session.prepared.windows.horizons, []
+    for part in HELD_OUT & forecasts.keys():
+        before, labels = forecasts[part].up_prob, session.labels(part)
+        after = calibration.apply(forecasts[part].up_logits)
+        more = calibration_metrics(before, after, labels, horizons)
+        parts[part] = {horizon: {**scores, **more[horizon]} for horizon, scores in parts[part].items()}
+        if part == "test":
+            said, mended = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
+            path = session.folder.report / "reliability.png"
+            pictures.append(reliability_chart(said, mended, path))
+    return pictures
+
+
+def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], out: Console) -> None:
+    """The table, how it came about, and where everything is."""
+    out.print(result_table(summary["parts"], _title(summary), out.width))
+    out.print(
+        f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
+        f"{summary['device']} in {summary['precision']}"
+    )
+    for picture in pictures:
+        out.print(f"picture  {picture}", soft_wrap=True, markup=False)
+    out.print(f"run      {folder}", soft_wrap=True, markup=False)
+
+
+def _title(summary: dict[str, Any]) -> str:
+    early = " (stopped early)" if summary["stopped_early"] else ""
+    if summary.get("pruned"):
+        early = " (pruned by a search)"
+    skipped = f", {summary['skipped_steps']} steps skipped" if summary["skipped_steps"] else ""
+    others = [
+        f"{name} {best['val_loss']:.4f}"
+        for name, best in summary["by_weights"].items()
+        if name != summary["weights"] and best["val_loss"] is not None
+    ]
+    told = f" (loss {summary['val_loss']:.4f}; {', '.join(others)})" if others else ""
+    why = "the last: nothing was held out" if summary["val_loss"] is None else f"the best on validation{told}"
+    return (
+        f"{summary['weights']} weights of epoch {summary['best_epoch']} of {summary['epochs']}{early}, "
+        f"{why}{skipped}"
+    )

@@ -1,0 +1,167 @@
+"""Whether the weights behind a run's embedding are still those that it was trained with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stockenh.config import build
+from stockenh.config.build import Prepared
+from stockenh.config.schema import RunConfig, config_of
+from stockenh.data.batches import ReadyWindows
+from stockenh.data.fitted import Fitted
+from stockenh.data.prices import Augment
+from stockenh.data.windows import Windows
+from stockenh.embedding.base import Embedding
+from stockenh.errors import ConfigError, RunFolderError
+from stockenh.inference.calibration import Calibration, read_calibrations
+from stockenh.inference.export import INT8, ONNX, OnnxModel
+from stockenh.report.terminal import program
+from stockenh.storage.run_folder import RunFolder
+
+_REMEDY = "name their folder with embedding.checkpoint=DIR (and embedding.tokenizer=DIR)"
+
+
+def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
+    """Compares them with the manifest's hashes. Raises RunFolderError saying what the run needs."""
+    manifest = folder.read_json(folder.manifest)
+    known = manifest.get("embedding") if isinstance(manifest, dict) else None
+    if known is None:
+        return
+    try:
+        needed = {part: of["sha256"] for part, of in known.items()}
+        told = ", ".join(_told(part, of["from"], of["revision"], of["sha256"]) for part, of in known.items())
+    except (AttributeError, KeyError, TypeError):
+        raise RunFolderError(f"{folder.manifest} does not say which weights the embedding has") from None
+    try:
+        found = embedding.provenance() or {}
+    except ConfigError as error:
+        raise RunFolderError(f"{error}. {folder} needs {told}: {_REMEDY}") from None
+    if {part: of["sha256"] for part, of in found.items()} != needed:
+        raise RunFolderError(f"the embedding's weights are not those of {folder}, {told}: {_REMEDY}")
+
+
+def _told(part: str, where: str, revision: str | None, sha256: str) -> str:
+    at = f" at revision {revision}" if revision else ""
+    return f"the {part} of {where}{at} (sha256 {sha256[:16]}...)"
+
+
+# What the inputs and outputs of a model are made by, besides its embedding.
+INPUT_KEYS = ("horizons", "lookback", "timeframes")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Named weights, the config that they were trained with, and what was fitted for them."""
+
+    run: RunConfig
+    folder: RunFolder
+    name: str
+    calibration: Calibration
+    held_out: bool  # whether there was a validation part to fit the calibration on
+
+    @classmethod
+    def open(cls, folder: RunFolder, name: str | None) -> Trained:
+        """The weights called `name`, or those that the run chose. Raises RunFolderError."""
+        folder.require_finished()
+        run = config_of(folder)
+        chosen = folder.chosen_weights(name)
+        horizons = len(run.data.horizons)
+        calibrations = read_calibrations(folder.read_json(folder.calibration), horizons)
+        if "val" not in run.split.parts:
+            return cls(run, folder, chosen, Calibration.identity(horizons), held_out=False)
+        if chosen not in calibrations:
+            raise RunFolderError(f"{folder.calibration} says nothing of the {chosen} weights")
+        return cls(run, folder, chosen, calibrations[chosen], held_out=True)
+
+    def require_inputs(self, config: RunConfig, key: str, groups: tuple[str, ...] = ()) -> None:
+        """Raises ConfigError where a config makes other inputs or labels than these weights know, or where
+        one of the groups is another than the run's. key: what names this run on the command line."""
+        for name in INPUT_KEYS:
+            asked, known = (getattr(c.data, name, None) for c in (config, self.run))
+            if asked is not None and known is not None and asked != known:
+                raise ConfigError(
+                    f"data.{name}={asked}: {key}={self.folder} was trained with {known}; "
+                    f"train another run for these"
+                )
+        same = {
+            "model": config.model == self.run.model,
+            "embedding": config.embedding.agrees_with(self.run.embedding),
+        }
+        for group in groups:
+            if not same[group]:
+                raise ConfigError(f"{group} can't be other than that of {key}={self.folder}: leave it out")
+
+    def net(self, prepared: Prepared, on: torch.device) -> nn.Module:
+        """The model with these weights, in evaluation mode."""
+        return build.trained_model(self.run, prepared, self.folder, self.name, on)
+
+    def ready(self, prepared: Prepared, on: torch.device) -> tuple[ReadyWindows, Fitted]:
+        """The windows ready for a device, standardised by the run's own statistics, and these."""
+        fitted = build.fitted_of(self.folder, prepared)
+        holding = build.holding(self.run, prepared, on)
+        return holding.hold(prepared.windows, prepared.embedding, fitted, on), fitted
+
+    def to_dict(self) -> dict[str, str]:
+        """What a manifest says of it."""
+        content = self.folder.weights(self.name).read_bytes()
+        return {
+            "run": str(self.folder.path.absolute()),
+            "weights": self.name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+
+FILES = {"onnx": ONNX, "int8": INT8}
+
+
+@dataclass(frozen=True)
+class OnnxEngine:
+    """An exported file on windows of the CPU: raw windows and features in, calibrated forecasts out."""
+
+    model: OnnxModel
+    data: ReadyWindows
+    windows: Windows
+    embedding: NDArray[np.floating]
+
+    def __call__(
+        self, rows: Tensor, augment: Augment, together: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See `stockenh.inference.tta.Engine`."""
+        at = rows.numpy()
+        inputs = {
+            self.model.prices: self.data.prices.raw(rows, augment).numpy(),
+            "context": np.tile(self.windows.context[at], (together, 1)),
+        }
+        if self.embedding.shape[1]:
+            inputs["embedding"] = np.tile(self.embedding[at].astype(np.float32), (together, 1))
+        out = self.model(inputs)
+        shape = (together, len(at), -1)
+        return out["ret"].reshape(shape).astype(np.float64), out["up_prob"].reshape(shape).astype(np.float64)
+
+
+def exported_model(trained: Trained, engine: str) -> OnnxModel:
+    """The file that `stockenh export` left in the run's folder for these very weights.
+
+    Raises RunFolderError where there is none, or it is of other weights, or is not what was written.
+    """
+    folder, name = trained.folder, FILES[engine]
+    more = " export.int8=true" if engine == "int8" else ""
+    again = f"{program()} export run={folder} weights={trained.name}{more}"
+    path = folder.exported / name
+    if not path.is_file():
+        raise RunFolderError(f"tta.engine={engine}: {path} is not there; make it with {again}")
+    manifest = folder.read_json(folder.exported / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("sha256") != trained.to_dict()["sha256"]:
+        raise RunFolderError(f"{path} is of other weights than {trained.name}; make it anew with {again}")
+    files = manifest.get("files")
+    known = files.get(name) if isinstance(files, dict) else None
+    written = known.get("sha256") if isinstance(known, dict) else None
+    if written != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise RunFolderError(f"{path} is not the file that was exported; make it anew with {again}")
+    return OnnxModel(path, torch.get_num_threads())

@@ -1,0 +1,299 @@
+"""The only place where config becomes objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stockenh.config.schema import RunConfig
+from stockenh.data.batches import ReadyWindows, TrainBatches
+from stockenh.data.cache import DiskCache, default_root
+from stockenh.data.findings import Finding
+from stockenh.data.fitted import Fitted
+from stockenh.data.placement import Holding, choose_holding
+from stockenh.data.prices import NoAugment, RawNoise
+from stockenh.data.splits import PARTS, Split
+from stockenh.data.windows import Windows
+from stockenh.embedding.compute import Watch, earlier_windows, embed, shuffled, unwatched
+from stockenh.errors import ConfigError, DataError, RunFolderError
+from stockenh.inference.tta import Views
+from stockenh.models.spec import InputSpec
+from stockenh.report.terminal import console, counting
+from stockenh.storage.files import expanded
+from stockenh.storage.machine import lacks_compiler
+from stockenh.storage.run_folder import RunFolder
+from stockenh.training.losses.base import Loss
+from stockenh.training.losses.distilled import Distilled
+from stockenh.training.precision import Precision
+from stockenh.training.schedules import Schedule, SwaSchedule
+from stockenh.training.step import Learner, Objective
+
+AS_IT_IS = NoAugment()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready to learn from: all windows, and the window numbers of each part in their order."""
+
+    windows: Windows
+    embedding: NDArray[np.floating]
+    rows: dict[str, NDArray[np.int64]]
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> InputSpec:
+        """The widths that a model must take."""
+        return _spec(self.windows, self.embedding.shape[1])
+
+
+def device(name: str) -> torch.device:
+    """The device that `device=` names. Raises ConfigError where there is none such here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1") from None
+    if found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: no CUDA device is to be had here; take device=cpu or device=auto")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={name}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"
+        )
+    return found
+
+
+def cache(config: RunConfig) -> DiskCache:
+    """The disk cache that the config names; what is wrong with it is said on the terminal once."""
+
+    def say(message: str) -> None:
+        console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+
+    root = expanded(config.cache_dir) if config.cache_dir else default_root()
+    if root is None:
+        say("no home folder to keep a cache in: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
+    return DiskCache(root, say)
+
+
+def with_settled_data(config: RunConfig) -> RunConfig:
+    """The config with one download of its bars named, made where need be: a resumed run reads the same."""
+    if not config.data.downloads:
+        return config
+    out = console(stderr=True)
+
+    def say(message: str) -> None:
+        out.print(message, markup=False, soft_wrap=True)
+
+    with counting(out, "downloading", "symbols") as watch:
+        settled = config.data.settled(cache(config), watch, say)
+    node = {k: v if k == "_target_" else getattr(settled, k) for k, v in config.raw["data"].items()}
+    return replace(config, data=settled, raw={**config.raw, "data": node})
+
+
+def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
+    """The config with what the embedding leaves to the device decided: a resumed run does the same."""
+    settled = config.embedding.settled(on)
+    node = config.raw["embedding"]
+    node = {key: value if key == "_target_" else getattr(settled, key) for key, value in node.items()}
+    return replace(config, embedding=settled, raw={**config.raw, "embedding": node})
+
+
+def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
+    """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
+    store = cache(config)
+    loaded = with_settled_data(config).data.load(store)
+    windows = loaded.windows
+    refuse_misfit(config, windows)
+    rows = split_rows(config.split, windows)
+    embedding = embed(windows, config.embedding, store, on, watch)
+    if config.embedding.shuffle:
+        embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
+    test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
+    # nobody has seen the future of a generated market
+    warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
+    return Prepared(windows, embedding, rows, loaded.findings, warnings)
+
+
+def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:
+    """The window numbers of each part of a split, in their order. Raises ConfigError where one is empty."""
+    labelled = np.flatnonzero(windows.labelled)
+    assigned = split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
+    return {name: labelled[assigned == PARTS[name]] for name in split.parts}
+
+
+def to_forecast(
+    config: RunConfig, on: torch.device, watch: Watch = unwatched
+) -> tuple[Prepared, dict[str, str]]:
+    """The windows that end at the newest bar of each symbol, or within the dates of `tta`; no labels needed.
+
+    Also the symbols that have no such window, and why. Raises DataError where none has.
+    """
+    loaded = with_settled_data(config).data.load(cache(config), labels=False)
+    windows, since, until = loaded.windows, config.tta.since, config.tta.until
+    rows, lacking = windows.newest()
+    if since is not None or until is not None:
+        rows = windows.between(since, until)
+        lacking = _outside(windows, rows, lacking) if len(windows) else lacking
+    if not len(rows):
+        raise DataError(_nothing_to_forecast(windows, lacking, since, until))
+    wanted = windows.take(rows)
+    refuse_misfit(config, wanted)
+    sources = (
+        windows.take(earlier_windows(windows, config.seed)[rows]) if config.embedding.shuffle else wanted
+    )
+    # the cache holds embeddings of whole data sets
+    embedding = embed(sources, config.embedding, DiskCache(None), on, watch)
+    return Prepared(wanted, embedding, {"forecast": np.arange(len(wanted))}, loaded.findings), lacking
+
+
+def views(config: RunConfig) -> Views:
+    """The views that test-time augmentation averages."""
+    tta = config.tta
+    return Views(tta.views, RawNoise(tta.price, tta.volume), config.seed, tta.precision)
+
+
+def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
+    """The model with its initial weights, which depend on the seed alone."""
+    torch.manual_seed(config.seed)
+    return config.model.build(prepared.spec).to(on)
+
+
+def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device, steps: int) -> Learner:
+    """The model with everything that trains it; the precision is resolved. steps: in an epoch."""
+    if config.train.compile:
+        # every batch size has a program of its own, the short last one of an epoch too; graphs need a card
+        net.compile(dynamic=False, mode="reduce-overhead" if on.type == "cuda" else "default")
+    optimizer = config.optimizer.build(net.parameters())
+    return Learner(
+        model=net,
+        objective=Objective(_loss(config, fitted)),
+        optimizer=optimizer,
+        schedule=_schedule(config, optimizer, steps),
+        precision=Precision(config.train.precision, on),
+        averages=config.averaging.build(net, config.train.epochs),
+        max_norm=config.train.max_norm,
+    )
+
+
+def require_compiler(config: RunConfig, on: torch.device) -> None:
+    """Raises ConfigError where train.compile is asked for and can't be had."""
+    if config.train.compile and (lacking := lacks_compiler(on)) is not None:
+        raise ConfigError(f"train.compile=true: {lacking} is found here; install one, or leave it out")
+
+
+def refuse_misfit(config: RunConfig, windows: Windows) -> None:
+    """Raises ConfigError where the model and these windows don't fit together; computes nothing."""
+    spec = _spec(windows, config.embedding.width_of(windows))
+    with torch.device("meta"):
+        config.model.build(spec)
+
+
+def _outside(windows: Windows, rows: NDArray[np.int64], lacking: dict[str, str]) -> dict[str, str]:
+    """The symbols that have none of these windows, and why."""
+    found, told = set(windows.symbol[rows].tolist()), {}
+    for number, name in enumerate(windows.symbols):
+        asof = windows.asof[windows.symbol == number]
+        if number not in found and len(asof):
+            first, last = (str(time)[:10] for time in (asof.min(), asof.max()))
+            told[name] = f"no window ends on these dates; the first ends on {first}, the last on {last}"
+        elif number not in found:
+            told[name] = lacking.get(name, "too few bars for a window")
+    return told
+
+
+def _nothing_to_forecast(
+    windows: Windows, lacking: dict[str, str], since: str | None, until: str | None
+) -> str:
+    if lacking and (not len(windows) or since is until is None):
+        name, why = next(iter(lacking.items()))
+        others = f" (and {len(lacking) - 1} more symbols)" if len(lacking) > 1 else ""
+        return f"no symbol can be forecast: {name} has {why}{others}"
+    first, last = (str(time)[:10] for time in (windows.asof.min(), windows.asof.max()))
+    asked = " ".join(f"tta.{k}={v}" for k, v in (("from", since), ("to", until)) if v is not None)
+    return (
+        f"{asked}: no bar of these dates has the {windows.lookback} bars of data.lookback up to it; "
+        f"those that have lie from {first} to {last}"
+    )
+
+
+def _loss(config: RunConfig, fitted: Fitted) -> Loss:
+    hard = config.loss.fitted(fitted.up_share)
+    if config.teacher is None:
+        return hard
+    return Distilled(hard, config.distill.temperature, config.distill.weight)
+
+
+def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> Schedule:
+    epochs, peak = config.train.epochs, config.optimizer.peak
+    schedule = config.schedule.build(optimizer, peak, epochs * steps)
+    first = config.averaging.swa_first(epochs)
+    if first is None:
+        return schedule
+    anneal_steps = steps if config.averaging.swa_anneal == "cosine" else 0
+    rate = config.averaging.swa_lr_factor * peak
+    return SwaSchedule(schedule, optimizer, first * steps, rate, anneal_steps)
+
+
+def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> TrainBatches:
+    """The train part in groups of micro batches."""
+    return TrainBatches(
+        ready,
+        prepared.rows["train"],
+        batch_size=config.train.batch_size,
+        accumulate=config.train.accumulate,
+        seed=config.seed,
+        augment=config.augment,
+    )
+
+
+def holding(config: RunConfig, prepared: Prepared, on: torch.device) -> Holding:
+    """Where the windows are held, by `train.resident`."""
+    return choose_holding(config.train.resident, prepared.windows, prepared.embedding, on)
+
+
+def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:
+    """A run's own statistics. Raises RunFolderError where they don't fit the data at hand."""
+    fitted = Fitted.from_dict(folder.read_json(folder.fitted))
+    if fitted.context_names != list(prepared.windows.context_names):
+        raise RunFolderError(f"{folder} was trained on other context features than this data has")
+    if len(fitted.return_std) != len(prepared.windows.horizons):
+        raise RunFolderError(
+            f"{folder} was trained on {len(fitted.return_std)} horizons, this data has others"
+        )
+    return fitted
+
+
+def trained_model(
+    config: RunConfig, prepared: Prepared, folder: RunFolder, name: str, on: torch.device
+) -> nn.Module:
+    """The model with the weights called `name` that a run folder holds."""
+    net = config.model.build(prepared.spec)
+    load_weights(net, folder.read_weights(name), f"{folder.weights(name)}")
+    return net.to(on).eval()
+
+
+def load_weights(net: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Strict load; raises RunFolderError where names or shapes are not this model's."""
+    try:
+        net.load_state_dict(state)
+    except RuntimeError:
+        raise RunFolderError(
+            f"{source} holds the weights of another model than the run's config describes"
+        ) from None
+
+
+def _spec(windows: Windows, embedding: int) -> InputSpec:
+    return InputSpec(
+        lookback=windows.lookback,
+        price=5,
+        embedding=embedding,
+        context=windows.context.shape[1],
+        horizons=len(windows.horizons),
+    )

@@ -1,0 +1,229 @@
+"""From a table's cells to rows of bars per symbol, with what could not be read left out and counted.
+
+Legend: N rows of a file, n rows of one symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from stockenh.data.findings import Finding, Level, Mask, Rows, quoted
+from stockenh.data.readers.columns import match_columns
+from stockenh.data.readers.dates import Dates, last_day, parse_clock, parse_dates
+from stockenh.data.readers.layout import (
+    Index,
+    Table,
+    column_findings,
+    equity_only,
+    glued_symbols,
+    load_table,
+    with_volume,
+)
+from stockenh.data.readers.numbers import DecimalSign, Numbers, decimal_sign, parse_numbers
+from stockenh.data.readers.row_rules import Reason, leave_out
+from stockenh.data.readers.text import shown, symbol_of
+
+_OHLCV: Final = ("open", "high", "low", "close", "volume")
+
+BLANK_ROW: Final = Reason(
+    "blank-row", "no prices and no volume", "nothing to do, the lines are empty", harmless=True
+)
+SYMBOL_MISSING: Final = Reason("symbol-missing", "no symbol", "fill the symbol column of these rows")
+DATE_UNREADABLE: Final = Reason(
+    "date-unreadable", "the date can't be read", "write it as 2024-01-31, or name it: data.columns.date=NAME"
+)
+FUTURE_DATE: Final = Reason(
+    "future-date", "the date lies after tomorrow", "correct it, and write years with four digits"
+)
+NUMBER_UNREADABLE: Final = Reason(
+    "number-unreadable", "a price or volume is no number", "correct it, or map the right column: data.columns"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file says about one symbol."""
+
+    symbol: str
+    rows: Rows
+
+
+def parse_file(
+    path: Path, mapping: Mapping[str, str], adjust: bool, today: np.datetime64
+) -> tuple[tuple[Part, ...], tuple[Finding, ...]]:
+    """Reads one CSV or Parquet file.
+
+    `mapping` (canonical -> own column name) wins over guessed columns; without `adjust`, an adjusted close is
+    not read; no bar lies after the day that follows `today`. No parts, and an error finding that says why,
+    where the file can't be used.
+    """
+    file = shown(path)
+    table, found = load_table(path)
+    if table is None:
+        return (), found
+    columns = match_columns(table.names, mapping)
+    found += column_findings(file, table, columns)
+    if _is_refused(found):
+        return (), found
+    table, more = equity_only(file, table, columns.index)
+    index, no_volume = with_volume(file, table, columns.index)
+    cells = _read_cells(file, table, index, symbol_of(path), adjust, today)
+    found += more + no_volume + _number_findings(cells)
+    found += glued_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
+    if _is_refused(found):
+        return (), found
+    alive, drops = leave_out(_hits(cells, today), cells.rows, cells.only)
+    found += drops + _date_findings(cells)
+    if not alive.any() and not _is_refused(drops):
+        message = "no row is left after the others were left out"
+        found += (cells.finding("error", "too-short", message, "mend the file, or fetch it again"),)
+    return tuple(_parts(cells, alive)), found
+
+
+def _is_refused(found: Sequence[Finding]) -> bool:
+    return any(finding.level == "error" for finding in found)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A file's cells as read: rows (N,) of all its symbols, and what could not be read.
+
+    symbols: (N,) text; only: the one symbol of the file, or ""
+    unreadable: (N,) some number was no number; its first text, and that of the first unreadable date
+    """
+
+    symbols: pl.Series
+    only: str
+    rows: Rows
+    dates: Dates
+    sign: DecimalSign
+    blank: Mask
+    unreadable: Mask
+    bad_number: str
+    bad_date: str
+
+    def finding(self, level: Level, rule: str, message: str, fix: str) -> Finding:
+        """A finding about the file as a whole."""
+        return Finding(level, rule, self.rows.files[0], self.only, "", 0, message, fix)
+
+
+def _read_cells(
+    file: str, table: Table, index: Index, file_symbol: str, adjust: bool, today: np.datetime64
+) -> _Cells:
+    symbols = _symbols(table, index, file_symbol)
+    dates = _dates(table, index, today)
+    fields = [name for name in (*_OHLCV, "adj_close") if name in index and (adjust or name != "adj_close")]
+    raw = {name: table.column(index[name]) for name in fields}
+    numbers, sign = _numbers(raw, table.separator)
+    unreadable = np.logical_or.reduce([number.unreadable for number in numbers.values()])
+    untraded = np.zeros(len(symbols))
+    ohlcv = np.stack([numbers[name].value if name in numbers else untraded for name in _OHLCV], axis=1)
+    missing = np.logical_and.reduce([np.isnan(numbers[name].value) for name in _OHLCV if name in numbers])
+    adj_close = numbers["adj_close"].value if "adj_close" in numbers else None
+    return _Cells(
+        symbols=symbols,
+        only=symbols[0] or "" if symbols.n_unique() == 1 else "",
+        rows=Rows(dates.time, ohlcv, adj_close, (file,)),
+        dates=dates,
+        sign=sign,
+        blank=missing & ~unreadable,
+        unreadable=unreadable,
+        bad_number=_first_text([(raw[name], numbers[name].unreadable) for name in fields]),
+        bad_date=_first_text([(table.column(index["date"]), np.isnat(dates.time) & ~missing)]),
+    )
+
+
+def _numbers(raw: Mapping[str, pl.Series], separator: str) -> tuple[dict[str, Numbers], DecimalSign]:
+    numbers = {name: parse_numbers(column) for name, column in raw.items()}
+    if all(number.plain for number in numbers.values()):
+        return numbers, DecimalSign()
+    sign = decimal_sign(raw, separator)
+    if sign.comma or sign.mixed:
+        numbers = {name: parse_numbers(column, sign, name) for name, column in raw.items()}
+    return numbers, sign
+
+
+def _symbols(table: Table, index: Index, file_symbol: str) -> pl.Series:
+    of_file = pl.Series([file_symbol]).new_from_index(0, table.frame.height)
+    if "symbol" not in index:
+        return of_file
+    symbols = table.column(index["symbol"]).cast(pl.String).str.strip_chars().replace({"": None})
+    if table.names[index["symbol"]].startswith("<"):
+        symbols = symbols.str.strip_suffix(".US")
+    return of_file if symbols.null_count() == len(symbols) else symbols
+
+
+def _dates(table: Table, index: Index, today: np.datetime64) -> Dates:
+    dates = parse_dates(table.column(index["date"]), today)
+    if "time" not in index:
+        return dates
+    return replace(dates, time=dates.time + parse_clock(table.column(index["time"])))
+
+
+def _first_text(columns: Sequence[tuple[pl.Series, Mask]]) -> str:
+    for column, mask in columns:
+        if mask.any():
+            return quoted(str(column[int(mask.argmax())]), 40)
+    return ""
+
+
+def _hits(cells: _Cells, today: np.datetime64) -> list[tuple[Reason, Mask]]:
+    bad_date = replace(DATE_UNREADABLE, what=f"{DATE_UNREADABLE.what}: {cells.bad_date}")
+    bad_number = replace(NUMBER_UNREADABLE, what=f"{NUMBER_UNREADABLE.what}: {cells.bad_number}")
+    time = cells.rows.time
+    return [
+        (BLANK_ROW, cells.blank),
+        (bad_date, np.isnat(time)),
+        (FUTURE_DATE, time.astype("datetime64[D]") > last_day(today)),
+        (SYMBOL_MISSING, cells.symbols.is_null().to_numpy()),
+        (bad_number, cells.unreadable),
+    ]
+
+
+def _number_findings(cells: _Cells) -> tuple[Finding, ...]:
+    if cells.sign.clash:
+        message = f"two decimal signs: {cells.sign.clash}"
+        return (cells.finding("error", "decimal-sign", message, "write all numbers with a decimal point"),)
+    if cells.sign.doubt:
+        kind = "a decimal comma" if cells.sign.comma else "a comma between thousands"
+        message = f"{cells.sign.doubt!r} and its like have {kind}, or so it was assumed: no number decides"
+        return (cells.finding("warning", "decimal-sign", message, "write them with a decimal point"),)
+    return ()
+
+
+def _date_findings(cells: _Cells) -> tuple[Finding, ...]:
+    found = []
+    if cells.dates.ambiguous:
+        message = "day and month can't be told apart in any date; month first was assumed"
+        found.append(cells.finding("warning", "date-order", message, "write dates as 2024-01-31"))
+    if cells.dates.zone == "epoch":
+        message = "dates are counted from 1970 and were read as UTC"
+        fix = "write the exchange's dates as 2024-01-31"
+        found.append(cells.finding("warning", "time-zone", message, fix))
+    elif cells.dates.zone:
+        message = f"dates carry a time zone ({cells.dates.zone}): used as written, without the zone"
+        fix = "nothing to do if they are the exchange's dates; else convert them"
+        found.append(cells.finding("warning", "time-zone", message, fix))
+    return tuple(found)
+
+
+def _parts(cells: _Cells, alive: Mask) -> Iterator[Part]:
+    """The rows that are left, symbol by symbol, each in the order of the file."""
+    if not alive.any():
+        return
+    rows, symbols = cells.rows, cells.symbols
+    if not alive.all():
+        rows, symbols = rows.take(alive), symbols.filter(pl.Series(alive))
+    if symbols.n_unique() == 1:
+        yield Part(str(symbols[0]), rows)
+        return
+    code = symbols.rank("dense").to_numpy()
+    order = np.argsort(code, kind="stable")
+    for index in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
+        yield Part(str(symbols[int(index[0])]), rows.take(index))

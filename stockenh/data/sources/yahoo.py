@@ -1,0 +1,130 @@
+"""`data=yahoo`: daily bars from Yahoo, downloaded once and read as any other file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from stockenh.data.cache import DiskCache
+from stockenh.data.findings import Finding
+from stockenh.data.sources.base import BarData, FilesData, Loaded
+from stockenh.data.sources.yahoo_download import STAMP, Request, listed, missing, obtain, yahoo_name
+from stockenh.errors import ConfigError, DataError
+
+_SYMBOL: Final = re.compile(r"\^?[A-Z0-9][A-Z0-9.&=_-]*")
+
+
+@dataclass(frozen=True)
+class YahooData(BarData):
+    """Symbols and dates of a download, and which download it is.
+
+    start, end: the first and the last date, both included; None: all there is
+    refresh:    download anew, though there is a download already
+    downloaded: the stamp of one download; a run writes down which it took
+    path:       a download that was copied from another machine, taken as it is
+    """
+
+    downloads: ClassVar[bool] = True
+
+    symbols: list[str] = field(default_factory=list)
+    start: str | None = None
+    end: str | None = None
+    refresh: bool = False
+    downloaded: str | None = None
+    path: str | None = None
+    max_gap_days: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        request = self._request()
+        for symbol in request.symbols:
+            if not _SYMBOL.fullmatch(symbol):
+                raise ConfigError(f"data.symbols: {symbol!r} is no symbol such as AAPL, BRK.B or VOD.L")
+        names = [yahoo_name(symbol) for symbol in request.symbols]
+        if not names:
+            raise ConfigError("data.symbols names no symbol: data.symbols=[AAPL,MSFT]")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"data.symbols names {twice[0]} twice")
+        if request.start and request.end and request.start > request.end:
+            raise ConfigError(f"data.start={self.start} must not be after data.end={self.end}")
+        if self.downloaded is not None and not STAMP.fullmatch(self.downloaded):
+            raise ConfigError(
+                f"data.downloaded={self.downloaded} is no download's stamp such as 2024-01-31T120000Z; "
+                f"leave it out to take the newest"
+            )
+        if self.refresh and self.path is not None:
+            raise ConfigError(
+                "data.refresh=true downloads, and data.path names bars to take instead: drop one"
+            )
+        self._files(Path("x"))
+
+    def settled(
+        self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
+    ) -> Self:
+        """The settings with one download named; it is made where there is none, or where `refresh` asks."""
+        if self.path is not None or (self.downloaded is not None and not self.refresh):
+            return self
+        request = self._request()
+        stamp, fresh = obtain(request, self._root(cache), self.refresh, watch)
+        found = replace(self, refresh=False, downloaded=stamp)
+        file = found._file(cache)
+        newer = "" if fresh or self.end is not None else "; data.refresh=true downloads newer bars"
+        say(f"yahoo    {listed(request.symbols)} as downloaded {stamp[:10]}: {file}{newer}")
+        if renamed := [f"{s} is {yahoo_name(s)}" for s in request.symbols if yahoo_name(s) != s]:
+            say(f"yahoo    as Yahoo writes it, {listed(renamed)}")
+        return found
+
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        file = self.settled(cache, lambda done, total: None, lambda text: None)._file(cache)
+        loaded = self._files(file).load(cache, labels)
+        lacking = tuple(
+            Finding("error", "not-at-yahoo", symbol, symbol, "", 0, f"Yahoo has no bars: {why}",
+                    "correct data.symbols; of a delisted company there may be none")
+            for symbol, why in missing(file).items()
+        )  # fmt: skip
+        return replace(loaded, findings=(*lacking, *loaded.findings))
+
+    def _file(self, cache: DiskCache) -> Path:
+        if self.path is not None:
+            return Path(self.path)
+        folder = self._request().folder(self._root(cache))
+        file = folder / f"{self.downloaded}.parquet"
+        if not file.is_file():
+            raise DataError(
+                f"the bars of {listed(self.symbols)} that were downloaded {(self.downloaded or '')[:10]} are "
+                f"not in this cache ({file}), and Yahoo's adjusted prices have changed since: copy that file "
+                f"from where it was downloaded and name it with data.path=FILE, give the cache_dir=DIR that "
+                f"holds it, or train anew"
+            )
+        return file
+
+    def _root(self, cache: DiskCache) -> Path:
+        if cache.root is None:
+            raise ConfigError(
+                "data=yahoo keeps what it downloads in the cache, and there is no folder for one: name it "
+                "with cache_dir=DIR or $STOCKENH_CACHE"
+            )
+        return cache.root
+
+    def _request(self) -> Request:
+        symbols = tuple(symbol.strip().upper() for symbol in self.symbols)
+        return Request(symbols, _day("data.start", self.start), _day("data.end", self.end))
+
+    def _files(self, file: Path) -> FilesData:
+        return FilesData(
+            horizons=self.horizons, lookback=self.lookback, timeframes=self.timeframes, path=str(file),
+            max_gap_days=self.max_gap_days,
+        )  # fmt: skip
+
+
+def _day(key: str, text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{key}={text} is no date such as 2010-01-31") from None

@@ -1,0 +1,158 @@
+"""What a forecast of direction would have earned from bar to bar after costs, beside holding all symbols.
+
+Legend: n rows (one symbol at one date), D dates, S symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, interval, ratio
+
+HOLD = "hold"
+YEAR = np.timedelta64(8766, "h")  # 365.25 days
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One strategy on D dates, each entry of what is decided at that close and earned up to the next one.
+
+    net, gross: (D,) returns after and before costs; turnover: (D,) traded value as a share of wealth
+    """
+
+    net: Floats
+    gross: Floats
+    turnover: Floats
+
+
+def next_bar_curves(
+    asof: NDArray[np.datetime64], symbol: NDArray[np.str_], prob: Floats, next_ret: Floats, cost_bps: float
+) -> tuple[NDArray[np.datetime64], dict[str, Curve]]:
+    """Dates (D,), and the curves `long/flat`, `long/short` and `hold` of n rows with a next bar.
+
+    asof, symbol, prob, next_ret: (n,) time of decision, name, probability of up, return up to the next bar or
+    NaN
+    """
+    there = np.isfinite(next_ret)
+    days, date = np.unique(asof[there], return_inverse=True)
+    symbols, number = np.unique(symbol[there], return_inverse=True)
+    said, returns = np.full((len(days), len(symbols)), 0.5), np.zeros((len(days), len(symbols)))
+    present = np.zeros(returns.shape, np.bool_)
+    said[date, number], returns[date, number], present[date, number] = prob[there], next_ret[there], True
+    return days, {
+        "long/flat": trade(positions(said, present, short=False), returns, cost_bps),
+        "long/short": trade(positions(said, present, short=True), returns, cost_bps),
+        HOLD: hold(present, returns, cost_bps),
+    }
+
+
+def strategy_figures(
+    curves: Mapping[str, Curve], days: NDArray[np.datetime64], draws: BlockBootstrap | None
+) -> dict[str, dict[str, Any]]:
+    """`curve_figures` of each, and `above_hold`: its `excess_figures` to holding."""
+    return {
+        name: {
+            **curve_figures(curve, days, draws),
+            "above_hold": None if name == HOLD else excess_figures(curve, curves[HOLD], days, draws),
+        }
+        for name, curve in curves.items()
+    }
+
+
+def trade(wanted: Floats, returns: Floats, cost_bps: float) -> Curve:
+    """Holds the weights `wanted` (D, S) from each close to the next; what is traded to get there costs.
+
+    returns: (D, S) close to next close. Weights drift with prices until the next close, and every basis
+    point of traded value costs `cost_bps` / 10,000 of it, on the first day too. What is not invested earns 0,
+    being short costs no more than being long, and the last position is not closed.
+    """
+    dates, symbols = wanted.shape
+    held = np.zeros(symbols)
+    turnover, gross = np.empty(dates), np.empty(dates)
+    for day in range(dates):
+        turnover[day] = np.abs(wanted[day] - held).sum()
+        gross[day] = wanted[day] @ returns[day]
+        held = wanted[day] * (1 + returns[day]) / max(1 + gross[day], 1e-12)
+    return Curve(gross - turnover * cost_bps / 1e4, gross, turnover)
+
+
+def hold(there: NDArray[np.bool_], returns: Floats, cost_bps: float) -> Curve:
+    """Buys every symbol once with an equal share and keeps it; there: (D, S) symbols with a bar to earn.
+
+    A symbol that comes later gets 1 / (symbols there), out of the others; one that goes is sold into them.
+    """
+    wanted = np.zeros(returns.shape)
+    held = np.zeros(returns.shape[1])
+    for day, present in enumerate(there):
+        fresh = present & (held == 0)
+        kept = np.where(present & ~fresh, held, 0.0)
+        share = 1.0 / max(int(present.sum()), 1)
+        left = 1.0 - share * fresh.sum()
+        wanted[day] = np.where(fresh, share, kept * (left / kept.sum() if kept.sum() > 0 else 0.0))
+        grown = wanted[day] * (1 + returns[day])
+        held = grown / max(grown.sum(), 1e-12)
+    return trade(wanted, returns, cost_bps)
+
+
+def positions(prob: Floats, there: NDArray[np.bool_], short: bool) -> Floats:
+    """(D, S) weights: an equal share of wealth for each symbol of the day, long above a probability of 0.5,
+    below it short or flat; prob (D, S), of which only what is `there` counts."""
+    side = np.where(prob > 0.5, 1.0, -1.0 if short else 0.0)
+    side = np.where(prob == 0.5, 0.0, side)
+    count = np.maximum(there.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.where(there, side, 0.0) / count)
+
+
+def curve_figures(
+    curve: Curve, dates: NDArray[np.datetime64], draws: BlockBootstrap | None
+) -> dict[str, float | None]:
+    """`total annual volatility sharpe sharpe_low sharpe_high drawdown turnover gross_total` of a curve.
+
+    total, gross_total: growth over all dates; annual: as a rate per year; volatility, sharpe: annualised, of
+    simple returns and with no interest taken off; drawdown: the largest loss from a peak, below 0; turnover:
+    mean traded share of wealth per bar. Undefined figures are None.
+    """
+    per_year = bars_per_year(dates)
+    wealth = np.cumprod(1 + curve.net)
+    peak = np.maximum.accumulate(np.concatenate([[1.0], wealth]))[1:]
+    mean, std = float(curve.net.mean()), float(curve.net.std(ddof=1)) if len(curve.net) > 1 else 0.0
+    found: dict[str, float | None] = {
+        "total": float(wealth[-1] - 1),
+        "annual": float(max(wealth[-1], 0.0) ** (per_year / len(wealth)) - 1),
+        "volatility": std * per_year**0.5,
+        "sharpe": mean / std * per_year**0.5 if std > 1e-12 else None,
+        "sharpe_low": None,
+        "sharpe_high": None,
+        "drawdown": float((wealth / peak - 1).min()),
+        "turnover": float(curve.turnover.mean()),
+        "gross_total": float(np.prod(1 + curve.gross) - 1),
+    }
+    if draws is not None and found["sharpe"] is not None:
+        count = len(curve.net)
+        total, square = draws.sums(np.stack([curve.net, np.square(curve.net)]))
+        spread = np.sqrt(np.maximum(square - total**2 / count, 0) / (count - 1))
+        found["sharpe_low"], found["sharpe_high"] = interval(ratio(total / count, spread) * per_year**0.5)
+    return found
+
+
+def excess_figures(
+    curve: Curve, other: Curve, dates: NDArray[np.datetime64], draws: BlockBootstrap | None
+) -> dict[str, float | None]:
+    """`mean low high` of the yearly difference of mean returns to another curve of the same dates."""
+    per_year = bars_per_year(dates)
+    difference = curve.net - other.net
+    low = high = None
+    if draws is not None:
+        low, high = interval(draws.sums(difference[None])[0] / len(difference) * per_year)
+    return {"mean": float(difference.mean()) * per_year, "low": low, "high": high}
+
+
+def bars_per_year(dates: NDArray[np.datetime64]) -> float:
+    """Bars in a year as these dates have them; 252 where they span less than a month."""
+    span = (dates[-1] - dates[0]) / YEAR
+    return float((len(dates) - 1) / span) if span > 1 / 12 else 252.0

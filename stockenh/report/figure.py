@@ -1,0 +1,85 @@
+"""What all pictures share. Drawn without pyplot: no window system and no global state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# The colour-blind-safe palette of Okabe and Ito (2008), yellow left out: it is too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#666666"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, its parts laid out without overlaps."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def line(
+    axes: Axes, epochs: Sequence[int], values: Sequence[float | None], colour: str, label: str | None = None
+) -> None:
+    """A line over epochs, with dots where they are few; None leaves a gap."""
+    numbers = [number(value) for value in values]
+    marker = "o" if len(epochs) <= 30 else ""
+    axes.plot(epochs, numbers, color=colour, label=label, marker=marker, markersize=3.5, zorder=3)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Shares on the y axis as percentages."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+
+
+def legend_above(axes: Axes) -> None:
+    """A legend between title and data, where it hides nothing."""
+    entries = len(axes.get_legend_handles_labels()[0])
+    if entries:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=4 if entries == 4 else 3,
+            frameon=False,
+            fontsize=9.5,
+            borderaxespad=0.2,
+            columnspacing=1.0,
+            handlelength=1.5,
+            handletextpad=0.5,
+        )
+
+
+def bars_of(horizon: str) -> int:
+    """The bars of a horizon's name: 10 for "h10"."""
+    return int(horizon.removeprefix("h"))
+
+
+def bars_text(horizon: str) -> str:
+    """`10 bars` for "h10"."""
+    bars = bars_of(horizon)
+    return "1 bar" if bars == 1 else f"{bars} bars"
+
+
+def number(value: float | None) -> float:
+    """What matplotlib draws as a gap where there is no value."""
+    return math.nan if value is None else float(value)
+
+
+def save(figure: Figure, title: str, path: Path) -> Path:
+    """Gives all axes the house's look, writes the figure and returns its path."""
+    for axes in figure.axes:
+        axes.set_axisbelow(True)
+        axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

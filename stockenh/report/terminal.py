@@ -1,0 +1,184 @@
+"""What a person sees while a run goes on and when it is done; nothing moves where there is no terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stockenh.report.table import findings_summary, number
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from stockenh.data.findings import Finding
+    from stockenh.data.windows import Windows
+
+
+PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
+REFRESH_SECONDS = 0.5
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that never cuts a table short where there is no terminal to fit."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, width=120)
+    return made
+
+
+def program() -> str:
+    """What to type for this program: its name, or where no shell finds that, the path it was called by."""
+    called = Path(sys.argv[0])
+    if called.name != "stockenh" or not called.is_file() or shutil.which("stockenh"):
+        return "stockenh"
+    return shlex.quote(min(str(called), os.path.relpath(called), key=len))
+
+
+def show_data(
+    windows: Windows,
+    rows: Mapping[str, NDArray[np.int64]],
+    findings: Sequence[Finding],
+    out: Console,
+    warnings: Sequence[str] = (),
+) -> None:
+    """What was read and how it is split, each part with its dates, and what a reader must know of it."""
+    out.print(f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars")
+    for line in findings_summary(findings):
+        out.print(f"         {line}", markup=False)
+    for part, of_part in rows.items():
+        asof = windows.asof[of_part].astype("datetime64[D]")
+        name, n = PART_NAMES[part], len(of_part)
+        out.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
+    if len(rows) > 1:
+        labelled = windows.asof[windows.labelled]
+        end = max(windows.asof[of_part].max() for of_part in rows.values())
+        later = int((labelled > end).sum())
+        left = len(labelled) - later - sum(map(len, rows.values()))
+        out.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
+        if later:
+            out.print(f"         {later:,} later windows are those of other folds")
+    else:
+        out.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
+    for warning in warnings:
+        out.print(f"warning  {warning}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def embedding_progress(on: Console) -> Iterator[Callable[[int, int], None]]:
+    """A live line while windows are embedded, from the first call of what it gives; silence elsewhere."""
+    with counting(on, "embedding", "windows") as watch:
+        yield watch
+
+
+@contextmanager
+def counting(on: Console, doing: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A live line of how many are done of how many, from the first call; nothing where nobody is watching."""
+    if not on.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn(doing), BarColumn(bar_width=24),
+        TextColumn(f"{{task.completed:,}}/{{task.total:,}} {what}"), TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=on, transient=True) as progress:
+        task = progress.add_task("", total=0, visible=False, speed="")
+
+        def watch(done: int, total: int) -> None:
+            speed = f"{found:,.0f} {what}/s" if (found := progress.tasks[0].speed) else ""
+            progress.update(task, completed=done, total=total, visible=True, speed=speed)
+
+        yield watch
+
+
+class LiveProgress:
+    """Loss, windows per second and time left, drawn at most twice a second."""
+
+    def __init__(self, progress: Progress, epochs: int, per_epoch: int) -> None:
+        self.progress = progress
+        self.epochs = epochs
+        self.per_epoch = per_epoch
+        self.task = progress.add_task("", total=epochs * per_epoch, loss="", speed="", val="")
+        self._drawn = time.perf_counter()
+        self._windows = 0
+        self._steps = 0
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        completed = (epoch - 1) * self.per_epoch + done
+        self.progress.update(self.task, description=f"epoch {epoch}/{self.epochs}", completed=completed)
+
+    def advance(self, windows: int, loss: Tensor) -> None:
+        self._windows += windows
+        self._steps += 1
+        now = time.perf_counter()
+        passed = now - self._drawn
+        if passed > REFRESH_SECONDS:
+            self.progress.update(
+                self.task,
+                advance=self._steps,
+                loss=f"loss {float(loss):.4f}",
+                speed=f"{self._windows / passed:,.0f} windows/s",
+            )
+            self._drawn, self._windows, self._steps = now, 0, 0
+
+    def finish(self, line: dict[str, Any]) -> None:
+        mark = " best" if line["best"] else ""
+        skipped = f" skipped {line['skipped']}" if line["skipped"] else ""
+        val = f"val {number(line['val_loss'])}{mark}" if line["val_loss"] is not None else ""
+        self.progress.update(self.task, val=val + skipped)
+        self._drawn, self._windows, self._steps = time.perf_counter(), 0, 0
+
+
+class SilentProgress:
+    """Nobody is watching."""
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        pass
+
+    def advance(self, windows: int, loss: Tensor) -> None:
+        pass
+
+    def finish(self, line: dict[str, Any]) -> None:
+        pass
+
+
+@contextmanager
+def training_progress(on: Console, epochs: int, per_epoch: int) -> Iterator[LiveProgress | SilentProgress]:
+    """A live line on a terminal, silence elsewhere."""
+    if not on.is_terminal:
+        yield SilentProgress()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[val]}"), TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
+        TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=on, transient=True) as progress:
+        yield LiveProgress(progress, epochs, per_epoch)
+
+
+@contextmanager
+def counted_progress(on: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """How much of a long piece of work is done, on a terminal; yields what to tell it by."""
+    if not on.is_terminal:
+        yield lambda done: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:.0f}%"),
+        TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=on, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)

@@ -1,0 +1,197 @@
+"""A run folder: what it holds, how it is made, and how a stranger's is read without trusting it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from stockenh.errors import ConfigError, RunFolderError
+from stockenh.storage.files import (
+    LOCK,
+    alone_in,
+    append_line,
+    is_locked,
+    remove_parts,
+    write_atomic,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor  # only weights need torch: listing runs and refusing overrides do without
+
+
+class RunFolder:
+    """Names of the files of one run; nothing is read before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "run.log"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+        self.fitted = path / "fitted.json"
+        self.calibration = path / "calibration.json"
+        self.confidence = path / "confidence.json"
+        self.manifest = path / "manifest.json"
+        self.lr_finder = path / "lr_finder.json"
+        self.lr_picture = path / "lr_finder.png"
+        self.taught = path / "teacher.safetensors"
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
+        self.report = path / "report"
+        self.exported = path / "export"
+        self.explained = path / "explain"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run's folder. Raises RunFolderError with what is missing."""
+        folder = cls(path)
+        if not path.is_dir():
+            raise RunFolderError(
+                f"{path}: no such folder; a run folder is what `stockenh train` left in outputs/"
+            )
+        if not folder.config.is_file():
+            raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never began")
+        return folder
+
+    def refuse_if_run(self) -> None:
+        """Raises ConfigError where a run is there that has learnt something, or is about to."""
+        if self.last.exists() or self.metrics.exists() or is_locked(self.path / LOCK):
+            again = shlex.quote(str(self.path))
+            raise ConfigError(
+                f"{self.path} already holds a run: continue it with resume={again}, or name another folder"
+            )
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
+        for leftover in (self.manifest, self.fitted, self.taught, self.lr_finder, self.lr_picture):
+            leftover.unlink(missing_ok=True)
+        self.reopen()
+        self.write_config(config)
+
+    def reopen(self) -> None:
+        """Makes this the folder of an unfinished run: what was concluded from its weights is forgotten."""
+        for conclusion in (self.summary, self.calibration, self.confidence):
+            conclusion.unlink(missing_ok=True)
+
+    def chosen_weights(self, name: str | None) -> str:
+        """`name`, or what the run chose on validation; raises RunFolderError where there are no such."""
+        summary = self.read_json(self.summary)
+        chosen = name or (summary.get("weights") if isinstance(summary, dict) else None)
+        if not isinstance(chosen, str):
+            raise RunFolderError(f"{self.summary} names no weights; say which: weights=raw")
+        if chosen not in (there := self.weight_names()):
+            others = f"it has {', '.join(there)}" if there else "it has none at all"
+            raise RunFolderError(f"{self.path} has no {chosen} weights; {others}")
+        return chosen
+
+    def require_finished(self) -> None:
+        """Raises RunFolderError where the run has no result yet."""
+        if not self.summary.is_file():
+            again = shlex.quote(str(self.path))
+            raise RunFolderError(
+                f"{self.path} is not finished: continue it with stockenh train resume={again}"
+            )
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomic(self.config, text.encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config as plain containers, read without following anything in it."""
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise RunFolderError(
+                f"{self.config} is not readable YAML: {(str(error).splitlines() or [''])[0]}"
+            ) from None
+        if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+            raise RunFolderError(f"{self.config} does not hold a config")
+        return config
+
+    def read_json(self, path: Path) -> Any:
+        """One of the folder's JSON files."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path} lacks {path.name}: the run is incomplete") from None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path} is not readable JSON: {error}") from None
+
+    def write_json(self, path: Path, value: Any) -> None:
+        write_json(path, value)
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        append_line(self.metrics, json.dumps(line, allow_nan=False))
+
+    def read_metrics(self, up_to_epoch: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a torn last line (a kill while writing) is left out."""
+        lines = []
+        if self.metrics.exists():
+            for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                if isinstance(line, dict) and (up_to_epoch is None or line.get("epoch", 0) <= up_to_epoch):
+                    lines.append(line)
+        return lines
+
+    def rewind_metrics(self, epoch: int) -> None:
+        """Forgets lines after `epoch`, which will be written again."""
+        kept = self.read_metrics(epoch)
+        if self.metrics.exists():
+            write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def weights(self, name: str) -> Path:
+        """The file of the weights called `name` (raw, ema, swa)."""
+        return self.path / "weights" / f"{name}.safetensors"
+
+    def weight_names(self) -> list[str]:
+        """The names of the weights that are there."""
+        return sorted(p.stem for p in (self.path / "weights").glob("*.safetensors"))
+
+    def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
+        self.write_tensors(self.weights(name), state)
+
+    def write_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        from safetensors.torch import save
+
+        write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+
+    def read_weights(self, name: str) -> dict[str, Tensor]:
+        """Raises RunFolderError where they are missing (naming those there are) or damaged."""
+        there = self.weight_names()
+        if name not in there:
+            others = f"it has {', '.join(there)}" if there else "the run is not finished"
+            raise RunFolderError(f"{self.path} has no {name} weights; {others}")
+        return self.read_tensors(self.weights(name))
+
+    def read_tensors(self, path: Path) -> dict[str, Tensor]:
+        """What a safetensors file of the folder holds. Raises RunFolderError where it is damaged."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            tensors = load(path.read_bytes())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
+        return {k: torch.as_tensor(v) for k, v in tensors.items()}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second process out; a killed one leaves no lock behind. Raises RunFolderError."""
+        with alone_in(self.path, "is training in this folder"):
+            for folder in (self.path, self.last.parent, self.path / "weights"):
+                remove_parts(folder)
+            yield

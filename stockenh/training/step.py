@@ -1,0 +1,110 @@
+"""From a loss per element to the one number that is differentiated.
+
+Legend: B windows in a micro batch, H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stockenh.data.batches import Group, Micro
+from stockenh.training.averaging import Averages
+from stockenh.training.distributed import ALONE, Shared
+from stockenh.training.losses.base import Loss
+from stockenh.training.precision import Precision
+from stockenh.training.schedules import Schedule
+
+
+class Objective:
+    """The weighted mean of a loss over the labels of a whole accumulation group, in float32.
+
+    Each micro batch is divided by the group's count of labels, so that the micro batches of a group add
+    up to what one big batch would give, short last groups and missing labels included.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    def __call__(self, out: dict[str, Tensor], micro: Micro, count: Tensor) -> Tensor:
+        """This micro batch's share of the group's loss, a scalar. count: labels in the whole group.
+
+        With `task_log_var` s (2,) in the model's answer each term is weighted by exp(-s) and s / 2 is
+        added (homoscedastic uncertainty, Kendall et al. 2018); s = 0 is the plain sum.
+        """
+        returns, direction = self.loss.elements({k: v.float() for k, v in out.items()}, micro)
+        terms = (
+            self.loss.return_weight * ((returns * micro.labelled).sum() / count),
+            self.loss.direction_weight * ((direction * micro.labelled).sum() / count),
+        )
+        log_var = out.get("task_log_var")
+        if log_var is None:
+            return terms[0] + terms[1]
+        share = micro.labelled.sum() / count
+        weighted = torch.exp(-log_var.float()) * torch.stack(terms)
+        return weighted.sum() + 0.5 * share * log_var.float().sum()
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model and what changes it. A technique that is off is a neutral object among these."""
+
+    model: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    averages: Averages
+    max_norm: float
+    shared: Shared = ALONE
+
+    def step(self, group: Group) -> tuple[Tensor, bool]:
+        """One optimizer step on an accumulation group: its mean loss (a scalar), and whether it was taken.
+
+        Raises NonFiniteGradient, the weights untouched.
+        """
+        loss, taken = self.update(group)
+        if taken:
+            self.schedule.step()
+            self.averages.update(self.model)
+        return loss, taken
+
+    def update(self, group: Group) -> tuple[Tensor, bool]:
+        """The part of a step that computes: forward, loss, backward, clipping, optimizer."""
+        self.shared.begin()
+        self.optimizer.zero_grad()
+        losses = []
+        for loss in self.losses(group):
+            self.precision.backward(loss)
+            losses.append(loss.detach())
+        taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
+        return self.shared.total(torch.stack(losses).sum()), taken
+
+    def losses(self, group: Group) -> Iterator[Tensor]:
+        """What each micro batch adds to the group's mean loss, computed as it is asked for."""
+        for micro in group.micros:
+            with self.precision.autocast():
+                out = self.shared.forward(self.model, micro.inputs, last=micro is group.micros[-1])
+            yield self.objective(out, micro, group.count)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The state of everything that a step changes, as plain containers and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "precision": self.precision.state_dict(),
+            "averages": self.averages.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts back what `checkpoint` gave. The schedule comes last: it sets the optimizer's rate."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state["precision"])
+        self.averages.load_state_dict(state["averages"])
+        self.schedule.load_state_dict(state["schedule"])

@@ -1,0 +1,107 @@
+"""How the cells of an ablation are handed out, ended and taken up."""
+
+from __future__ import annotations
+
+import pytest
+
+from stockenh.commands.ablate.cells import CellAssignment, CellSource
+from stockenh.commands.ablate.folder import DONE, FAILED, AblationFolder
+from stockenh.commands.ablate.plan import Plan
+from stockenh.commands.ablate.settings import AblateSettings
+from stockenh.errors import RunFolderError
+
+EMA = {"overrides": ["averaging.ema_decay=0.9"]}
+STUDENT = {"kind": "student", "overrides": ["model=student"]}
+
+
+def source(
+    tmp_path, techniques: dict, arguments: tuple[str, ...] = ("model=tft_xl", "device=cpu")
+) -> CellSource:
+    settings = AblateSettings.of({"seeds": [1], "techniques": techniques})
+    folder = AblationFolder(tmp_path)
+    return CellSource(folder, Plan.of(settings, True), arguments, (), {}, 1, 3)
+
+
+def taken(cells: CellSource) -> CellAssignment:
+    found = cells.take()
+    assert isinstance(found, CellAssignment)
+    return found
+
+
+def test_each_cell_is_handed_out_once(tmp_path):
+    cells = source(tmp_path, {"ema": EMA})
+    held = [taken(cells), taken(cells), taken(cells)]
+    assert [a.cell.path for a in held] == ["plain/seed1", "ema/seed1", "cost"]
+    assert cells.take() is None
+
+
+def test_a_cell_that_is_given_back_is_handed_out_again_and_one_that_ended_is_not(tmp_path):
+    cells = source(tmp_path, {"ema": EMA})
+    first = taken(cells)
+    first.give_back()
+    again = taken(cells)
+    assert again.cell == first.cell and first.stopped
+    again.end({"views": None})
+    assert taken(cells).cell.path == "ema/seed1"
+    assert cells.folder.state(first.cell)["state"] == DONE
+
+
+def test_a_job_s_overrides_are_its_recipe_s_before_those_of_all(tmp_path):
+    cells = source(tmp_path, {"distillation": STUDENT})
+    plain, alone = taken(cells), taken(cells)
+    assert plain.overrides == ["model=tft_xl", "device=cpu", "hydra.sweep.subdir='plain/seed1'", "seed=1"]
+    assert "model=tft_xl" not in alone.overrides and alone.overrides[-1] == "model=student"
+    plain.end({})
+    student = taken(cells)
+    assert student.overrides[-1] == f"teacher='{tmp_path}/plain/seed1'"
+
+
+def test_a_student_is_not_begun_before_its_teacher_is_done_and_fails_with_it(tmp_path):
+    cells = source(tmp_path, {"distillation": STUDENT})
+    plain, alone = taken(cells), taken(cells)
+    found, waiting = cells._look()
+    assert found is not None and found.cell.path == "cost" and not waiting
+    assert cells._look() == (None, True)
+    plain.fail("no bars")
+    alone.end({})
+    assert cells.take() is None
+    student = next(c for c in cells.plan.cells if c.path == "distillation/seed1")
+    assert cells.folder.state(student) == {"state": FAILED, "why": "plain/seed1, its teacher, failed"}
+
+
+def test_a_cell_that_kills_its_workers_is_given_up(tmp_path):
+    cells = source(tmp_path, {"ema": EMA})
+    plain = cells.plan.cells[0]
+    claims = tmp_path / "workers" / "plain-seed1.claim"
+    claims.parent.mkdir()
+    claims.write_text("..")  # what two dead workers left of their claims
+    assert taken(cells).cell.path == "ema/seed1"
+    assert "died 2 times" in cells.folder.state(plain)["why"]
+    cells.folder.reopen(plain)
+    assert taken(cells).cell == plain
+
+
+def test_a_dead_worker_s_cell_goes_on(tmp_path):
+    cells = source(tmp_path, {"ema": EMA})
+    claims = tmp_path / "workers" / "plain-seed1.claim"
+    claims.parent.mkdir()
+    claims.write_text(".")
+    assert not cells.folder.is_claimed(cells.plan.cells[0])
+    held = taken(cells)
+    assert held.cell.path == "plain/seed1" and cells.folder.is_claimed(held.cell)
+
+
+def test_one_command_at_a_time_works_on_an_ablation(tmp_path):
+    folder = AblationFolder(tmp_path)
+    with folder.lock(), pytest.raises(RunFolderError, match="another process works on this"), folder.lock():
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"arguments": [1]}', '{"arguments": [], "base": 1}'])
+def test_a_folder_that_holds_no_ablation_says_so(tmp_path, text):
+    folder = AblationFolder(tmp_path)
+    with pytest.raises(RunFolderError, match="holds no ablation"):
+        folder.read()
+    folder.about.write_text(text)
+    with pytest.raises(RunFolderError, match="not readable"):
+        folder.read()

@@ -1,0 +1,74 @@
+"""What recipes cost beside each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stockenh.commands.ablate import cost
+from stockenh.commands.ablate.plan import Row
+from stockenh.config.compose import compose
+from stockenh.config.schema import RunConfig, parse, plain
+from stockenh.models.spec import InputSpec
+
+SPEC = InputSpec(lookback=20, price=5, embedding=16, context=29, horizons=3)
+CPU = torch.device("cpu")
+ROWS = [Row("plain", "plain", "plain"), Row("tta", "TTA", "plain", True), Row("small", "small", "small")]
+
+
+def config(*overrides: str) -> RunConfig:
+    tiny = ["model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16", "data.lookback=20"]
+    return parse(plain(compose([*tiny, *overrides])))
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    configs = {
+        "plain": config("model.layers=4", "model.ffn=256"),
+        "four": config("model.layers=4", "model.ffn=256", "train.accumulate=4", "optimizer.lr=auto"),
+        "small": config(),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "peak_memory", lambda configs, *_: dict.fromkeys(configs))
+        return cost.measure(configs, ["plain", "four"], ROWS, SPEC, CPU, rounds=3)
+
+
+def test_speeds_are_ratios_to_the_plain_recipe_round_by_round(found):
+    assert found["train_speed"]["plain"] == [1.0, 1.0, 1.0]
+    assert len(found["train_speed"]["four"]) == 3
+    assert all(windows > 0 for windows in found["train_windows_per_second"].values())
+
+
+def test_five_views_take_longer_and_a_smaller_model_less(found):
+    speeds = {name: sorted(ratios)[1] for name, ratios in found["inference_speed"].items()}
+    assert speeds["tta"] < 0.5 and speeds["small"] > 1.0
+    assert found["weights_bytes"]["tta"] == found["weights_bytes"]["plain"] > found["weights_bytes"]["small"]
+
+
+def test_what_nobody_measured_is_null(found):
+    assert found["memory"] == {"plain": None, "four": None}
+
+
+def test_a_round_has_as_many_windows_for_every_recipe():
+    seen: list[int] = []
+
+    def counted(*overrides: str) -> int:
+        seen.clear()
+        given = config("train.batch_size=8", *overrides)
+        cost.ready(given, SPEC, CPU)(4)
+        return sum(seen)
+
+    with pytest.MonkeyPatch.context() as patch:
+        step = cost._step
+        patch.setattr(cost, "_step", lambda net, micro, n: (seen.append(n), step(net, micro, n)))
+        assert counted() == counted("train.accumulate=4") == 4
+
+
+@pytest.mark.slow
+def test_accumulating_takes_less_memory_than_the_big_batch():
+    wide = ["model.ffn=512", "model.layers=2", "model.patch=2", "model.d_model=64"]
+    recipes = {"parts": config(*wide, "train.accumulate=8"), "whole": config(*wide, "train.batch_size=512")}
+    parts, whole = cost.peak_memory(recipes, SPEC, CPU).values()
+    if parts is None or whole is None:
+        pytest.skip("this system tells no process its peak memory")
+    assert parts < 0.5 * whole

@@ -1,0 +1,253 @@
+"""`stockenh distill`: a student of a run, the same without a teacher, and what sets them side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from processes import start as command
+from safetensors.torch import load_file
+
+from stockenh.commands.distill.compare import retention
+from stockenh.commands.train.session import ask
+from stockenh.commands.trained import Trained
+from stockenh.config import build
+from stockenh.storage.run_folder import RunFolder
+from stockenh.training import checkpoint
+
+pytestmark = pytest.mark.slow
+
+CPU = torch.device("cpu")
+STUDENT = [
+    "model=timeformer",
+    "model.layers=1",
+    "model.d_model=8",
+    "model.heads=2",
+    "model.ffn=8",
+    "device=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def teacher(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with raw and EMA weights."""
+    folder = tmp_path_factory.mktemp("teacher") / "a teacher (1)"
+    done = command("train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}")
+    _, said = done.communicate(timeout=120)
+    assert done.returncode == 0, said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished student of it, and what the command said."""
+    folder = tmp_path_factory.mktemp("student") / "run"
+    arguments = [f"teacher={teacher}", *STUDENT, "train.epochs=2", f"hydra.run.dir={folder}"]
+    done = command("distill", *arguments)
+    out, err = done.communicate(timeout=180)
+    assert done.returncode == 0, err
+    return folder, out
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def weights(folder: Path, name: str = "raw") -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / "weights" / f"{name}.safetensors"))
+
+
+def test_student_and_comparison_are_whole_run_folders(teacher, student):
+    folder, said = student
+    for run in (folder, folder / "without_teacher"):
+        assert json.loads((run / "summary.json").read_text())["epochs"] == 2
+    assert yaml.safe_load((folder / "config.yaml").read_text())["teacher"] == str(teacher)
+    assert yaml.safe_load((folder / "without_teacher/config.yaml").read_text())["teacher"] is None
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (
+        manifest["teacher"]["sha256"]
+        == digest(teacher)[f"weights/{manifest['teacher']['weights']}.safetensors"]
+    )
+    assert (folder / "report/distillation.png").stat().st_size > 10_000
+    for word in ("teacher", "student alone", "kept", "ms at batch 1", "windows/s at 256"):
+        assert word in said
+
+
+def test_data_split_and_embedding_are_the_teacher_s_and_the_recipe_is_not(teacher, student):
+    mine, its = (yaml.safe_load((run / "config.yaml").read_text()) for run in (student[0], teacher))
+    for group in ("data", "split", "embedding"):
+        assert mine[group] == its[group]
+    assert mine["averaging"]["ema_decay"] is None and its["averaging"]["ema_decay"] is not None
+
+
+def test_the_table_says_what_each_costs_and_scores(teacher, student):
+    folder, _ = student
+    found = json.loads((folder / "distillation.json").read_text())
+    summary = json.loads((teacher / "summary.json").read_text())
+    assert found["teacher"]["weights"] == summary["weights"]
+    for horizon, scores in found["scores"]["teacher"].items():
+        for name in ("accuracy", "majority", "log_loss", "ece", "n"):
+            assert scores[name] == pytest.approx(summary["parts"]["test"][horizon][name], rel=1e-6)
+    for run, name in ((folder, "student"), (folder / "without_teacher", "student alone")):
+        own = json.loads((run / "summary.json").read_text())
+        cost = found["cost"][name]
+        assert cost["parameters"] == own["parameters"]
+        assert cost["bytes"] == (run / "weights" / f"{own['weights']}.safetensors").stat().st_size
+        assert cost["milliseconds_at_1"] > 0 and cost["windows_per_second_at_256"] > 0
+        assert found["scores"][name]["h3"]["accuracy"] == pytest.approx(
+            own["parts"]["test"]["h3"]["accuracy"]
+        )
+
+
+def test_the_teacher_is_neither_changed_nor_part_of_the_student(teacher, stockenh, tmp_path):
+    before = digest(teacher)
+    run = tmp_path / "run"
+    answer = stockenh("distill", f"teacher={teacher}", *STUDENT, "train.epochs=1", f"hydra.run.dir={run}")
+    assert answer.code == 0, answer.err
+    assert digest(teacher) == before
+    taught, alone = (
+        checkpoint.load(folder / "checkpoints/last.pt")["learner"]
+        for folder in (run, run / "without_teacher")
+    )
+    assert set(taught["model"]) == set(alone["model"])
+    assert len(taught["optimizer"]["state"]) == len(alone["optimizer"]["state"])
+
+
+def test_weight_0_trains_what_the_student_alone_is(teacher, stockenh, tmp_path):
+    run = tmp_path / "run"
+    answer = stockenh(
+        "distill",
+        f"teacher={teacher}",
+        *STUDENT,
+        "train.epochs=1",
+        "distill.weight=0",
+        f"hydra.run.dir={run}",
+    )
+    assert answer.code == 0, answer.err
+    one, other = weights(run), weights(run / "without_teacher")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_teacher_moves_the_student(student):
+    one, other = weights(student[0]), weights(student[0] / "without_teacher")
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher, stockenh, tmp_path):
+    distance = {}
+    for weight in (0.0, 1.0):
+        run = tmp_path / str(weight)
+        arguments = (f"distill.weight={weight}", "train.epochs=8", "train.patience=8", "optimizer.lr=2e-2")
+        answer = stockenh("distill", f"teacher={teacher}", *STUDENT, *arguments, f"hydra.run.dir={run}")
+        assert answer.code == 0, answer.err
+        trained = Trained.open(RunFolder(run), None)
+        prepared = build.data(trained.run, CPU)
+        said = ask(trained.run, trained, prepared, prepared.rows["train"], CPU)
+        taught = load_file(run / "teacher.safetensors")
+        distance[weight] = float((torch.from_numpy(said.up_logits) - taught["up_logits"]).square().mean())
+    assert distance[1.0] < 0.5 * distance[0.0]
+
+
+def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, student, tmp_path):
+    copy = Path(shutil.copytree(teacher, tmp_path / "teacher"))
+    run = tmp_path / "run"
+    arguments = [f"teacher={copy}", *STUDENT, "train.epochs=2", f"hydra.run.dir={run}"]
+    process = command("distill", *arguments)
+    while process.poll() is None and not (run / "checkpoints/last.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = copy.rename(tmp_path / "elsewhere")
+    resumed = command("train", f"resume={run}")
+    told, said = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
+    assert f"stockenh distill resume={run}" in told
+    one, other = weights(run), weights(student[0])
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    kept.rename(copy)
+    whole = command("distill", f"resume={run}")
+    told, said = whole.communicate(timeout=120)
+    assert whole.returncode == 0, said
+    assert "student alone" in told and (run / "distillation.json").is_file()
+
+
+def short_of(teacher: Path, here: Path, missing: str) -> Path:
+    copy = Path(shutil.copytree(teacher, here / "copy"))
+    (copy / missing).unlink()
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "teacher= must be given: teacher=RUN"),
+        (["teacher=nowhere"], "nowhere: no such folder"),
+        (
+            ["teacher={teacher}", "data.horizons=[3,5]"],
+            "data.horizons=[3, 5]: teacher={teacher} was trained with",
+        ),
+        (["teacher={teacher}", "data.lookback=30", "model.patch=10"], "data.lookback=30: teacher={teacher}"),
+        (["teacher={teacher}", "data.timeframes=[1d]"], "data.timeframes"),
+        (["teacher={teacher}", "weights=swa"], "has no swa weights; it has ema, raw"),
+        (["teacher={teacher}", "distill.temperature=0"], "distill.temperature=0.0 must be above 0"),
+        (["teacher={teacher}", "distill.weight=1.5"], "distill.weight=1.5 must be a share"),
+        (["teacher={teacher}", "init_from={teacher}"], "init_from= can't be given with teacher="),
+        (["resume={teacher}"], "is no student of a teacher"),
+    ],
+)
+def test_bad_input_is_one_clear_line(teacher, stockenh, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    given = [argument.format(teacher=teacher) for argument in arguments]
+    small = [] if given and given[0].startswith("resume") else STUDENT
+    answer = stockenh("distill", *given, *small)
+    assert answer.code == 2, answer.out
+    assert says.format(teacher=teacher) in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("summary.json", "is not finished: continue it with stockenh train resume="),
+        ("weights/raw.safetensors", "has no raw weights; it has ema"),
+        ("fitted.json", "lacks fitted.json"),
+        ("calibration.json", "lacks calibration.json"),
+        ("config.yaml", "has no config.yaml"),
+    ],
+)
+def test_an_incomplete_teacher_is_refused(teacher, stockenh, tmp_path, monkeypatch, missing, says):
+    monkeypatch.chdir(tmp_path)
+    copy = short_of(teacher, tmp_path, missing)
+    answer = stockenh("distill", f"teacher={copy}", "weights=raw", *STUDENT)
+    assert answer.code == 2 and says in answer.err, answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["train", "find-lr"])
+def test_only_distill_takes_a_teacher(teacher, stockenh, tmp_path, monkeypatch, small_run, name):
+    monkeypatch.chdir(tmp_path)
+    answer = stockenh(name, *small_run, f"teacher={teacher}")
+    assert answer.code == 2 and "teacher= belongs to stockenh distill" in answer.err
+
+
+def scores(accuracy: float | None, low: float | None, majority: float | None) -> dict[str, float | None]:
+    return {"accuracy": accuracy, "accuracy_low": low, "majority": majority}
+
+
+def test_what_is_kept_is_the_share_above_the_majority_class():
+    teacher = scores(0.70, 0.66, 0.55)
+    assert retention(scores(0.67, 0.6, 0.55), teacher) == pytest.approx(0.12 / 0.15)
+    assert retention(scores(0.67, 0.6, 0.55), scores(0.56, 0.52, 0.55)) is None
+    assert retention(scores(None, None, None), scores(None, None, None)) is None

@@ -1,0 +1,381 @@
+"""`stockenh evaluate`: what a finished run is told of itself, and what it is refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from bars import write_bars
+
+from stockenh.commands.evaluate import evaluate
+from stockenh.commands.evaluate.evaluate import evaluate_run
+from stockenh.commands.evaluate.rows import choose, forecast_rows, load
+from stockenh.commands.trained import Trained
+from stockenh.config import build
+from stockenh.config.schema import config_of
+from stockenh.data.features.context import FeatureSettings, feature_names
+from stockenh.embedding.compute import unwatched
+from stockenh.evaluation import baselines
+from stockenh.storage.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+QUICK = ["evaluate.resamples=200"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of this file lie; each is trained once."""
+    return tmp_path_factory.mktemp("judged")
+
+
+@pytest.fixture(scope="module")
+def four(folder: Path) -> Path:
+    """Four symbols of 300 bars of noise, which fill a test part of 70 dates."""
+    bars = folder / "four"
+    bars.mkdir()
+    for number in range(4):
+        write_bars(bars / f"S{number}.csv", seed=number, bars=300)
+    return bars
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Boosted trees of a tenth of their size, and pictures only for who asks for them."""
+    monkeypatch.setattr(baselines, "ROUNDS", 20)
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(evaluate, "_pictures", lambda *of: [])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trained(stockenh, folder: Path, name: str, recipe: list[str]) -> Path:
+    run = folder / f"{name} (1)"
+    if not run.exists():
+        answer = stockenh("train", *recipe, f"hydra.run.dir={run}")
+        assert answer.code == 0, answer.err
+    return run
+
+
+def recipe_of(small_run: list[str], bars: Path) -> list[str]:
+    return [f"data.path={bars}" if word.startswith("data.path=") else word for word in small_run]
+
+
+@pytest.fixture
+def run(stockenh, folder, four, small_run, here) -> Path:
+    return trained(stockenh, folder, "four", recipe_of(small_run, four))
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_the_report_of_a_run(run, stockenh, pictures):
+    answer = stockenh("evaluate", f"run={run}", *QUICK)
+    assert answer.code == 0, answer.err
+    found = told(run / "report")
+    summary = json.loads((run / "summary.json").read_text())["parts"]["test"]
+    assert list(found["horizons"]) == ["h3", "h5", "h10"] and found["part"] == "test part"
+    for horizon, of in found["horizons"].items():
+        model = of["forecasts"]["model"]
+        for name in ("accuracy", "log_loss", "brier", "auc", "mae", "ece"):
+            assert model[name] == pytest.approx(summary[horizon][name]), name
+        calibrated = of["forecasts"]["calibrated"]
+        assert calibrated["log_loss"] == pytest.approx(summary[horizon]["log_loss_calibrated"])
+        assert calibrated["ece"] == pytest.approx(summary[horizon]["ece_calibrated"])
+        assert (of["n"], of["ties"], of["majority"]) == tuple(
+            summary[horizon][name] for name in ("n", "ties", "majority")
+        )
+        names = ["majority", "persistence", "momentum", "logistic", "boosting", "lightgbm"]
+        assert list(of["against"]["calibrated"]) == names
+        assert all(of["forecasts"][name]["log_loss"] is not None for name in names)
+        assert 0 < of["p_majority"]["calibrated"] <= 1
+        assert model["rank_ic"]["dates"] == of["dates"] and calibrated["ic"] is None
+    assert found["coverage"]["h5"][-1]["coverage"] == 1 and found["views"] == 4
+    assert set(found["curve"]["strategies"]) == {"long/flat", "long/short", "hold"}
+    assert found["curve"]["horizon"] == 3 and found["implausible"] == [] and found["folds"] is None
+    for name in ("baselines", "reliability", "coverage", "ic", "curve"):
+        assert (run / f"report/evaluation_{name}.png").stat().st_size > 10_000
+    page = (run / "report/evaluation.md").read_text()
+    assert "## Direction, test part" in page and "![evaluation curve](evaluation_curve.png)" in page
+    assert page.count("| calibrated |") == 6 and "blocks of 20 dates" in page
+    assert answer.out.count("verdict  ") == 3 and "not shown to be better" in answer.out
+    assert "280 windows of 4 symbols on 70 dates, ending" in answer.out
+    assert str(run / "report" / "evaluation.json") in answer.out
+    assert max(map(len, answer.out.split("verdict")[0].splitlines()[1:])) <= 80
+
+
+def test_without_a_word_it_is_the_same(run, stockenh, capfd):
+    assert stockenh("evaluate", f"run={run}", "hydra.run.dir=mine").code == 0
+    found = evaluate_run(RunFolder(run))
+    assert capfd.readouterr().out == ""
+    assert json.loads(json.dumps(found)) == told(Path("mine"))
+
+
+def test_labels_of_the_test_part_do_not_move_a_forecast(run):
+    trained_run = Trained.open(RunFolder(run), None)
+    cpu = torch.device("cpu")
+    prepared = load(trained_run.run, trained_run, cpu, unwatched)
+    chosen = choose(trained_run.run, trained_run, prepared)
+    y_ret = prepared.windows.y_ret.copy()
+    y_ret[chosen.rows] *= -1
+    turned = replace(prepared.windows, y_ret=y_ret)
+    other = replace(chosen, prepared=replace(prepared, windows=turned), own=turned)
+    first, second = (
+        forecast_rows(trained_run.run, trained_run, of, cpu, lambda done: None) for of in (chosen, other)
+    )
+    np.testing.assert_array_equal(first.part.y_ret, -second.part.y_ret)
+    for name, forecasts in first.forecasts.items():
+        for one, two in zip(forecasts, second.forecasts[name], strict=True):
+            for key in ("score", "prob", "ret", "signal"):
+                np.testing.assert_array_equal(getattr(one, key), getattr(two, key))
+    # and those of the train part do
+    y_ret[chosen.train] *= -1
+    turned = replace(prepared.windows, y_ret=y_ret)
+    third = forecast_rows(trained_run.run, trained_run, replace(chosen, own=turned), cpu, lambda done: None)
+    assert (third.forecasts["logistic"][0].prob != first.forecasts["logistic"][0].prob).any()
+
+
+def test_only_part_of_the_test_part(run, stockenh):
+    days = told_dates(run)
+    given = (f"evaluate.from={days[0]}", "evaluate.to=2021-01-15", "hydra.run.dir=mine")
+    assert stockenh("evaluate", f"run={run}", *QUICK, *given).code == 0
+    found = told(Path("mine"))
+    assert found["from"] == days[0] and found["to"] <= "2021-01-15" < days[1]
+    assert found["part"] == f"test part, evaluate.from={days[0]} evaluate.to=2021-01-15"
+
+
+def told_dates(run: Path) -> tuple[str, str]:
+    windows = Trained.open(RunFolder(run), None).run.data.load(build.cache(config_of(RunFolder(run)))).windows
+    asof = windows.asof[build.split_rows(config_of(RunFolder(run)).split, windows)["test"]]
+    return str(asof.min())[:10], str(asof.max())[:10]
+
+
+def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, small_run, here, pictures):
+    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
+    answer = stockenh("evaluate", "run=run", "tta.views=0")
+    assert answer.code == 0, answer.err
+    found = told(Path("run/report"))
+    of = found["horizons"]["h5"]["forecasts"]["model"]
+    assert of["accuracy"] is not None and of["accuracy_low"] is None and of["ic"]["mean"] is None
+    assert found["coverage"] is None and not Path("run/report/evaluation_ic.png").exists()
+    flat = " ".join(answer.out.split())
+    assert "IC: it compares 3 or more symbols of a date, and no date has them (2 symbols)" in flat
+    assert re.search(r"two blocks of 20 dates do not fit into 2\d dates; evaluate.block=1\d would fit", flat)
+    assert "coverage by uncertainty: tta.views=0" in flat
+    assert flat.count("nothing can be said of the difference") == 3
+    fits = re.search(r"evaluate.block=(\d+) would fit", flat)[1]
+    assert stockenh("evaluate", "run=run", "tta.views=0", f"evaluate.block={fits}", *QUICK).code == 0
+    assert told(Path("run/report"))["horizons"]["h5"]["forecasts"]["model"]["accuracy_low"] is not None
+
+
+def test_ready_windows_have_no_curve_and_no_coverage(stockenh, here):
+    write_windows(here / "windows.parquet")
+    tiny = ["device=cpu", "train.epochs=8", "optimizer.lr=1e-2", "model.d_model=16", "model.heads=2",
+            "model.layers=1", "model.ffn=16", "split.test=0.3"]  # fmt: skip
+    assert (
+        stockenh("train", "data=windows", "data.path=windows.parquet", *tiny, "hydra.run.dir=run").code == 0
+    )
+    answer = stockenh("evaluate", "run=run", *QUICK)
+    assert answer.code == 0, answer.err
+    found = told(Path("run/report"))
+    assert found["curve"] is None and found["coverage"] is None
+    flat = " ".join(answer.out.split())
+    assert "next-bar curve: data=windows has no raw bars to trade on" in flat
+    assert "coverage by uncertainty: data=windows has no raw bars to add noise to" in flat
+    # the planted feature is found by all that learn, and an accuracy like that is not believed
+    assert found["horizons"]["h5"]["forecasts"]["logistic"]["accuracy"] > 0.8
+    assert found["implausible"] == ["h3", "h5", "h10"]
+    assert "a leak until shown to be none. Checks: stockenh audit run=" in flat
+
+
+def write_windows(path: Path) -> None:
+    """900 ready samples of three symbols, whose labels one context feature decides."""
+    rng = np.random.default_rng(0)
+    n, names = 900, len(feature_names(FeatureSettings()))
+    context = rng.normal(size=(n, names))
+    returns = (0.02 * np.sign(context[:, 20]) + rng.normal(0, 0.01, n))[:, None].repeat(3, 1)
+    pl.DataFrame(
+        {
+            "symbol": ["A", "B", "C"] * (n // 3),
+            "asof": [dt.date(2022, 1, 1) + dt.timedelta(days=i // 3) for i in range(n)],
+            "ohlcv_norm": rng.uniform(-1, 1, (n, 20, 5)).astype(np.float32).tolist(),
+            "kronos_emb": rng.normal(size=(n, 4)).astype(np.float32).tolist(),
+            "context": context.astype(np.float32).tolist(),
+            "y_ret": returns.astype(np.float32).tolist(),
+            "y_up": (returns > 0).astype(int).tolist(),
+        }
+    ).write_parquet(path)
+
+
+def test_a_generated_market_shows_its_limit_and_is_never_implausible(stockenh, small_run, here):
+    kept = [word for word in small_run if not word.startswith("data")]
+    market = ["data=synthetic", "data.symbols=4", "data.bars=300", "data.lookback=20"]
+    assert stockenh("train", *market, *kept, "hydra.run.dir=run").code == 0
+    answer = stockenh("evaluate", "run=run", *QUICK)
+    assert answer.code == 0, answer.err
+    found = told(Path("run/report"))
+    of = found["horizons"]["h5"]
+    assert of["limit_accuracy"] > 0.7 and of["forecasts"]["best possible"]["accuracy"] > 0.7
+    assert of["forecasts"]["model"]["gap_closed"] is not None and found["implausible"] == []
+    assert "the limit is" in answer.out and "best possible" in answer.out
+
+
+@pytest.mark.slow
+def test_the_folds_of_a_walk_forward_are_judged_as_one(stockenh, small_run, four, here):
+    walk = [w for w in recipe_of(small_run, four) if not w.startswith("split.test")]
+    walk += ["split=walk_forward", "split.folds=3", "data.horizons=[1,3]"]
+    assert stockenh("train", *walk, "split.fold=0,1,2", "--multirun", "hydra.sweep.dir=sweep (1)").code == 0
+    answer = stockenh("evaluate", "run=sweep (1)", *QUICK)
+    assert answer.code == 0, answer.err
+    found = told(Path("sweep (1)/report"))
+    assert found["part"] == "test parts of 3 folds" and len(found["folds"]) == 3
+    rows = [fold["horizons"]["h3"]["n"] for fold in found["folds"]]
+    assert sum(rows) == found["horizons"]["h3"]["n"]
+    right = sum(fold["horizons"]["h3"]["forecasts"]["model"]["accuracy"] * (
+        fold["horizons"]["h3"]["n"] - fold["horizons"]["h3"]["ties"]) for fold in found["folds"])  # fmt: skip
+    pooled = found["horizons"]["h3"]
+    assert right / (pooled["n"] - pooled["ties"]) == pytest.approx(pooled["forecasts"]["model"]["accuracy"])
+    begins = [fold["from"] for fold in found["folds"]]
+    assert begins == sorted(begins) and found["from"] == begins[0]
+    for fold, number in zip(found["folds"], range(3), strict=True):
+        summary = json.loads(Path(f"sweep (1)/{number}/summary.json").read_text())
+        accuracy = summary["parts"]["test"]["h1"]["accuracy"]
+        assert fold["horizons"]["h1"]["forecasts"]["model"]["accuracy"] == pytest.approx(accuracy)
+    assert "Each fold" in answer.out
+    two = stockenh("evaluate", "run=[sweep (1)/0,sweep (1)/2]", *QUICK, "hydra.run.dir=two")
+    assert two.code == 0, two.err
+    assert [fold["from"] for fold in told(Path("two"))["folds"]] == [begins[0], begins[2]]
+    again = stockenh("evaluate", "run=[sweep (1)/0,sweep (1)/0]", "hydra.run.dir=twice")
+    assert again.code == 2 and "are judged on the same dates" in again.err
+    assert stockenh("train", *walk, "split.fold=1", "model.ffn=8", "hydra.run.dir=wider").code == 0
+    other = stockenh("evaluate", "run=[sweep (1)/0,wider]", "hydra.run.dir=other")
+    assert other.code == 2 and "has another model than" in other.err
+
+
+def test_moved_bars_are_asked_for_and_found_again(stockenh, small_run, four, here):
+    mine = shutil.copytree(four, here / "mine")
+    assert stockenh("train", *recipe_of(small_run, mine), "hydra.run.dir=run").code == 0
+    assert stockenh("evaluate", "run=run", *QUICK).code == 0
+    before = told(Path("run/report"))
+    shutil.move(mine, here / "moved")
+    answer = stockenh("evaluate", "run=run")
+    assert answer.code == 2 and len(answer.err.splitlines()) == 1
+    assert "have moved, say where to: data.path=DIR" in answer.err
+    answer = stockenh("evaluate", "run=run", f"data.path={here / 'moved'}", *QUICK)
+    assert answer.code == 0, answer.err
+    assert told(Path("run/report")) == before
+    # the same place with other bars in it
+    shutil.copytree(four, mine)
+    write_bars(mine / "S0.csv", seed=99, bars=300)
+    answer = stockenh("evaluate", "run=run")
+    assert answer.code == 2 and "the bars are no longer those that" in answer.err
+    assert "data.path=DIR" in answer.err and len(answer.err.splitlines()) == 1
+
+
+def test_other_bars_are_judged_after_all_that_the_run_has_seen(run, four, stockenh, here):
+    other = shutil.copytree(four, here / "other")
+    for number in range(3):
+        write_bars(other / f"S{number}.csv", seed=50 + number, bars=380)
+    (other / "S3.csv").unlink()
+    given = ("evaluate", f"run={run}", "data=files", f"data.path={other}", *QUICK)
+    answer = stockenh(*given, "hydra.run.dir=after")
+    assert answer.code == 0, answer.err
+    found = told(Path("after"))
+    seen = re.fullmatch(r"other bars after (\S+)", found["part"])[1]
+    assert found["from"] > seen and found["to"] > "2021-05" and not found["is_test"]
+    assert seen <= told_dates(run)[0]
+    assert found["symbols"] == 3 and found["warnings"] == []
+    early = stockenh(*given, "evaluate.from=2020-06-01", "hydra.run.dir=early")
+    assert early.code == 0 and "until when labels trained or chose this model" in early.out
+    assert told(Path("early"))["from"] == "2020-06-01"
+    none = stockenh(*given, "evaluate.from=2031-01-01", "hydra.run.dir=none")
+    assert none.code == 2 and "no labelled window ends evaluate.from=2031-01-01" in none.err
+
+
+def test_other_bars_without_the_runs_own_need_a_date_and_have_no_fitted_baseline(
+    small_run, four, stockenh, here
+):
+    mine, other = shutil.copytree(four, here / "mine"), here / "other"
+    assert stockenh("train", *recipe_of(small_run, mine), "hydra.run.dir=run").code == 0
+    shutil.move(mine, other)
+    write_bars(other / "S0.csv", seed=77, bars=330)
+    given = ("evaluate", "run=run", f"data.path={other}", *QUICK)
+    answer = stockenh(*given)
+    assert answer.code == 2 and "say from when on to judge it with evaluate.from=DATE" in answer.err
+    answer = stockenh(*given, "evaluate.from=2020-12-01")
+    assert answer.code == 0, answer.err
+    names = told(Path("run/report"))["baselines"]
+    assert names == ["majority", "persistence", "momentum"]
+    assert "nobody knows whether it has seen these dates" in " ".join(answer.out.split())
+
+
+def test_a_run_that_held_nothing_out_needs_other_bars(small_run, stockenh, here, four):
+    kept = [word for word in recipe_of(small_run, four) if not word.startswith("split.")]
+    assert stockenh("train", *kept, "split=all", "hydra.run.dir=run").code == 0
+    answer = stockenh("evaluate", "run=run")
+    assert answer.code == 2 and "held nothing out (split=all)" in answer.err
+    later = shutil.copytree(four, here / "later")
+    for number in range(4):
+        write_bars(later / f"S{number}.csv", seed=number + 9, bars=400)
+    answer = stockenh("evaluate", "run=run", f"data.path={later}", *QUICK)
+    assert answer.code == 0, answer.err
+    found = told(Path("run/report"))
+    assert found["own"] == ["model"] and "calibrated" not in found["horizons"]["h3"]["forecasts"]
+    assert found["curve"]["forecast"] == "model" and found["from"] > "2021-02"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "run= must be given"),
+        (["run=nowhere"], "nowhere: no such folder"),
+        (["run=[{run},nowhere]"], "nowhere: no such folder"),
+        (["run={unfinished}"], "is not finished: continue it with stockenh train resume="),
+        (["run={run}", "weights=swa"], "has no swa weights; it has raw"),
+        (["run={run}", "model=tft_xl"], "model can't be other than that of run="),
+        (["run={run}", "split.test=0.4"], "split can't be other than that of run="),
+        (["run={run}", "data.horizons=[1,2,4]"], "data.horizons=[1, 2, 4]: run={run} was trained with"),
+        (["run={run}", "evaluate.block=9"], "evaluate.block=9 must be at least the largest of data.horizons"),
+        (["run={run}", "evaluate.resamples=5"], "evaluate.resamples=5 must be at least 100"),
+        (["run={run}", "evaluate.cost_bps=-1"], "evaluate.cost_bps=-1.0 must be basis points"),
+        (["run={run}", "evaluate.horizon=4"], "evaluate.horizon=4: the run has [3, 5, 10]"),
+        (["run={run}", "evaluate.from=soon"], "evaluate.from=soon is not a date: write 2024-01-31"),
+        (["run={run}", "evaluate.from=2021-02-01", "evaluate.to=2021-01-01"], "lies after evaluate.to"),
+        (["run={run}", "evaluate.since=2021-01-01"], "evaluate.since: no such"),
+        (["run={run}", "evaluate.from=2031-01-01"], "the test part has no window in there"),
+        (["run={run}", "evaluate.cost=1"], "evaluate.cost_bps"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
+    unfinished = Path(shutil.copytree(run, here / "unfinished"))
+    (unfinished / "summary.json").unlink()
+    given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
+    answer = stockenh("evaluate", *given)
+    assert answer.code == 2 and says.format(run=run) in answer.err, answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_report_is_listed_as_no_run(run, stockenh):
+    assert stockenh("evaluate", f"run={run}", *QUICK, "hydra.run.dir=reports/mine").code == 0
+    assert "no runs in reports" in stockenh("runs", "reports").out
+
+
+def test_without_lightgbm_the_rest_stays(run, stockenh, monkeypatch):
+    monkeypatch.setattr("stockenh.commands.evaluate.rows.has_lightgbm", lambda: False)
+    answer = stockenh("evaluate", f"run={run}", *QUICK, "hydra.run.dir=mine")
+    assert answer.code == 0, answer.err
+    assert "LightGBM: pip install 'stockenh[gbm]'" in answer.out
+    assert "lightgbm" not in told(Path("mine"))["baselines"]

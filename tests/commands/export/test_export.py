@@ -1,0 +1,182 @@
+"""`stockenh export`: files that say what the run says, and a forecast by them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import processes
+import pytest
+
+import stockenh as package
+from stockenh.commands.export import export
+
+pytestmark = pytest.mark.slow
+
+SERVE = Path(package.__file__).parents[1] / "examples" / "serve.py"
+
+QUICK = ["model.conv_dilations=[]"]  # a smaller graph; test_deployed exports one with all its parts
+
+
+@pytest.fixture(scope="module")
+def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with raw and EMA weights, its raw ones exported."""
+    folder = tmp_path_factory.mktemp("exported") / "a run (1)"
+    for arguments in (
+        ["train", *small_run, *QUICK, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
+        ["export", f"run={folder}", "weights=raw", "export.int8=true"],
+    ):
+        done = processes.run(*arguments)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_manifest_says_what_the_files_are(run):
+    folder = run / "export"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, told in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert told == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert set(manifest["files"]) == {"model.onnx", "model.pt2", "model.int8.onnx"}
+    weights = (run / "weights/raw.safetensors").read_bytes()
+    assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert manifest["inputs"]["ohlcv"] == {"shape": ["batch", 20, 5], "dtype": "float32"}
+    assert manifest["inputs"]["embedding"]["shape"] == ["batch", 32]
+    assert len(manifest["context_names"]) == manifest["inputs"]["context"]["shape"][1] == 29
+    assert manifest["horizons"] == [3, 5, 10]
+    for of_file in manifest["parity"]["largest_difference"].values():
+        assert all(0 <= difference <= 1e-5 for difference in of_file.values())
+    assert {int(batch) for batch in manifest["speed"]} == {1, 256}
+    assert (folder / "parity.png").stat().st_size > 10_000
+
+
+def test_the_example_serves_with_onnxruntime_and_numpy_alone(run):
+    block = "import sys; sys.modules['torch'] = sys.modules['stockenh'] = None; "
+    code = f"{block}import runpy; sys.argv = ['serve.py', sys.argv[1]]; runpy.run_path({str(SERVE)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run / "export")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["3 bars", "5 bars", "10 bars"]
+    assert len(SERVE.read_text().splitlines()) <= 25
+
+
+def predicted(stockenh, run: Path, into: Path, *arguments: str) -> pl.DataFrame:
+    answer = stockenh("tta-predict", f"run={run}", *arguments, f"hydra.run.dir={into}")
+    assert answer.code == 0, answer.err
+    return pl.read_parquet(into / "forecast.parquet")
+
+
+@pytest.mark.parametrize("views", [0, 4])
+def test_a_forecast_by_the_files_is_that_of_torch(run, stockenh, here, views):
+    moved = Path(shutil.copytree(run, here / "moved"))
+    given = (f"tta.views={views}", "weights=raw", "tta.from=2020-07-01")
+    torch, onnx, int8 = (
+        predicted(stockenh, moved, here / engine, *given, f"tta.engine={engine}")
+        for engine in ("torch", "onnx", "int8")
+    )
+    assert len(torch) > 20 and onnx["symbol"].equals(torch["symbol"])
+    for column in ("ret", "up_prob"):
+        np.testing.assert_allclose(onnx[column], torch[column], atol=1e-5)
+        assert 0 < np.abs(int8[column] - torch[column]).max() < 0.05
+    if views:
+        np.testing.assert_allclose(onnx["uncertainty"], torch["uncertainty"], atol=1e-5)
+        assert (onnx["confident"] == torch["confident"]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "damage", "says"),
+    [
+        (["weights=ema"], None, "is of other weights than ema; make it anew with stockenh export run="),
+        (["weights=raw"], "model.onnx missing", "is not there; make it with stockenh export run="),
+        (["weights=raw"], "model.onnx changed", "is not the file that was exported"),
+        (["weights=raw"], "manifest.json missing", "lacks manifest.json"),
+        (["weights=raw"], "manifest.json changed", "is not readable JSON"),
+        (["weights=raw", "tta.engine=tensorrt"], None, "tta.engine=tensorrt: Options: int8, onnx, torch"),
+    ],
+)
+def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arguments, damage, says):
+    copy = Path(shutil.copytree(run, here / "copy"))
+    if damage:
+        name, what = damage.split()
+        (copy / "export" / name).unlink()
+        if what == "changed":
+            (copy / "export" / name).write_bytes(b"something else")
+    answer = stockenh("tta-predict", f"run={copy}", "tta.engine=onnx", *arguments)
+    assert answer.code == 2 and says in answer.err, answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monkeypatch):
+    monkeypatch.setattr(export, "PARITY", 1e-12)
+    copy = Path(shutil.copytree(run, here / "copy"))
+
+    def as_before(deployed: object, inputs: object, into: Path, out: object) -> None:
+        for file in (run / "export").glob("model.*"):
+            shutil.copy(file, into)
+
+    monkeypatch.setattr(export, "_write_both", as_before)
+    answer = stockenh("export", f"run={copy}", "weights=raw")
+    assert answer.code == 1 and "away from the run, more than 1e-12: not exported" in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert not list((copy / "export").glob("model.*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "run= must be given"),
+        (["run=nowhere"], "nowhere: no such folder"),
+        (["run={run}", "weights=swa"], "has no swa weights; it has ema, raw"),
+        (["run={run}", "model=timeformer_xl"], "model can't be other than that of run="),
+        (["run={run}", "data.horizons=[1]"], "data.horizons=[1]: run={run} was trained with"),
+        (["run={unfinished}"], "is not finished: continue it with stockenh train resume="),
+        (["run={run}", "data.path=nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
+    unfinished = Path(shutil.copytree(run, here / "unfinished"))
+    (unfinished / "summary.json").unlink()
+    given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
+    answer = stockenh("export", *given)
+    assert answer.code == 2 and says.format(run=run) in answer.err, answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, here):
+    copy = Path(shutil.copytree(run, here / "copy"))
+    assert (copy / "export/model.int8.onnx").is_file()
+    answer = stockenh("export", f"run={copy}", "weights=ema")
+    assert answer.code == 0, answer.err
+    manifest = json.loads((copy / "export/manifest.json").read_text())
+    assert set(manifest["files"]) == {"model.onnx", "model.pt2"} and "int8" not in answer.out
+    answer = stockenh("tta-predict", f"run={copy}", "weights=ema", "tta.engine=int8")
+    assert answer.code == 2 and "is not there; make it with stockenh export run=" in answer.err
+
+
+def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has_where_the_folder_is_named(
+    small_run, stockenh, here
+):
+    kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
+    everything = [*kept, *QUICK, "split=all", "embedding=none"]
+    assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
+    answer = stockenh("export", "run=run", "hydra.run.dir=mine")
+    assert answer.code == 0, answer.err
+    assert {p.name for p in Path("mine").glob("model.*")} == {"model.onnx", "model.pt2"}
+    assert not Path("run/export").exists()
+    manifest = json.loads(Path("mine/manifest.json").read_text())
+    assert manifest["parity"]["part"] == "train" and not manifest["calibrated"]
+    assert set(manifest["inputs"]) == {"ohlcv", "context"}

@@ -1,0 +1,339 @@
+"""`stockenh runs`: every folder is a line, two or more stand side by side, and a stranger's does no harm."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from stockenh.commands.runs.listing import differing, find, matching, option_of, read
+from stockenh.commands.runs.show import comparison, incomparable, listing
+from stockenh.commands.runs.show import plain as shown
+from stockenh.config.compose import compose
+from stockenh.config.schema import plain
+from stockenh.errors import ConfigError
+from stockenh.report.table import folded
+
+HORIZONS = ("h3", "h5", "h10")
+
+
+def make_run(
+    path: Path, *overrides: str, done: int = 2, finished: bool = True, written: int = 0, n: int = 100
+) -> Path:
+    """A folder as `train` leaves one, without the training."""
+    config = plain(compose(list(overrides)))
+    for key in ("resume", "experiment"):
+        config.pop(key, None)
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    lines = [{"epoch": e + 1, "val_loss": 0.7 - 0.01 * e} for e in range(done)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        scores = {"n": n, "ties": 1, "accuracy": 0.512, "majority": 0.534, "log_loss": 0.69, "auc": None}
+        summary = {
+            "parts": {"test": dict.fromkeys(HORIZONS, scores)}, "weights": "raw", "epochs": done,
+            "stopped_early": False, "val_loss": 0.6543, "windows_per_second": 1234.56, "parameters": 14006,
+        }  # fmt: skip
+        (path / "summary.json").write_text(json.dumps(summary))
+    for file in (*path.iterdir(), path):
+        os.utime(file, (written, written))
+    return path
+
+
+def text(*tables: Any, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def cells(run: Path) -> list[str]:
+    return text(listing([read(run)], run.parent)).split()
+
+
+def test_a_finished_run_stands_with_its_recipe_and_its_figures(tmp_path):
+    run = make_run(tmp_path / "a", "train.epochs=2", "loss=focal", "averaging=swa", "model.d_model=32")
+    told = text(listing([read(run)], tmp_path))
+    for word in ("a", "finished", "timeformer*", "focal", "swa", "raw", "2/2", "0.6543", "51.2%", "53.4%"):
+        assert word in told.split()
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("done", "finished", "epochs", "state"),
+    [
+        (2, True, 2, "finished"),
+        (2, True, 3, "interrupted at epoch 3"),  # taken up for longer, and stopped
+        (2, False, 3, "interrupted at epoch 3"),
+        (0, False, 3, "never began"),
+    ],
+)
+def test_the_state_says_how_far_it_came(tmp_path, done, finished, epochs, state):
+    run = read(make_run(tmp_path / "a", f"train.epochs={epochs}", done=done, finished=finished))
+    assert run.state == state and run.epochs == done
+    assert bool(run.scores) == (state == "finished")
+
+
+def test_a_run_stopped_within_its_first_epoch_began(tmp_path):
+    run = make_run(tmp_path / "a", done=0, finished=False)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.pt").touch()
+    assert read(run).state == "interrupted at epoch 1"
+
+
+def test_an_unfinished_run_shows_its_best_validation_so_far(tmp_path):
+    run = read(make_run(tmp_path / "a", "train.epochs=9", done=3, finished=False))
+    assert run.val_loss == pytest.approx(0.68)
+
+
+def test_early_stop_is_a_finish(tmp_path):
+    run = make_run(tmp_path / "a", "train.epochs=9")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "stopped_early": True}))
+    assert read(run).state == "finished early"
+
+
+def test_a_run_that_goes_on_at_this_moment_is_running(tmp_path):
+    run = make_run(tmp_path / "a", "train.epochs=3", done=1, finished=False)
+    with (run / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert read(run).state == "running, epoch 2"
+    assert read(run).state == "interrupted at epoch 2"
+
+
+def test_a_run_without_a_test_part_has_no_scores(tmp_path):
+    run = make_run(tmp_path / "a", "split=all", "train.epochs=2")
+    summary = json.loads((run / "summary.json").read_text())
+    train_only = {"train": summary["parts"]["test"]}
+    (run / "summary.json").write_text(json.dumps({**summary, "parts": train_only, "val_loss": None}))
+    told = cells(run)
+    assert "finished" in told and "51.2%" not in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "group", "option"),
+    [
+        (["loss=focal"], "loss", "focal"),
+        (["loss=huber_bce", "loss.smoothing=0.1"], "loss", "label_smoothing"),
+        (["loss.delta=2"], "loss", "huber_bce*"),
+        (["optimizer.lr=1e-3"], "optimizer", "adamw"),
+        (["optimizer.lr=2e-3"], "optimizer", "adamw*"),
+        (["data=files", "data.path=x"], "data", "files"),
+        (["model=timeformer_xl"], "model", "timeformer_xl"),
+    ],
+)
+def test_options_are_known_by_their_values(overrides, group, option):
+    assert option_of(group, plain(compose(overrides))[group]) == option
+
+
+def test_an_option_that_is_not_shipped_stands_by_its_class():
+    assert option_of("loss", {"_target_": "stockenh.training.losses.mine.Mine"}) == "Mine"
+
+
+def test_sweeps_and_runs_in_run_folders_are_found(tmp_path):
+    there = {make_run(tmp_path / name) for name in ("a", "sweep/0", "sweep/1", "a/finer")}
+    (tmp_path / "a" / ".hydra").mkdir()
+    (tmp_path / "a" / ".hydra" / "config.yaml").touch()
+    (tmp_path / "elsewhere").mkdir()
+    assert set(find(tmp_path)) == there
+
+
+def test_newest_first_and_filtered(stockenh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("outputs/old"), "loss=focal", written=100)
+    make_run(Path("outputs/new"), "optimizer.lr=1e-4", "loss=focal", "loss.gamma=1.0", written=300)
+    make_run(Path("outputs/between"), written=200)
+
+    def order(*arguments: str) -> list[str]:
+        answer = stockenh("runs", *arguments)
+        assert answer.code == 0, answer.err
+        return [word for word in answer.out.split("──")[-1].split() if word in ("old", "new", "between")]
+
+    assert order() == order("outputs") == ["new", "between", "old"]
+    assert order("loss=focal") == ["new", "old"]
+    assert order("optimizer.lr=0.0001") == order("optimizer.lr=1e-4") == ["new"]
+    assert order("outputs", "loss=focal", "seed=42", "optimizer=adamw") == ["new", "old"]
+    assert order("loss=label_smoothing") == []
+    assert order("outputs/old") == order("run=outputs/old") == ["old"]
+
+
+def test_misspelt_keys_and_folders_are_said(stockenh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = stockenh("runs")
+    assert answer.code == 0 and "no runs in outputs; stockenh train makes one" in answer.out
+    make_run(Path("outputs/a"))
+    answer = stockenh("runs", "los=focal")
+    assert answer.code == 2 and "los: no run here has such a key. Nearest: loss" in answer.err
+    answer = stockenh("runs", "nowhere")
+    assert answer.code == 2 and "nowhere: no such folder" in answer.err and len(answer.err.splitlines()) == 1
+    with pytest.raises(ConfigError):
+        matching([read(Path("outputs/a"))], {"los": "focal"})
+
+
+def test_side_by_side_only_what_differs_and_the_figures(stockenh, tmp_path):
+    runs = [make_run(tmp_path / name, f"loss={name}", "train.epochs=2") for name in ("focal", "huber_bce")]
+    assert differing(map(read, runs)) == {"loss": ["focal", "huber_bce"], "loss.gamma": [2.0, 0.0]}
+    answer = stockenh("runs", *map(str, runs))
+    assert answer.code == 0, answer.err
+    rows = [line.split() for line in answer.out.splitlines()]
+    assert ["loss.gamma", "2.0", "0.0"] in rows
+    assert ["majority", "53.4%", "53.4%"] in rows
+    assert ["windows", "per", "second", "1,235", "1,235"] in rows
+    assert "model" not in answer.out and "don't compare" not in answer.out
+
+
+def test_runs_tested_on_other_rows_are_not_to_be_compared(tmp_path):
+    runs = [read(make_run(tmp_path / str(n), "train.epochs=2", f"seed={n}", n=n)) for n in (100, 200)]
+    assert "tested on different rows" in (incomparable(runs) or "")
+    assert incomparable(runs[:1]) is None
+
+
+def test_many_runs_side_by_side_stay_within_80_columns(tmp_path):
+    name = "2026-01-01/09-12-39-915253/{}"
+    runs = [read(make_run(tmp_path / name.format(n), f"seed={n}", "train.epochs=2")) for n in range(5)]
+    told = text(*comparison(runs))
+    assert max(map(len, told.splitlines())) <= 80
+    seeds = [line.split()[1:] for line in told.splitlines() if line.startswith("seed")]
+    assert seeds == [["0", "1", "2"], ["3", "4"]]
+
+
+def test_long_names_break_behind_their_signs(tmp_path):
+    assert folded("/home/someone/work/outputs/2026-01-01/09-12-39-915253", 26).split("\n") == [
+        "/home/someone/work/", "outputs/2026-01-01/09-12-", "39-915253",
+    ]  # fmt: skip
+    assert folded("short", 26) == "short" and folded("", 26) == ""
+    assert folded("x" * 30 + "/y", 26).split("\n") == ["x" * 26, "xxxx/y"]
+    long = tmp_path / "a-very-long-name-for-grid" / "12" / "without_teacher"
+    runs = [
+        read(make_run(long, "data=files", "data.path=/home/someone/market/bars_of_2026/nasdaq")),
+        read(make_run(tmp_path / "b")),
+    ]
+    lines = [line.rstrip() for line in text(listing(runs, tmp_path), *comparison(runs)).splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("a-very-long-name-for-grid") for line in lines)
+    assert any(line.startswith("12/without_teacher") for line in lines)
+    assert any("/home/someone/market/" in line for line in lines)
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 12))
+DAMAGE = {
+    "config short": ("config.yaml", "train: {epochs: [", "damaged: config.yaml is not readable YAML"),
+    "config no mapping": ("config.yaml", "- 1", "damaged: config.yaml does not hold a config"),
+    "config target": ("config.yaml", "loss: {_target_: os.system}\nmodel: [1]\ntrain: 3", ""),
+    "config python": ("config.yaml", "seed: !!python/object/apply:os.system ['touch ran']", "damaged"),
+    "config date": ("config.yaml", "seed: 2001-99-99", "damaged"),
+    "config number": ("config.yaml", f"seed: {'9' * 5000}", "damaged"),
+    "config hex": ("config.yaml", f"seed: 0x{'f' * 5000}", ""),
+    "config deep": ("config.yaml", "[" * 100_000, "damaged"),
+    "config laughs": ("config.yaml", LAUGHS, ""),
+    "config bytes": ("config.yaml", b"\xff\xfe\x00", "damaged"),
+    "config escapes": ("config.yaml", 'model: "\\e[31m[bold]red[/]"\nloss: {_target_: "a.\\e[2J"}', ""),
+    "summary short": ("summary.json", '{"parts": {', "damaged: summary.json is not readable JSON"),
+    "summary list": ("summary.json", "[1, 2]", "damaged: summary.json is not a run's"),
+    "summary odd": ("summary.json", '{"parts": {"test": {"h3": {"accuracy": "x", "n": NaN}, "h5": 3}}, '
+                    '"epochs": -1, "weights": ["x"], "val_loss": 1e999, "seconds": true}', ""),
+    "summary deep": ("summary.json", "[" * 100_000, "damaged"),
+    "metrics odd": ("metrics.jsonl", '{"epoch": "x", "val_loss": {}}\n[1]\n{"epoch": 1', ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_or_hostile_folder_is_a_line(tmp_path, stockenh, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("outputs/good"), "train.epochs=2", written=1)
+    bad = make_run(Path("outputs/bad"), "train.epochs=2")
+    name, content, state = DAMAGE[damage]
+    (bad / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for arguments in ([], ["outputs/bad", "outputs/good"]):
+        answer = stockenh("runs", *arguments)
+        assert answer.code == 0, answer.err
+        assert "good" in answer.out and "bad" in answer.out and "Traceback" not in answer.err
+        assert "\x1b" not in answer.out
+    assert read(bad).state.startswith(state)
+    assert not Path("ran").exists()
+
+
+def test_a_pipe_or_a_huge_file_is_not_read(tmp_path):
+    run = make_run(tmp_path / "a")
+    (run / "summary.json").unlink()
+    os.mkfifo(run / "summary.json")
+    os.mkfifo(run / ".lock")
+    assert read(run).state == "damaged: summary.json is not the file of a run"
+    other = make_run(tmp_path / "b")
+    with (other / "metrics.jsonl").open("w") as file:
+        file.truncate(2**30)
+    assert read(other).state == "damaged: metrics.jsonl is not the file of a run"
+
+
+def test_a_folder_of_hydra_alone_never_began_and_one_without_config_is_damaged(tmp_path):
+    (tmp_path / "a" / ".hydra").mkdir(parents=True)
+    assert read(tmp_path / "a").state == "never began"
+    run = make_run(tmp_path / "b")
+    (run / "config.yaml").unlink()
+    assert read(run).state == "damaged: config.yaml is missing"
+
+
+def test_reading_leaves_no_trace_and_imports_no_torch(tmp_path):
+    run = make_run(tmp_path / "outputs" / "a")
+    before = {p: p.stat().st_mtime for p in run.rglob("*")}
+    code = (
+        "import sys; from stockenh import cli; sys.argv = ['stockenh', 'runs']\n"
+        "try: cli.main()\n"
+        "finally: print([m for m in ('torch', 'polars', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.strip() == "[]"
+    assert {p: p.stat().st_mtime for p in run.rglob("*")} == before
+
+
+def test_values_can_not_steer_the_terminal():
+    assert shown("\x1b[31mred\n") == "?[31mred?"
+    assert shown("x" * 500) == "x" * 200 + "..."
+    assert [shown(v) for v in (None, True, [1, "a"], 0.5)] == ["null", "true", "[1, a]", "0.5"]
+
+
+def test_the_limit_stands_beside_scores_where_it_is_known(tmp_path):
+    known, unknown = (make_run(tmp_path / name, "train.epochs=2") for name in ("known", "unknown"))
+    summary = json.loads((known / "summary.json").read_text())
+    for scores in summary["parts"]["test"].values():
+        scores.update(limit_accuracy=0.802, limit_log_loss=0.44, gap_closed=0.75)
+    (known / "summary.json").write_text(json.dumps(summary))
+    rows = [line.split() for line in text(*comparison([read(known), read(unknown)])).splitlines()]
+    assert rows.count(["limit", "of", "accuracy", "80.2%", "n/a"]) == 3
+    assert rows.count(["gap", "closed", "75%", "n/a"]) == 3
+    assert "gap closed" not in text(*comparison([read(unknown), read(unknown)]))
+
+
+def test_a_run_of_the_program_itself(stockenh, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert stockenh("train", *small_run, "hydra.run.dir=outputs/real", "averaging=ema").code == 0
+    run = read(Path("outputs/real"))
+    summary = json.loads(Path("outputs/real/summary.json").read_text())
+    assert (run.state, run.weights, run.val_loss) == ("finished", summary["weights"], summary["val_loss"])
+    assert run.config["averaging"] == "ema" and run.config["model"] == "timeformer*"
+    assert run.scores["test"]["h3"]["accuracy"] == summary["parts"]["test"]["h3"]["accuracy"]
+    shutil.copytree("outputs/real", "outputs/copy")
+    answer = stockenh("runs", "outputs/real", "outputs/copy")
+    assert answer.code == 0 and "the same" in answer.out
+
+
+@pytest.mark.parametrize(
+    "left", ["forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json"]
+)
+def test_what_other_commands_leave_is_no_run(tmp_path: Path, left: str) -> None:
+    run = make_run(tmp_path / "run")
+    for folder in (tmp_path / "other", run / "export"):
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / left).write_text("")
+    (run / left).write_text("")
+    assert find(tmp_path) == [run]

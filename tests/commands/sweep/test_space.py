@@ -1,0 +1,128 @@
+"""A search space: how its YAML is read, what is drawn, and which corners it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from stockenh.commands.sweep.space import Space, params_of
+from stockenh.config.overrides import conf_dir
+from stockenh.errors import ConfigError
+
+NOTHING: dict[str, object] = {}
+DEFAULT = yaml.safe_load(Path(conf_dir(), "sweep", "default.yaml").read_text())["sweep"]["params"]
+
+
+def trials(space: Space, n: int, known: dict[str, object] = NOTHING) -> list[tuple[dict, dict]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    return [space.draw(study.ask(), known.__getitem__) for _ in range(n)]
+
+
+def test_default_space_is_that_of_the_specification_and_has_no_invalid_heads():
+    space = Space.of(DEFAULT)
+    drawn = [keys for _, keys in trials(space, 200)]
+    assert {k["model.d_model"] for k in drawn} == {128, 256, 384}
+    assert {k["model.layers"] for k in drawn} == {3, 4, 5, 6, 7, 8}
+    assert all(k["model.d_model"] % (2 * k["model.heads"]) == 0 for k in drawn)
+    assert all(0.1 <= k["model.dropout"] <= 0.3 for k in drawn)
+    assert all(
+        1e-5 <= k["optimizer.lr"] <= 1e-2 and 1e-6 <= k["optimizer.weight_decay"] <= 1e-4 for k in drawn
+    )
+    assert min(k["optimizer.lr"] for k in drawn) < 3e-5  # on a log scale; a flat one has 1 in 500 there
+    assert all("head_width" not in k for k in drawn)
+
+
+def test_conditions_draw_a_parameter_only_where_they_hold():
+    space = Space.of(
+        {
+            "loss": {"type": "categorical", "choices": ["focal", "huber_bce"]},
+            "loss.gamma": {"type": "float", "low": 1, "high": 4, "when": "loss == 'focal'"},
+        }
+    )
+    for _, keys in trials(space, 50):
+        assert ("loss.gamma" in keys) == (keys["loss"] == "focal")
+
+
+def test_expressions_may_name_keys_of_the_config():
+    space = Space.of(
+        {
+            "model.heads": {"type": "categorical", "choices": [2, 4]},
+            "model.ffn": {"value": "2 * model.d_model"},
+        }
+    )
+    assert {keys["model.ffn"] for _, keys in trials(space, 9, {"model.d_model": 64})} == {128}
+    with pytest.raises(ConfigError, match=r"sweep.params.model.ffn.*names model.d_model"):
+        trials(space, 1)
+
+
+def test_steps_and_choices_that_are_lists():
+    space = Space.of(
+        {
+            "train.batch_size": {"type": "int", "low": 32, "high": 128, "step": 32},
+            "model.conv_dilations": {"type": "categorical", "choices": [[1], [1, 2, 4]]},
+        }
+    )
+    drawn = [keys for _, keys in trials(space, 60)]
+    assert {k["train.batch_size"] for k in drawn} == {32, 64, 96, 128}
+    assert {tuple(k["model.conv_dilations"]) for k in drawn} == {(1,), (1, 2, 4)}
+
+
+def test_helpers_that_nothing_refers_to_are_not_drawn():
+    left = {name: node for name, node in DEFAULT.items() if name != "model.heads"}
+    assert "head_width" not in Space.of(left).names
+    assert "head_width" in Space.of(DEFAULT).names
+
+
+def test_corners_are_all_ends_of_what_shapes_the_model_and_each_end_of_the_rest():
+    corners = [values for values, _ in Space.of(DEFAULT).corners(NOTHING.__getitem__)]
+    shaped = {(c["model.d_model"], c["head_width"], c["model.layers"], c["model.dropout"]) for c in corners}
+    assert len(shaped) == 3 * 3 * 2 * 2
+    assert {c["optimizer.lr"] for c in corners} == {1e-5, 1e-2}
+    assert len(corners) == 36 + 2
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"a": {"type": "float", "low": 2, "high": 1}}, r"sweep.params.a: low=2 lies above high=1"),
+        ({"a": {"type": "float", "low": 0, "high": 1, "log": True}}, "log=true with low=0: a log scale must"),
+        ({"a": {"type": "int", "low": 1, "high": 9, "log": True, "step": 2}}, "can't be had together"),
+        ({"a": {"type": "int", "low": 1.5, "high": 9}}, "low=1.5 is not a whole number"),
+        ({"a": {"type": "float", "low": "x", "high": 9}}, "a.low=x is not a number"),
+        ({"a": {"type": "float", "low": 1}}, "a.high must be given"),
+        ({"a": {"type": "flaot", "low": 1, "high": 2}}, "a.type=flaot: no such type. Nearest: float"),
+        ({"a": {"low": 1, "high": 2}}, r"lacks a type \(float, int, categorical\) or a value"),
+        ({"a": {"type": "float", "low": 1, "hihg": 2}}, "a.hihg: no such setting of a float parameter"),
+        ({"a": {"type": "categorical", "choices": []}}, "a.choices must be a list"),
+        ({"a": {"type": "categorical", "choices": [1, 1]}}, "names a value twice"),
+        ({"a": 3}, "write {type: float"),
+        ({}, "nothing to draw"),
+        ({"a": {"value": "1"}}, "nothing to draw"),
+        ({"a": {"type": "int", "low": 1, "high": 2, "when": "b > 1"},
+          "b": {"type": "int", "low": 1, "high": 2}}, "needs b, which must stand above it"),
+    ],
+)  # fmt: skip
+def test_what_is_no_space(params, said):
+    with pytest.raises(ConfigError, match=said):
+        Space.of(params)
+
+
+@pytest.mark.parametrize(
+    ("override", "node"),
+    [
+        ("a=1,2", {"type": "categorical", "choices": [1, 2]}),
+        ("a=focal,'x y'", {"type": "categorical", "choices": ["focal", "x y"]}),
+        ("a=range(3,8)", {"type": "int", "low": 3, "high": 7, "step": 1}),
+        ("a=range(0,1,0.25)", {"type": "float", "low": 0, "high": 0.75, "step": 0.25}),
+        ("a=interval(0.1,0.3)", {"type": "float", "low": 0.1, "high": 0.3, "log": False}),
+        ("a=tag(log,interval(1e-5,1e-2))", {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}),
+    ],
+)
+def test_values_of_the_command_line_are_parameters(override, node):
+    parsed = OverridesParser.create().parse_override(override)
+    assert params_of("a", parsed.value()) == node
+    assert Space.of({"a": node}).names == ["a"]

@@ -1,0 +1,332 @@
+"""`stockenh sweep` from the command to its report; trials are pruned, fail, are killed, and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from processes import Process
+from processes import start as command
+from workers import work_here
+
+from stockenh.commands.sweep.settings import SweepConfig
+from stockenh.commands.sweep.study import StudyPlace
+
+pytestmark = pytest.mark.slow
+
+SPACE = ["model.patch=5,10", "model.dropout=interval(0.1,0.3)", "optimizer.lr=tag(log,interval(1e-5,1e-2))"]
+
+
+@pytest.fixture(autouse=True)
+def workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real ones where the search itself is a process."""
+    work_here(monkeypatch)
+
+
+def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = StudyPlace.of(SweepConfig(), folder).storage()
+    return optuna.load_study(study_name="stockenh", storage=storage).get_trials()
+
+
+def states(folder: Path) -> dict[str, int]:
+    if not (folder / "journal.log").exists():
+        return {}
+    found: dict[str, int] = {}
+    for trial in trials_of(folder):
+        found[trial.state.name] = found.get(trial.state.name, 0) + 1
+    return found
+
+
+def running(folder: Path) -> list[int]:
+    """The numbers of the trials at work."""
+    return [trial.number for trial in trials_of(folder) if trial.state.name == "RUNNING"]
+
+
+def until(wanted: Callable[[], bool], process: Process, seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not wanted():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.05)
+
+
+def workers_of(folder: Path) -> list[int]:
+    """The processes whose lock files lie in a sweep's folder, its own left out."""
+    locks = sorted((folder / "workers").glob("*.lock"), key=lambda path: path.stat().st_mtime)
+    return [int(lock.stem.split("-")[-2]) for lock in locks[1:]]
+
+
+@pytest.fixture(scope="module")
+def small(small_run: list[str]) -> list[str]:
+    """A search of trials that take a second."""
+    return [
+        *small_run,
+        "sweep=base",
+        *SPACE,
+        "sweep.pruner.n_startup_trials=2",
+        "sweep.pruner.n_warmup_steps=0",
+    ]
+
+
+@pytest.fixture(scope="module")
+def swept(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished search by two workers, and what the command said."""
+    folder = tmp_path_factory.mktemp("sweep") / "a sweep (1)"
+    done = command(
+        "sweep",
+        *small,
+        "train.epochs=3",
+        "sweep.n_trials=8",
+        "sweep.n_workers=2",
+        f"hydra.sweep.dir={folder}",
+    )
+    out, err = done.communicate(timeout=180)
+    assert done.returncode == 0, out + err
+    return folder, out
+
+
+def test_trials_are_ordinary_runs_that_never_saw_the_test_part(swept):
+    folder, _ = swept
+    trials = trials_of(folder)
+    assert [t.number for t in trials] == list(range(8))
+    assert all(t.state.name in ("COMPLETE", "PRUNED") for t in trials)
+    assert any(t.state.name == "PRUNED" for t in trials)
+    for trial in trials:
+        run = folder / str(trial.number)
+        summary = json.loads((run / "summary.json").read_text())
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert set(summary["parts"]) == {"val"}
+        assert {line["epoch"]: line["val_loss"] for line in lines} == trial.intermediate_values
+        assert summary["pruned"] is (trial.state.name == "PRUNED")
+        assert len(lines) == (3 if trial.state.name == "COMPLETE" else trial.last_step)
+        if trial.state.name == "COMPLETE":
+            assert trial.value == summary["val_loss"] == min(line["val_loss"] for line in lines)
+        assert "sweep" not in yaml.safe_load((run / "config.yaml").read_text())
+        assert (run / ".hydra" / "overrides.yaml").exists()
+        assert (run / "weights" / "raw.safetensors").exists()
+
+
+def test_both_workers_had_trials(swept):
+    folder, _ = swept
+    assert len({t.user_attrs["worker"] for t in trials_of(folder)}) == 2
+
+
+def test_the_best_trial_is_told_with_its_test_figure_once(swept):
+    folder, said = swept
+    complete = [t for t in trials_of(folder) if t.state.name == "COMPLETE"]
+    best = min(complete, key=lambda t: t.value)
+    assert f"trial {best.number}, the best of 8 on validation; the test part was looked at once" in said
+    looked = json.loads((folder / "sweep.json").read_text())["test"]
+    assert [look["trial"] for look in looked] == [best.number]
+    report = (folder / "report.md").read_text()
+    assert f"## The best: trial {best.number}" in report
+    assert "Its test part, looked at once, after 8 trials" in report
+    for name in ("history", "intermediate", "parallel"):
+        assert (folder / "report" / f"{name}.png").stat().st_size > 10_000
+        assert f"![{name}](report/{name}.png)" in report
+
+
+@pytest.mark.parametrize("form", ["config-dir", "plus", "report"])
+def test_the_commands_told_train_the_best_trial_to_the_same_figure(swept, stockenh, tmp_path, form):
+    folder, said = swept
+    best = min((t for t in trials_of(folder) if t.state.name == "COMPLETE"), key=lambda t: t.value)
+    short = ["train", "--config-dir", str(folder), "experiment=best"]
+    assert f"stockenh train --config-dir '{folder}' experiment=best" in said
+    if form == "plus":
+        short[-1] = "+experiment=best"
+    if form == "report":
+        import shlex
+
+        report = (folder / "report.md").read_text().splitlines()
+        line = next(
+            line for line in report if line.startswith("stockenh train") and "--config-dir" not in line
+        )
+        short = shlex.split(line)[1:]
+    answer = stockenh(*short, f"hydra.run.dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert json.loads((tmp_path / "summary.json").read_text())["val_loss"] == best.value
+
+
+def test_the_same_folder_is_the_same_study(swept, small, stockenh):
+    folder, _ = swept
+    before = [(t.number, t.value, t.datetime_complete) for t in trials_of(folder)]
+    again = stockenh("sweep", f"resume={folder}", "sweep.n_trials=9")
+    assert again.code == 0, again.err
+    assert "8 of 9 trials ended" in again.out
+    trials = trials_of(folder)
+    assert [(t.number, t.value, t.datetime_complete) for t in trials[:8]] == before
+    assert len(trials) == 9 and trials[8].state.is_finished()
+    other = stockenh("sweep", *small, "train.epochs=2", f"hydra.sweep.dir={folder}")
+    assert other.code == 2
+    assert "train.epochs: 2, was 3" in other.err
+    wider = [a for a in small if "dropout" not in a]
+    other = stockenh(
+        "sweep", *wider, "train.epochs=3", "model.dropout=interval(0.1,0.5)", f"hydra.sweep.dir={folder}"
+    )
+    assert other.code == 2
+    assert "sweep.params.model.dropout" in other.err and "high: 0.5" in other.err and "high: 0.3" in other.err
+
+
+@pytest.mark.slow
+def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
+    folder = tmp_path / "killed"
+    going = command(
+        "sweep",
+        *small,
+        "train.epochs=80",
+        "train.patience=80",
+        "sweep.n_trials=4",
+        "sweep.n_workers=2",
+        f"hydra.sweep.dir={folder}",
+    )
+    until(lambda: states(folder).get("RUNNING") == 2 and len(workers_of(folder)) == 2, going)
+    workers = workers_of(folder)
+    until(lambda: all((folder / str(n) / "metrics.jsonl").exists() for n in running(folder)), going)
+    going.send_signal(signal.SIGKILL)
+    going.communicate()
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    dead = running(folder)  # the first two, where the workers began together
+    answer = stockenh("sweep", f"resume={folder}")
+    assert answer.code == 0, answer.err
+    assert len(dead) == 2
+    assert f"closed as failed, their workers being dead: {dead[0]}, {dead[1]}" in answer.out
+    found = {t.number: t.state.name for t in trials_of(folder)}
+    assert [found.pop(number) for number in dead] == ["FAIL", "FAIL"]
+    assert len(found) == 2 and set(found.values()) <= {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
+    folder = tmp_path / "worker"
+    going = command("sweep", *small, "train.epochs=30", "sweep.n_trials=3", f"hydra.sweep.dir={folder}")
+    until(lambda: states(folder).get("RUNNING") == 1 and (folder / "0" / "metrics.jsonl").exists(), going)
+    os.kill(workers_of(folder)[0], signal.SIGKILL)
+    out, err = going.communicate(timeout=120)
+    assert going.returncode == 0, out + err
+    first, *others = [t.state.name for t in trials_of(folder)]
+    assert first == "FAIL" and len(others) == 2 and set(others) <= {"COMPLETE", "PRUNED"}
+    assert "its worker died" in out
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path):
+    folder = tmp_path / "stopped"
+    arguments = ["sweep", *small, "train.epochs=100", "train.patience=100", "sweep.n_trials=1"]
+    going = command(*arguments, f"hydra.sweep.dir={folder}")
+    until(lambda: (folder / "0" / "metrics.jsonl").exists(), going)
+    going.send_signal(signal.SIGINT)
+    _, err = going.communicate(timeout=60)
+    assert going.returncode == 130, err
+    assert f"stockenh sweep resume={folder}" in err
+    done = len((folder / "0" / "metrics.jsonl").read_text().splitlines())
+    assert states(folder) == {"WAITING": 1} and done < 100
+    assert stockenh("sweep", f"resume={folder}").code == 0
+    overrides = yaml.safe_load((folder / "0" / ".hydra" / "overrides.yaml").read_text())
+    alone = [a for a in overrides if not a.startswith("sweep")]
+    assert stockenh("train", *alone, f"hydra.run.dir={tmp_path / 'whole'}").code == 0
+    whole = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    trial = trials_of(folder)[0]
+    assert trial.intermediate_values == {line["epoch"]: line["val_loss"] for line in whole}
+    assert trial.value == min(line["val_loss"] for line in whole)
+
+
+def test_a_failing_trial_is_counted_and_too_many_end_the_sweep(small, small_run, stockenh, tmp_path):
+    rates = [a for a in small if not a.startswith("optimizer.lr")]
+    half, own = tmp_path / "half", tmp_path / "own" / "sweep" / "rates.yaml"
+    own.parent.mkdir(parents=True)
+    rate = "optimizer.lr: {type: categorical, choices: [1e-3, 1e30]}"
+    own.write_text(
+        f"# @package _global_\ndefaults: [base, _self_]\nsweep: {{n_trials: 2, params: {{{rate}}}}}\n"
+    )
+    some = stockenh(
+        "sweep", "--config-dir", str(tmp_path / "own"), *small_run, "sweep=rates",
+        "sweep.sampler.name=BruteForceSampler", f"hydra.sweep.dir={half}",
+    )  # fmt: skip
+    assert some.code == 0, some.err
+    assert f"--config-dir={tmp_path / 'own'}" in json.loads((half / "sweep.json").read_text())["arguments"]
+    assert sorted(t.state.name for t in trials_of(half)) == ["COMPLETE", "FAIL"]
+    assert "1 complete, 1 failed" in some.out or "1 failed, 1 complete" in some.out
+    assert "the gradient norm is" in some.out
+    all_of_them = tmp_path / "all"
+    none = stockenh(
+        "sweep", *rates, "optimizer.lr=interval(1e29,1e30)", "sweep.n_trials=4",
+        f"hydra.sweep.dir={all_of_them}",
+    )  # fmt: skip
+    assert none.code == 1
+    assert "3 of 4 trials failed, more than sweep.max_failures=0.5 allows" in none.err
+    assert states(all_of_them) == {"FAIL": 3, "WAITING": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["model.dropuot=0.1,0.2"],
+            "sweep.params.model.dropuot: no such key of the config. Nearest: model.dropout",
+        ),
+        (["model.dropout=interval(0.3,0.1)"], "low=0.3 lies above high=0.1"),
+        (["model.dropout=tag(log,interval(0,0.1))"], "a log scale must begin above 0"),
+        (["model.heads=3,4"], "model.heads=3"),
+        (["model.dropout=interval(0.5,1.5)"], "model.dropout=1.5 is not a rate"),
+        (["loss=focal,nothing"], "sweep.params.loss: no such loss: nothing"),
+        (["split.val=0.1,0.2"], "judged on other rows or by luck"),
+        (["seed=1,2"], "judged on other rows or by luck"),
+        (["device=cpu,cuda"], "no part of a model or its training"),
+        (["model.dropout=0.1,0.2", "sweep.storage=sqlite:////no/where/x.db"], "can't be reached"),
+        (["model.dropout=0.1,0.2", "split=all"], "this split has none: take split=by_date"),
+        (["model.dropout=0.1,0.2", "sweep.metric=val.h7.auc"], "no such horizon. Nearest: val.h"),
+        ([], "nothing to draw"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_before_the_first_trial(
+    small_run, stockenh, tmp_path, arguments, said
+):
+    base = [a for a in small_run if "split=all" not in arguments or not a.startswith("split.")]
+    answer = stockenh("sweep", *base, "sweep=base", *arguments, f"hydra.sweep.dir={tmp_path / 'x'}")
+    assert answer.code == 2
+    assert said in answer.err
+    assert not list((tmp_path / "x").glob("[0-9]*/metrics.jsonl"))
+
+
+def test_a_search_is_no_single_run(small_run, stockenh, tmp_path):
+    answer = stockenh("train", *small_run, "sweep=default", f"hydra.run.dir={tmp_path}")
+    assert answer.code == 2
+    assert "stockenh sweep" in answer.err
+
+
+def test_what_is_no_sweep_is_not_resumed(stockenh, tmp_path):
+    answer = stockenh("sweep", f"resume={tmp_path}")
+    assert answer.code == 2
+    assert "holds no sweep" in answer.err
+    answer = stockenh("sweep", f"resume={tmp_path}", "model.layers=3")
+    assert "model.layers can't be given with resume" in answer.err
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "hydra.launcher._target_=os.system",
+        "hydra.sweeper._target_=os.system",
+        "hydra.job_logging.handlers.file.class=os.system",
+        "hydra.launcher={_target_:os.system}",
+        "--config-dir=/tmp",
+        "--config-path=/tmp",
+    ],
+)
+@pytest.mark.parametrize(("command", "name"), [("sweep", "sweep.json"), ("ablate", "about.json")])
+def test_a_strangers_folder_cannot_say_what_hydra_is_made_of(stockenh, tmp_path, command, name, argument):
+    about = {"arguments": [argument], "command": "train", "base": {}, "recipes": {}}
+    (tmp_path / name).write_text(json.dumps(about))
+    answer = stockenh(command, f"resume={tmp_path}")
+    assert answer.code == 2
+    assert "it is not followed" in answer.err or "if you trust it" in answer.err

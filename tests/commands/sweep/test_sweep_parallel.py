@@ -1,0 +1,119 @@
+"""Searches by more than one process: Hydra's launchers, and two searches on one PostgreSQL study."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from processes import Process, start
+
+from stockenh.commands.sweep.settings import SweepConfig
+from stockenh.commands.sweep.study import StudyPlace
+
+pytestmark = pytest.mark.slow
+
+SPACE = ["model.patch=5,10", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+
+
+def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
+    storage = StudyPlace.of(SweepConfig(storage=url), folder).storage()
+    trials = optuna.load_study(study_name="stockenh", storage=storage).get_trials()
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+    return trials
+
+
+def sweep(*arguments: str) -> Process:
+    return start("sweep", *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
+    folder = tmp_path / launcher
+    going = sweep(
+        *small_run, "sweep=base", *SPACE, "sweep.n_trials=4", "sweep.n_workers=2",
+        f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}",
+    )  # fmt: skip
+    out, err = going.communicate(timeout=240)
+    assert going.returncode == 0, out + err
+    trials = trials_of(folder)
+    assert len(trials) == 4
+    assert {t.state.name for t in trials} <= {"COMPLETE", "PRUNED"}
+    assert all((folder / str(n) / "summary.json").exists() for n in range(4))
+    assert (folder / "best.yaml").exists()
+
+
+def _programs() -> Path | None:
+    """The folder of PostgreSQL's own programs, where Debian or another packager puts them."""
+    if found := shutil.which("pg_ctl"):
+        return Path(os.path.realpath(found)).parent
+    return next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+
+
+def _account() -> str | None:
+    """PostgreSQL refuses to run as root: somebody else then, where there is one."""
+    if os.geteuid() != 0:
+        return None
+    names = [entry.pw_name for entry in pwd.getpwall()]
+    return next(name for name in ("postgres", "nobody") if name in names)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server that this test started, on a socket in a folder of its own."""
+    programs = _programs()
+    if programs is None or not (programs / "initdb").exists():
+        pytest.skip("no PostgreSQL server is installed here (Debian: apt-get install postgresql)")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("no PostgreSQL driver: pip install 'stockenh[postgresql]'")
+    folder, user = Path(tempfile.mkdtemp(prefix="pg")), _account()
+    if user is not None:
+        shutil.chown(folder, user)
+    data, log = folder / "data", folder / "log"
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [programs / program, *arguments], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, timeout=60,
+        )  # fmt: skip
+
+    run("initdb", "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync")
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+    run("pg_ctl", "-D", str(data), "-w", "-l", str(log), "-o", options, "start")
+    try:
+        yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+    finally:
+        run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    both = [
+        sweep(
+            *small_run, "sweep=base", *SPACE, "train.epochs=5", "sweep.n_trials=8",
+            f"sweep.storage='{postgresql}'", f"hydra.sweep.dir={folder}",
+        )
+        for folder in folders
+    ]  # fmt: skip
+    said = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trials = trials_of(folders[0], postgresql)
+    assert [t.number for t in trials] == list(range(8))
+    assert all(t.state.is_finished() and t.state.name != "FAIL" for t in trials)
+    ran = [{int(p.parent.name) for p in folder.glob("[0-9]*/summary.json")} for folder in folders]
+    assert ran[0] & ran[1] == set()
+    assert ran[0] | ran[1] == set(range(8))
+    assert ran[0] and ran[1]

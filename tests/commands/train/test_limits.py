@@ -1,0 +1,79 @@
+"""A run on generated data tells the limit everywhere, a run on other data nowhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stockenh.data.batches import DeviceWindows, Micro
+from stockenh.data.cache import DiskCache
+from stockenh.data.fitted import Fitted
+from stockenh.data.prices import NoAugment
+from stockenh.data.sources.base import SyntheticData
+from stockenh.data.sources.synthetic import MarketSettings, best_probabilities, generate
+
+MARKET = ["data=synthetic", "data.symbols=4", "data.bars=400", "data.lookback=20"]
+SMALL = [
+    "device=cpu", "embedding=none", "train.epochs=2", "model.layers=1", "model.d_model=16", "model.heads=2",
+    "model.ffn=16",
+]  # fmt: skip
+
+
+@pytest.fixture
+def summary_of(stockenh: Callable[..., object], tmp_path: Path) -> Callable[..., tuple[dict, str]]:
+    def run(*overrides: str) -> tuple[dict, str]:
+        answer = stockenh("train", *overrides, *SMALL, f"hydra.run.dir={tmp_path / 'run'}")
+        assert answer.code == 0, answer.err
+        return json.loads((tmp_path / "run/summary.json").read_text()), answer.out
+
+    return run
+
+
+def test_every_part_and_horizon_has_its_limit(summary_of: Callable[..., tuple[dict, str]]) -> None:
+    summary, out = summary_of(*MARKET)
+    assert set(summary["parts"]) == {"train", "val", "test"}
+    settings = MarketSettings(symbols=4, bars=400)
+    best = best_probabilities(generate(settings), settings, [3, 5, 10]).reshape(4, 400, 3)
+    test_bars = slice(-summary["parts"]["test"]["h3"]["n"] // 4 - 3, -3)
+    by_hand = np.maximum(best, 1 - best)[:, test_bars, 0].mean()
+    for part in summary["parts"].values():
+        for m in part.values():
+            share = (m["accuracy"] - m["majority"]) / (m["limit_accuracy"] - m["majority"])
+            assert m["gap_closed"] == pytest.approx(share)
+            assert m["limit_log_loss"] < m["log_loss"]
+    assert summary["parts"]["test"]["h3"]["limit_accuracy"] == pytest.approx(by_hand, abs=1e-12)
+    assert "limit" in out and "closed" in out
+
+
+def test_noise_has_a_limit_of_one_half_and_no_gap(summary_of: Callable[..., tuple[dict, str]]) -> None:
+    summary, _ = summary_of(*MARKET, "data.strength=0")
+    for m in summary["parts"]["test"].values():
+        assert m["limit_accuracy"] == pytest.approx(0.5, abs=1e-9)
+        assert m["limit_log_loss"] == pytest.approx(np.log(2), abs=1e-9)
+        assert m["gap_closed"] is None
+
+
+def test_other_data_have_no_such_figures(
+    summary_of: Callable[..., tuple[dict, str]], bars_folder: Path
+) -> None:
+    summary, out = summary_of("data=files", f"data.path={bars_folder}", "data.lookback=20")
+    figures = {name for part in summary["parts"].values() for m in part.values() for name in m}
+    assert not figures & {"limit_accuracy", "limit_log_loss", "gap_closed"}
+    assert "limit" not in out
+
+
+def test_a_model_sees_the_same_with_and_without_the_answer() -> None:
+    windows = SyntheticData(symbols=2, bars=200).load(DiskCache(None)).windows
+    fitted, embedding = Fitted.on(windows, np.arange(40)), np.zeros((len(windows), 0), np.float32)
+    seen = [
+        DeviceWindows(known, embedding, fitted, torch.device("cpu")).gather(torch.arange(9), NoAugment())
+        for known in (windows, replace(windows, best_prob=None))
+    ]
+    for name in set(Micro.__dataclass_fields__) - {"taught"}:
+        assert torch.equal(getattr(seen[0], name), getattr(seen[1], name))

@@ -1,0 +1,158 @@
+"""Quoting for Hydra's grammar, and what composing says when it can't."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from stockenh.config.compose import compose
+from stockenh.config.overrides import config_folders, quote_paths, split_override
+from stockenh.config.schema import plain
+from stockenh.errors import ConfigError
+
+PATHS = st.text(st.characters(exclude_categories=("C",)), min_size=1).filter(
+    lambda path: path != "null" and path[0] not in "'\"~"
+)
+
+
+def read_back(argument: str) -> str:
+    """The value as Hydra's grammar and then OmegaConf give it."""
+    override = OverridesParser.create().parse_override(argument)
+    return OmegaConf.create({"value": override.value()})["value"]
+
+
+@given(PATHS)
+@example("a b (c), 'd' = \"e\" $ ${x} \\")
+@example("\\' \\\\")
+@example("a\\${b}")
+@example("true")
+@example("1")
+@example("[x]")
+def test_a_quoted_path_reads_back_as_it_was_typed(path):
+    (quoted,) = quote_paths([f"data.path={path}"])
+    assert read_back(quoted) == path
+
+
+def test_only_path_keys_are_quoted():
+    arguments = ["seed=1", "data.horizons=[3,5]", "--cfg", "job", "~loss", "data.path=null", "resume="]
+    assert quote_paths(arguments) == arguments
+
+
+def test_quotes_that_are_there_are_kept():
+    arguments = ["data.path='a b'", 'hydra.run.dir="c (d)"', "+data.path='it\\'s'"]
+    assert quote_paths(arguments) == arguments
+
+
+def test_a_path_with_quotes_inside_is_not_taken_for_quoted():
+    (quoted,) = quote_paths(["data.path='a' and 'b'"])
+    assert read_back(quoted) == "'a' and 'b'"
+
+
+def test_tilde_becomes_the_home_folder():
+    assert quote_paths(["data.path=~/x"]) == [f"data.path='{os.path.expanduser('~/x')}'"]
+
+
+def test_hydras_folders_may_be_named_after_the_job():
+    assert quote_paths(["hydra.run.dir=runs/${seed}"]) == ["hydra.run.dir='runs/${seed}'"]
+
+
+def test_a_comma_separates_choices_only_in_a_sweep(tmp_path):
+    assert quote_paths(["data.path=a b,c"]) == ["data.path='a b,c'"]
+    assert quote_paths(["data.path=a b,c,'d,e'"], sweeping=True) == ["data.path='a b','c','d,e'"]
+    assert quote_paths(["data.path=choice(a,b)"], sweeping=True) == ["data.path=choice(a,b)"]
+    there = tmp_path / "one, two"
+    there.mkdir()
+    assert quote_paths([f"data.path={there}"], sweeping=True) == [f"data.path='{there}'"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("+data.path=x=y", ("data.path", "x=y")),
+        ("++a=1", ("a", "1")),
+        ("--multirun", None),
+        ("--config-dir=x", None),
+        ("seed", None),
+    ],
+)
+def test_split_override(argument, parts):
+    assert split_override(argument) == parts
+
+
+@pytest.mark.parametrize("flags", [["--config-dir", "x"], ["--config-dir=x"], ["-cd", "x"]])
+def test_config_folders(flags):
+    assert [str(folder) for folder in config_folders(["seed=1", *flags])] == ["x"]
+
+
+DEFAULTS = {
+    "seed": 42, "device": "auto",
+    "train.epochs": 20, "train.batch_size": 64, "train.accumulate": 1, "train.precision": "fp32",
+    "train.compile": False, "train.patience": 10, "train.max_norm": 1.0,
+    "data._target_": "stockenh.data.sources.base.SampleData",
+    "data.horizons": [3, 5, 10], "data.lookback": 120,
+    "split._target_": "stockenh.data.splits.DateSplit",
+    "split.val": 0.15, "split.test": 0.15, "split.embargo": 0,
+    "embedding._target_": "stockenh.embedding.kernel.KernelEmbedding", "embedding.width": 512,
+    "model._target_": "stockenh.models.timeformer.TimeFormerSettings", "model.d_model": 64,
+    "loss._target_": "stockenh.training.losses.huber_bce.HuberBCE",
+    "loss.return_weight": 0.6, "loss.direction_weight": 0.4,
+    "optimizer._target_": "stockenh.training.optimizers.AdamW",
+    "optimizer.lr": 1e-3, "optimizer.weight_decay": 1e-5,
+    "schedule._target_": "stockenh.training.schedules.OneCycle",
+    "schedule.warmup": 0.3, "schedule.start_factor": 10.0, "schedule.end_factor": 100.0,
+    "averaging._target_": "stockenh.training.averaging.Averaging",
+    "augment._target_": "stockenh.data.prices.NoAugment",
+}  # fmt: skip
+
+
+def composed(*arguments: str) -> dict[str, object]:
+    return plain(compose(list(arguments)))
+
+
+def at(config: dict, key: str) -> object:
+    for name in key.split("."):
+        config = config[name]
+    return config
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_bare_train_is_the_default_recipe(key):
+    assert at(composed(), key) == DEFAULTS[key]
+
+
+@pytest.mark.parametrize("key", [k for k in DEFAULTS if not k.startswith(("model", "train.epochs"))])
+def test_plain_is_the_default_recipe_but_for_model_and_epochs(key):
+    assert at(composed("experiment=plain"), key) == DEFAULTS[key]
+
+
+def test_plain_trains_the_large_model_for_50_epochs():
+    config = composed("experiment=plain")
+    sizes = {k: config["model"][k] for k in ("d_model", "heads", "layers", "ffn", "dropout")}
+    assert sizes == {"d_model": 256, "heads": 8, "layers": 6, "ffn": 512, "dropout": 0.2}
+    assert config["train"]["epochs"] == 50
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_command_line_wins_over_the_experiment(order):
+    config = composed(
+        *["experiment=plain", "train.epochs=3", "model=timeformer", "optimizer.lr=0.1"][::order]
+    )
+    assert (config["train"]["epochs"], config["model"]["d_model"]) == (3, 64)
+    assert config["optimizer"]["lr"] == 0.1
+
+
+def test_ready_windows_bring_their_embedding_unless_told_otherwise():
+    stored = composed("data=windows", "data.path=x")
+    assert stored["embedding"]["_target_"].endswith("StoredEmbedding")
+    none = composed("data=windows", "data.path=x", "embedding=none")
+    assert none["embedding"]["_target_"].endswith("NoEmbedding")
+
+
+def test_compose_names_the_override_at_fault():
+    with pytest.raises(ConfigError, match=r"^los: no such key\. Nearest: loss\.$"):
+        compose(["los=x"])

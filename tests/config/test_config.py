@@ -1,0 +1,156 @@
+"""The typed config: what passes, and what is said of what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from stockenh.config.compose import compose
+from stockenh.config.overrides import suggest
+from stockenh.config.schema import TrainConfig, group_settings, parse, plain
+from stockenh.data.sources.base import FilesData
+from stockenh.errors import ConfigError
+from stockenh.training.optimizers import AdamW
+
+ADAMW = "stockenh.training.optimizers.AdamW"
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return plain(compose([]))
+
+
+def test_parse_gives_typed_settings(raw):
+    config = parse(raw)
+    assert config.train == TrainConfig()
+    assert config.optimizer == AdamW(lr=1e-3, weight_decay=1e-5)
+    assert (config.seed, config.device, config.cache_dir) == (42, "auto", None)
+
+
+def test_raw_is_the_config_without_what_belongs_to_the_command(raw):
+    assert set(parse(raw).raw) == set(raw) - {"resume", "run", "bench"}
+
+
+def test_what_parse_keeps_parses_to_the_same(raw):
+    once = parse(raw)
+    assert parse(once.raw) == once
+
+
+def test_settings_cannot_be_changed(raw):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parse(raw).train.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("sed", r"^sed: no such key\. Nearest: seed"),
+        ("zzz", r"^zzz: no such key\. Options: ablate, audit, augment, "),
+    ],
+)
+def test_unknown_key_at_the_top(raw, key, message):
+    with pytest.raises(ConfigError, match=message):
+        parse({**raw, key: 1})
+
+
+@pytest.mark.parametrize("key", ["seed", "loss", "train"])
+def test_missing_key_at_the_top(raw, key):
+    with pytest.raises(ConfigError, match=rf"^{key}: missing from the config$"):
+        parse({k: v for k, v in raw.items() if k != key})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epochs", 0, "train.epochs=0 must be at least 1"),
+        ("accumulate", -1, "train.accumulate=-1 must be at least 1"),
+        ("max_norm", 0.0, "train.max_norm=0.0 must be above 0"),
+        ("max_norm", float("nan"), "train.max_norm=nan is not a number"),
+        ("precision", "half", "train.precision=half: Options: auto, bf16, fp16, fp32."),
+        ("epochs", True, "train.epochs=True is not a whole number"),
+        ("compile", "perhaps", "train.compile=perhaps is not true or false"),
+        ("epochs", [1], "train.epochs=[1] is not a whole number"),
+        ("epoch", 1, "train.epoch: no such setting of TrainConfig. Nearest: epochs"),
+    ],
+)
+def test_train_settings_out_of_range(raw, name, value, message):
+    with pytest.raises(ConfigError) as caught:
+        parse({**raw, "train": {**raw["train"], name: value}})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_whole_number_will_do_for_a_share():
+    assert group_settings("optimizer", {"_target_": ADAMW, "lr": 1}).lr == 1.0
+
+
+def test_both_keys_are_named_where_two_together_are_wrong(raw):
+    with pytest.raises(ConfigError, match=r"split\.val=0\.6 and split\.test=0\.5 leave nothing"):
+        parse({**raw, "split": {**raw["split"], "val": 0.6, "test": 0.5}})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "stockenh.training.optimizers.ConfigError",
+        "stockenh.training.optimizers.torch",
+        "stockenh.training.optimizers.OptimizerSettings",
+        "stockenh.training.losses.huber_bce.HuberBCE",
+        "stockenh.nowhere.AdamW",
+        "stockenh.__main__.main",
+        "stockenh..AdamW",
+        "stockenh.\0.AdamW",
+        "AdamW",
+        "",
+    ],
+)
+def test_only_a_groups_own_classes_are_targets(target):
+    with pytest.raises(ConfigError, match="is no OptimizerSettings of this package"):
+        group_settings("optimizer", {"_target_": target})
+
+
+def test_a_refused_module_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="is no Loss"):
+        group_settings("loss", {"_target_": "trap.Loss"})
+
+
+@pytest.mark.parametrize("node", [None, 3, [1], {}, {"_target_": None}])
+def test_a_group_must_name_its_class(node):
+    with pytest.raises(ConfigError, match=r"^loss: must be a mapping whose _target_ names a class"):
+        group_settings("loss", node)
+
+
+@pytest.mark.parametrize("path", ["/a b/${x}", "${oc.env:HOME}", "a\\${b}", "$HOME", "\\"])
+def test_strings_are_what_they_say(path):
+    settings = group_settings("data", {"_target_": "stockenh.data.sources.base.FilesData", "path": path})
+    assert isinstance(settings, FilesData)
+    assert settings.path == path
+
+
+def test_an_interpolation_of_the_command_line_is_followed_once():
+    assert plain(compose(["train.epochs=${seed}", "seed=7"]))["train"]["epochs"] == 7
+
+
+def test_a_missing_value_is_asked_for():
+    with pytest.raises(ConfigError, match=r"^data\.path must be given: data\.path=\.\.\.$"):
+        plain(compose(["data=files"]))
+
+
+def test_suggest():
+    assert suggest("focla", ["focal", "huber_bce"]) == "Nearest: focal."
+    assert suggest("x", ["b", "a"]) == "Options: a, b."
+    assert suggest("focla", ["focal", "a"], all_options=True) == "Nearest: focal. Options: a, focal."
+
+
+def test_what_a_run_of_an_earlier_version_lacks_takes_its_default(raw):
+    newer = (
+        "finder", "distill", "tta", "explain", "evaluate", "export", "audit", "teacher", "init_from",
+        "weights",
+    )  # fmt: skip
+    assert {**vars(parse({k: v for k, v in raw.items() if k not in newer})), "raw": 0} == {
+        **vars(parse(raw)),
+        "raw": 0,
+    }

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import inspect
+import sys
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from yahoo_frames import LIMITED, OFFLINE, Answering, answer, days, prices, yahoo
+
+from stockenh.data.sources.yahoo_download import (
+    NoBarsError,
+    UnreachedError,
+    bars_of,
+    client,
+    fetch,
+    yahoo_name,
+)
+from stockenh.errors import ConfigError, StockenhError
+
+__all__ = ["yahoo"]  # a fixture
+
+LATER = datetime(2030, 1, 1, tzinfo=UTC)
+WEEK = days("2024-03-04", 5)
+
+
+def expected(frame: pd.DataFrame) -> list[tuple[object, ...]]:
+    columns = ["Open", "High", "Low", "Close", "Adj Close", "Volume"]
+    return [
+        (day.date(), *(float(frame[name].iloc[at]) for name in columns)) for at, day in enumerate(frame.index)
+    ]
+
+
+@pytest.mark.parametrize("by", ["column", "ticker"])
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", None])
+def test_columns_of_two_levels_are_read_in_either_order(by: str, zone: str | None) -> None:
+    own, other = prices(WEEK, seed=1), prices(WEEK, seed=2)
+    bars = bars_of(answer(zone, by, AAPL=own, MSFT=other), "AAPL", LATER)
+    assert bars.columns == ["date", "open", "high", "low", "close", "adj_close", "volume"]
+    assert bars.dtypes == [pl.Date, *[pl.Float64] * 6]
+    assert bars.rows() == expected(own)
+
+
+def test_a_single_ticker_may_come_without_its_name() -> None:
+    assert bars_of(prices(WEEK).tz_localize("Europe/London"), "VOD.L", LATER).rows() == expected(prices(WEEK))
+
+
+@pytest.mark.parametrize("by", ["column", "ticker"])
+@pytest.mark.parametrize("ticker", ["OPEN", "LOW"])
+def test_tickers_that_are_called_like_a_field_are_no_fields(by: str, ticker: str) -> None:
+    own = prices(WEEK, seed=3)
+    frame = answer("America/New_York", by, **{ticker: own, "AAPL": prices(WEEK)})
+    assert bars_of(frame, ticker, LATER).rows() == expected(own)
+
+
+def test_days_before_a_symbol_was_listed_are_left_out_and_half_a_bar_is_kept() -> None:
+    young = prices(WEEK[3:])
+    young.loc[young.index[1], "High"] = np.nan
+    bars = bars_of(answer(AAPL=prices(WEEK), NEW=young), "NEW", LATER)
+    assert bars["date"].cast(pl.String).to_list() == WEEK[3:]
+    assert bars["high"].to_list()[1] is None and bars["close"].null_count() == 0
+
+
+def test_a_frame_of_adjusted_prices_has_no_adjusted_close() -> None:
+    bars = bars_of(answer(AAPL=prices(WEEK).drop(columns="Adj Close")), "AAPL", LATER)
+    assert bars.columns == ["date", "open", "high", "low", "close", "volume"] and bars.height == 5
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "left"),
+    [
+        # Friday in New York begins at 05:00 UTC, and Saturday ends it
+        ("America/New_York", "2024-03-08T04:59+00:00", 3),
+        ("America/New_York", "2024-03-08T21:30+00:00", 4),
+        ("America/New_York", "2024-03-09T04:59+00:00", 4),
+        ("America/New_York", "2024-03-09T05:00+00:00", 5),
+        # in Tokyo it is nine hours later than in Greenwich
+        ("Asia/Tokyo", "2024-03-08T14:59+00:00", 4),
+        ("Asia/Tokyo", "2024-03-08T15:00+00:00", 5),
+        (None, "2024-03-08T23:59+00:00", 4),
+    ],
+)
+def test_the_bar_of_a_day_that_is_not_over_at_the_exchange_is_left_out(
+    zone: str | None, now: str, left: int
+) -> None:
+    bars = bars_of(answer(zone, X=prices(WEEK)), "X", datetime.fromisoformat(now))
+    assert bars["date"].cast(pl.String).to_list() == WEEK[:left]
+
+
+def test_another_ticker_s_frame_has_no_bars_and_unknown_columns_are_told() -> None:
+    assert bars_of(answer(AAPL=prices(WEEK)), "MSFT", LATER).is_empty()
+    with pytest.raises(StockenhError, match="columns that are not known here: open, close"):
+        bars_of(pd.DataFrame({"open": [1.0], "close": [2.0]}, pd.DatetimeIndex(WEEK[:1])), "X", LATER)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "there"),
+    [("BRK.B", "BRK-B"), ("BF.A", "BF-A"), ("AAPL", "AAPL"), ("VOD.L", "VOD.L"), ("7203.T", "7203.T"),
+     ("^GSPC", "^GSPC"), ("SAP.DE", "SAP.DE")],
+)  # fmt: skip
+def test_share_classes_are_written_as_there(symbol: str, there: str) -> None:
+    assert yahoo_name(symbol) == there
+
+
+def test_what_is_asked_leaves_nothing_to_the_client_s_habits(yahoo: Answering) -> None:
+    asked = yahoo({"BRK-B": prices(WEEK)})
+    assert fetch("BRK.B", date(2024, 3, 4), date(2024, 3, 8)).height == 5
+    fetch("BRK.B", None, None)
+    fetch("BRK.B", None, date(2024, 3, 8))
+    shared = {
+        "interval": "1d", "auto_adjust": False, "actions": False, "ignore_tz": False, "threads": False,
+        "progress": False, "timeout": 30.0,
+    }  # fmt: skip
+    spans = [
+        {"start": "2024-03-04", "end": "2024-03-09"},  # their end is the first day that is left out
+        {"period": "max"},
+        {"start": "1900-01-01", "end": "2024-03-09"},
+    ]
+    assert asked.asked == [("BRK-B", {**span, **shared}) for span in spans]
+
+
+def test_the_real_client_has_these_options() -> None:
+    options = inspect.signature(client().download).parameters
+    assert {
+        "start", "end", "period", "interval", "auto_adjust", "actions", "ignore_tz", "threads", "progress",
+        "timeout",
+    } <= set(options)  # fmt: skip
+
+
+def test_the_real_client_s_own_frame_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ticker:
+        """In the place of the one request: what the library makes of its answer is its own."""
+
+        _price_history = None
+
+        def __init__(self, name: str) -> None:
+            assert name == "BRK-B"
+
+        def history(self, **options: object) -> pd.DataFrame:
+            assert (options["start"], options["end"], options["keepna"]) == ("2024-03-04", None, False)
+            return prices(WEEK).tz_localize("America/New_York")
+
+    client()
+    monkeypatch.setattr(sys.modules["yfinance.multi"], "Ticker", Ticker)
+    assert fetch("BRK.B", date(2024, 3, 4), None).rows() == expected(prices(WEEK))
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ("['{}']: possibly delisted; no timezone found", NoBarsError, "possibly delisted; no timezone found"),
+        (LIMITED, UnreachedError, r"rate limit"),
+        (
+            OFFLINE,
+            UnreachedError,
+            r"can't be reached \(curl: \(6\) Could not resolve host: query2[a-z.]*com\)",
+        ),
+        ("['{}']: ReadTimeout('timed out')", UnreachedError, r"can't be reached \(timed out\)"),
+        ("['{}']: YFDataException('*** YAHOO! FINANCE IS CURRENTLY DOWN! ***')", UnreachedError, "DOWN"),
+    ],
+)
+def test_what_the_client_logs_becomes_one_reason(
+    yahoo: Answering, capfd: pytest.CaptureFixture[str], said: str, error: type[Exception], message: str
+) -> None:
+    yahoo(AAPL=said)
+    with pytest.raises(error, match=message):
+        fetch("AAPL", None, None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yfinance", None)
+    with pytest.raises(ConfigError, match=r"not installed: pip install 'stockenh\[yahoo\]'"):
+        fetch("AAPL", None, None)

@@ -1,0 +1,88 @@
+"""The bootstrap over dates: its draws by hand, an AUC of every draw, and how often its intervals hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from stockenh.evaluation.bootstrap import (
+    BlockBootstrap,
+    auc_of_draws,
+    interval,
+    p_above_zero,
+    pair_counts,
+    ratio,
+)
+
+
+def test_draws_are_blocks_of_dates_in_a_row_the_last_cut_to_length():
+    draws = BlockBootstrap.draw(dates=10, block=4, resamples=200, seed=3)
+    counts = draws.counts()
+    assert counts.shape == (200, 10) and (counts.sum(1) == 10).all()
+    assert (draws.ends - draws.starts == [4, 4, 2]).all() and draws.ends.max() <= 10
+    by_hand = np.zeros(10)
+    for begin, end in zip(draws.starts[0], draws.ends[0], strict=True):
+        by_hand[begin:end] += 1
+    assert counts[0].tolist() == by_hand.tolist()
+    per_date = np.random.default_rng(0).normal(size=(3, 10))
+    np.testing.assert_allclose(draws.sums(per_date), per_date @ counts.T)
+
+
+def test_no_draws_where_two_blocks_do_not_fit():
+    assert BlockBootstrap.draw(dates=9, block=5, resamples=100, seed=0) is None
+    assert BlockBootstrap.draw(dates=10, block=5, resamples=0, seed=0) is None
+    assert BlockBootstrap.draw(dates=10, block=5, resamples=100, seed=0) is not None
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), levels=st.integers(1, 12), dates=st.integers(4, 300))
+def test_the_auc_of_every_draw_is_scikit_learns_on_the_rows_drawn(seed, levels, dates):
+    rng = np.random.default_rng(seed)
+    date = np.sort(np.concatenate([np.arange(dates), rng.integers(0, dates, 60)]))
+    score, up = rng.integers(0, levels, len(date)) / levels, rng.random(len(date)) < 0.5
+    draws = BlockBootstrap.draw(dates, 2, 5, seed)
+    counts = draws.counts()
+    rises, falls = (np.bincount(date[of], minlength=dates).astype(float) for of in (up, ~up))
+    found = auc_of_draws(pair_counts(score, up, date, dates), rises, falls, counts)
+    for draw, value in zip(counts, found, strict=True):
+        rows = np.repeat(np.arange(len(date)), draw[date].astype(int))
+        if 0 < up[rows].sum() < len(rows):
+            assert value == pytest.approx(roc_auc_score(up[rows], score[rows]))
+        else:
+            assert np.isnan(value)
+
+
+def test_interval_leaves_undefined_draws_out():
+    assert interval(np.array([np.nan, np.nan])) == (None, None)
+    low, high = interval(np.append(np.arange(1001.0), np.nan))
+    assert (low, high) == (25, 975)
+    assert ratio(np.array([1.0, 2.0]), np.array([0.0, 4.0])).tolist()[1] == 0.5
+
+
+def test_p_is_small_for_a_clear_difference_one_for_none_and_never_0():
+    rng = np.random.default_rng(0)
+    assert p_above_zero(0.5, 0.5 + rng.normal(0, 0.1, 999)) == pytest.approx(1 / 1000)
+    assert p_above_zero(0.0, np.zeros(999)) == 1
+    assert p_above_zero(-0.5, -0.5 + rng.normal(0, 0.1, 999)) == 1
+    assert p_above_zero(0.0, rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
+    # draws that lie to one side of what was seen, as blocks of few dates do, say nothing for or against it
+    assert p_above_zero(0.0, 0.3 + rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
+    assert p_above_zero(np.nan, np.zeros(9)) is None
+
+
+def covers(block: int, repeats: int = 150) -> float:
+    """How often the 95% interval of a mean holds the truth, where figures overlap on 10 dates."""
+    held = 0
+    for seed in range(repeats):
+        steps = np.random.default_rng(seed).normal(size=1010)
+        overlapping = np.convolve(steps, np.ones(10), "valid")[:1000]
+        draws = BlockBootstrap.draw(1000, block, 400, seed)
+        low, high = interval(draws.sums(overlapping[None])[0] / 1000)
+        held += low <= 0 <= high
+    return held / repeats
+
+
+def test_blocks_twice_the_overlap_cover_nearly_as_often_as_they_say_and_single_dates_do_not():
+    assert covers(block=20) > 0.88
+    assert covers(block=1) < 0.6

@@ -1,0 +1,131 @@
+"""An evaluation from arrays: pure noise, missing labels, known limits, short parts, implausible scores."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stockenh.evaluation.scores import Forecast
+from stockenh.evaluation.summary import Part, Resampling, implausible, judge, judge_coverage
+
+DAY = np.datetime64("2020-01-01")
+
+
+def overlapping(rng: np.random.Generator, dates: int, symbols: int, horizons: tuple[int, ...]) -> np.ndarray:
+    """Returns of random walks with a common part, as labels have them: row by row of (date, symbol)."""
+    steps = rng.normal(0, 0.01, (dates + max(horizons), 1)) + rng.normal(
+        0, 0.01, (dates + max(horizons), symbols)
+    )
+    walk = np.concatenate([np.zeros((1, symbols)), steps.cumsum(0)])
+    labels = [(walk[h : h + dates] - walk[:dates]).ravel() for h in horizons]
+    return np.stack(labels, 1)
+
+
+def part_of(y_ret: np.ndarray, symbols: int, horizons: tuple[int, ...], best=None) -> Part:
+    asof = np.repeat(DAY + np.arange(len(y_ret) // symbols), symbols)
+    return Part(asof, y_ret, horizons, best)
+
+
+def guesses(rng: np.random.Generator, y_ret: np.ndarray) -> list[Forecast]:
+    made = []
+    for _ in y_ret.T:
+        prob, ret = rng.uniform(0.3, 0.7, len(y_ret)), rng.normal(0, 0.001, len(y_ret))
+        made.append(Forecast(prob, prob, ret, ret))
+    return made
+
+
+@pytest.fixture(scope="module")
+def noise():
+    rng = np.random.default_rng(11)
+    y_ret = overlapping(rng, 600, 4, (3, 5, 10))
+    part = part_of(y_ret, 4, (3, 5, 10))
+    up = Forecast(np.full(len(y_ret), 0.6), np.full(len(y_ret), 0.6))
+    names = {"model": guesses(rng, y_ret), "calibrated": guesses(rng, y_ret), "majority": [up] * 3}
+    return judge(part, names, Resampling(seed=1))
+
+
+def test_on_pure_noise_intervals_cover_what_they_should_and_nothing_beats_the_majority():
+    """Forecasts of 24 markets without a signal: how often what is said of them is true."""
+    covered, beaten, above = [], [], []
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        y_ret = overlapping(rng, 400, 2, (5,))
+        up = Forecast(np.full(len(y_ret), 0.6))
+        names = {"model": guesses(rng, y_ret), "majority": [up]}
+        for of in judge(part_of(y_ret, 2, (5,)), names, Resampling(resamples=300, seed=seed)).values():
+            f, against = of["forecasts"], of["against"]["model"]["majority"]["accuracy"]
+            covered += [f[name]["accuracy_low"] <= 0.5 <= f[name]["accuracy_high"] for name in names]
+            covered += [f["model"]["auc_low"] <= 0.5 <= f["model"]["auc_high"]]
+            covered += [against["low"] <= 0 <= against["high"]]
+            beaten.append(against["p"] < 0.05)
+            above.append(of["p_majority"]["model"] < 0.05)
+    assert np.mean(covered) > 0.85
+    assert np.mean(beaten) < 0.25 and not any(above)
+
+
+def test_what_stands_where(noise):
+    assert list(noise) == ["h3", "h5", "h10"]
+    of = noise["h10"]
+    assert of["n"] == 2400 and of["dates"] == 600 and of["ties"] == 0
+    assert of["majority"] == max(of["up_share"], 1 - of["up_share"])
+    assert list(of["against"]) == ["model", "calibrated"] and list(of["against"]["model"]) == ["majority"]
+    assert of["forecasts"]["majority"]["ic"] is None
+    # who says the same of all is no better than the larger class of these rows, whichever it is
+    assert of["forecasts"]["majority"]["accuracy"] == pytest.approx(of["up_share"])
+    assert "limit_accuracy" not in of
+    json.dumps(noise, allow_nan=False)
+
+
+def test_rows_without_a_label_do_not_count():
+    rng = np.random.default_rng(0)
+    y_ret = overlapping(rng, 100, 2, (1, 2))
+    y_ret[-20:, 1] = np.nan
+    names = {"model": guesses(rng, y_ret)}
+    found = judge(part_of(y_ret, 2, (1, 2)), names, Resampling())
+    assert found["h1"]["n"] == 200 and found["h2"]["n"] == 180 and found["h2"]["dates"] == 90
+    kept = Part(part_of(y_ret, 2, (1, 2)).asof[:180], y_ret[:180, 1:], (2,))
+    alone = judge(kept, {"model": [names["model"][1].at(np.arange(180))]}, Resampling())
+    assert alone["h2"] == found["h2"]
+
+
+def test_a_part_shorter_than_two_blocks_has_scores_without_intervals():
+    rng = np.random.default_rng(0)
+    y_ret = overlapping(rng, 39, 3, (10,))
+    found = judge(part_of(y_ret, 3, (10,)), {"model": guesses(rng, y_ret)}, Resampling())["h10"]
+    assert found["forecasts"]["model"]["accuracy"] is not None
+    assert found["forecasts"]["model"]["accuracy_low"] is None
+    assert found["p_majority"]["model"] is None
+    narrow = judge(part_of(y_ret, 3, (10,)), {"model": guesses(rng, y_ret)}, Resampling(block=10))["h10"]
+    assert narrow["forecasts"]["model"]["accuracy_low"] is not None
+
+
+def test_a_known_limit_stands_beside_and_the_gap_is_what_summary_says():
+    rng = np.random.default_rng(0)
+    best = rng.uniform(0, 1, (4000, 1))
+    y_ret = np.where(rng.random((4000, 1)) < best, 0.01, -0.01)
+    prob = best[:, 0]
+    perfect = [Forecast(prob, prob)]
+    part = part_of(y_ret, 4, (3,), best)
+    found = judge(part, {"model": perfect, "best possible": perfect}, Resampling())["h3"]
+    assert found["limit_accuracy"] == pytest.approx(0.75, abs=0.01)
+    assert found["forecasts"]["model"]["gap_closed"] == pytest.approx(1, abs=0.06)
+    assert found["forecasts"]["model"]["accuracy_low"] < 0.75 < found["forecasts"]["model"]["accuracy_high"]
+    assert found["p_majority"]["model"] == pytest.approx(1 / 1001)
+
+
+def test_an_implausible_accuracy_is_one_above_65_percent_and_above_the_majority():
+    def of(accuracy, majority):
+        return {"forecasts": {"model": {"accuracy": accuracy}}, "majority": majority}
+
+    assert implausible({"h3": of(0.66, 0.55), "h5": of(0.64, 0.5), "h10": of(0.70, 0.72)}) == ["h3"]
+    assert implausible({"h3": of(None, None)}) == []
+
+
+def test_coverage_is_per_horizon_on_its_own_labels():
+    rng = np.random.default_rng(0)
+    y_ret = overlapping(rng, 100, 2, (1, 2))
+    y_ret[-20:, 1] = np.nan
+    prob = rng.random((200, 2))
+    found = judge_coverage(part_of(y_ret, 2, (1, 2)), prob, rng.random((200, 2)), Resampling())
+    assert found["h1"][-1]["n"] == 200 and found["h2"][-1]["n"] == 180
+    assert found["h1"][-1]["accuracy"] == pytest.approx(((prob[:, 0] > 0.5) == (y_ret[:, 0] > 0)).mean())

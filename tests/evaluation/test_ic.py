@@ -1,0 +1,60 @@
+"""Daily information coefficients against scipy, their t against statsmodels."""
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy.stats import pearsonr, spearmanr
+
+from stockenh.evaluation.bootstrap import BlockBootstrap
+from stockenh.evaluation.ic import daily_ic, ic_figures, newey_west_lag, newey_west_t
+
+
+def test_every_date_has_scipys_correlations_ties_included():
+    rng = np.random.default_rng(0)
+    date = rng.permutation(np.repeat(np.arange(40), 7))
+    signal, y_ret = rng.integers(0, 5, 280).astype(float), rng.integers(-3, 4, 280) / 100
+    found = daily_ic(signal, y_ret, date, 40)
+    for day in range(40):
+        x, y = signal[date == day], y_ret[date == day]
+        assert found.ic[day] == pytest.approx(pearsonr(x, y)[0])
+        assert found.rank_ic[day] == pytest.approx(spearmanr(x, y)[0])
+
+
+def test_a_date_with_two_symbols_or_one_opinion_has_none():
+    date = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    signal = np.array([0.1, 0.2, 0.3, 0.3, 0.3, 0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
+    y_ret = np.array([0.1, 0.2, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.3, 0.2, 0.1])
+    found = daily_ic(signal, y_ret, date, 5)
+    for values in (found.ic, found.rank_ic):
+        assert np.isnan(values[[0, 1, 2, 4]]).all() and values[3] == pytest.approx(-1)
+
+
+def test_one_symbol_has_no_ic_at_all():
+    values = daily_ic(np.arange(9.0), np.arange(9.0), np.arange(9), 9).ic
+    found = ic_figures(values, 5, None)
+    assert found.pop("dates") == 0
+    assert set(found.values()) == {None}
+
+
+@pytest.mark.parametrize("lag", [0, 4, 9])
+def test_newey_west_is_statsmodels(lag):
+    rng = np.random.default_rng(lag)
+    values = 0.1 + np.convolve(rng.normal(size=309), np.ones(10), "valid")
+    fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
+    assert newey_west_t(values, lag) == pytest.approx(float(fit.tvalues[0]))
+
+
+def test_the_lag_reaches_over_the_overlap_and_stays_below_the_count():
+    assert newey_west_lag(472, 10) == 9
+    assert newey_west_lag(472, 3) == 5  # 4 * 4.72 ** (2 / 9) = 5.6
+    assert newey_west_lag(6, 10) == 5
+    assert newey_west_t(np.full(8, 0.1), 3) is None
+
+
+def test_figures_by_hand_and_their_interval():
+    of_dates = np.array([0.1, np.nan, 0.3, 0.2, np.nan, 0.4])
+    found = ic_figures(of_dates, 2, BlockBootstrap.draw(6, 2, 200, 0))
+    assert found["dates"] == 4 and found["mean"] == pytest.approx(0.25)
+    assert found["std"] == pytest.approx(np.std([0.1, 0.3, 0.2, 0.4], ddof=1))
+    assert found["icir"] == pytest.approx(found["mean"] / found["std"])
+    assert 0.1 <= found["low"] < 0.25 < found["high"] <= 0.4
