@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stockenh.config import compose
+from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
 from stockenh.errors import ConfigError
 
@@ -16,10 +16,7 @@ def data_check(path: Path, overrides: list[str]) -> None:
     from stockenh.report.table import findings_table
     from stockenh.report.terminal import console
 
-    given = [f"data.path={path}", *overrides]
-    if not any(a.startswith("data=") for a in overrides):
-        given.insert(0, "data=files")
-    groups = plain(compose.compose(given))
+    groups = plain(compose([f"data.path={path}", *overrides], "data_check"))
     settings, split = (group_settings(group, groups[group]) for group in ("data", "split"))
     if not isinstance(settings, FilesData):
         raise ConfigError("data check looks at bars: data=files")

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stockenh.config.schema import AUTO
 from stockenh.data.batches import Answers, DeviceWindows, Micro, ReadyWindows, labels
 from stockenh.data.cache import give_back
 from stockenh.data.fitted import Fitted
@@ -194,11 +193,11 @@ class Holding:
         """`setting` itself where it is true or false; else resident where the windows take less than half of
         the free memory, or where that is unknown."""
         fits = free is None or needed < SHARE * free
-        return cls(fits if setting == AUTO else bool(setting), needed, free, setting)
+        return cls(fits if setting == "auto" else bool(setting), needed, free, setting)
 
     def __str__(self) -> str:
         where = "resident on the device" if self.resident else "streamed from the host"
-        if self.setting != AUTO:
+        if self.setting != "auto":
             return f"{where}, as train.resident={str(self.setting).lower()} says"
         if self.free is None:
             return f"{where}: {_size(self.needed)}"

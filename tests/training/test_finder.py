@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from stockenh.commands.find_lr import lr_curve
+from stockenh.commands.find_lr.find_lr import lr_curve
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import FinderConfig, parse, plain

@@ -16,11 +16,9 @@ from stockenh.commands.ablate.watch import Watch
 from stockenh.commands.multirun.command import kept_arguments
 from stockenh.commands.multirun.pool import launch
 from stockenh.commands.multirun.worker import Worker
-from stockenh.errors import ConfigError, StockenhError
+from stockenh.errors import StockenhError
 from stockenh.report.terminal import console
 from stockenh.storage.files import WorkerLock
-
-CELLS = "stockenh.commands.ablate.command"  # whose task alone knows what to do with a cell
 
 
 def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> int:
@@ -29,8 +27,6 @@ def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     Raises ConfigError for what can't be compared, StockenhError where cells failed (their table is there
     all the same), and KeyboardInterrupt after a stop; the same folder then goes on with it.
     """
-    if task.__module__ != CELLS:
-        raise ConfigError("ablate= makes a comparison of many runs: stockenh ablate")
     out = console()
     asked = Ablation.of(context, config, task, arguments)
     with asked.folder.lock():

@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from stockenh.commands.job import unquoted, value_of
 from stockenh.commands.multirun.command import CONFIG_DIR, parts_of, require_harmless
 from stockenh.commands.multirun.folder import MultirunFolder
-from stockenh.config.overrides import PATH_KEYS, config_folders, quote_paths, suggest
+from stockenh.config.overrides import PATH_KEYS, config_folders, suggest, unquoted, value_of
 from stockenh.errors import ConfigError
 from stockenh.report.terminal import program
 from stockenh.storage.files import expanded
@@ -24,11 +23,11 @@ def is_taken_up(arguments: list[str]) -> bool:
     return any(key == "resume" and value != "null" for key, value in map(parts_of, arguments))
 
 
-def begun(arguments: list[str], default: Sequence[str]) -> list[str]:
-    """The arguments of a new multirun, with what it is by default, as they hold from every folder."""
+def begun(arguments: list[str]) -> list[str]:
+    """The arguments of a new multirun, as they hold from every folder."""
     shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
     flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
-    return [*flag, *default, *_absolute(arguments)]
+    return [*flag, *_absolute(arguments)]
 
 
 def taken_up(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[str]) -> list[str]:
@@ -42,10 +41,10 @@ def taken_up(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[st
     folder: MultirunFolder | None = None
     words = iter(arguments)
     arguments = [f"{CONFIG_DIR}{next(words, '')}" if word in CONFIG_DIR_FLAGS else word for word in words]
-    for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
+    for argument in arguments:
         key, _ = parts_of(argument)
         if key == "resume":
-            folder = kind(expanded(str(value_of(argument, quoted))).absolute())
+            folder = kind(expanded(str(value_of(argument))).absolute())
         elif key in keys:
             changed.append(argument)
         elif argument.startswith(CONFIG_DIR):

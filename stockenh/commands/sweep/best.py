@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from stockenh.commands.sweep.folder import SweepFolder
-from stockenh.config.overrides import groups
+from stockenh.config.catalog import groups
 from stockenh.storage.files import write_atomic
 
 # Overrides that a run of its own does not have.

@@ -9,7 +9,8 @@ from typing import Any
 
 from stockenh.commands.sweep.space import Space, Values
 from stockenh.config import build
-from stockenh.config.overrides import groups, suggest
+from stockenh.config.catalog import groups
+from stockenh.config.overrides import suggest
 from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import ConfigError
 

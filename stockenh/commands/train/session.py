@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import Kind, RunConfig
 from stockenh.data.batches import Answers, ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
@@ -27,12 +27,11 @@ from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
 
 
-def settled(config: RunConfig, net: nn.Module, on: torch.device) -> RunConfig:
+def settled(config: Kind, net: nn.Module, on: torch.device) -> Kind:
     """The config with precision and threads decided, so that whoever goes on from it computes the same."""
     precision = resolve(config.train.precision, on, net)
     threads = config.threads or default_threads(net)
-    raw = {**config.raw, "threads": threads, "train": {**config.raw["train"], "precision": precision}}
-    return replace(config, threads=threads, train=replace(config.train, precision=precision), raw=raw)
+    return replace(config, threads=threads, train=replace(config.train, precision=precision))
 
 
 @dataclass(frozen=True)

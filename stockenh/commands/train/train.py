@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from stockenh.commands.find_lr import search
+from stockenh.commands.find_lr.find_lr import search
 from stockenh.commands.train.processes import OneProcess, Processes
 from stockenh.commands.train.result import conclude
 from stockenh.commands.train.session import Session, answers, settled
@@ -144,9 +144,9 @@ def _with_lr(session: Session, net: nn.Module, out: Console) -> Session:
         return session
     out.print("lr       optimizer.lr=auto: a range test finds it, which leaves the run as it was")
     lr = search(session, net, out)
-    raw = {**config.raw, "optimizer": {**config.raw["optimizer"], "lr": lr}}
-    session.folder.write_config(raw)
-    return replace(session, config=replace(config, optimizer=replace(config.optimizer, lr=lr), raw=raw))
+    config = replace(config, optimizer=replace(config.optimizer, lr=lr))
+    session.folder.write_config(config.raw)
+    return replace(session, config=config)
 
 
 def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:
