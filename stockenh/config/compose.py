@@ -7,6 +7,7 @@ multiruns and the flags that only show a config.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
 import sys
@@ -32,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from stockenh.config.catalog import conf_dir, groups, groups_of, options_with_key
 from stockenh.config.hints import explain_error, wrong_option
 from stockenh.config.overrides import config_folders, make_paths_absolute, quote_paths, split_override
-from stockenh.config.schema import literals, plain
+from stockenh.config.schema import literals, parse, plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.storage.run_folder import RunFolder
 
@@ -41,6 +42,7 @@ OF_RUN = "of_run"
 VERSION_BASE = "1.3"  # of Hydra, whose behaviour it fixes
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 BUFFERED_RECORDS = 10_000
+MOST_CHECKED = 32  # jobs of a grid
 
 Body = Callable[[dict[str, Any], RunFolder], None]
 log = logging.getLogger(__name__)
@@ -65,7 +67,8 @@ def run(root: str, body: Body, arguments: list[str]) -> None:
                 _run_here(config, body)
                 return
         elif flags.multirun:
-            _check_common_part(root, given, quoted, folders)
+            if root in ("train", "find_lr"):
+                _refuse_hopeless_grid(root, quoted, folders)
         _run_by_hydra(root, body, [*flags.words, *quoted])
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain_error(error, root, arguments)) from None
@@ -315,10 +318,23 @@ def _check(
             raise ConfigError(wrong_option(group, str(value), known[group]))
 
 
-def _check_common_part(
-    root: str, given: Sequence[str], quoted: Sequence[str], folders: Sequence[Path]
-) -> None:
-    """Raises ConfigError where a grid is wrong whatever its choices: before Hydra makes a folder for it."""
-    parser = OverridesParser.create()
-    fixed = [text for text in quoted if not parser.parse_override(text).is_sweep_override()]
-    _compose(root, fixed, folders)
+def _refuse_hopeless_grid(root: str, quoted: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raises ConfigError where no job of a grid has a valid config, before Hydra makes folders for them."""
+    overrides = OverridesParser.create().parse_overrides(list(quoted))
+    if any(o.is_interval_sweep() for o in overrides):
+        return
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [text]
+        for o, text in zip(overrides, quoted, strict=True)
+    ]
+    refusals = []
+    for job in itertools.islice(itertools.product(*choices), MOST_CHECKED):
+        try:
+            parse(plain(_without_hydra(_compose(root, job, folders))))
+        except ConfigError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]

@@ -23,6 +23,8 @@ from stockenh.config.overrides import config_folders, nearest, split_override, s
 _RUN_DIR = re.compile(
     r"(run|out|output|save|log|work|exp)[._]?(dir|folder|path)|out|output|outputs|dir|folder"
 )
+# Root configs of commands that take resume=DIR, which is no key of a config.
+_RESUMED = ("train", "distill", "sweep", "sweep_student", "ablate")
 # Keys of other commands that have a counterpart.
 _INSTEAD = {
     ("train", "run"): "to start with a run's weights write init_from=RUN, to continue it resume=RUN",
@@ -82,7 +84,7 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     inside = [name for name in keys if rest and name.startswith(f"{group}.")]
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)
-    near = suggest(key, inside or [*known, *keys])
+    near = suggest(key, inside or [*known, *keys, *(["resume"] if root in _RESUMED else [])])
     if near.startswith("Options") and not inside:
         near = suggest(key, {*known, *(name.split(".")[0] for name in keys)})
     return f"{key}: no such key. {near}"

@@ -329,7 +329,7 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
     common = settings_of("", _Common, {key: raw[key] for key in raw if key in plain_keys})
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     kinds: dict[str, Any] = {name: f.default_factory for name, f in fields.items()}
-    nodes = {
+    nodes: dict[str, Any] = {
         name: settings_of(name, cls, raw[name])
         for name, cls in kinds.items()
         if name in raw and isinstance(cls, type) and dataclasses.is_dataclass(cls)
@@ -383,7 +383,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def _dumped(settings: Any) -> dict[str, Any]:
-    found = _adapter(type(settings)).dump_python(settings, by_alias=True)
+    kind: Any = type(settings)
+    found = _adapter(kind).dump_python(settings, by_alias=True)
     listed: dict[str, Any] = _listed(found)
     return listed
 
@@ -444,16 +445,21 @@ def settings_of(group: str, cls: type[Part], values: Any) -> Part:
     prefix = f"{group}." if group else ""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{group}: must be a mapping of settings, not {values!r}")
-    names = _keys(cls)
+    kind: Any = cls  # mypy takes a type[Part] for something that can't be hashed
+    names = _keys(kind)
     for key, value in values.items():
         if key not in names:
             raise ConfigError(f"{prefix}{key}: no such setting of {cls.__name__}. {suggest(str(key), names)}")
         if isinstance(value, float) and math.isnan(value):
             raise ConfigError(f"{prefix}{key}=nan is not a number")
     try:
-        settings: Part = _adapter(cls).validate_python(dict(values))
+        settings: Part = _adapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise ConfigError(_message(error, prefix)) from None
+    for key, value in values.items():
+        # pydantic takes true for 1
+        if isinstance(value, bool) and type(taken := getattr(settings, key, value)) in (int, float):
+            raise ConfigError(f"{prefix}{key}={value} is not {_KINDS[f'{type(taken).__name__}_type']}")
     return settings
 
 
@@ -518,12 +524,8 @@ def _message(error: ValidationError, prefix: str) -> str:
         bound, words = _BOUNDS[kind]
         return f"{key}={value} must be {words} {context[bound]}"
     if kind in _KINDS:
-        words = [
-            context["expected"]
-            for e in error.errors()
-            if e["type"] == "literal_error" and (context := e["ctx"])
-        ]
-        return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *words])
+        others = [e["ctx"]["expected"] for e in error.errors() if e["type"] == "literal_error"]
+        return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *others])
     if kind in ("list_type", "tuple_type"):
         return f"{key} must be a list: {key}=[...]"
     if kind == "too_short":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stockenh.config.overrides import complete, groups
+from stockenh.config.catalog import complete, groups
 
 SCRIPT = """
 PATH={bin}:$PATH
@@ -107,19 +107,19 @@ def test_every_shell_gets_a_script(console_script, name):
 
 
 def test_a_key_that_takes_a_word_offers_it():
-    assert complete([], "optimizer.lr=") == ["optimizer.lr=1e-3", "optimizer.lr=auto"]
+    assert complete("train", [], "optimizer.lr=") == ["optimizer.lr=1e-3", "optimizer.lr=auto"]
 
 
 def test_keys_of_a_group_wait_for_the_dot():
-    assert "loss.delta=" not in complete([], "")
-    assert "loss.delta=" in complete([], "loss.")
-    assert {"train.epochs=", "seed=", "model="} <= set(complete([], ""))
+    assert "loss.delta=" not in complete("train", [], "")
+    assert "loss.delta=" in complete("train", [], "loss.")
+    assert {"train.epochs=", "seed=", "model="} <= set(complete("train", [], ""))
 
 
 def test_a_switch_offers_both_values():
-    assert complete([], "train.compile=") == ["train.compile=false", "train.compile=true"]
+    assert complete("train", [], "train.compile=") == ["train.compile=false", "train.compile=true"]
 
 
 def test_an_unknown_word_offers_nothing():
-    assert complete([], "nonsense=") == []
-    assert complete([], "zzz") == []
+    assert complete("train", [], "nonsense=") == []
+    assert complete("train", [], "zzz") == []

@@ -15,7 +15,7 @@ from ablations import in_process
 from safetensors.torch import load_file
 
 from stockenh.commands.ablate.cells import CellAssignment
-from stockenh.config.overrides import conf_dir
+from stockenh.config.catalog import conf_dir
 from stockenh.training.loop import Interrupted
 
 CLAIMS = """\

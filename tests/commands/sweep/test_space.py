@@ -10,7 +10,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from stockenh.commands.sweep.space import Space, params_of
-from stockenh.config.overrides import conf_dir
+from stockenh.config.catalog import conf_dir
 from stockenh.errors import ConfigError
 
 NOTHING: dict[str, object] = {}
