@@ -66,9 +66,8 @@ def run(root: str, body: Body, arguments: list[str]) -> None:
             if config.hydra.mode != RunMode.MULTIRUN:
                 _run_here(config, body)
                 return
-        elif flags.multirun:
-            if root in ("train", "find_lr"):
-                _refuse_hopeless_grid(root, quoted, folders)
+        elif flags.multirun and root in ("train", "find_lr"):
+            _refuse_hopeless_grid(root, quoted, folders)
         _run_by_hydra(root, body, [*flags.words, *quoted])
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain_error(error, root, arguments)) from None

@@ -72,6 +72,8 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     if (root, group) in _INSTEAD:
         return f"{key} is not a key of {command}: {_INSTEAD[root, group]}"
     known = groups_of(root)
+    if "run" in {k.name for k in keys_of(root)} and group in groups_of("train"):
+        return f"{key} comes from run=RUN: {command} can't change it"
     if others := _commands_with(key, root):
         return f"{key} is not a key of {command}, but of {', '.join(others)}"
     chosen = {parts[0]: parts[1] for a in arguments if (parts := split_override(a)) and parts[0] in known}

@@ -128,8 +128,8 @@ class TtaConfig:
     """Test-time augmentation: noisy views of a window beside the window itself."""
 
     views: Annotated[int, Field(ge=0)] = 4
-    price: Annotated[float, Field(ge=0, lt=0.5)] = 0.002
-    volume: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    price: Annotated[float, Field(ge=0, le=1)] = 0.002  # relative noise
+    volume: Annotated[float, Field(ge=0, le=1)] = 0.05
     coverage: Annotated[float, Field(gt=0, le=1)] = 0.2  # share of the validation forecasts
     precision: Literal["fp32", "bf16"] = "fp32"  # of the views, the window itself among them
 
@@ -143,6 +143,10 @@ class ForecastConfig(TtaConfig):
     until: Annotated[Date | None, Field(alias="to")] = None
 
     def __post_init__(self) -> None:
+        if self.precision != "fp32" and self.engine != "torch":
+            raise ConfigError(
+                f"tta.precision={self.precision} is for tta.engine=torch; exported files have their own"
+            )
         _check_order("tta", self.since, self.until)
 
 
@@ -517,12 +521,10 @@ def _message(error: ValidationError, prefix: str) -> str:
         return f"{key}=null: it must have a value"
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
-        if any(isinstance(part, int) for part in names):
-            return f"{key}: {suggest(str(value), options, all_options=True)}"
-        return f"{key}={value}: {suggest(str(value), options, all_options=True)}"
+        return f"{key}={value}: no such {names[0]}. {suggest(str(value), options, all_options=True)}"
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"{key}={value} must be {words} {context[bound]}"
+        return f"{key}={value} must be {words} {context[bound]:g}"
     if kind in _KINDS:
         others = [e["ctx"]["expected"] for e in error.errors() if e["type"] == "literal_error"]
         return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *others])
