@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,16 @@ class StudyPlace:
     def exists(self) -> bool:
         """Whether a journal of a study lies in the folder."""
         return self.url is None and self.journal.is_file()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes that are alone in the same journal waiting; a database has no such lock."""
+        if self.url is not None:
+            yield
+            return
+        with self.journal.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def storage(self) -> BaseStorage:
         """The open storage. Raises ConfigError where it can't be reached or read."""
