@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -167,8 +166,7 @@ def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, 
     moment = Hold(tmp_path / "hold", epochs=1)
     process = command("distill", *arguments, hold=moment)
     moment.wait_for(process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
     kept = copy.rename(tmp_path / "elsewhere")
     resumed = command("train", f"resume={run}")
     told, said = resumed.communicate()

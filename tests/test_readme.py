@@ -112,7 +112,8 @@ def test_a_search_does_what_it_says(
 @pytest.mark.parametrize("line", [line for line in LINES if "--nnodes" in line])
 def test_several_processes_do_what_they_say(line: str, small_run: list[str], tmp_path: Path) -> None:
     """Machines are agents of this one, with a process each."""
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # agents find it, or make one
+    # bound from here on, so that nobody else can take its port; agents connect to it
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     line = (
         line.replace("HOST:29500", f"localhost:{store.port}")
         .replace("node=8", "node=1")

@@ -27,7 +27,8 @@ SHORT = [
 
 def as_torchrun(*arguments: str, cwd: Path, first: str = "") -> tuple[list[int | None], str, str]:
     """Two processes with the environment that torchrun gives them: exit codes, and what both said."""
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # torchrun's own is one, too
+    # bound from here on, as torchrun's own: nobody else can take its port
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     meeting = {
         "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2",
         "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",

@@ -138,14 +138,14 @@ def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(
     yahoo: Answering, store: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = yahoo(AAPL=prices(LONG))
-    want_it, lock = [], fcntl.flock
+    waiting, lock = [], fcntl.flock
 
     def locked(handle: TextIO, how: int) -> None:
-        want_it.append(handle)
+        waiting.append(handle)
         lock(handle, how)
 
     def slow(*arguments: object) -> pl.DataFrame:
-        wait_for(lambda: len(want_it) == 2)
+        wait_for(lambda: len(waiting) == 2)
         return fetch(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("fcntl.flock", locked)

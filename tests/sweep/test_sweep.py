@@ -167,8 +167,7 @@ def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
     workers = learning.wait_for(going, number=2)
     locks = [lock for pid in workers for lock in (folder / "workers").glob(f"*-{pid}-*.lock")]
     assert len(locks) == 2 and all(map(is_locked, locks))
-    going.send_signal(signal.SIGKILL)
-    going.communicate()
+    going.kill()
     wait_for(lambda: not any(map(is_locked, locks)))  # as long as a process lives its lock is held
     dead = running(folder)
     answer = stockenh("sweep", f"resume={folder}")
