@@ -5,6 +5,7 @@ import traceback
 from contextlib import closing
 
 import pytest
+from waiting import LIMIT
 
 from stockenh.data.placement import done_ahead
 
@@ -31,7 +32,7 @@ def test_the_next_item_is_worked_on_while_nobody_asks() -> None:
     second = threading.Event()
     with closing(done_ahead(lambda x: second.set() if x == 1 else None, range(9), 2)) as results:
         next(results)
-        assert second.wait(10)
+        assert second.wait(LIMIT)
 
 
 def test_an_error_comes_at_its_items_turn_with_its_own_traceback() -> None:

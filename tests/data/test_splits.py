@@ -71,7 +71,7 @@ def splits() -> st.SearchStrategy[Split]:
     return st.one_of(by_date, walk)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(markets(), splits())
 def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Split) -> None:
     try:

@@ -77,7 +77,7 @@ def test_a_windows_scale_does_not_depend_on_its_neighbours() -> None:
     torch.testing.assert_close(together[0, :, :4], together[1, :, :4], rtol=0, atol=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.floats(2**-10, 2**33, width=32), min_size=6, max_size=6),
     st.lists(st.floats(0, 2**40, width=32), min_size=2, max_size=2),
@@ -137,7 +137,7 @@ def test_the_last_bar_of_every_series_has_a_window_without_a_label() -> None:
     assert windows.labelled[~newest].all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(2, 30))
 def test_a_gathered_window_is_the_slice_of_the_bars(seed: int, lookback: int) -> None:
     bars = Bars.from_series([("A", *random_series(seed, 40)), ("B", *random_series(seed + 1, 55))])

@@ -196,7 +196,10 @@ def test_attributions_that_do_not_add_up_are_refused(run, stockenh):
         (["run={run}", "data.path=nowhere.parquet"], "nowhere.parquet: no such file"),
         (["run={run}", "explain.windows=0"], "explain.windows=0 must be at least 1"),
         (["run={run}", "explain.steps=64", "explain.max_steps=8"], "at most explain.max_steps=8"),
-        (["run={run}", "explain.outputs=[upp]"], "explain.outputs=upp: no such outputs. Nearest: up. Options: ret, up."),
+        (
+            ["run={run}", "explain.outputs=[upp]"],
+            "no such outputs. Nearest: up. Options: ret, up.",
+        ),
         (["run={run}", "explain.outputs=[]"], "explain.outputs=[]: name one or more"),
         (["run={run}", "explain.horizons=[4]"], "explain.horizons=[4]: the run has [3, 5, 10], not 4"),
     ],

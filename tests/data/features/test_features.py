@@ -59,7 +59,7 @@ def test_no_bars_give_no_rows() -> None:
     assert context_features(empty, DEFAULT).shape == (0, 29)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), last=st.integers(0, 298), scale=st.floats(0.01, 100))
 def test_later_bars_change_nothing_to_the_last_bit(seed: int, last: int, scale: float) -> None:
     time, ohlcv = random_series(seed, 300)

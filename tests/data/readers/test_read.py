@@ -222,7 +222,7 @@ def test_files_are_adjusted_unless_told_otherwise(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path, adjust=False).bars.ohlcv, numbers(30))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     later=st.lists(
         st.lists(
@@ -248,7 +248,7 @@ def test_later_rows_never_change_earlier_kept_rows(later: list[list[str]]) -> No
     assert after.ohlcv[:n].tobytes() == before.ohlcv.tobytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     content=st.binary(max_size=400),
     header=st.booleans(),
@@ -277,7 +277,7 @@ CELL = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cells=st.lists(st.lists(CELL, min_size=1, max_size=8), min_size=1, max_size=12))
 @example(cells=[["2020-01-01", *["1e-320"] * 4, "5", "1e308"]])
 @example(cells=[["2020-01-01", *["1e-320"] * 4, "5", "1"], ["2020-01-02", *["1e9"] * 4, "5", "1"]])

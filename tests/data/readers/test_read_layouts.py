@@ -121,7 +121,7 @@ def valid_bars(draw: st.DrawFn) -> np.ndarray:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(values=valid_bars())
 def test_reading_gives_back_what_was_written(layout: str, values: np.ndarray) -> None:
     name, text = LAYOUTS[layout]

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import fcntl
 import json
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import polars as pl
 import pytest
+from waiting import wait_for
 from yahoo_frames import LIMITED, OFFLINE, Answering, Client, days, prices, yahoo
 
 from stockenh.data.cache import DiskCache
@@ -137,20 +138,20 @@ def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(
     yahoo: Answering, store: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = yahoo(AAPL=prices(LONG))
-    began, go_on = threading.Event(), threading.Event()
+    waiting, lock = [], fcntl.flock
+
+    def locked(handle: TextIO, how: int) -> None:
+        waiting.append(handle)
+        lock(handle, how)
 
     def slow(*arguments: object) -> pl.DataFrame:
-        began.set()
-        assert go_on.wait(10)
+        wait_for(lambda: len(waiting) == 2)
         return fetch(*arguments)  # type: ignore[arg-type]
 
+    monkeypatch.setattr("fcntl.flock", locked)
     monkeypatch.setattr(downloads, "fetch", slow)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(settled, settings("AAPL"), store)
-        assert began.wait(10)
-        second = pool.submit(settled, settings("AAPL"), store)
-        time.sleep(0.2)  # enough for it to ask, if it did not wait
-        go_on.set()
+        first, second = (pool.submit(settled, settings("AAPL"), store) for _ in range(2))
         assert first.result()[0] == second.result()[0]
     assert client.tickers == ["AAPL"]
 
