@@ -390,7 +390,7 @@ def test_what_trains_does_not_take_a_finished_run(
     ("file", "content", "says"),
     [
         ("summary.json", None, "is not finished: continue it with stockenh train resume="),
-        ("summary.json", "[]", "names no weights; say which: weights=raw"),
+        ("summary.json", "[]", "names no weights; choose them with weights=raw"),
         ("summary.json", '{"weights": "../../x"}', "has no ../../x weights"),
         ("calibration.json", None, "lacks calibration.json"),
         ("calibration.json", "{}", "says nothing of the"),
