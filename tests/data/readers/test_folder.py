@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bar_files import finding, numbers, read, rows, rules, write
 
-from stockenh.data.readers.text import symbol_of
+from stockenh.data.readers.table import symbol_of
 
 
 @pytest.mark.parametrize(

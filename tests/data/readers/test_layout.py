@@ -68,7 +68,7 @@ def test_symbols_that_no_column_tells_apart_are_told_apart_by_their_prices(tmp_p
     other = [[r[0], *(str(3 * float(p)) for p in r[1:5]), r[5]] for r in rows(200, seed=3)[120:]]
     found = finding(result := read(write(tmp_path / "all.csv", [*rows(140), *other])), "duplicate-date")
     assert (found.level, found.rows) == ("error", 20)  # of 220 rows
-    assert "quite other prices" in found.message and "data.columns.symbol=NAME" in found.fix
+    assert "very different prices" in found.message and "data.columns.symbol=NAME" in found.fix
     assert len(result.bars) == 0
 
 
