@@ -16,8 +16,9 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
-from stockenh.data.sources import base as sample
-from stockenh.data.sources.base import DataSettings, FilesData, SampleData, load_sample
+from stockenh.data.sources import files as sample
+from stockenh.data.sources.base import DataSettings
+from stockenh.data.sources.files import FilesData, SampleData, load_sample
 from stockenh.data.windows import Windows
 from stockenh.embedding.base import Embedding
 from stockenh.embedding.compute import earlier_windows, embed

@@ -19,7 +19,7 @@ from stockenh.config.schema import RunConfig, parse
 from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
-from stockenh.data.sources.base import SyntheticData
+from stockenh.data.sources.synthetic import SyntheticData
 from stockenh.training.step import Learner
 
 SYMBOLS, BARS, EMBEDDING = 4, 700, 512

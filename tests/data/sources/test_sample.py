@@ -10,7 +10,7 @@ import pytest
 
 from stockenh.data.bars import CLOSE, VOLUME, Bars
 from stockenh.data.readers.read import ReadSettings, read_bars
-from stockenh.data.sources.base import SAMPLE_FILE, load_sample
+from stockenh.data.sources.files import SAMPLE_FILE, load_sample
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,10 @@ import pytest
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import context as features
 from stockenh.data.readers import read
-from stockenh.data.sources.base import (
-    DataSettings,
-    FilesData,
-    Loaded,
-    SampleData,
-    SyntheticData,
-    WindowsData,
-)
-from stockenh.data.sources.synthetic import MarketSettings, best_probabilities, generate
+from stockenh.data.sources.base import DataSettings, Loaded
+from stockenh.data.sources.files import FilesData, SampleData
+from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
+from stockenh.data.sources.windows_file import WindowsData
 from stockenh.data.windows import BarWindows
 from stockenh.errors import ConfigError, DataError
 
@@ -177,7 +172,7 @@ def test_a_generated_market_brings_its_best_probabilities(store: DiskCache, comp
     np.testing.assert_array_equal(first.best_prob, second.best_prob)
     rows = np.array([40, 3])
     np.testing.assert_array_equal(first.take(rows).best_prob, first.best_prob[rows])
-    market = MarketSettings(symbols=2, bars=150)
+    market = SyntheticData(symbols=2, bars=150)
     whole = best_probabilities(generate(market), market, [2, 7])
     np.testing.assert_array_equal(first.best_prob[[0, 61]], whole[[119, 299]])
 

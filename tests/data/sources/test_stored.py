@@ -13,8 +13,7 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
-from stockenh.data.sources.base import WindowsData
-from stockenh.data.sources.windows_file import read_windows
+from stockenh.data.sources.windows_file import WindowsData, read_windows
 from stockenh.data.splits import TEST, TRAIN, VAL, DateSplit
 from stockenh.data.windows import StoredWindows
 from stockenh.errors import DataError

@@ -128,7 +128,7 @@ def test_a_download_goes_on_where_yahoo_stopped_answering(
 def test_the_first_failure_says_how_to_do_without(yahoo: Answering, store: DiskCache) -> None:
     yahoo(AAPL=OFFLINE)
     with pytest.raises(
-        StockenhError, match=r"Try again later; bars that you have.*data=files data\.path=DIR"
+        StockenhError, match=r"Try again later, or use bars that you have.*data=files data\.path=DIR"
     ):
         settings("AAPL").load(store)
 
@@ -208,10 +208,10 @@ def test_a_history_that_is_too_short_is_found_by_the_rules_for_files(
         ([], {}, r"data\.symbols names no symbol: data\.symbols=\[AAPL,MSFT\]"),
         (["AAPL", "aapl"], {}, r"data\.symbols names AAPL twice"),
         (["BRK.B", "BRK-B"], {}, r"data\.symbols names BRK-B twice"),
-        (["../x"], {}, r"data\.symbols: '\.\./X' is no symbol"),
-        (["AAPL"], {"start": "01/02/2020"}, r"data\.start=01/02/2020 is no date such as 2010-01-31"),
+        (["../x"], {}, r"data\.symbols: '\.\./X' is not a symbol"),
+        (["AAPL"], {"start": "01/02/2020"}, r"data\.start=01/02/2020 is not a date such as 2010-01-31"),
         (["AAPL"], {"start": "2021-01-01", "end": "2020-01-01"}, r"data\.start=.* after data\.end=2020"),
-        (["AAPL"], {"downloaded": "../../x"}, r"data\.downloaded=\.\./\.\./x is no download's stamp"),
+        (["AAPL"], {"downloaded": "../../x"}, r"data\.downloaded=\.\./\.\./x is not a download's stamp"),
         (["AAPL"], {"refresh": True, "path": "x"}, r"data\.refresh=true .* data\.path"),
         (["AAPL"], {"max_gap_days": 0}, r"data\.max_gap_days=0"),
     ],

@@ -12,7 +12,7 @@ from yahoo_frames import LIMITED, OFFLINE, Answering, answer, days, prices, yaho
 
 from stockenh.data.sources.yahoo_download import (
     NoBarsError,
-    UnreachedError,
+    UnreachableError,
     bars_of,
     client,
     fetch,
@@ -91,7 +91,7 @@ def test_the_bar_of_a_day_that_is_not_over_at_the_exchange_is_left_out(
 
 def test_another_ticker_s_frame_has_no_bars_and_unknown_columns_are_told() -> None:
     assert bars_of(answer(AAPL=prices(WEEK)), "MSFT", LATER).is_empty()
-    with pytest.raises(StockenhError, match="columns that are not known here: open, close"):
+    with pytest.raises(StockenhError, match="unknown columns: open, close"):
         bars_of(pd.DataFrame({"open": [1.0], "close": [2.0]}, pd.DatetimeIndex(WEEK[:1])), "X", LATER)
 
 
@@ -151,14 +151,14 @@ def test_the_real_client_s_own_frame_is_read(monkeypatch: pytest.MonkeyPatch) ->
     ("said", "error", "message"),
     [
         ("['{}']: possibly delisted; no timezone found", NoBarsError, "possibly delisted; no timezone found"),
-        (LIMITED, UnreachedError, r"rate limit"),
+        (LIMITED, UnreachableError, r"rate limit"),
         (
             OFFLINE,
-            UnreachedError,
+            UnreachableError,
             r"can't be reached \(curl: \(6\) Could not resolve host: query2[a-z.]*com\)",
         ),
-        ("['{}']: ReadTimeout('timed out')", UnreachedError, r"can't be reached \(timed out\)"),
-        ("['{}']: YFDataException('*** YAHOO! FINANCE IS CURRENTLY DOWN! ***')", UnreachedError, "DOWN"),
+        ("['{}']: ReadTimeout('timed out')", UnreachableError, r"can't be reached \(timed out\)"),
+        ("['{}']: YFDataException('*** YAHOO! FINANCE IS CURRENTLY DOWN! ***')", UnreachableError, "DOWN"),
     ],
 )
 def test_what_the_client_logs_becomes_one_reason(
