@@ -14,7 +14,7 @@ from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
-from stockenh.data.placement import Holding, choose_holding
+from stockenh.data.placement import Placement, choose_placement
 from stockenh.data.prices import NoAugment, RawNoise
 from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
@@ -253,9 +253,9 @@ def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> Train
     )
 
 
-def holding(config: RunConfig, prepared: Prepared, on: torch.device) -> Holding:
-    """Where the windows are held, by `train.resident`."""
-    return choose_holding(config.train.resident, prepared.windows, prepared.embedding, on)
+def placement(config: RunConfig, prepared: Prepared, on: torch.device) -> Placement:
+    """Where the windows are stored, by `train.resident`."""
+    return choose_placement(config.train.resident, prepared.windows, prepared.embedding, on)
 
 
 def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:

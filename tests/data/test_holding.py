@@ -8,7 +8,7 @@ from random_bars import smooth_series
 from stockenh.data.bars import Bars
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
-from stockenh.data.placement import Holding, StreamedWindows, choose_holding, needed_bytes
+from stockenh.data.placement import Placement, StreamedWindows, choose_placement, needed_bytes
 from stockenh.data.windows import BarWindows, index_windows
 from stockenh.storage.machine import free_memory
 
@@ -27,13 +27,12 @@ def windows() -> BarWindows:
         ("auto", 499, 1000, True),
         ("auto", 500, 1000, False),
         ("auto", 0, 0, False),
-        ("auto", 10**15, None, True),
         (True, 5000, 1000, True),
         (False, 1, 1000, False),
     ],
 )
-def test_the_rule(setting: bool | str, needed: int, free: int | None, resident: bool) -> None:
-    assert Holding.by_rule(setting, needed, free).resident is resident
+def test_the_rule(setting: bool | str, needed: int, free: int, resident: bool) -> None:
+    assert Placement.by_rule(setting, needed, free).resident is resident
 
 
 @pytest.mark.parametrize(
@@ -42,12 +41,11 @@ def test_the_rule(setting: bool | str, needed: int, free: int | None, resident: 
         ("auto", 30 * MIB, 100 * MIB, "resident on the device: 30 MiB of 100 MiB free there"),
         ("auto", 9 * GIB, 10 * GIB,
          "streamed from the host: 9 GiB would take half or more of 10 GiB free there"),
-        ("auto", 30 * MIB, None, "resident on the device: 30 MiB"),
         (False, MIB, GIB, "streamed from the host, as train.resident=false says"),
     ],
 )  # fmt: skip
-def test_the_choice_says_why(setting: bool | str, needed: int, free: int | None, says: str) -> None:
-    assert str(Holding.by_rule(setting, needed, free)) == says
+def test_the_choice_says_why(setting: bool | str, needed: int, free: int, says: str) -> None:
+    assert str(Placement.by_rule(setting, needed, free)) == says
 
 
 def test_what_windows_need_is_what_the_device_holds() -> None:
@@ -63,7 +61,7 @@ def test_the_choice_is_kept_to() -> None:
     data = windows()
     embedding, fitted = np.zeros((len(data), 8), np.float16), Fitted.on(data, np.arange(20))
     for setting, kind in ((True, DeviceWindows), (False, StreamedWindows), ("auto", DeviceWindows)):
-        held = choose_holding(setting, data, embedding, CPU).hold(data, embedding, fitted, CPU)
+        held = choose_placement(setting, data, embedding, CPU).place(data, embedding, fitted, CPU)
         assert type(held) is kind and held.resident is (kind is DeviceWindows)
 
 
@@ -71,4 +69,4 @@ def test_a_cpus_free_memory_is_less_than_the_machine_has() -> None:
     free = free_memory(CPU)
     with open("/proc/meminfo") as lines:
         total = 1024 * int(next(lines).split()[1])
-    assert free is not None and MIB < free <= total
+    assert MIB < free <= total

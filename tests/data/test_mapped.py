@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stockenh.data import cache as mapped
-from stockenh.data.cache import DiskCache, give_back, scratch, write_npy
+from stockenh.data.cache import DiskCache, release_pages, scratch, write_npy
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path
     array = scratch(tmp_path / "cache", (1000, 16), np.float32)
     assert array.shape == (1000, 16) and array.dtype == np.float32
     array[:] = np.arange(16000).reshape(1000, 16)
-    give_back(array)
+    release_pages(array)
     np.testing.assert_array_equal(array, np.arange(16000).reshape(1000, 16))
     assert list((tmp_path / "cache").iterdir()) == []
     assert f"{tmp_path}/cache/" in Path("/proc/self/maps").read_text()
@@ -32,7 +32,7 @@ def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path
 def test_a_small_scratch_is_memory(tmp_path: Path) -> None:
     array = scratch(tmp_path, (10, 4), np.float16)
     assert array.shape == (10, 4) and str(tmp_path) not in Path("/proc/self/maps").read_text()
-    give_back(array)  # has none to give
+    release_pages(array)  # has none to give
 
 
 @pytest.mark.usefixtures("anything_is_large")

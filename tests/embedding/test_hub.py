@@ -141,7 +141,7 @@ def test_offline_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, error: 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (GatedRepoError("401"), "the Hub wants a login"),
+        (GatedRepoError("401"), "the Hub requires a login"),
         (EntryNotFoundError("404"), "has no config.json"),
         (HfHubHTTPError("500 Server Error\nmore"), "can't be fetched (500 Server Error)"),
         (RuntimeError("transfer broke off"), "can't be fetched (transfer broke off)"),

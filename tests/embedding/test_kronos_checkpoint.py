@@ -70,7 +70,7 @@ def test_the_defaults_are_published_ids_at_pinned_revisions() -> None:
 
 @pytest.mark.parametrize("value", ["/no/such/folder", "no such", "a/b/c", "../no-such", ""])
 def test_what_is_neither_folder_nor_hub_id_is_said_so(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"embedding\.checkpoint=.*: no such folder, and no Hub id such as"):
+    with pytest.raises(ConfigError, match=r"embedding\.checkpoint=.*: no such folder, and not a Hub id such as"):
         KronosEmbedding(checkpoint=value).checkpoints()
 
 
@@ -91,7 +91,7 @@ def test_weights_cut_short_are_said_to_be(tmp_path: Path) -> None:
 def test_a_pickle_in_place_of_safetensors_is_never_loaded(tmp_path: Path, modern: bool) -> None:
     path, mark = copy_tiny(tmp_path) / "model" / "model.safetensors", tmp_path / "mark"
     torch.save({"weight": Trap(mark)}, path, _use_new_zipfile_serialization=modern)
-    assert refusal(tmp_path).startswith(f"{path} is a pickle, no safetensors file; it can execute code")
+    assert refusal(tmp_path).startswith(f"{path} is a pickle, not a safetensors file; it can execute code")
     assert not mark.exists()
     torch.load(path.rename(path.with_suffix(".pt")), weights_only=False)
     assert mark.exists(), "the trap itself works"
@@ -126,7 +126,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         ("model", {"n_heads": 5}, r"d_model=64 must be a multiple of 2 x n_heads=5"),
         ("model", {"n_heads": None}, r"n_heads=None must be"),
         ("model", {"d_model": [64] * 99}, r"d_model=\[64, .{0,40} must be"),
-        ("model", {"s2_bits": 5}, r"s2_bits=5 and embedding\.tokenizer=.* has 4: they don't belong together"),
+        ("model", {"s2_bits": 5}, r"s2_bits=5 and embedding\.tokenizer=.* has 4: they must be the same"),
         ("tokenizer", {"d_in": 5}, r"d_in=5 must be 6"),
         ("tokenizer", {"group_size": 3}, r"s1_bits=4 \+ s2_bits=4 must be a multiple of group_size=3"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stockenh.errors import RunFolderError
-from stockenh.storage.files import LOCK, WorkerLock, lock_folder, is_locked
+from stockenh.storage.files import LOCK, WorkerLock, is_locked, lock_folder
 
 
 def test_only_one_is_in_a_folder_at_a_time(tmp_path: Path) -> None:
