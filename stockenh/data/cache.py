@@ -23,24 +23,6 @@ LARGE = 2**28  # bytes from which a scratch array goes into a file
 PORTION = 2**24  # bytes that are written at a time
 
 
-def scratch(folder: Path | None, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An uninitialised array: in memory, or if it is large in an unnamed file in `folder`.
-
-    The file is allocated in full and vanishes with the array. Without a folder, or with too little space in
-    it, the array is in memory.
-    """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if folder is None or size < LARGE:
-        return np.empty(shape, dtype)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process later
-            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
-    except OSError:
-        return np.empty(shape, dtype)
-
-
 def release_pages(array: NDArray[Any]) -> None:
     """Releases the memory pages of a mapped array; the file keeps their content.
 
@@ -107,8 +89,21 @@ class DiskCache:
         return Parts(self.root / kind / f"{key}{_PARTS}" if self.root else None)
 
     def scratch(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An uninitialised array, in a file where it is large and there is a cache."""
-        return scratch(self.root, shape, dtype)
+        """An uninitialised array: in memory, or if it is large in an unnamed file beside the entries.
+
+        The file is allocated in full and vanishes with the array. Without a root, or with too little space in
+        it, the array is in memory.
+        """
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self.root is None or size < LARGE:
+            return np.empty(shape, dtype)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process later
+                return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+        except OSError:
+            return np.empty(shape, dtype)
 
     def _warn(self, message: str) -> None:
         log.warning(message)
