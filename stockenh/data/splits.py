@@ -27,17 +27,17 @@ Reach = Callable[[int], Times]
 
 
 class Split(ABC):
-    """A rule that assigns windows to parts, which follow each other in time."""
+    """A rule that assigns windows to parts, which follow each other in time.
+
+    embargo: bars left out before a cut, in addition to the purge
+    """
 
     parts: ClassVar[tuple[str, ...]] = tuple(PARTS)
+    embargo: int
 
     @abstractmethod
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         """From the sorted dates: where each part begins (k,) and where it ends, exclusive (k,)."""
-
-    @abstractmethod
-    def embargo_bars(self) -> int:
-        """Bars left out before a cut, besides the purge."""
 
     def assign(self, asof: Times, reach: Reach) -> NDArray[np.int8]:
         """The part of each window: TRAIN, VAL, TEST (of those that this split has) or DROPPED.
@@ -52,7 +52,7 @@ class Split(ABC):
                 f"add bars, or lower data.lookback or data.horizons"
             )
         begins, ends = self.cuts(dates)
-        reached = reach(self.embargo_bars())
+        reached = reach(self.embargo)
         parts = np.full(len(asof), DROPPED, np.int8)
         for part in range(len(begins)):
             inside = (asof >= begins[part]) & (asof < ends[part])
@@ -87,9 +87,6 @@ class DateSplit(Split):
             raise ConfigError(f"split.val={self.val} and split.test={self.test} leave nothing to train on")
         _check_embargo(self.embargo)
 
-    def embargo_bars(self) -> int:
-        return self.embargo
-
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         n = len(dates)
         test = round(n * self.test)
@@ -117,9 +114,6 @@ class WalkForward(Split):
         _check_share("val", self.val)
         _check_embargo(self.embargo)
 
-    def embargo_bars(self) -> int:
-        return self.embargo
-
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         n = len(dates)
         block = n // (self.folds + 1)
@@ -133,9 +127,7 @@ class TrainOnly(Split):
     """Every labelled window trains; nothing is left for validation or test."""
 
     parts: ClassVar[tuple[str, ...]] = ("train",)
-
-    def embargo_bars(self) -> int:
-        return 0
+    embargo = 0
 
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         return _bounds(dates, 0, len(dates))
