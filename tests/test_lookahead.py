@@ -73,7 +73,7 @@ def run(
     """The whole way of a run, with statistics of the first windows unless they are given."""
     store = DiskCache(cache)
     windows = data.load(store).windows
-    fitted = fitted or Fitted.on(windows, np.arange(60))
+    fitted = fitted or Fitted.fit(windows, np.arange(60))
     vectors = embed(windows, embedding, store, CPU)
     if embedding.shuffle:
         vectors = vectors[earlier_windows(windows, seed=1)]

@@ -73,7 +73,7 @@ def find_lr(config: RunConfig, folder: RunFolder, on: torch.device, out: Console
     config = settled(config, net, on)
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
-    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+    fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
     placement = build.placement(config, prepared, on)
     ready = placement.place(prepared.windows, prepared.embedding, fitted, on)
     session = Session(config, folder, prepared, fitted, ready, on, config.train.precision)

@@ -92,14 +92,14 @@ def with_settled_data(config: RunConfig) -> RunConfig:
         out.print(message, markup=False, soft_wrap=True)
 
     with counting(out, "downloading", "symbols") as watch:
-        settled = config.data.settled(cache(config), watch, say)
+        settled = config.data.resolve(cache(config), watch, say)
     node = {k: v if k == "_target_" else getattr(settled, k) for k, v in config.raw["data"].items()}
     return replace(config, data=settled, raw={**config.raw, "data": node})
 
 
 def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     """The config with what the embedding leaves to the device decided: a resumed run does the same."""
-    settled = config.embedding.settled(on)
+    settled = config.embedding.resolve(on)
     node = config.raw["embedding"]
     node = {key: value if key == "_target_" else getattr(settled, key) for key, value in node.items()}
     return replace(config, embedding=settled, raw={**config.raw, "embedding": node})

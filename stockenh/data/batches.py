@@ -26,16 +26,16 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Answers:
+class TeacherOutput:
     """A teacher's outputs: ret (n, H) in train standard deviations, up_logits (n, H); float32, NaN where
     it made none."""
 
     ret: Tensor
     up_logits: Tensor
 
-    def at(self, rows: Tensor) -> Answers:
+    def take(self, rows: Tensor) -> TeacherOutput:
         """The outputs for the windows `rows` (B,)."""
-        return Answers(self.ret[rows], self.up_logits[rows])
+        return TeacherOutput(self.ret[rows], self.up_logits[rows])
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Micro:
     x_price (B, T, 5), x_kron (B, E), x_ctx (B, F) float32
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
     labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
-    taught: a teacher's outputs for these windows without augmentation, where there is one
+    teacher: a teacher's outputs for these windows without augmentation, where there is one
     """
 
     x_price: Tensor
@@ -54,7 +54,7 @@ class Micro:
     y_ret: Tensor
     y_up: Tensor
     labelled: Tensor
-    taught: Answers | None = None
+    teacher: TeacherOutput | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,13 +122,13 @@ class DeviceWindows(ReadyWindows):
         embedding: NDArray[np.floating],
         fitted: Fitted,
         device: torch.device,
-        taught: Answers | None = None,
+        teacher: TeacherOutput | None = None,
     ) -> None:
         super().__init__(windows, windows.prices(device), device, device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
         self.y_ret, self.labelled = (t.to(device) for t in labels(windows.y_ret, fitted))
-        self.taught = taught
+        self.teacher = teacher
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
         y_ret = self.y_ret[rows]
@@ -140,7 +140,7 @@ class DeviceWindows(ReadyWindows):
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),
             labelled=self.labelled[rows],
-            taught=None if self.taught is None else self.taught.at(rows),
+            teacher=None if self.teacher is None else self.teacher.take(rows),
         )
 
     def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,8 @@ class Fitted:
     up_share: list[float]
 
     @classmethod
-    def on(cls, windows: Windows, train: NDArray[np.int64]) -> Fitted:
-        """Fits on the rows `train`. A constant column gets the scale 1."""
+    def fit(cls, windows: Windows, train: NDArray[np.int64]) -> Fitted:
+        """Statistics of the rows `train`. A constant column gets the scale 1."""
         context = windows.context[train].astype(np.float64)
         returns = windows.y_ret[train].astype(np.float64)
         moved = np.isfinite(returns) & (returns != 0)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stockenh.data.batches import Answers, DeviceWindows, Micro, ReadyWindows, labels
+from stockenh.data.batches import DeviceWindows, Micro, ReadyWindows, TeacherOutput, labels
 from stockenh.data.cache import release_pages
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, Prices
@@ -58,11 +58,11 @@ class Placement:
         embedding: NDArray[np.floating],
         fitted: Fitted,
         device: torch.device,
-        taught: Answers | None = None,
+        teacher: TeacherOutput | None = None,
     ) -> ReadyWindows:
         """The windows, stored accordingly."""
         kind = DeviceWindows if self.resident else StreamedWindows
-        return kind(windows, embedding, fitted, device, taught)
+        return kind(windows, embedding, fitted, device, teacher)
 
 
 def choose_placement(
@@ -113,14 +113,14 @@ class StreamedWindows(ReadyWindows):
         embedding: NDArray[np.floating],
         fitted: Fitted,
         device: torch.device,
-        taught: Answers | None = None,
+        teacher: TeacherOutput | None = None,
     ) -> None:
         self._prices = HostPrices(windows, device)
         super().__init__(windows, self._prices, device, torch.device("cpu"))
         self.windows = windows
         self._embedding = embedding
         self._fitted = fitted
-        self._taught = None if taught is None else Answers(taught.ret.cpu(), taught.up_logits.cpu())
+        self._teacher = None if teacher is None else TeacherOutput(teacher.ret.cpu(), teacher.up_logits.cpu())
         self._link = HostToDevice(device)
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
@@ -143,9 +143,9 @@ class StreamedWindows(ReadyWindows):
             *self._vectors(index),
             *labels(self.windows.y_ret[index], self._fitted),
         ]
-        if self._taught is not None:
-            taught = self._taught.at(rows)
-            tensors += [taught.ret, taught.up_logits]
+        if self._teacher is not None:
+            teacher = self._teacher.take(rows)
+            tensors += [teacher.ret, teacher.up_logits]
         return self._link.send(tensors)
 
     def _vectors(self, index: NDArray[np.int64]) -> list[Tensor]:
@@ -160,7 +160,7 @@ class StreamedWindows(ReadyWindows):
 
     def _finish(self, transfer: Transfer, augment: Augment) -> Micro:
         """The work that is left for the device, on the stream that computes."""
-        prices, x_kron, x_ctx, y_ret, labelled, *taught = transfer.wait()
+        prices, x_kron, x_ctx, y_ret, labelled, *teacher = transfer.wait()
         return Micro(
             x_price=self.prices.normalised(self.prices.augmented(prices, augment)),
             x_kron=x_kron.float(),
@@ -168,7 +168,7 @@ class StreamedWindows(ReadyWindows):
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),
             labelled=labelled,
-            taught=Answers(*taught) if taught else None,
+            teacher=TeacherOutput(*teacher) if teacher else None,
         )
 
 

@@ -46,7 +46,7 @@ class Embedding(ABC):
         """Everything besides the bars that the vectors depend on; its repr is part of the cache key."""
         return self
 
-    def settled(self, device: torch.device) -> Self:
+    def resolve(self, device: torch.device) -> Self:
         """These settings with every `auto` resolved for a device."""
         return self
 

@@ -71,7 +71,7 @@ def embed(
         return embedding.vectors(windows)
     if isinstance(embedding, NoEmbedding):
         return np.zeros((len(windows), 0), np.float32)
-    embedding = embedding.settled(device)
+    embedding = embedding.resolve(device)
     code = code_of("embedding"), code_of("data")
     key = key_of(windows.digest(), windows.lookback, embedding.identity(), *code)
     parts = cache.parts("embedding", key)

@@ -144,7 +144,7 @@ class KronosEmbedding(Embedding):
         decoder = decoder.requires_grad_(False).eval().to(device)
         with torch.autocast(device.type, enabled=False):
             decoder.embedding.project()
-        if self.settled(device).precision == "bf16":
+        if self.resolve(device).precision == "bf16":
             _to_bf16(decoder)
 
         def embed(bars: Tensor, stamps: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class KronosEmbedding(Embedding):
         shapes, weights = self.shapes(), [checkpoint.sha256() for checkpoint in self.checkpoints()]
         return "kronos", shapes, weights, self.precision
 
-    def settled(self, device: torch.device) -> Self:
+    def resolve(self, device: torch.device) -> Self:
         """`auto`: bf16 where the device computes it natively, except for small models on a CPU; else fp32."""
         if self.precision != "auto":
             return self

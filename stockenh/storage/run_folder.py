@@ -41,7 +41,7 @@ class RunFolder:
         self.manifest = path / "manifest.json"
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
-        self.taught = path / "teacher.safetensors"
+        self.teacher_output = path / "teacher.safetensors"
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.report = path / "report"
@@ -73,7 +73,7 @@ class RunFolder:
 
     def begin(self, config: dict[str, Any]) -> None:
         """Starts a new run here, and removes the files of one that never trained."""
-        for leftover in (self.manifest, self.fitted, self.taught, self.lr_finder, self.lr_picture):
+        for leftover in (self.manifest, self.fitted, self.teacher_output, self.lr_finder, self.lr_picture):
             leftover.unlink(missing_ok=True)
         self.reopen()
         self.write_config(config)

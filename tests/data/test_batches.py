@@ -25,7 +25,7 @@ def data() -> BarWindows:
 
 @pytest.fixture
 def fitted(data: BarWindows) -> Fitted:
-    return Fitted.on(data, np.arange(40))
+    return Fitted.fit(data, np.arange(40))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_micro_batch_holds_what_the_rows_say(
     rows = np.array([40, 3, 58])  # the last is a newest bar, without a label
     micro = resident.gather(torch.from_numpy(rows), NoAugment())
     assert [tensor.shape[1:] for tensor in micro.inputs] == [(12, 5), (2,), (4,)]
-    assert micro.taught is None
+    assert micro.teacher is None
     tensors = [value for value in vars(micro).values() if value is not None]
     assert len(tensors) == 6 and {tensor.dtype for tensor in tensors} == {torch.float32}
     np.testing.assert_array_equal(micro.x_kron.numpy(), embedding(data)[rows])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from random_bars import as_stored, two_symbols
 
-from stockenh.data.batches import Answers, DeviceWindows, Micro, ReadyWindows, TrainBatches
+from stockenh.data.batches import DeviceWindows, Micro, ReadyWindows, TeacherOutput, TrainBatches
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.placement import Placement, StreamedWindows, choose_placement, needed_bytes, prefetch
@@ -41,12 +41,12 @@ def vectors(windows: Windows, dtype: type = np.float16) -> np.ndarray:
 
 
 def placed(
-    windows: Windows, device: torch.device = CPU, taught: bool = False, dtype: type = np.float16
+    windows: Windows, device: torch.device = CPU, teacher: bool = False, dtype: type = np.float16
 ) -> tuple[DeviceWindows, StreamedWindows]:
     """The same windows on the device and on the host."""
     ret = torch.randn(len(windows), 3, generator=torch.Generator().manual_seed(3))
-    answers = Answers(ret.to(device), (2 * ret).to(device)) if taught else None
-    given = windows, vectors(windows, dtype), Fitted.on(windows, TRAIN), device, answers
+    answers = TeacherOutput(ret.to(device), (2 * ret).to(device)) if teacher else None
+    given = windows, vectors(windows, dtype), Fitted.fit(windows, TRAIN), device, answers
     return DeviceWindows(*given), StreamedWindows(*given)
 
 
@@ -56,11 +56,11 @@ def batches(data: ReadyWindows, augment: NoAugment | RawNoise, accumulate: int) 
 
 def tensors(micro: Micro) -> list[torch.Tensor]:
     found = [*micro.inputs, micro.y_ret, micro.y_up, micro.labelled]
-    return found if micro.taught is None else [*found, micro.taught.ret, micro.taught.up_logits]
+    return found if micro.teacher is None else [*found, micro.teacher.ret, micro.teacher.up_logits]
 
 
 def assert_equal(one: Micro, other: Micro) -> None:
-    assert (one.taught is None) == (other.taught is None)
+    assert (one.teacher is None) == (other.teacher is None)
     for a, b in zip(tensors(one), tensors(other), strict=True):
         assert a.dtype == b.dtype == torch.float32 and a.device == b.device
         assert torch.equal(a.nan_to_num(9), b.nan_to_num(9))
@@ -84,7 +84,7 @@ NEEDS_GPU = pytest.mark.skipif(
 )
 def test_an_epoch_is_bit_identical(device: str, make: type[Windows], accumulate: int, noisy: bool) -> None:
     epochs = []
-    for data in placed(make(), torch.device(device), taught=True):
+    for data in placed(make(), torch.device(device), teacher=True):
         torch.manual_seed(0)
         epochs.append(list(batches(data, RawNoise() if noisy else NoAugment(), accumulate).groups(2, 0)))
     resident, streamed = epochs
@@ -116,7 +116,7 @@ def test_single_batches_their_parts_and_sweeps_are_bit_identical(dtype: type) ->
 def test_without_an_embedding_there_is_none() -> None:
     windows = bar_windows()
     nothing = np.zeros((len(windows), 0), np.float32)
-    streamed = StreamedWindows(windows, nothing, Fitted.on(windows, TRAIN), CPU)
+    streamed = StreamedWindows(windows, nothing, Fitted.fit(windows, TRAIN), CPU)
     assert streamed.gather(torch.tensor([3, 9]), NoAugment()).x_kron.shape == (2, 0)
 
 
@@ -152,7 +152,7 @@ def test_ready_samples_refuse_augmentation_as_on_the_device() -> None:
 def test_an_error_of_the_thread_reaches_the_loop() -> None:
     windows = bar_windows()
     short = replace(windows, y_ret=windows.y_ret[:100])  # as a file that lost its end
-    streamed = StreamedWindows(short, vectors(windows), Fitted.on(windows, TRAIN), CPU)
+    streamed = StreamedWindows(short, vectors(windows), Fitted.fit(windows, TRAIN), CPU)
     with pytest.raises(IndexError, match="out of bounds") as caught:
         list(batches(streamed, NoAugment(), 1).groups(0, 0))
     assert any(entry.name == "_send" for entry in caught.traceback)
@@ -162,7 +162,7 @@ def test_a_mapped_file_releases_its_pages(tmp_path: Path) -> None:
     windows = bar_windows()
     array = np.random.default_rng(5).normal(size=(len(windows), 512)).astype(np.float32)
     mapped = DiskCache(tmp_path).arrays("embedding", "key", lambda: {"embedding": array})["embedding"]
-    streamed = StreamedWindows(windows, np.asarray(mapped), Fitted.on(windows, TRAIN), CPU)
+    streamed = StreamedWindows(windows, np.asarray(mapped), Fitted.fit(windows, TRAIN), CPU)
     rows = torch.arange(len(windows))
     got, _ = streamed.vectors(rows)
     np.testing.assert_array_equal(got.numpy(), array)
@@ -208,7 +208,7 @@ def test_the_rule_and_its_reason(
 
 def test_the_choice_is_applied_and_counts_what_the_device_stores() -> None:
     data = bar_windows()
-    embedding, fitted = np.zeros((len(data), 8), np.float16), Fitted.on(data, np.arange(20))
+    embedding, fitted = np.zeros((len(data), 8), np.float16), Fitted.fit(data, np.arange(20))
     for setting, kind in ((True, DeviceWindows), (False, StreamedWindows), ("auto", DeviceWindows)):
         ready = choose_placement(setting, data, embedding, CPU).place(data, embedding, fitted, CPU)
         assert type(ready) is kind and ready.resident is (kind is DeviceWindows)

@@ -199,14 +199,14 @@ def test_bf16_is_near_fp32_and_the_callers_autocast_changes_nothing() -> None:
 def test_auto_is_a_fixed_rule_by_device_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = KronosEmbedding(checkpoint=str(TINY))
     monkeypatch.setattr(kronos, "has_bf16", lambda device: True)
-    assert auto.settled(CPU).precision == "fp32"  # 0.1 million parameters
-    assert auto.settled(torch.device("cuda")).precision == "bf16"
+    assert auto.resolve(CPU).precision == "fp32"  # 0.1 million parameters
+    assert auto.resolve(torch.device("cuda")).precision == "bf16"
     large = DecoderShape(10, 10, 8, 512, 8, 1024)
     monkeypatch.setattr(KronosEmbedding, "shapes", lambda self: (large, None))
-    assert auto.settled(CPU).precision == "bf16"
+    assert auto.resolve(CPU).precision == "bf16"
     monkeypatch.setattr(kronos, "has_bf16", lambda device: False)
-    assert auto.settled(CPU).precision == "fp32"
-    assert KronosEmbedding(precision="bf16").settled(CPU).precision == "bf16"
+    assert auto.resolve(CPU).precision == "fp32"
+    assert KronosEmbedding(precision="bf16").resolve(CPU).precision == "bf16"
     with pytest.raises(ConfigError, match=r"embedding\.precision=fp16: take auto, fp32, bf16"):
         KronosEmbedding(precision="fp16")
 

@@ -51,7 +51,7 @@ class Prepared:
         self.config: RunConfig = parse(plain(compose(small_run)))
         self.prepared = build.data(self.config, CPU)
         self.rows = self.prepared.rows["val"]
-        self.fitted = Fitted.on(self.prepared.windows, self.prepared.rows["train"])
+        self.fitted = Fitted.fit(self.prepared.windows, self.prepared.rows["train"])
         self.resident = DeviceWindows(self.prepared.windows, self.prepared.embedding, self.fitted, CPU)
 
 

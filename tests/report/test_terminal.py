@@ -112,9 +112,10 @@ def test_the_gravest_finding_comes_first_and_one_alone_names_file_and_date() -> 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_findings_fit_the_terminal(width: int) -> None:
-    long = Finding("warning", "time-zone", "dates carry a time zone (+05:30): used as written, without the zone",
-                   "nothing to do if they are the exchange's dates; else convert them",
-                   "a-very-long-file-name-of-an-export-from-somewhere.csv")  # fmt: skip
+    seen = "dates carry a time zone (+05:30): used as written, without the zone"
+    fix = "nothing to do if they are the exchange's dates; else convert them"
+    file = "a-very-long-file-name-of-an-export-from-somewhere.csv"
+    long = Finding("warning", "time-zone", seen, fix, file)
     told = lines(findings_table([long, *(found("spike", f"S{i}", i) for i in range(1, 9))]), width)
     assert max(map(len, told)) <= width
     for word in ("warning", "time-zone:", "exchange's", "convert", "spike:"):

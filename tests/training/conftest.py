@@ -75,7 +75,7 @@ def assemble(*overrides: str) -> Small:
     config = parse(plain(compose(list(overrides))))
     on = torch.device("cuda") if config.device == "cuda" else CPU
     prepared = build.data(config, on)
-    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+    fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
     placement = build.placement(config, prepared, on)
     resident = placement.place(prepared.windows, prepared.embedding, fitted, on)
     batches = build.batches(config, prepared, resident)

@@ -222,7 +222,7 @@ def made(bars: Path, *overrides: str) -> tuple[build.Learner, object]:
         )
     )  # fmt: skip
     prepared = build.data(config, CPU)
-    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+    fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
     resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
     batches = build.batches(config, prepared, resident)
     net = build.model(config, prepared, CPU).train()

@@ -45,7 +45,7 @@ class Bed:
         rows = np.flatnonzero(windows.labelled)
         embedding = np.random.default_rng(0).normal(size=(len(windows), EMBEDDING)).astype(np.float16)
         prepared = Prepared(windows, embedding, {"train": rows}, ())
-        fitted = Fitted.on(windows, rows)
+        fitted = Fitted.fit(windows, rows)
         return cls(config, device, prepared, fitted, DeviceWindows(windows, embedding, fitted, device))
 
     def with_train(self, **settings: Any) -> Bed:

@@ -152,7 +152,7 @@ def _with_lr(session: Session, net: nn.Module, out: Console) -> Session:
 def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:
     """The run's own statistics; fitted on the train part the first time."""
     if not folder.fitted.exists():
-        fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+        fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
         folder.write_json(folder.fitted, fitted.to_dict())
     return build.fitted_of(folder, prepared)
 

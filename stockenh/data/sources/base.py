@@ -33,7 +33,7 @@ class DataSettings(ABC):
 
     brings_embedding: its windows come with an embedding
     brings_bars:      its windows are made from raw bars
-    downloads:        it may have to fetch bars, see `settled`
+    downloads:        it may have to fetch bars, see `resolve`
     """
 
     brings_embedding: ClassVar[bool] = False
@@ -41,7 +41,7 @@ class DataSettings(ABC):
     downloads: ClassVar[bool] = False
     horizons: list[int]
 
-    def settled(
+    def resolve(
         self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
     ) -> Self:
         """These settings with every open choice made, so that later loads read the same data.

@@ -63,7 +63,7 @@ class YahooData(BarData):
             )
         self._files(Path("x"))
 
-    def settled(
+    def resolve(
         self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
     ) -> Self:
         """The settings with one download named, which is made if there is none or `refresh` is set."""
@@ -80,7 +80,7 @@ class YahooData(BarData):
         return found
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
-        file = self.settled(cache, lambda done, total: None, lambda text: None)._file(cache)
+        file = self.resolve(cache, lambda done, total: None, lambda text: None)._file(cache)
         loaded = self._files(file).load(cache, labels)
         fix = "correct data.symbols; a delisted company may have none"
         absent = [

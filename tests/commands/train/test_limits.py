@@ -69,10 +69,10 @@ def test_other_data_have_no_such_figures(
 
 def test_a_model_sees_the_same_with_and_without_the_answer() -> None:
     windows = SyntheticData(symbols=2, bars=200).load(DiskCache(None)).windows
-    fitted, embedding = Fitted.on(windows, np.arange(40)), np.zeros((len(windows), 0), np.float32)
+    fitted, embedding = Fitted.fit(windows, np.arange(40)), np.zeros((len(windows), 0), np.float32)
     seen = [
         DeviceWindows(known, embedding, fitted, torch.device("cpu")).gather(torch.arange(9), NoAugment())
         for known in (windows, replace(windows, best_prob=None))
     ]
-    for name in set(Micro.__dataclass_fields__) - {"taught"}:
+    for name in set(Micro.__dataclass_fields__) - {"teacher"}:
         assert torch.equal(getattr(seen[0], name), getattr(seen[1], name))

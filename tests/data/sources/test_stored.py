@@ -99,7 +99,7 @@ def test_ready_samples_split_and_become_batches(tmp_path: Path) -> None:
     parts = DateSplit(val=0.2, test=0.2).assign(windows.asof, lambda extra: windows.reach(rows, extra))
     # 100 days: 60, 20 and 20, of which the last 10 before each cut have labels that reach over it.
     assert [int((parts == part).sum()) for part in (TRAIN, VAL, TEST)] == [100, 20, 40]
-    fitted = Fitted.on(windows, rows[parts == TRAIN])
+    fitted = Fitted.fit(windows, rows[parts == TRAIN])
     micro = DeviceWindows(windows, KRONOS, fitted, torch.device("cpu")).gather(
         torch.tensor([7, 3]), NoAugment()
     )

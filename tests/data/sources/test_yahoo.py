@@ -42,7 +42,7 @@ def settings(*symbols: str, **more: object) -> YahooData:
 
 def settled(data: YahooData, store: DiskCache) -> tuple[YahooData, list[str]]:
     lines: list[str] = []
-    return data.settled(store, lambda done, total: None, lines.append), lines
+    return data.resolve(store, lambda done, total: None, lines.append), lines
 
 
 def bars_of(data: YahooData, store: DiskCache) -> BarWindows:
@@ -162,7 +162,7 @@ def test_a_cache_that_can_t_be_written_or_is_not_there_is_an_error(yahoo: Answer
 def test_progress_is_reported(yahoo: Answering, store: DiskCache) -> None:
     two(yahoo)
     seen: list[tuple[int, int]] = []
-    settings("AAPL", "BRK.B").settled(store, lambda *at: seen.append(at), lambda text: None)
+    settings("AAPL", "BRK.B").resolve(store, lambda *at: seen.append(at), lambda text: None)
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
