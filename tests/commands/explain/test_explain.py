@@ -264,7 +264,7 @@ def test_the_baseline_is_the_train_mean_of_everything():
         embedding=np.array([[1, 2], [3, 6], [50, 50], [50, 50]], np.float32),
     )
     train = np.array([0, 1])
-    resident = DeviceWindows(windows, windows.embedding, Fitted.on(windows, train), torch.device("cpu"))
+    resident = DeviceWindows(windows, windows.embedding, Fitted.fit(windows, train), torch.device("cpu"))
     bars, embedding, context = explain.average_window(resident, train)
     torch.testing.assert_close(bars, torch.full((1, 2, 5), 0.3))
     assert embedding.tolist() == [[2.0, 4.0]] and context.tolist() == [[0.0]]
