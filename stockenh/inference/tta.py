@@ -107,10 +107,10 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
-        x_kron, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
+        x_embedding, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
         low = self.precision != "fp32" and together > 1
         with torch.autocast(x_ctx.device.type, DTYPES[self.precision], enabled=low):
-            out = self.model(self.data.prices.gather(rows, augment), x_kron, x_ctx)
+            out = self.model(self.data.prices.gather(rows, augment), x_embedding, x_ctx)
         ret, logits = (
             out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
             for name in ("ret", "up_logits")

@@ -92,7 +92,7 @@ def test_batch_norm_is_refreshed_with_three_input_batches() -> None:
             self.norm = nn.BatchNorm1d(1)
             self.drop = nn.Dropout(0.5)
 
-        def forward(self, x_price: torch.Tensor, x_kron: torch.Tensor, x_ctx: torch.Tensor) -> torch.Tensor:
+        def forward(self, x_price: torch.Tensor, x_embedding: torch.Tensor, x_ctx: torch.Tensor) -> torch.Tensor:
             return self.norm(self.drop(x_ctx))
 
     model = Normed().train()

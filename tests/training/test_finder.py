@@ -43,7 +43,7 @@ class Line(nn.Module):
         self.w = nn.Parameter(torch.tensor([[1.0]]))
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+    def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
         ret = self.dropout(x_ctx @ self.w)
         return {"ret": ret, "up_logits": 0 * ret, "up_prob": torch.sigmoid(0 * ret)}
 

@@ -91,7 +91,7 @@ class Line(nn.Module):
         self.w = nn.Parameter(torch.tensor([[1.0]]))
 
     def forward(
-        self, x_price: torch.Tensor, x_kron: torch.Tensor, x_ctx: torch.Tensor
+        self, x_price: torch.Tensor, x_embedding: torch.Tensor, x_ctx: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         ret = x_ctx @ self.w
         return {"ret": ret, "up_logits": 0 * ret, "up_prob": torch.sigmoid(0 * ret)}
