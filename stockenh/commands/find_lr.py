@@ -100,7 +100,7 @@ def search(session: Session, net: nn.Module, out: Console) -> float:
         f"finder   {settings.steps} steps of {size} windows, rates from {settings.start_lr:g} to "
         f"{settings.end_lr:g}"
     )
-    curve = range_test(learner, batches, settings)
+    curve = range_test(learner, batches, **asdict(settings))
     found = suggest(curve)
     session.folder.write_json(session.folder.lr_finder, _record(session, curve, found))
     picture = lr_curve(curve, found, session.folder.lr_picture)

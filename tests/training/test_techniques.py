@@ -23,7 +23,7 @@ from stockenh.training.precision import (
     Precision,
     resolve,
 )
-from stockenh.training.schedules import Constant, OneCycle
+from stockenh.training.schedules import Constant, OneCycle, Schedule
 from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ class Line(nn.Module):
 def line_learner(precision: str, max_norm: float = 1e9) -> Learner:
     model = Line()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    schedule = OneCycle().build(optimizer, peak=0.1, steps=100)
+    schedule = Schedule(optimizer, OneCycle().plan(peak=0.1, steps=100))
     loss = Objective(HuberBCE(return_weight=1.0, direction_weight=0.0, delta=1e9))
     return Learner(model, loss, optimizer, schedule, Precision(precision, CPU), Averages(), max_norm)
 
@@ -211,7 +211,7 @@ def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(small: Ma
     for made in (big, split):
         # plain gradient descent: Adam divides by the gradient's size and blows rounding up where it is near 0
         descent = torch.optim.SGD(made.learner.model.parameters(), lr=0.05)
-        schedule = Constant().build(descent, 0.05, 99)
+        schedule = Schedule(descent, Constant().plan(0.05, 99))
         learner = replace(made.learner, optimizer=descent, schedule=schedule)
         for step in range(made.batches.steps):  # the last group is short and its micro batches uneven
             learner.step(made.batches.group(0, step))

@@ -15,13 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from stockenh.config import build
-from stockenh.config.schema import FinderConfig
 from stockenh.inference.predict import predict
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.lr_finder import range_test
-from stockenh.training.schedules import Constant
+from stockenh.training.schedules import Constant, Schedule
 from stockenh.training.step import Objective
 
 TFT = (
@@ -125,7 +124,8 @@ def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(tft: Make
     split = tft("model.dropout=0", "train.batch_size=8", "train.accumulate=4")
     for made in (big, split):
         descent = torch.optim.SGD(made.learner.model.parameters(), lr=0.05)
-        learner = replace(made.learner, optimizer=descent, schedule=Constant().build(descent, 0.05, 99))
+        schedule = Schedule(descent, Constant().plan(0.05, 99))
+        learner = replace(made.learner, optimizer=descent, schedule=schedule)
         for step in range(3):
             learner.step(made.batches.group(0, step))
     for name, tensor in big.weights().items():
@@ -135,7 +135,9 @@ def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(tft: Make
 def test_the_range_test_leaves_it_as_it_was_to_the_last_bit(tft: Make) -> None:
     made = tft("optimizer.lr=1e-5")
     before, random = made.weights(), torch.get_rng_state()
-    curve = range_test(made.learner, made.batches, FinderConfig(start_lr=1e-5, end_lr=1e-2, steps=10))
+    curve = range_test(
+        made.learner, made.batches, start_lr=1e-5, end_lr=1e-2, steps=10, smoothing=0.9, diverge=4.0
+    )
     assert len(curve.lrs) == 10
     assert same(before, made.weights()) and torch.equal(random, torch.get_rng_state())
 

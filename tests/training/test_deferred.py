@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stockenh.data.batches import Group
 from stockenh.training.loop import Limits, State, fit
-from stockenh.training.precision import STEPS_UNASKED, NonFiniteGradient, Precision
+from stockenh.training.precision import DEFERRED_STEPS, NonFiniteGradient, Precision
 
 CPU = torch.device("cpu")
 Make = Callable[..., Small]
@@ -41,7 +41,7 @@ class Waits(TorchDispatchMode):
 
 def unasked(made: Small, precision: str = "fp32") -> Small:
     """The same with a learner that doesn't wait, as on CUDA."""
-    return replace(made, learner=replace(made.learner, precision=Precision(precision, CPU, unasked=True)))
+    return replace(made, learner=replace(made.learner, precision=Precision(precision, CPU, deferred=True)))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_a_step_that_is_not_finite_is_left_out_and_told_later(small: Make) -> No
 def test_the_device_is_asked_after_so_many_steps(small: Make) -> None:
     made = unasked(small("train.epochs=20"))
     made.learner.step(poisoned(made.batches.group(0, 0)))
-    for _ in range(STEPS_UNASKED - 2):
+    for _ in range(DEFERRED_STEPS - 2):
         made.learner.step(made.batches.group(0, 1))
         made.learner.precision.require_finite()
     made.learner.step(made.batches.group(0, 1))
     with pytest.raises(NonFiniteGradient) as refused:
         made.learner.precision.require_finite()
-    assert refused.value.ago == STEPS_UNASKED - 1
+    assert refused.value.ago == DEFERRED_STEPS - 1
 
 
 class Quiet:
