@@ -26,8 +26,7 @@ from stockenh.report.terminal import console, counting
 from stockenh.storage.files import expanded
 from stockenh.storage.machine import lacks_compiler
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.losses.base import Loss
-from stockenh.training.losses.distilled import Distilled
+from stockenh.training.losses.base import Distilled, Loss
 from stockenh.training.precision import Precision
 from stockenh.training.schedules import Schedule, with_swa
 from stockenh.training.step import Learner, Objective

@@ -17,7 +17,7 @@ from torch import Tensor
 from stockenh.errors import RunFolderError
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.loop import Metrics, State
+from stockenh.training.loop import Journal, Metrics, State
 from stockenh.training.step import Learner
 
 VERSION = 1
@@ -68,7 +68,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 @dataclass
-class FolderJournal:
+class FolderJournal(Journal):
     """Writes checkpoints and metrics. `last` holds all that a resume needs, `best` the best weights alone."""
 
     folder: RunFolder

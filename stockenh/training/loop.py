@@ -102,8 +102,8 @@ class State:
         return cls(**{**values, "best": best})
 
 
-class Journal(Protocol):
-    """Where a run is recorded."""
+class Journal:
+    """Where a run is recorded; this one records nothing."""
 
     def best(self, name: str, state: State) -> None:
         """The weights `name` have their best validation loss now."""
@@ -113,19 +113,6 @@ class Journal(Protocol):
 
     def pause(self, state: State) -> None:
         """A step within an epoch from which the run can be resumed."""
-
-
-class NoJournal:
-    """Records nothing."""
-
-    def best(self, name: str, state: State) -> None:
-        pass
-
-    def epoch(self, line: Metrics, state: State) -> None:
-        pass
-
-    def pause(self, state: State) -> None:
-        pass
 
 
 class Progress(Protocol):

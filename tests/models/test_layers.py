@@ -16,8 +16,6 @@ from stockenh.models.layers import (
     GatedResidualNetwork,
     Rotary,
     SelfAttention,
-    attention,
-    dropout,
     in_other_forms,
 )
 

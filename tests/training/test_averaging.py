@@ -14,7 +14,7 @@ from stockenh.errors import ConfigError
 from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages, Averaging, Ema, Swa, refresh_batch_norm
-from stockenh.training.loop import Limits, NoJournal, State, StopRequest, fit
+from stockenh.training.loop import Journal, Limits, State, StopRequest, fit
 
 Make = Callable[..., Small]
 
@@ -43,7 +43,7 @@ def run(made: Small, epochs: int, validate: Callable[[], dict[str, dict[str, flo
         lambda: {name: {"loss": 1.0} for name in made.learner.averages.named(made.learner.model)}
     )
     limits = Limits(epochs, 2 if validate else 99, 1e9)
-    fit(made.learner, made.batches, always, state, limits, NoJournal(), SilentProgress(), StopRequest())
+    fit(made.learner, made.batches, always, state, limits, Journal(), SilentProgress(), StopRequest())
     return state
 
 
@@ -168,7 +168,7 @@ def test_an_average_of_a_shorter_plan_is_begun_anew() -> None:
     ("values", "says"),
     [
         ({"ema_decay": 1.0}, "averaging.ema_decay=1.0"),
-        ({"swa_start": 1.0}, "averaging.swa_start=1.0 .*begin after the last epoch"),
+        ({"swa_start": 1.0}, "averaging.swa_start=1.0 .*start after the last epoch"),
         ({"swa_lr_factor": 0.0}, "averaging.swa_lr_factor=0.0"),
         ({"swa_anneal": "linear"}, "averaging.swa_anneal=linear"),
     ],

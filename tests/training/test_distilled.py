@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stockenh.data.batches import Answers, Micro
-from stockenh.training.losses.distilled import Distilled, bernoulli_kl
+from stockenh.training.losses.base import Distilled, bernoulli_kl
 from stockenh.training.losses.huber_bce import HuberBCE
 
 logits = st.floats(-30, 30)

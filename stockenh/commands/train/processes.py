@@ -30,7 +30,7 @@ from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averages
 from stockenh.training.distributed import DistributedStep, ProcessGroup, RankBatches, device_name
-from stockenh.training.loop import Limits, NoJournal, State, StopRequest, fit
+from stockenh.training.loop import Journal, Limits, State, StopRequest, fit
 from stockenh.training.step import Learner
 from stockenh.training.world import Rank
 
@@ -118,7 +118,7 @@ def _join(group: ProcessGroup) -> NoReturn:
         limits = Limits(settings.epochs, settings.patience, math.inf)
         state = State.from_dict(run["state"])
         with contextlib.suppress(TrainingError):  # rank 0 raises the same
-            fit(learner, batches, dict, state, limits, NoJournal(), SilentProgress(), StopRequest())
+            fit(learner, batches, dict, state, limits, Journal(), SilentProgress(), StopRequest())
     while True:
         group.sync()
 
