@@ -23,8 +23,8 @@ from stockenh.training.schedules import Schedule
 class Objective:
     """The weighted mean of a loss over the labels of a whole accumulation group, in float32.
 
-    Each micro batch is divided by the group's count of labels, so that the micro batches of a group add
-    up to what one big batch would give, short last groups and missing labels included.
+    Each micro batch is divided by the group's count of labels, so that the micro batches of a group add up
+    to the loss of a single big batch, also in short last groups and with missing labels.
     """
 
     def __init__(self, loss: Loss) -> None:
