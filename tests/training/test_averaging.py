@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Small, same
+from conftest import Small, resumed_from_file, same
 from torch import nn
 
 from stockenh.errors import ConfigError
@@ -128,7 +128,7 @@ def test_early_stopping_waits_for_swa(small: Make) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_taken_up_from_a_file_the_averages_go_on_with_the_same_bits(
+def test_resumed_from_a_file_the_averages_go_on_with_the_same_bits(
     small: Make, tmp_path: Path, at: int
 ) -> None:
     overrides = ("train.epochs=4", "averaging=ema_swa", "averaging.swa_start=0.5")
@@ -141,12 +141,9 @@ def test_taken_up_from_a_file_the_averages_go_on_with_the_same_bits(
 
     whole = small(*overrides)
     epochs(whole, 0, at)
-    checkpoint.save(tmp_path / "c.pt", {"learner": whole.learner.checkpoint(), "rng": checkpoint.rng_state()})
+    again = resumed_from_file(whole, tmp_path / "c.pt", lambda: small(*overrides))
     epochs(whole, at, 4)
-    again = small(*overrides)
-    content = checkpoint.load(tmp_path / "c.pt")
-    again.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
+    checkpoint.set_rng_state(checkpoint.load(tmp_path / "c.pt")["rng"])
     epochs(again, at, 4)
     expected = whole.learner.averages.named(whole.learner.model)
     found = again.learner.averages.named(again.learner.model)
