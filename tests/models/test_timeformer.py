@@ -33,8 +33,8 @@ def built(settings: TimeFormerSettings, inputs: InputSpec) -> TimeFormer:
 def batch(inputs: InputSpec, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     x_price = torch.rand(size, inputs.lookback, inputs.price, generator=generator) * 2 - 1
-    x_kron = torch.randn(size, inputs.embedding, generator=generator)
-    return x_price, x_kron, torch.randn(size, inputs.context, generator=generator)
+    x_embedding = torch.randn(size, inputs.embedding, generator=generator)
+    return x_price, x_embedding, torch.randn(size, inputs.context, generator=generator)
 
 
 def parameter_count(model: torch.nn.Module) -> int:

@@ -173,9 +173,9 @@ def test_reliability_chart_draws_both_curves_and_their_errors(tmp_path, drawn):
     assert width_in_pixels(path) >= 900
     three, ten = drawn[0].axes
     assert [axes.get_title() for axes in drawn[0].axes] == ["3 bars ahead", "10 bars ahead"]
-    assert lines(ten)["as the model says: ECE 0.100"] == [0.5, 0.7]
+    assert lines(ten)["uncalibrated: ECE 0.100"] == [0.5, 0.7]
     assert lines(ten)["calibrated: ECE 0.010"] == [0.5, 0.68]
-    assert legend(three) == ["as the model says: ECE 0.000", "calibrated: n/a"]
+    assert legend(three) == ["uncalibrated: ECE 0.000", "calibrated: n/a"]
 
 
 def forecasts(symbols, days, confident=True):

@@ -26,7 +26,7 @@ from stockenh.evaluation.leakage_training import Accuracies, shares, shuffled_la
 from stockenh.inference.predict import predict
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averaging
-from stockenh.training.loop import Limits, Metrics, State, StopRequest, fit
+from stockenh.training.loop import Journal, Limits, Metrics, State, StopRequest, fit
 from stockenh.training.precision import resolve
 
 Advance = Callable[[int], None]
@@ -169,22 +169,9 @@ def _trained_on(
     batches = build.batches(config, blind, ready)
     learner = build.learner(config, net, fitted, on, batches.steps)
     limits = Limits(epochs, epochs, math.inf)
-    fit(learner, batches, _no_validation, State(), limits, _Forgetful(), SilentProgress(), StopRequest())
+    fit(learner, batches, _no_validation, State(), limits, Journal(), SilentProgress(), StopRequest())
     return predict(net, ready, test, fitted).up_prob
 
 
 def _no_validation() -> dict[str, Metrics]:
     return {"raw": {"loss": None}}
-
-
-class _Forgetful:
-    """A journal of a training that leaves nothing behind."""
-
-    def best(self, name: str, state: State) -> None:
-        pass
-
-    def epoch(self, line: Metrics, state: State) -> None:
-        pass
-
-    def pause(self, state: State) -> None:
-        pass

@@ -109,8 +109,8 @@ EXAMPLES = 8
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 Arrays = Mapping[str, NDArray[np.float32]]
-Answers = Mapping[str, NDArray[np.floating]]
-Engine = Callable[[Arrays], Answers]
+TeacherOutput = Mapping[str, NDArray[np.floating]]
+Engine = Callable[[Arrays], TeacherOutput]
 
 
 def export_run(config: ExportRunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def export_run(config: ExportRunConfig, trained: Trained, into: Path, out: Conso
     return manifest
 
 
-def differences(engine: Engine, inputs: Arrays, said: Answers) -> dict[str, NDArray[np.float64]]:
+def differences(engine: Engine, inputs: Arrays, said: TeacherOutput) -> dict[str, NDArray[np.float64]]:
     """Absolute differences to what the run says, by output, in the units of the forecast."""
     given = answers(engine, inputs)
     return {name: np.abs(given[name].astype(np.float64) - said[name]).ravel() for name in said}
@@ -202,7 +202,7 @@ def _engines(deployed: Deployed, into: Path) -> dict[str, Engine]:
 
     def run(module: Callable[..., Any]) -> Engine:
         @torch.inference_mode()
-        def engine(inputs: Arrays) -> Answers:
+        def engine(inputs: Arrays) -> TeacherOutput:
             given = {"prices" if n == "ohlcv" else n: torch.from_numpy(a) for n, a in inputs.items()}
             return {name: tensor.numpy() for name, tensor in module(**given).items()}
 
@@ -228,7 +228,7 @@ def _int8(
     into: Path,
     engines: dict[str, Engine],
     inputs: Arrays,
-    said: Answers,
+    said: TeacherOutput,
     prepared: Prepared,
     rows: NDArray[np.int64],
     out: Console,
@@ -240,7 +240,7 @@ def _int8(
     given = answers(engines[INT8], inputs)
     windows = prepared.windows
 
-    def scores(of: Answers) -> dict[str, dict[str, Any]]:
+    def scores(of: TeacherOutput) -> dict[str, dict[str, Any]]:
         labels, dates = windows.y_ret[rows], windows.asof[rows]
         ret, up_prob = (of[name].astype(np.float64) for name in ("ret", "up_prob"))
         return part_metrics(ret, up_prob, labels, dates, windows.horizons, resamples=0)
@@ -304,7 +304,7 @@ def _tensor(array: NDArray[np.floating]) -> dict[str, Any]:
     return {"shape": ["batch", *array.shape[1:]], "dtype": str(array.dtype)}
 
 
-def _write_example(path: Path, inputs: Arrays, said: Answers) -> None:
+def _write_example(path: Path, inputs: Arrays, said: TeacherOutput) -> None:
     content = io.BytesIO()
     few = {name: array[:EXAMPLES] for name, array in inputs.items()}
     expected = {f"expected_{name}": array[:EXAMPLES] for name, array in said.items()}
