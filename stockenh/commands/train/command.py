@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Container
+from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
@@ -140,24 +141,40 @@ def train_in(
 ) -> None:
     """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
     from stockenh.commands.train.train import train as train_run
-    from stockenh.report.terminal import console, program
+    from stockenh.report.terminal import console
     from stockenh.training.loop import Interrupted
 
     out = console()
     on = device_of(config, device_given, out)
-    if fresh:
-        folder.refuse_if_run()
-    try:
-        compose.open_folder()
-        with folder.lock():
-            if fresh:
-                folder.begin(config.raw)
-            train_run(config, folder, on, out)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
-        log.info("%s", saved)
-        again = f"{program()} {command} resume={shlex.quote(str(named or folder))}"
-        raise Stopped(f"{saved}. Continue with: {again}") from None
+    with ExitStack() as locked:
+
+        def begin(config: RunConfig) -> None:
+            folder.refuse_if_run()
+            compose.open_folder()
+            locked.enter_context(folder.lock())
+            folder.begin(config.raw)
+
+        if fresh:
+            folder.refuse_if_run()
+        else:
+            locked.enter_context(folder.lock())
+        try:
+            train_run(config, folder, on, out, begin=begin if fresh else None)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise _stopped(folder, stop, command, named or folder) from None
+
+
+def _stopped(folder: RunFolder, stop: BaseException, command: str, named: RunFolder) -> Stopped:
+    """What a stop says: the command that continues, where there is something to continue."""
+    from stockenh.report.terminal import program
+    from stockenh.training.loop import Interrupted
+
+    if not folder.config.is_file():
+        return Stopped("interrupted before the run began: nothing was written")
+    saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
+    log.info("%s", saved)
+    again = f"{program()} {command} resume={shlex.quote(str(named))}"
+    return Stopped(f"{saved}. Continue with: {again}")
 
 
 def device_of(config: RunConfig, given: bool, out: Console) -> Any:

@@ -201,14 +201,14 @@ class Start:
         return {"run": str(self.source), "weights": self.name, "sha256": self.sha256}
 
 
-def initial_weights(init_from: str | None, weights: str | None, folder: RunFolder) -> Start | None:
+def initial_weights(init_from: str | None, weights: str | None, folder: RunFolder | None) -> Start | None:
     """The weights that a run starts with; None: fresh ones, or those of its own checkpoint.
 
-    Raises RunFolderError where the source is missing or has changed since the run first started.
+    folder: of the run, None where it is not made yet. Raises RunFolderError where the source is missing or has changed since the run first started.
     """
-    if init_from is None or folder.last.exists():
+    if init_from is None or (folder is not None and folder.last.exists()):
         return None
-    known = _recorded(folder)
+    known = _recorded(folder) if folder is not None else {}
     try:
         start = Start.read(RunFolder(Path(init_from)), known.get("weights", weights))
     except RunFolderError as error:

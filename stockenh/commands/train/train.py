@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import Any
 
@@ -42,30 +42,35 @@ def train(
     console: Console,
     report: Report | None = None,
     judged: Container[str] = PART_NAMES,
+    begin: Callable[[RunConfig], None] | None = None,
 ) -> dict[str, Any]:
     """Trains from the state of the folder (a new one: from the start) to its summary, which is returned.
 
-    report: called after each epoch, may end the run; judged: the parts of the data that the summary covers.
-    The caller holds the folder's lock. Raises Interrupted once a requested stop is saved; whatever it raises,
-    the folder can be resumed.
+    report: called after each epoch, may end the run; judged: the parts of the data that the summary covers;
+    begin: makes the folder of a new run, once the data are read and the model fits them.
+    The caller holds the folder's lock, or `begin` takes it. Raises Interrupted once a requested stop is saved;
+    whatever it raises, a folder that was made can be resumed.
     """
     group = ProcessGroup.current
     if group is not None and config.teacher is not None:
         raise ConfigError("a student with a teacher trains in one process: continue without torchrun")
     build.require_compiler(config, device)
-    start = initial_weights(config.init_from, config.weights, folder)
+    start = initial_weights(config.init_from, config.weights, folder if begin is None else None)
     config = build.with_settled_embedding(build.with_settled_data(config), device)
-    if folder.manifest.exists():
+    if begin is None and folder.manifest.exists():
         require_same_weights(folder, config.embedding)
     with embedding_progress(console) as watch:
         prepared = build.data(config, device, watch)
-    _check_same_data(folder, prepared)
+    if begin is None:
+        _check_same_data(folder, prepared)
     show_data(prepared.windows, prepared.rows, prepared.findings, console, prepared.warnings)
     net = build.model(config, prepared, device)
     if start is not None:
         start.load_into(net, prepared)
         console.print(f"start    {start.name} weights of {start.source}", soft_wrap=True, markup=False)
     config = settled(config, net, device)
+    if begin is not None:
+        begin(config)
     folder.write_config(config.raw)
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
