@@ -204,7 +204,8 @@ class Start:
 def initial_weights(init_from: str | None, weights: str | None, folder: RunFolder | None) -> Start | None:
     """The weights that a run starts with; None: fresh ones, or those of its own checkpoint.
 
-    folder: of the run, None where it is not made yet. Raises RunFolderError where the source is missing or has changed since the run first started.
+    folder: of the run, None where it is not made yet. Raises RunFolderError where the source is missing or
+    has changed since the run first started.
     """
     if init_from is None or (folder is not None and folder.last.exists()):
         return None

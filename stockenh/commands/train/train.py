@@ -48,8 +48,8 @@ def train(
 
     report: called after each epoch, may end the run; judged: the parts of the data that the summary covers;
     begin: makes the folder of a new run, once the data are read and the model fits them.
-    The caller holds the folder's lock, or `begin` takes it. Raises Interrupted once a requested stop is saved;
-    whatever it raises, a folder that was made can be resumed.
+    The caller holds the folder's lock, or `begin` takes it. Raises Interrupted once a requested stop is
+    saved; whatever it raises, a folder that was made can be resumed.
     """
     group = ProcessGroup.current
     if group is not None and config.teacher is not None:
