@@ -1,13 +1,15 @@
-"""What is claimed of a technique, and the written rule that says whether it holds."""
+"""What is claimed of a technique, and the rule that decides whether it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stockenh.evaluation.bootstrap import Interval, seeds_to_tell
+from stockenh.evaluation.bootstrap import Interval, values_needed
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "can't tell"
+# Measures of which a claim promises a gain over the plain recipe.
+GAINS = ("accuracy", "train_speed", "inference_speed", "ece", "roughness")
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """What is said of one measure.
+    """What is claimed of one measure.
 
     least, most: the claimed range; its end nearer to no effect is the claim's minimum
+    says:        the claim in words
     device:      the kind of device that it is about; majority: the share of the larger class from which on
                  data are as unbalanced as it supposes
     """
@@ -68,57 +71,39 @@ class Verdict:
     why: str
 
 
-def judge(claim: Claim, values: Sequence[float], device: str, majority: float | None) -> Verdict:
+def assess(claim: Claim, values: Sequence[float], device: str, majority: float | None) -> Verdict:
     """The verdict on a claim from its measured values, one per seed (or round).
 
     The interval wholly at the claimed minimum or beyond: holds. Wholly short of it: does not hold. Else, and
-    with a single seed, nobody can tell. A claim about a card is not judged on a processor, nor one about
-    unbalanced classes on balanced ones. device: cpu or cuda; majority: the larger class's share in test.
+    with a single seed, the verdict is open, as it is for a claim about a GPU measured on a CPU, or about
+    unbalanced classes measured on balanced ones. device: cpu or cuda; majority: the larger class's share in
+    test.
     """
     if claim.device is not None and claim.device != device:
         return Verdict(OPEN, f"a claim about {claim.device}, measured on {device}")
     if claim.majority is not None and (majority is None or majority < claim.majority):
         share = "unknown" if majority is None else f"{majority:.0%}"
         return Verdict(OPEN, f"classes are balanced here (the larger has {share})")
-    found = Interval.of(values)
+    found, measure = Interval.of(values), MEASURES[claim.measure]
     if found is None:
         return Verdict(OPEN, "not measured")
-    measure = MEASURES[claim.measure]
+    # upside down where less is better, so that more always is
+    sign = 1 if measure.more_is_better else -1
+    minimum = sign * claim.minimum
     if found.low is None or found.high is None:
-        if measure.over in ("processes", "models"):
-            return _of_one(claim, found.mean)
-        return Verdict(OPEN, f"one of the {measure.over} gives no interval")
-    worse, better = (found.low, found.high) if measure.more_is_better else (-found.high, -found.low)
-    minimum = claim.minimum if measure.more_is_better else -claim.minimum
-    if worse >= minimum:
-        return Verdict(HOLDS, _how_far(claim, found))
-    if better < minimum:
-        return Verdict(FAILS, "worse than plain" if _is_harm(claim, found) else "short of the claim")
-    if (enough := seeds_to_tell(values, claim.minimum)) is None:
+        if measure.over not in ("processes", "models"):
+            return Verdict(OPEN, f"one of the {measure.over} gives no interval")
+        reached = sign * found.mean >= minimum  # without noise to speak of, as the size of a file
+        return Verdict(HOLDS if reached else FAILS, "measured once" if reached else "short of the claim")
+    worst, best = sorted((sign * found.low, sign * found.high))
+    if worst >= minimum:
+        far_end = claim.most if measure.more_is_better else claim.least
+        beyond = far_end is not None and worst > sign * far_end
+        return Verdict(HOLDS, "beyond the claim" if beyond else "reaches the claim")
+    if best < minimum:
+        no_effect = 1.0 if measure.unit == "x" else 0.0
+        is_harm = claim.measure in GAINS and best < sign * no_effect
+        return Verdict(FAILS, "worse than plain" if is_harm else "short of the claim")
+    if (enough := values_needed(values, claim.minimum)) is None:
         return Verdict(OPEN, f"no number of {measure.over} up to 1,000 would tell")
     return Verdict(OPEN, f"about {max(enough, len(values) + 1)} {measure.over} would tell")
-
-
-def _of_one(claim: Claim, value: float) -> Verdict:
-    """A figure without noise to speak of, such as the size of a file."""
-    more = MEASURES[claim.measure].more_is_better
-    reached = value >= claim.minimum if more else value <= claim.minimum
-    return Verdict(HOLDS if reached else FAILS, "measured once" if reached else "short of the claim")
-
-
-def _how_far(claim: Claim, found: Interval) -> str:
-    assert found.low is not None and found.high is not None
-    more = MEASURES[claim.measure].more_is_better
-    far_end = claim.most if more else claim.least
-    if far_end is not None and (found.low > far_end if more else found.high < far_end):
-        return "beyond the claim"
-    return "reaches the claim"
-
-
-def _is_harm(claim: Claim, found: Interval) -> bool:
-    """Whether a gain was claimed and the whole interval is a loss."""
-    neutral = 1.0 if MEASURES[claim.measure].unit == "x" else 0.0
-    assert found.low is not None and found.high is not None
-    if claim.measure not in ("accuracy", "train_speed", "inference_speed", "ece", "roughness"):
-        return False
-    return found.high < neutral if MEASURES[claim.measure].more_is_better else found.low > neutral

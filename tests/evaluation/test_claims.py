@@ -1,10 +1,10 @@
-"""The written rule that says whether a claim holds."""
+"""The rule that decides whether a claim holds."""
 
 from __future__ import annotations
 
 import pytest
 
-from stockenh.evaluation.claims import FAILS, HOLDS, MEASURES, OPEN, Claim, judge
+from stockenh.evaluation.claims import FAILS, HOLDS, MEASURES, OPEN, Claim, assess
 
 GAIN = Claim("accuracy", 1.0, 3.0, "+1 to 3")
 LESS = Claim("ece", None, 0.0, "better calibration")
@@ -31,24 +31,24 @@ LESS = Claim("ece", None, 0.0, "better calibration")
     ],
 )
 def test_verdicts(claim, values, word, why):
-    found = judge(claim, values, "cpu", 0.5)
+    found = assess(claim, values, "cpu", 0.5)
     assert found.word == word
     assert why is None or found.why == why
 
 
-def test_a_claim_about_a_card_is_not_judged_on_a_processor():
+def test_a_claim_about_a_gpu_is_open_on_a_cpu():
     claim = Claim("memory", None, 0.5, "half the GPU memory", device="cuda")
-    assert judge(claim, [0.1], "cpu", None).word == OPEN
-    assert judge(claim, [0.1], "cpu", None).why == "a claim about cuda, measured on cpu"
-    assert judge(claim, [0.1], "cuda", None).word == HOLDS
+    assert assess(claim, [0.1], "cpu", None).word == OPEN
+    assert assess(claim, [0.1], "cpu", None).why == "a claim about cuda, measured on cpu"
+    assert assess(claim, [0.1], "cuda", None).word == HOLDS
 
 
-def test_a_claim_about_unbalanced_classes_is_not_judged_on_balanced_ones():
+def test_a_claim_about_unbalanced_classes_is_open_on_balanced_ones():
     claim = Claim("accuracy", 2.0, 4.0, "+2 to 4 in unbalanced regimes", majority=0.6)
-    assert judge(claim, [0.1, 0.1, 0.1], "cpu", 0.52).word == OPEN
-    assert "52%" in judge(claim, [0.1, 0.1, 0.1], "cpu", 0.52).why
-    assert judge(claim, [0.1, 0.1, 0.1], "cpu", 0.6).word == FAILS
-    assert judge(claim, [0.1, 0.1, 0.1], "cpu", None).word == OPEN
+    assert assess(claim, [0.1, 0.1, 0.1], "cpu", 0.52).word == OPEN
+    assert "52%" in assess(claim, [0.1, 0.1, 0.1], "cpu", 0.52).why
+    assert assess(claim, [0.1, 0.1, 0.1], "cpu", 0.6).word == FAILS
+    assert assess(claim, [0.1, 0.1, 0.1], "cpu", None).word == OPEN
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -56,5 +56,5 @@ def test_every_measure_can_hold_and_fail(measure):
     more = MEASURES[measure].more_is_better
     claim = Claim(measure, 1.0 if more else None, None if more else 1.0, "")
     good, bad = ([3.0] * 3, [0.5] * 3) if more else ([0.5] * 3, [3.0] * 3)
-    assert judge(claim, good, "cpu", None).word == HOLDS
-    assert judge(claim, bad, "cpu", None).word == FAILS
+    assert assess(claim, good, "cpu", None).word == HOLDS
+    assert assess(claim, bad, "cpu", None).word == FAILS

@@ -24,14 +24,10 @@ from stockenh.config.schema import RunConfig
 from stockenh.data.bars import CLOSE
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import BarWindows
+from stockenh.data.windows import BarWindows, Windows
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
-from stockenh.evaluation import leakage as audit_dates
-from stockenh.evaluation import leakage as audit_split
-from stockenh.evaluation import leakage_features as audit_features
-from stockenh.evaluation import leakage_features as audit_fitted
-from stockenh.evaluation import leakage_training as audit_learn
-from stockenh.evaluation.leakage import NOT_APPLICABLE, Check, leaks
+from stockenh.evaluation import leakage, leakage_features, leakage_training
+from stockenh.evaluation.leakage import NOT_APPLICABLE, Calendar, Check, leaks
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import CHUNK, predict
 from stockenh.report.terminal import counted_progress, show_data
@@ -110,30 +106,45 @@ def _checks(
 ) -> Iterator[Check]:  # fmt: skip
     """Check by check; what only the picture shows goes into `more`."""
     windows, rows = prepared.windows, prepared.rows
-    split = audit_split.check_split(windows, rows, config.split.embargo_bars())
+    calendar = calendar_of(windows)
+    split = leakage.check_split(calendar, rows, max(windows.horizons), config.split.embargo_bars())
     yield later_bars(config, prepared, fitted, net, on, advance)
-    yield audit_fitted.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
+    yield leakage_features.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
     yield _calibration(trained, prepared, fitted, ready, net)
     if not isinstance(windows, BarWindows) and "test" in rows:
-        yield audit_fitted.check_stored_context(windows.context, rows["train"], windows.context_names)
+        yield leakage_features.check_stored_context(windows.context, rows["train"], windows.context_names)
         train, test = (_prices(ready, rows[part]) for part in ("train", "test"))
-        yield audit_dates.check_dates(train, test, windows.lookback)
+        yield leakage.check_dates(train, test, windows.lookback)
     advance(2)
     yield split
-    yield audit_split.check_duplicates({part: _hashes(ready, of_part) for part, of_part in rows.items()})
-    yield audit_split.check_overlap(windows, rows)
+    yield leakage.check_duplicates({part: _hashes(ready, of_part) for part, of_part in rows.items()})
+    yield leakage.check_overlap(calendar, windows.lookback, rows)
     advance(4)
     yield _correlations(config, prepared, ready, more)
     advance(4)
-    yield audit_learn.check_shuffled(*taught_nothing(config, prepared, fitted, on, advance))
+    yield leakage_training.check_shuffled(*taught_nothing(config, prepared, fitted, on, advance))
     scores = {}
     if "test" in rows:
-        scores = audit_learn.random_against_purged(
+        scores = leakage_training.random_against_purged(
             windows.context, windows.y_ret, windows.asof, rows, windows.horizons, config.seed
         )
     more["splits"] = scores
     advance(10)
-    yield audit_learn.check_random(scores, audit_split.is_random(split))
+    yield leakage_training.check_random(scores, leakage.is_random(split))
+
+
+def calendar_of(windows: Windows) -> Calendar:
+    """Of bars where there are any; else a symbol's distinct dates count as its bars."""
+    if isinstance(windows, BarWindows):
+        bars = windows.bars
+        # a symbol's series follow each other: the last of them ends it
+        end_of = dict(zip(bars.symbols, bars.offsets[1:] - 1, strict=True))
+        symbol_ends = np.array([end_of[name] for name in windows.symbols], np.int64)
+        return Calendar(bars.time, windows.end, windows.last, symbol_ends[windows.symbol])
+    keys = np.stack([windows.symbol.astype(np.int64), windows.asof.astype(np.int64)], 1)
+    distinct, place = np.unique(keys, axis=0, return_inverse=True)
+    end = np.searchsorted(distinct[:, 0], windows.symbol, side="right") - 1
+    return Calendar(distinct[:, 1].astype("datetime64[s]"), place.reshape(-1), end, end)
 
 
 def _calibration(
@@ -152,7 +163,7 @@ def _calibration(
         for part, z in logits.items()
     }
     stored = trained.calibration.apply(logits["val"])
-    return audit_fitted.check_calibration(stored, by["val"], by.get("test"))
+    return leakage_features.check_calibration(stored, by["val"], by.get("test"))
 
 
 def _numbers(fitted: Fitted) -> dict[str, list[float]]:
@@ -165,13 +176,13 @@ def _prices(ready: ReadyWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np
 
 def _hashes(ready: ReadyWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
     chunks = ((micro.x_price.cpu().numpy(), micro.x_ctx.cpu().numpy()) for micro in ready.sweep(rows, CHUNK))
-    return audit_split.hashes(chunks)
+    return leakage.window_hashes(chunks)
 
 
 def _correlations(config: RunConfig, prepared: Prepared, ready: ReadyWindows, more: dict[str, Any]) -> Check:
     """Every context feature, how far the window's last closes moved, and every column of the embedding."""
     windows = prepared.windows
-    rows = evenly(prepared.rows["train"], audit_features.MOST_ROWS)
+    rows = evenly(prepared.rows["train"], leakage_features.MOST_ROWS)
     y_ret, horizons = windows.y_ret[rows], windows.horizons
     steps = [h for h in horizons if h < windows.lookback]
     close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(ready, rows)])
@@ -185,13 +196,13 @@ def _correlations(config: RunConfig, prepared: Prepared, ready: ReadyWindows, mo
     named = [*windows.context_names, *(f"last {h} closes of x_price" for h in steps)]
     names = [*named, *(f"embedding {i}" for i in range(prepared.embedding.shape[1]))]
     best = None if windows.best_prob is None else windows.best_prob[rows]
-    limit = audit_features.limits(
+    limit = leakage_features.correlation_limits(
         config.audit.correlation, y_ret, windows.asof[rows], horizons, len(names) * len(horizons), best
     )
-    found = audit_features.correlations(inputs, y_ret)
+    found = leakage_features.correlations(inputs, y_ret)
     more["correlation_limits"] = {f"h{h}": float(v) for h, v in zip(horizons, limit, strict=True)}
     shown = [*range(len(named))]
     if len(names) > len(named):  # of the embedding's columns the strongest stands for all
         shown.append(len(named) + int(found.strongest[len(named) :].max(1).argmax()))
-    more["correlations"] = audit_features.table_of(names, found, horizons, shown)
-    return audit_features.check_correlations(names, found, limit, horizons)
+    more["correlations"] = found.table(names, horizons, shown)
+    return leakage_features.check_correlations(names, found, limit, horizons)

@@ -20,9 +20,17 @@ from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.windows import BarWindows, Windows
 from stockenh.embedding.compute import earlier_windows, embed
-from stockenh.evaluation import leakage_training as audit_later
 from stockenh.evaluation.leakage import NOT_APPLICABLE, Check
-from stockenh.evaluation.leakage_training import Accuracies, shares, shuffled_labels, up_probability
+from stockenh.evaluation.leakage_training import (
+    LATER_BARS,
+    Accuracies,
+    accuracy_and_majority,
+    check_later_bars,
+    moved_rows,
+    other_bars,
+    shuffled_labels,
+    up_probability,
+)
 from stockenh.inference.predict import predict
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averaging
@@ -49,30 +57,33 @@ def dates_to_change(windows: Windows, test: NDArray[np.int64] | None, count: int
 def later_bars(
     config: RunConfig, prepared: Prepared, fitted: Fitted, net: nn.Module, on: torch.device, advance: Advance
 ) -> Check:
-    """Replaces every bar after some dates and makes inputs and forecasts anew (analysis/audit_later.py)."""
+    """Replaces every bar after some dates and makes inputs and forecasts anew (analysis/py)."""
     windows = prepared.windows
     if not isinstance(windows, BarWindows):
-        return Check(audit_later.NAME, NOT_APPLICABLE, "data=windows brings no raw bars to replace", "")
+        return Check(LATER_BARS, NOT_APPLICABLE, "data=windows brings no raw bars to replace", "")
     dates = dates_to_change(windows, prepared.rows.get("test"), config.audit.dates)
-    base = config.data.windows_of(windows.bars)
+    bars = windows.bars
+    base = config.data.windows_of(bars)
     names = [*windows.context_names, "x_price", "x_kron", "x_ctx", "ret", "up_prob"]
     moved, compared, noticed = dict.fromkeys(names, 0), 0, False
     for number, date in enumerate(dates):
-        other = config.data.windows_of(audit_later.other_bars(windows.bars, date, number))
+        other = config.data.windows_of(
+            replace(bars, ohlcv=other_bars(bars.ohlcv, bars.time, bars.offsets, date, number))
+        )
         known = windows.asof <= date
-        differ = audit_later.moved_rows(base.context[known], other.context[known])
+        differ = moved_rows(base.context[known], other.context[known])
         for name, count in zip(windows.context_names, differ.sum(0), strict=True):
             moved[name] += int(count)
         compared += int(known.sum())
-        noticed |= bool(audit_later.moved_rows(base.context[~known], other.context[~known]).any())
+        noticed |= bool(moved_rows(base.context[~known], other.context[~known]).any())
         rows = evenly(np.flatnonzero(windows.asof == date), MOST_SYMBOLS)
         pairs = zip(*(_seen(config, of, rows, fitted, net, on) for of in (base, other)), strict=True)
         for name, (before, after) in zip(names[-5:], pairs, strict=True):
-            moved[name] += int(audit_later.moved_rows(before, after).any(1).sum())
+            moved[name] += int(moved_rows(before, after).any(1).sum())
         advance(1)
-    stale = audit_later.moved_rows(windows.context, base.context)
+    stale = moved_rows(windows.context, base.context)
     cached = [windows.context_names[i] for i in np.flatnonzero(stale.any(axis=0))]
-    return audit_later.judge(moved, compared, len(dates), len(windows.symbols), noticed, cached)
+    return check_later_bars(moved, compared, len(dates), len(windows.symbols), noticed, cached)
 
 
 def _seen(
@@ -132,7 +143,7 @@ def _note(
     into: Accuracies, majority: dict[str, float], horizon: str, prob: NDArray[np.floating],
     y_ret: NDArray[np.floating],
 ) -> None:  # fmt: skip
-    accuracy, of_majority = shares(prob, y_ret)
+    accuracy, of_majority = accuracy_and_majority(prob, y_ret)
     if accuracy is not None and of_majority is not None:
         into.setdefault(horizon, []).append(accuracy)
         majority[horizon] = of_majority

@@ -20,8 +20,7 @@ from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import RunConfig
-from stockenh.evaluation.metrics import part_metrics
-from stockenh.inference.calibration import calibration_metrics
+from stockenh.evaluation.metrics import calibration_metrics, part_metrics
 from stockenh.report.figure import (
     COLOURS,
     GREY,

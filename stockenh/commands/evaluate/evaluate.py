@@ -44,9 +44,9 @@ from stockenh.evaluation.summary import (
     MODEL,
     OWN,
     Resampling,
+    coverage_by_horizon,
+    evaluate_part,
     implausible,
-    judge,
-    judge_coverage,
 )
 from stockenh.inference.calibration import reliability_curves
 from stockenh.models.cpu.memory import default_threads
@@ -114,12 +114,12 @@ def evaluation(
     pooled = Judged.pooled(each)
     resampling = Resampling(config.evaluate.block, config.evaluate.resamples, config.seed)
     with counted_progress(out, "resampling", len(pooled.forecasts) * len(pooled.part.horizons)) as advance:
-        judged = judge(pooled.part, pooled.forecasts, resampling, advance)
+        judged = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
     found = _about(config, runs, chosen, pooled, resampling)
     found["horizons"] = judged
     found["coverage"] = None
     if pooled.up_prob is not None and pooled.uncertainty is not None:
-        found["coverage"] = judge_coverage(pooled.part, pooled.up_prob, pooled.uncertainty, resampling)
+        found["coverage"] = coverage_by_horizon(pooled.part, pooled.up_prob, pooled.uncertainty, resampling)
     curves, found["curve"] = _curve(config, pooled, resampling)
     found["folds"] = _folds(runs, each, resampling) if len(runs) > 1 else None
     found["implausible"] = implausible(judged) if pooled.part.best_prob is None else []
@@ -276,7 +276,7 @@ def _folds(runs: Sequence[Trained], each: Sequence[Judged], resampling: Resampli
     for trained, of in zip(runs, each, strict=True):
         asof = of.part.asof.astype("datetime64[D]")
         own = {name: of.forecasts[name] for name in OWN if name in of.forecasts}
-        judged = judge(of.part, own, resampling)
+        judged = evaluate_part(of.part, own, resampling)
         found.append(
             {
                 "run": str(trained.folder),

@@ -35,7 +35,7 @@ from stockenh.evaluation.baselines import (
     has_lightgbm,
 )
 from stockenh.evaluation.bootstrap import Floats
-from stockenh.evaluation.scores import Forecast
+from stockenh.evaluation.metrics import Forecast
 from stockenh.evaluation.summary import BEST, CALIBRATED, MODEL, Part
 from stockenh.inference.predict import predict
 from stockenh.inference.tta import forecast

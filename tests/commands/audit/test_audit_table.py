@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from stockenh.commands.audit.show import audit_chart, audit_lines, audit_table, markdown, verdict
-from stockenh.evaluation.leakage import Check, leaks, some
+from stockenh.evaluation.leakage import Check, first_few, leaks
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -28,7 +28,7 @@ def test_the_verdict_names_the_leaks_or_counts_the_checks_that_could_have_found_
     assert leaks(CHECKS) == ["later bars"]
     assert verdict(CHECKS) == "1 check found a leak: later bars"
     assert verdict(CHECKS[1:]) == "no leak found by 1 check"
-    assert some("abcdef") == "a, b, c, d and 2 more" and some("ab") == "a, b"
+    assert first_few("abcdef") == "a, b, c, d and 2 more" and first_few("ab") == "a, b"
 
 
 def test_the_report_keeps_its_columns_whatever_a_check_says():
