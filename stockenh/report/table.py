@@ -64,12 +64,23 @@ class Grid:
     on_screen: bool = True
 
 
+def new_table(
+    title: str | None = None,
+    columns: Sequence[str] = (),
+    left: Sequence[str] = (),
+    caption: str | None = None,
+) -> Table:
+    """An empty table in the look that all share; columns are of numbers but for those in `left`."""
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left",
+                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return table
+
+
 def as_table(grid: Grid) -> Table:
     """For a terminal, an empty line between the blocks."""
-    table = Table(title=grid.title, title_justify="left", caption=grid.caption, caption_justify="left",
-                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
-    for name in grid.columns:
-        table.add_column(name, justify="left" if name in grid.left else "right", no_wrap=True)
+    table = new_table(grid.title, grid.columns, grid.left, grid.caption)
     for block in grid.blocks:
         for row in block:
             table.add_row(*row)

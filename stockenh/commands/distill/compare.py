@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from stockenh.commands.timing import in_turn
+from stockenh.commands.measure import Clock
 from stockenh.commands.train.result import RESAMPLES
 from stockenh.commands.train.session import ask
 from stockenh.commands.trained import Trained
@@ -204,8 +204,11 @@ def _cost(
         ready, _ = model.ready(theirs, on)
         rows = torch.arange(max(BATCHES), device=ready.index) % len(theirs.windows)
         inputs[name] = ready.gather(rows, build.AS_IT_IS).inputs
+    clock = Clock(on, rounds=5, turn=0.05)
     seconds = {
-        batch: in_turn({name: _pass(net, [x[:batch] for x in inputs[name]]) for name, net in nets.items()})
+        batch: clock.medians(
+            {name: _pass(net, [x[:batch] for x in inputs[name]]) for name, net in nets.items()}
+        )
         for batch in BATCHES
     }
     return {
@@ -223,7 +226,5 @@ def _pass(net: nn.Module, given: list[Tensor]) -> Callable[[], object]:
     @torch.inference_mode()
     def call() -> None:
         net(*given)
-        if given[0].is_cuda:
-            torch.cuda.synchronize()
 
     return call

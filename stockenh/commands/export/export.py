@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import stockenh
-from stockenh.commands.timing import in_turn
+from stockenh.commands.measure import Clock
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import AS_IT_IS, Prepared
@@ -260,18 +261,13 @@ def _int8(
 
 def _speed(engines: dict[str, Engine], inputs: Arrays) -> dict[str, dict[str, float]]:
     """Median seconds of one pass at batch 1 and 256, the engines taken in turn."""
-    found = {}
+    clock, found = Clock(torch.device("cpu"), rounds=5, turn=0.05), {}
     count = len(next(iter(inputs.values())))
     for batch in (1, CHUNK):
         rows = np.arange(batch) % count
         given = {name: array[rows] for name, array in inputs.items()}
-        calls = {name: _call(engine, given) for name, engine in engines.items()}
-        found[str(batch)] = in_turn(calls)
+        found[str(batch)] = clock.medians({name: partial(call, given) for name, call in engines.items()})
     return found
-
-
-def _call(engine: Engine, given: Arrays) -> Callable[[], object]:
-    return lambda: engine(given)
 
 
 def _manifest(

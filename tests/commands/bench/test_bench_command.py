@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from stockenh.commands.measure import Clock
 
 TINY = [
     "model=timeformer", "model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16", "device=cpu",
@@ -21,8 +24,8 @@ def bench(
 ) -> Callable[..., object]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the whole session
-    monkeypatch.setattr("stockenh.commands.bench.clock.TURN_SECONDS", 0.0)
-    monkeypatch.setattr("stockenh.commands.bench.bench.BLOCK", {"cpu": 2**20})
+    monkeypatch.setattr("stockenh.commands.bench.bench.Clock", partial(Clock, turn=0.0))
+    monkeypatch.setattr("stockenh.commands.bench.training.BLOCK", {"cpu": 2**20})
     return lambda *arguments: stockenh("bench", *TINY, *arguments)
 
 

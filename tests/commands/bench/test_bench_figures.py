@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from stockenh.commands.bench.clock import Aim, Figure, median, skipped
-from stockenh.commands.bench.show import benchmark_chart, benchmark_markdown, benchmark_table
+from stockenh.commands.bench.figures import (
+    Aim,
+    Figure,
+    benchmark_chart,
+    benchmark_markdown,
+    benchmark_table,
+    median,
+    skipped,
+)
 from stockenh.report.table import significant
 from stockenh.report.terminal import console
 
