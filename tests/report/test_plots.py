@@ -293,10 +293,7 @@ def test_weights_and_attention_stand_beside_equal_shares(tmp_path, drawn):
 def test_baselines_stand_below_each_other_the_runs_own_in_colour_majority_dashed(tmp_path, drawn):
     own, other = score(0.53), score(0.51, None, None)
     horizons = {h: {"forecasts": {"model": own, "majority": other}, "majority": 0.55} for h in ("h3", "h10")}
-    titles = {"majority": "train majority"}
-    assert (
-        width_in_pixels(baselines_chart(horizons, ["model"], titles, "9 windows", tmp_path / "b.png")) > 900
-    )
+    assert width_in_pixels(baselines_chart(horizons, ["model"], "9 windows", tmp_path / "b.png")) > 900
     first, second = drawn[0].axes
     assert [text.get_text() for text in first.get_yticklabels()] == ["model", "train majority"]
     assert (first.get_title(), second.get_title()) == ("3 bars ahead", "10 bars ahead")

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from stockenh.commands.data_check import findings_table
 from stockenh.commands.train.result import result_table
 from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
 from stockenh.data.sources.base import FilesData
 from stockenh.data.splits import PARTS, WalkForward
-from stockenh.report.table import findings_table
 from stockenh.report.terminal import embedding_progress, program, show_data
 
 

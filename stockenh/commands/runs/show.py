@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.commands.runs.listing import Run, differing, is_run
-from stockenh.report.table import folded, number, percent
+from stockenh.report.table import number, percent
 
 WIDTH, KEY_WIDTH = 80, 23  # columns of the terminal, and of them for what a row is
 RUN_WIDTH = 26  # a run's own DATE/TIME
@@ -80,6 +81,19 @@ def incomparable(runs: Sequence[Run]) -> str | None:
     if len(seen) < 2:
         return None
     return "The runs were tested on different rows (n, ties or majority differ): their scores don't compare."
+
+
+def folded(text: str, width: int) -> str:
+    """The text in lines of at most so many characters, broken behind / . _ - or a space where it has one."""
+    lines = [""]
+    for piece in re.findall(r"[^/._\- ]*[/._\- ]|[^/._\- ]+", text):
+        if len(lines[-1] + piece) > width and lines[-1]:
+            lines.append("")
+        while len(piece) > width:
+            lines[-1], piece = piece[:width], piece[width:]
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def plain(value: Any) -> str:

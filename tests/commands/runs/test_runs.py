@@ -17,12 +17,11 @@ import yaml
 from rich.console import Console
 
 from stockenh.commands.runs.listing import differing, find, matching, option_of, read
-from stockenh.commands.runs.show import comparison, incomparable, listing
+from stockenh.commands.runs.show import comparison, folded, incomparable, listing
 from stockenh.commands.runs.show import plain as shown
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
 from stockenh.errors import ConfigError
-from stockenh.report.table import folded
 
 HORIZONS = ("h3", "h5", "h10")
 
