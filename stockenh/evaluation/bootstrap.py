@@ -8,8 +8,6 @@ Legend: n rows, D dates, R resamples, k figures.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LEVELS = (0.025, 0.975)  # of a 95% interval
-MOST_VALUES = 1000
 _DATES_AT_ONCE = 256
 
 
@@ -120,42 +117,3 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     whole = np.asarray(whole, np.float64)
     found: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return found
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95% interval by Student's t; the ends are None with fewer than two values."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval | None:
-        """mean ± t(0.975, n - 1) s / sqrt(n), Student (1908); None without a value."""
-        if not values:
-            return None
-        n, mean = len(values), float(np.mean(values))
-        if n == 1:
-            return cls(mean, None, None, 1)
-        half = _half_width(n, float(np.std(values, ddof=1)))
-        return cls(mean, mean - half, mean + half, n)
-
-
-def values_needed(values: Sequence[float], bound: float) -> int | None:
-    """How many values would put the bound outside the interval, if mean and spread stayed as they are.
-
-    None with fewer than two values, where the mean lies at the bound, and beyond 1,000.
-    """
-    if len(values) < 2:
-        return None
-    distance, spread = abs(float(np.mean(values)) - bound), float(np.std(values, ddof=1))
-    enough = (n for n in range(2, MOST_VALUES + 1) if distance > 0 and _half_width(n, spread) < distance)
-    return next(enough, None)
-
-
-def _half_width(n: int, deviation: float) -> float:
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
-
-    return float(stdtrit(n - 1, LEVELS[1])) * deviation / math.sqrt(n)

@@ -200,7 +200,7 @@ def _select(config: RunConfig, runs: Sequence[Trained], console: Console) -> lis
         return [select_rows(config, first, prepared)]
     if not all(is_own(trained, prepared.windows) for trained in runs):
         raise RunFolderError(
-            "several runs are evaluated on their own test parts only, and the bars at hand are not those "
+            "several runs are evaluated on their own test parts only, and the bars given are not those "
             "that all of them were trained on: name these with data.path=DIR"
         )
     selections = [select_rows(replace(config, split=run.run.split), run, prepared) for run in runs]

@@ -20,7 +20,7 @@ from stockenh.report.figure import (
     bars_text,
     legend_above,
     new_figure,
-    number,
+    or_nan,
     percent_axis,
     save,
 )
@@ -47,7 +47,7 @@ def baselines_chart(
         axes = figure.add_subplot(1, len(horizons), place + 1)
         for row, name in enumerate(names):
             scores = found["forecasts"][name]
-            accuracy, low, high = (number(scores[f"accuracy{end}"]) for end in ("", "_low", "_high"))
+            accuracy, low, high = (or_nan(scores[f"accuracy{end}"]) for end in ("", "_low", "_high"))
             colour = COLOURS[0] if name in own else GREY
             axes.plot([low, high], [row, row], color=colour, linewidth=2, zorder=2)
             axes.plot([accuracy], [row], "o", color=colour, markersize=6, zorder=3)
@@ -70,7 +70,7 @@ def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], about: s
         axes = figure.add_subplot(1, len(coverage), place + 1, sharey=first)
         first = first or axes
         kept, accuracy, low, high, majority = (
-            [number(point[key]) for point in points]
+            [or_nan(point[key]) for point in points]
             for key in ("coverage", "accuracy", "low", "high", "majority")
         )
         axes.fill_between(kept, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="95%")

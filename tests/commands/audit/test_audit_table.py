@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stockenh.commands.audit.show import audit_chart, audit_lines, audit_table, markdown, verdict
+from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
 from stockenh.evaluation.leakage import Check, first_few, leaks
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -47,9 +47,5 @@ def test_the_table_shows_markup_as_it_stands_and_fits_a_narrow_terminal():
     assert "[red]" in text and max(map(len, text.splitlines())) <= 60 and "find the shift" in text
 
 
-def test_only_files_that_are_there_are_named(tmp_path: Path):
-    picture = audit_chart(FOUND, tmp_path / "audit.png")
-    assert picture.stat().st_size > 10_000
-    assert audit_lines(CHECKS, [picture, tmp_path / "audit.md"]) == [
-        "verdict  1 check found a leak: later bars", f"audit    {picture}",
-    ]  # fmt: skip
+def test_the_picture_shows_a_run_with_one_horizon(tmp_path: Path):
+    assert audit_chart(FOUND, tmp_path / "audit.png").stat().st_size > 10_000

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stockenh.evaluation.bootstrap import Interval, values_needed
+import numpy as np
 
+LEVEL = 0.975  # the upper end of a 95% interval
+MOST_VALUES = 1000
 HOLDS, FAILS, OPEN = "holds", "does not hold", "can't tell"
 # Measures of which a claim promises a gain over the plain recipe.
 GAINS = ("accuracy", "train_speed", "inference_speed", "ece", "roughness")
@@ -107,3 +110,42 @@ def assess(claim: Claim, values: Sequence[float], device: str, majority: float |
     if (enough := values_needed(values, claim.minimum)) is None:
         return Verdict(OPEN, f"no number of {measure.over} up to 1,000 would tell")
     return Verdict(OPEN, f"about {max(enough, len(values) + 1)} {measure.over} would tell")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95% interval by Student's t; the ends are None with fewer than two values."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval | None:
+        """mean ± t(0.975, n - 1) s / sqrt(n), Student (1908); None without a value."""
+        if not values:
+            return None
+        n, mean = len(values), float(np.mean(values))
+        if n == 1:
+            return cls(mean, None, None, 1)
+        half = _half_width(n, float(np.std(values, ddof=1)))
+        return cls(mean, mean - half, mean + half, n)
+
+
+def values_needed(values: Sequence[float], bound: float) -> int | None:
+    """How many values would put the bound outside the interval, if mean and spread stayed as they are.
+
+    None with fewer than two values, where the mean lies at the bound, and beyond 1,000.
+    """
+    if len(values) < 2:
+        return None
+    distance, spread = abs(float(np.mean(values)) - bound), float(np.std(values, ddof=1))
+    enough = (n for n in range(2, MOST_VALUES + 1) if distance > 0 and _half_width(n, spread) < distance)
+    return next(enough, None)
+
+
+def _half_width(n: int, deviation: float) -> float:
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    return float(stdtrit(n - 1, LEVEL)) * deviation / math.sqrt(n)
