@@ -137,7 +137,7 @@ def baseline_forecasts(
 
 
 def concatenated(forecasts: Sequence[Forecast]) -> Forecast:
-    """Forecasts of several sets of rows as one; what one of them lacks, the whole lacks."""
+    """Forecasts of several sets of rows as one; a field that is None in one of them is None in the whole."""
 
     def joined(name: str) -> Floats | None:
         parts = [getattr(forecast, name) for forecast in forecasts]

@@ -1,4 +1,4 @@
-"""`stockenh bench`: what it leaves, and what it says where something can't be measured."""
+"""`stockenh bench`: its files, and its notes where something can't be measured."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_the_time_does_not_suffice_for_is_named(bench: Callable[..., object
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("bench.parts=[trainig]", "bench.parts=['trainig']: Nearest: training."),
         ("bench.seconds=0", "bench.seconds=0.0 must be above 0"),
@@ -86,13 +86,13 @@ def test_what_the_time_does_not_suffice_for_is_named(bench: Callable[..., object
         ("run=somewhere", "run= belongs to commands that work on a finished run"),
     ],
 )
-def test_wrong_settings_name_their_key(bench: Callable[..., object], override: str, said: str) -> None:
+def test_wrong_settings_name_their_key(bench: Callable[..., object], override: str, message: str) -> None:
     answer = bench(override)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
 
 
-def test_a_model_that_there_is_not(
+def test_an_unknown_model_names_the_nearest(
     stockenh: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
