@@ -11,4 +11,4 @@ from stockenh.commands.ablate import cost
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the cells done here, one after the other, as a pool of one worker would; memory is not measured."""
     work_here(monkeypatch)
-    monkeypatch.setattr(cost, "peak_memory", lambda configs, *_: dict.fromkeys(configs, 1000))
+    monkeypatch.setattr(cost, "training_memory", lambda *_: 1000)

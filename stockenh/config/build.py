@@ -99,6 +99,11 @@ def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     return replace(config, embedding=config.embedding.resolve(on))
 
 
+def windows(config: RunConfig) -> Windows:
+    """All windows that the config names, not split and without their embedding."""
+    return config.data.load(cache(config)).windows
+
+
 def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
     """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
     store = cache(config)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stockenh.commands.ablate.claims import Claim
 from stockenh.commands.ablate.settings import AblateSettings, Technique
 from stockenh.errors import ConfigError
-from stockenh.evaluation.claims import Claim
 
 PLAIN, ALL, ALONE = "plain", "all", "student_alone"
 TAKEN = (PLAIN, ALL, ALONE, "cost", "workers", "report")  # names of folders that no technique may have

@@ -18,7 +18,7 @@ from stockenh.report.figure import (
     legend_above,
     line,
     new_figure,
-    number,
+    or_nan,
     percent_axis,
     save,
 )
@@ -155,7 +155,7 @@ def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[s
         colour = COLOURS[index % len(COLOURS)]
         scores = [row.get(horizon) or {} for row in rows]
         line(axes, epochs, [s.get("accuracy") for s in scores], colour, bars_text(horizon))
-        majority = [number(s.get("majority")) for s in scores]
+        majority = [or_nan(s.get("majority")) for s in scores]
         known = [share for share in majority if not math.isnan(share)]
         if known:
             axes.axhline(known[-1], color=colour, linestyle="--", linewidth=1.2, alpha=0.8)
@@ -173,13 +173,13 @@ def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[s
 def _draw_score(
     axes: Axes, x: float, side: int, scores: Mapping[str, Any], colour: str, label: str | None
 ) -> None:
-    """A point with its interval; its value at one side (-1 left, 1 right), majority and limit opposite."""
-    accuracy = number(scores.get("accuracy"))
-    low, high = number(scores.get("accuracy_low")), number(scores.get("accuracy_high"))
+    """A point with its interval, its value on one side (-1 left, 1 right), majority and limit opposite."""
+    accuracy = or_nan(scores.get("accuracy"))
+    low, high = or_nan(scores.get("accuracy_low")), or_nan(scores.get("accuracy_high"))
     axes.plot([x], [accuracy], "o", color=colour, markersize=8, label=label, zorder=3)
     axes.plot([x, x], [low, high], color=colour, linewidth=2, zorder=2)
     for name, style in (("majority", "-"), ("limit_accuracy", ":")):
-        level = number(scores.get(name))
+        level = or_nan(scores.get(name))
         if name == "majority" or not math.isnan(level):
             ends = [x - 0.04 * side, x - 0.12 * side]
             axes.plot(ends, [level] * 2, color=colour, linewidth=3, linestyle=style, zorder=2)

@@ -17,7 +17,8 @@ from torch import nn
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
 from stockenh.config import build
-from stockenh.inference.calibration import Calibration, calibration_metrics, reliability_curves
+from stockenh.evaluation.metrics import calibration_metrics
+from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Predictions
 from stockenh.inference.tta import Confidence, Views, forecast
 from stockenh.report.table import interval, number, percent
