@@ -14,7 +14,7 @@ from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
-from stockenh.data.placement import Holding, choose_holding
+from stockenh.data.placement import Placement, choose_placement
 from stockenh.data.prices import NoAugment, RawNoise
 from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
@@ -92,12 +92,12 @@ def with_settled_data(config: RunConfig) -> RunConfig:
         out.print(message, markup=False, soft_wrap=True)
 
     with counting(out, "downloading", "symbols") as watch:
-        return replace(config, data=config.data.settled(cache(config), watch, say))
+        return replace(config, data=config.data.resolve(cache(config), watch, say))
 
 
 def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     """The config with what the embedding leaves to the device decided: a resumed run does the same."""
-    return replace(config, embedding=config.embedding.settled(on))
+    return replace(config, embedding=config.embedding.resolve(on))
 
 
 def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
@@ -248,9 +248,9 @@ def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> Train
     )
 
 
-def holding(config: RunConfig, prepared: Prepared, on: torch.device) -> Holding:
-    """Where the windows are held, by `train.resident`."""
-    return choose_holding(config.train.resident, prepared.windows, prepared.embedding, on)
+def placement(config: RunConfig, prepared: Prepared, on: torch.device) -> Placement:
+    """Where the windows are stored, by `train.resident`."""
+    return choose_placement(config.train.resident, prepared.windows, prepared.embedding, on)
 
 
 def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:

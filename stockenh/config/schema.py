@@ -55,10 +55,15 @@ GROUPS = {
 NOT_OF_RUN = ("experiment", "sweep", "ablate", "bench")
 # Where version 0.1 had the classes that its run folders name.
 _MOVED = {
-    "stockenh.data.augment": "stockenh.data.prices",
-    "stockenh.data.sources": "stockenh.data.sources.base",
-    "stockenh.data.yahoo": "stockenh.data.sources.yahoo",
-    "stockenh.training.schedule": "stockenh.training.schedules",
+    "stockenh.data.augment.NoAugment": "stockenh.data.prices",
+    "stockenh.data.augment.RawNoise": "stockenh.data.prices",
+    "stockenh.data.sources.FilesData": "stockenh.data.sources.files",
+    "stockenh.data.sources.SampleData": "stockenh.data.sources.files",
+    "stockenh.data.sources.SyntheticData": "stockenh.data.sources.synthetic",
+    "stockenh.data.sources.WindowsData": "stockenh.data.sources.windows_file",
+    "stockenh.data.yahoo.YahooData": "stockenh.data.sources.yahoo",
+    "stockenh.training.schedule.Constant": "stockenh.training.schedules",
+    "stockenh.training.schedule.OneCycle": "stockenh.training.schedules",
 }
 # What version 0.1 kept in every run's config and a run does not need: settings of other commands.
 _DROPPED = ("export", "explain", "audit", "evaluate", "bench", "run", "resume")
@@ -424,7 +429,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def _locate(group: str, target: str, base: str) -> type:
     module, _, name = target.rpartition(".")
-    module = _MOVED.get(module, module)
+    module = _MOVED.get(target, module)
     base_module, _, base_name = base.rpartition(".")
     kind: type = getattr(importlib.import_module(base_module), base_name)
     refusal = ConfigError(f"{group}._target_={target} is no {base_name} of this package: refused")

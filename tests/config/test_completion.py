@@ -42,7 +42,7 @@ def bash(console_script):
     def run(*words: str) -> list[str]:
         script = SCRIPT.format(bin=console_script)
         command = [program, "--norc", "-c", script, "bash", "stockenh", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
@@ -91,9 +91,7 @@ def test_zsh_and_fish_protocols(console_script, name, line, wanted, unwanted):
         "_TYPER_COMPLETE_ARGS": line,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    done = subprocess.run(
-        [console_script / "stockenh"], env=environment, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([console_script / "stockenh"], env=environment, capture_output=True, text=True)
     assert wanted in done.stdout, done.stderr
     assert unwanted not in done.stdout
 

@@ -9,7 +9,7 @@ import pytest
 from stockenh.config.compose import compose
 from stockenh.config.overrides import suggest
 from stockenh.config.schema import TrainConfig, group_settings, parse, plain, to_dict
-from stockenh.data.sources.base import FilesData
+from stockenh.data.sources.files import FilesData
 from stockenh.errors import ConfigError
 from stockenh.training.optimizers import AdamW
 
@@ -122,7 +122,7 @@ def test_a_group_must_name_its_class(node):
 
 @pytest.mark.parametrize("path", ["/a b/${x}", "${oc.env:HOME}", "a\\${b}", "$HOME", "\\"])
 def test_strings_are_what_they_say(path):
-    settings = group_settings("data", {"_target_": "stockenh.data.sources.base.FilesData", "path": path})
+    settings = group_settings("data", {"_target_": "stockenh.data.sources.files.FilesData", "path": path})
     assert isinstance(settings, FilesData)
     assert settings.path == path
 

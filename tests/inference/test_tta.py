@@ -51,7 +51,7 @@ class Prepared:
         self.config: RunConfig = parse(plain(compose(small_run)))
         self.prepared = build.data(self.config, CPU)
         self.rows = self.prepared.rows["val"]
-        self.fitted = Fitted.on(self.prepared.windows, self.prepared.rows["train"])
+        self.fitted = Fitted.fit(self.prepared.windows, self.prepared.rows["train"])
         self.resident = DeviceWindows(self.prepared.windows, self.prepared.embedding, self.fitted, CPU)
 
 
@@ -395,7 +395,7 @@ def test_what_trains_does_not_take_a_finished_run(
     ("file", "content", "says"),
     [
         ("summary.json", None, "is not finished: continue it with stockenh train resume="),
-        ("summary.json", "[]", "names no weights; say which: weights=raw"),
+        ("summary.json", "[]", "names no weights; choose them with weights=raw"),
         ("summary.json", '{"weights": "../../x"}', "has no ../../x weights"),
         ("calibration.json", None, "lacks calibration.json"),
         ("calibration.json", "{}", "says nothing of the"),

@@ -110,7 +110,7 @@ def _checks(
 ) -> Iterator[Check]:  # fmt: skip
     """Check by check; what only the picture shows goes into `more`."""
     windows, rows = prepared.windows, prepared.rows
-    split = audit_split.check_split(windows, rows, config.split.embargo_bars())
+    split = audit_split.check_split(windows, rows, config.split.embargo)
     yield later_bars(config, prepared, fitted, net, on, advance)
     yield audit_fitted.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
     yield _calibration(trained, prepared, fitted, ready, net)

@@ -57,6 +57,16 @@ class StudyPlace:
         """Whether a journal of a study lies in the folder."""
         return self.url is None and self.journal.is_file()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes that are alone in the same journal waiting; a database has no such lock."""
+        if self.url is not None:
+            yield
+            return
+        with self.journal.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
     def storage(self) -> BaseStorage:
         """The open storage. Raises ConfigError where it can't be reached or read."""
         if self.url is None:
@@ -144,7 +154,7 @@ def shown(url: str) -> str:
         return url
 
 
-FILLING_SECONDS = 10.0  # how long another process may take to make the trials of a study
+FILLING_SECONDS = 60.0, 5.0  # how long another process may take to make a first trial, and the next
 NAMELESS_SECONDS = 60  # within which a worker that took a trial has said who it is
 MADE_OF = "made_of"
 DIED = "its worker died"
@@ -194,10 +204,11 @@ class SharedStudy:
     def fill(self) -> None:
         """Makes waiting trials up to n_trials, where another process does not do so at this moment."""
         wanted = self.settings.n_trials
-        if not self.fresh:
+        if self.place.url is not None and not self.fresh:
             _until_still(lambda: len(self.trials()), wanted)
-        while len(self.trials()) < wanted:
-            self.study.enqueue_trial({})
+        with self.place.alone():
+            while len(self.trials()) < wanted:
+                self.study.enqueue_trial({})
 
     def take(self) -> int | None:
         """The number of a waiting trial that is now this process's own; None where none waits."""
@@ -269,7 +280,7 @@ class SharedStudy:
 def _until_still(count: Callable[[], int], wanted: int) -> None:
     """Returns once so many are there, or another process adds no more."""
     number, since = count(), time.monotonic()
-    while number < wanted and time.monotonic() - since < (1.0 if number else FILLING_SECONDS):
+    while number < wanted and time.monotonic() - since < FILLING_SECONDS[number > 0]:
         time.sleep(0.2)
         if (now := count()) > number:
             number, since = now, time.monotonic()

@@ -16,7 +16,7 @@ from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import Kind, RunConfig
-from stockenh.data.batches import Answers, ReadyWindows
+from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.metrics import part_metrics, with_limits
@@ -82,7 +82,7 @@ class Session:
 
 def answers(
     config: RunConfig, folder: RunFolder, prepared: Prepared, fitted: Fitted, on: torch.device, out: Console
-) -> Answers | None:
+) -> TeacherOutput | None:
     """The teacher's answers for all windows, NaN outside train; None where there is no teacher.
 
     A resumed or moved student finds them in its own folder and needs its teacher no more.
@@ -90,7 +90,7 @@ def answers(
     if config.teacher is None:
         return None
     rows = prepared.rows["train"]
-    if not folder.taught.exists():
+    if not folder.teacher_output.exists():
         teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
         out.print(
             f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows",
@@ -100,7 +100,7 @@ def answers(
         with torch.random.fork_rng([on] if on.type == "cuda" else []):
             given = ask(config, teacher, prepared, rows, on)
         folder.write_tensors(
-            folder.taught,
+            folder.teacher_output,
             {
                 "rows": torch.from_numpy(rows),
                 "ret": torch.from_numpy(given.ret.astype(np.float32)),
@@ -109,7 +109,7 @@ def answers(
         )
     kept = _read(folder, rows, len(prepared.windows.horizons))
     unit = torch.tensor(fitted.return_std)
-    return Answers(
+    return TeacherOutput(
         ret=_spread(kept["ret"] / unit, rows, len(prepared.windows)).to(on),
         up_logits=_spread(kept["up_logits"], rows, len(prepared.windows)).to(on),
     )
@@ -132,14 +132,16 @@ def ask(
 
 
 def _read(folder: RunFolder, rows: np.ndarray, horizons: int) -> dict[str, Tensor]:
-    kept = folder.read_tensors(folder.taught)
+    kept = folder.read_tensors(folder.teacher_output)
     shape = (len(rows), horizons)
     if (
         set(kept) != {"rows", "ret", "up_logits"}
         or any(kept[name].shape != shape or not kept[name].isfinite().all() for name in ("ret", "up_logits"))
         or not torch.equal(kept["rows"], torch.from_numpy(rows))
     ):
-        raise RunFolderError(f"{folder.taught} does not hold the teacher's answers to this run's windows")
+        raise RunFolderError(
+            f"{folder.teacher_output} does not hold the teacher's answers to this run's windows"
+        )
     return kept
 
 

@@ -79,9 +79,9 @@ def train(
         made_with = manifest(prepared.windows.digest(), on, precision, origins, prepared.warnings)
         folder.write_json(folder.manifest, made_with)
     taught = answers(config, folder, prepared, fitted, on, out)
-    holding = build.holding(config, prepared, on)
-    out.print(f"windows  {holding}", markup=False)
-    ready = holding.hold(prepared.windows, prepared.embedding, fitted, on, taught)
+    placement = build.placement(config, prepared, on)
+    out.print(f"windows  {placement}", markup=False)
+    ready = placement.place(prepared.windows, prepared.embedding, fitted, on, taught)
     session = Session(config, folder, prepared, fitted, ready, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {processes.size} processes" if processes.size > 1 else ""
@@ -152,7 +152,7 @@ def _with_lr(session: Session, net: nn.Module, out: Console) -> Session:
 def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:
     """The run's own statistics; fitted on the train part the first time."""
     if not folder.fitted.exists():
-        fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+        fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
         folder.write_json(folder.fitted, fitted.to_dict())
     return build.fitted_of(folder, prepared)
 

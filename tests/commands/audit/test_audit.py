@@ -131,7 +131,7 @@ def test_backfilled_features_are_caught(audited, monkeypatch):
             rows[:] = rows[ahead[::-1]] * (ahead[::-1] - np.arange(len(rows)))  # bars to the next break
         return table
 
-    monkeypatch.setattr(sources.features, "context_features", backfilled)
+    monkeypatch.setattr(sources.context, "context_features", backfilled)
     _, found = audited(code=1)
     assert found["leaks"][0] == "later bars"
     moved = check(found, "later bars")["figures"]["moved"]
@@ -148,7 +148,7 @@ def test_a_backfill_of_the_first_bars_alone_is_caught(audited, monkeypatch):
             rows[:60] = rows[60]
         return table
 
-    monkeypatch.setattr(sources.features, "context_features", backfilled)
+    monkeypatch.setattr(sources.context, "context_features", backfilled)
     _, found = audited(code=1)
     assert check(found, "later bars")["figures"]["moved"].keys() >= {"ema_50"}
 
@@ -187,7 +187,7 @@ def test_a_label_among_the_features_is_caught(audited, monkeypatch):
             )
         return table
 
-    monkeypatch.setattr(sources.features, "context_features", with_label)
+    monkeypatch.setattr(sources.context, "context_features", with_label)
     _, found = audited(code=1)
     assert {"later bars", "inputs and labels"} <= set(found["leaks"])
     assert check(found, "inputs and labels")["figures"]["beyond"] == ["macd"]
@@ -211,9 +211,7 @@ def test_a_label_that_reaches_the_model_inside_a_batch_is_caught(audited, monkey
 def test_features_of_other_code_in_the_cache_are_told(trained, stockenh, monkeypatch):
     trained()
     clean = features.context_features
-    monkeypatch.setattr(
-        sources.features, "context_features", lambda bars, settings: 2 * clean(bars, settings)
-    )
+    monkeypatch.setattr(sources.context, "context_features", lambda bars, settings: 2 * clean(bars, settings))
     answer = stockenh("audit", "run=run", *QUICK)
     assert answer.code == 0 and "the cache holds other values of align_1d" in " ".join(answer.out.split())
 
