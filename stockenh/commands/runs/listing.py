@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from stockenh.config.catalog import conf_dir, groups
+from stockenh.config.catalog import groups, option_values
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import LOCK, is_locked
@@ -132,9 +132,7 @@ def option_of(group: str, node: Mapping[str, Any]) -> str:
     for option, shipped in _options().get(group, {}).items():
         if shipped.get("_target_") != target:
             continue
-        values = {
-            k: v for k, v in shipped.items() if not k.startswith("_") and k != "defaults" and v != "???"
-        }
+        values = {k: v for k, v in shipped.items() if not k.startswith("_") and v != "???"}
         equal = sum(_same(node.get(key), value) for key, value in values.items())
         if equal > agreed:
             nearest, agreed, all_agree = option, equal, equal == len(values)
@@ -279,10 +277,7 @@ def _as_number(value: Any) -> float | None:
 def _options() -> dict[str, dict[str, dict[str, Any]]]:
     """Group -> option -> the settings that its YAML gives."""
     return {
-        group: {
-            option: yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8"))
-            for option in options
-        }
+        group: {option: option_values(group, option) for option in options}
         for group, options in groups().items()
         if group not in ("ablate", "bench", "experiment", "sweep")
     }
