@@ -152,7 +152,7 @@ def test_a_download_does_what_it_says(
     fill = [w for w in small_run if not w.startswith(("data=", "data.path"))]
     answer = stockenh(*shlex.split(line)[1:], *fill, "cache_dir=cache")
     assert answer.code == 0, answer.err
-    assert [(ticker, options["start"]) for ticker, options in client.asked] == [
+    assert [(ticker, options["start"]) for ticker, options in client.requests] == [
         ("AAPL", "2010-01-01"), ("MSFT", "2010-01-01"),
     ]  # fmt: skip
 
@@ -288,12 +288,3 @@ def test_its_links_and_pictures_are_there() -> None:
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
-
-
-def test_the_data_page_names_every_rule() -> None:
-    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    source = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "stockenh" / "data").glob("*.py")))
-    rules = set(re.findall(r'Finding\(\s*"(?:error|drop|warning)",\s*"([a-z-]+)"', source))
-    rules |= set(re.findall(r'(?:RowRule|Reason|_Warning|problem)\(\s*"([a-z-]+)"', source))
-    assert len(rules) >= 30
-    assert [rule for rule in sorted(rules) if f"`{rule}`" not in page] == []
