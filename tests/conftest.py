@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import processes
 import pytest
 from bars import write_bars
 from hypothesis import HealthCheck, settings
@@ -48,6 +49,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own folder, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def pictures() -> None:
     """For a test that looks at pictures."""
 
@@ -78,28 +86,50 @@ def small_run(bars_folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def finished_run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with raw, EMA and SWA weights; who changes it takes a copy."""
+    run = tmp_path_factory.mktemp("finished") / "a run (1)"
+    done = processes.run("train", *small_run, "averaging=ema_swa", "train.epochs=2", f"hydra.run.dir={run}")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
 @pytest.fixture
 def stockenh(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the console script in this process: `stockenh("train", "seed=1")`."""
+    """Runs the console script in this process; `code` is the exit code that it must have."""
     from stockenh import cli
 
-    def run(*arguments: str) -> Answer:
+    def run(*arguments: str, code: int | None = None) -> Answer:
         monkeypatch.setattr(sys, "argv", ["stockenh", *arguments])
         root = logging.getLogger()
         handlers, level = list(root.handlers), root.level
         capfd.readouterr()
         try:
             cli.main()
-            code = 0
+            found = 0
         except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            found = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
             for handler in set(root.handlers) - set(handlers):
                 handler.close()
             root.handlers[:] = handlers
             root.setLevel(level)
         captured = capfd.readouterr()
-        return Answer(code, captured.out, captured.err)
+        assert code is None or found == code, captured.out + captured.err
+        return Answer(found, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(stockenh: Command) -> Callable[..., str]:
+    """Runs a command that must end with one line on standard error, and returns that line."""
+
+    def run(*arguments: str, code: int = 2) -> str:
+        err: str = stockenh(*arguments, code=code).err
+        assert err.startswith("stockenh: ") and len(err.splitlines()) == 1, err
+        return err
 
     return run
 

@@ -1,7 +1,5 @@
 """Integrated gradients against what can be worked out by hand, and the figures of many windows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -45,9 +43,13 @@ def test_a_linear_model_is_attributed_its_weights_times_the_way_from_the_baselin
     assert found.gap.max() < 1e-5 and sum(done) == K
 
 
+def from_nothing(width: int = WIDTH):
+    inputs = drawn(K, width)
+    return inputs, tuple(torch.zeros_like(x[:1]) for x in inputs)
+
+
 def test_a_product_is_shared_in_halves():
-    inputs = drawn(K, width=0)
-    nothing = tuple(torch.zeros_like(x[:1]) for x in inputs)
+    inputs, nothing = from_nothing(width=0)
     found = attribute(lambda p, e, c: c[:, 0] * c[:, 1], inputs, nothing, steps=4, max_steps=4)
     half = inputs[2][:, 0] * inputs[2][:, 1] / 2
     torch.testing.assert_close(found.context, torch.stack([half, half, torch.zeros(K)], dim=1))
@@ -55,8 +57,7 @@ def test_a_product_is_shared_in_halves():
 
 
 def test_only_windows_that_do_not_add_up_are_integrated_again():
-    inputs = drawn(K)
-    nothing = tuple(torch.zeros_like(x[:1]) for x in inputs)
+    inputs, nothing = from_nothing()
     points = []
 
     def steep(p, e, c):
@@ -69,11 +70,6 @@ def test_only_windows_that_do_not_add_up_are_integrated_again():
     # each window once as it is, and the baseline, besides the points of the integrals of a window so far
     integrated = sum(2 ** (n + 1) * int((found.steps >= 2 ** (n + 1)).sum()) for n in range(8))
     assert sum(points) == K + 1 + integrated
-
-
-def test_what_does_not_add_up_at_the_last_has_a_gap():
-    inputs = drawn(K)
-    nothing = tuple(torch.zeros_like(x[:1]) for x in inputs)
     found = attribute(lambda p, e, c: torch.tanh(9 * c[:, 0]), inputs, nothing, steps=1, max_steps=3)
     assert found.gap.max() > TOLERANCE and found.steps.max() == 2
 

@@ -1,7 +1,5 @@
 """Baselines: what each forecasts, that they are fitted on train alone, and that they find what is there."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Leaks between parts: windows recognised by their bars, and order, purge and embargo counted by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -79,22 +77,22 @@ def split(rows: dict[str, np.ndarray], embargo: int = 0) -> Check:
     return check_split(CALENDAR, rows, longest=3, embargo=embargo)
 
 
-def test_a_label_that_ends_on_the_bar_before_the_next_part_passes():
-    assert split(parts(10, (14, 16), (20, 26))).finding == "pass"
-
-
-@pytest.mark.parametrize(("train", "crossing"), [(11, 2), (13, 6)])
-def test_labels_that_reach_over_a_cut_are_counted(train, crossing):
-    found = split(parts(train, (14, 16), (20, 26)))
-    assert found.finding == "FAIL" and found.figures["labels_cross"] == crossing
-    assert found.figures["out_of_order"] == 0 and "purge the 3 bars" in found.advice
-
-
-def test_the_embargo_comes_after_the_label():
-    assert split(parts(8, (14, 14), (20, 26)), embargo=2).finding == "pass"
-    found = split(parts(9, (14, 14), (20, 26)), embargo=2)
-    assert found.finding == "FAIL" and found.figures["in_embargo"] == 2
-    assert found.figures["labels_cross"] == 0
+@pytest.mark.parametrize(
+    ("train", "val", "embargo", "crossing", "in_embargo"),
+    [
+        (10, (14, 16), 0, 0, 0),  # the label ends on the bar before the next part
+        (11, (14, 16), 0, 2, 2),
+        (13, (14, 16), 0, 6, 6),
+        (8, (14, 14), 2, 0, 0),  # the embargo comes after the label
+        (9, (14, 14), 2, 0, 2),
+    ],
+)
+def test_labels_that_reach_over_a_cut_or_its_embargo_are_counted(train, val, embargo, crossing, in_embargo):
+    found = split(parts(train, val, (20, 26)), embargo)
+    assert found.finding == ("FAIL" if crossing or in_embargo else "pass")
+    assert (found.figures["labels_cross"], found.figures["in_embargo"]) == (crossing, in_embargo)
+    assert found.figures["out_of_order"] == 0
+    assert ("purge the 3 bars" in found.advice) or not crossing
 
 
 def test_parts_out_of_order_and_windows_in_two_parts_are_counted():
@@ -102,9 +100,6 @@ def test_parts_out_of_order_and_windows_in_two_parts_are_counted():
     found = split(mixed)
     assert found.finding == "FAIL" and "as in a random split" in found.measured
     assert found.figures["out_of_order"] == 2 and found.figures["in_two_parts"] == 1
-
-
-def test_one_part_has_no_cut():
     assert split({"train": np.arange(52)}).finding == "n/a"
 
 

@@ -58,9 +58,9 @@ def test_six_rows_by_hand():
     assert found["mae"] == pytest.approx((0.01 + 0.01 + 0.01 + 0 + 0) / 5)
 
 
-def test_majority_is_the_larger_class_whichever_it_is():
-    assert scores([0] * 4, [0.5] * 4, [1, -1, -1, -1])["majority"] == pytest.approx(0.75)
-    assert scores([0] * 4, [0.5] * 4, [1, 1, 1, -1])["majority"] == pytest.approx(0.75)
+@pytest.mark.parametrize("y_ret", [[1, -1, -1, -1], [1, 1, 1, -1]])
+def test_majority_is_the_larger_class_whichever_it_is(y_ret):
+    assert scores([0] * 4, [0.5] * 4, y_ret)["majority"] == pytest.approx(0.75)
 
 
 def test_probabilities_of_0_and_1_cost_a_finite_log_loss():
@@ -109,9 +109,8 @@ def test_summaries_and_evaluations_have_the_same_interval():
     date, y_ret, forecast = rows(1)
     summary = horizon_metrics(forecast.ret, forecast.prob, y_ret, date, block=5, seed=7)
     found = score(forecast, y_ret, date, 60, BlockBootstrap.draw(60, 5, 1000, 7)).figures()
-    assert [found[f"accuracy_{end}"] for end in ("low", "high")] == [
-        summary[f"accuracy_{end}"] for end in ("low", "high")
-    ]
+    for end in ("accuracy_low", "accuracy_high"):
+        assert found[end] == summary[end]
 
 
 @pytest.mark.parametrize("y_ret", [[], [NAN, NAN]])
@@ -121,16 +120,13 @@ def test_without_labels_all_figures_but_counts_are_none(y_ret):
     assert set(found.values()) == {None}
 
 
-def test_ties_alone_leave_accuracy_majority_auc_and_interval_undefined():
+def test_ties_or_one_class_alone_leave_what_needs_both_undefined():
     found = scores([0.1] * 8, [0.6] * 8, [0.0] * 8)
     undefined = {key for key, value in found.items() if value is None}
     assert undefined == {"accuracy", "accuracy_low", "accuracy_high", "majority", "auc"}
     assert found["tie_share"] == 1
     ties = score(Forecast(np.full(4, 0.9)), np.zeros(4), np.arange(4), 4, None).figures()
     assert [ties[name] for name in FIGURES] == [None] * len(FIGURES)
-
-
-def test_one_class_alone_leaves_what_needs_both_undefined():
     found = scores([0, 0], [0.6, 0.4], [0.1, 0.2])
     assert (found["accuracy"], found["majority"], found["auc"]) == (0.5, 1.0, None)
     rises = score(Forecast(np.array([0.9, 0.1])), np.full(2, 0.1), np.arange(2), 2, None).figures()
@@ -146,7 +142,7 @@ def test_nan_forecasts_give_none_and_stay_valid_json():
     one = forecast.prob.copy()
     one[5] = NAN
     found = score(Forecast(forecast.score, one), y_ret, date, 60, None).figures()
-    assert found["log_loss"] is None and found["brier"] is None and found["ece"] is None
+    assert {found[key] for key in ("log_loss", "brier", "ece")} == {None}
 
 
 def test_part_metrics_scores_each_column_under_its_horizon():
@@ -160,14 +156,6 @@ def test_part_metrics_scores_each_column_under_its_horizon():
         part_metrics(ret, up_prob, y_ret, days(4), [3, 5, 10])
 
 
-def test_interval_needs_two_blocks_of_dates_and_resamples():
-    up_prob, y_ret = np.full(20, 0.9), np.tile([0.1, -0.1], 10)
-    assert accuracy_interval(up_prob, y_ret, days(20), block=11) == (None, None)
-    assert accuracy_interval(up_prob, y_ret, days(20), block=5, resamples=0) == (None, None)
-    low, high = accuracy_interval(up_prob, y_ret, days(20), block=5)
-    assert low < 0.5 < high
-
-
 def test_interval_is_a_point_where_every_date_scores_the_same():
     y_ret = np.tile([0.1, 0.1, 0.1, -0.1], 50)
     assert accuracy_interval(np.full(200, 0.9), y_ret, days(50, symbols=4), block=10) == (0.75, 0.75)
@@ -175,11 +163,11 @@ def test_interval_is_a_point_where_every_date_scores_the_same():
 
 def test_interval_repeats_with_the_seed_and_does_not_depend_on_row_order():
     rng = np.random.default_rng(0)
-    up_prob, y_ret, dates = rng.random(400), rng.normal(size=400), days(100, symbols=4)
-    first = accuracy_interval(up_prob, y_ret, dates, block=10, seed=1)
+    arrays = rng.random(400), rng.normal(size=400), days(100, symbols=4)
+    first = accuracy_interval(*arrays, block=10, seed=1)
     order = rng.permutation(400)
-    assert accuracy_interval(up_prob[order], y_ret[order], dates[order], block=10, seed=1) == first
-    assert accuracy_interval(up_prob, y_ret, dates, block=10, seed=2) != first
+    assert accuracy_interval(*(array[order] for array in arrays), block=10, seed=1) == first
+    assert accuracy_interval(*arrays, block=10, seed=2) != first
 
 
 def test_interval_of_independent_rows_has_the_binomial_width():
@@ -264,25 +252,22 @@ def test_differences_are_paired():
 )
 def test_limits_by_hand(best_prob, y_ret, accuracy, entropies):
     found = limits(np.array(best_prob), np.array(y_ret, np.float32))
-    log_loss = None if entropies is None else pytest.approx(np.mean(entropies), abs=1e-5)
-    assert found == {
-        "limit_accuracy": None if accuracy is None else pytest.approx(accuracy),
-        "limit_log_loss": log_loss,
-    }
+    log_loss = entropies and pytest.approx(np.mean(entropies), abs=1e-5)
+    assert found == {"limit_accuracy": accuracy and pytest.approx(accuracy), "limit_log_loss": log_loss}
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "majority", "limit", "share"),
+    ("figures", "share"),
     [
-        (0.65, 0.5, 0.725, 0.15 / 0.225),
-        (0.45, 0.5, 0.7, -0.25),  # below the majority
-        (0.75, 0.5, 0.7, 1.25),  # beyond the limit
-        (0.65, 0.5, 0.505, None),  # on noise there is no gap to close
-        (None, 0.5, 0.7, None),
+        ((0.65, 0.5, 0.725), 0.15 / 0.225),
+        ((0.45, 0.5, 0.7), -0.25),  # below the majority
+        ((0.75, 0.5, 0.7), 1.25),  # beyond the limit
+        ((0.65, 0.5, 0.505), None),  # on noise there is no gap to close
+        ((None, 0.5, 0.7), None),
     ],
 )
-def test_the_share_of_the_gap_that_is_closed(accuracy, majority, limit, share):
-    assert gap_closed(accuracy, majority, limit) == (None if share is None else pytest.approx(share))
+def test_the_share_of_the_gap_that_is_closed(figures, share):
+    assert gap_closed(*figures) == (None if share is None else pytest.approx(share))
 
 
 def test_every_horizon_keeps_its_scores_and_gets_its_own_limit():
@@ -302,10 +287,7 @@ def test_a_coverage_curve_of_four_rows_and_a_tie_by_hand():
     assert every["low"] is None and every["above_low"] is None
     ties = np.zeros(4)
     assert coverage_curve(np.ones(4), np.ones(4), ties, np.arange(4), 4, None) == []
-
-
-def test_rows_of_equal_uncertainty_are_kept_together():
-    alike = np.full(10, 0.1)
+    alike = np.full(10, 0.1)  # rows of equal uncertainty are kept together
     (found,) = coverage_curve(np.full(10, 0.9), alike, alike, np.arange(10), 10, None, (0.1,))
     assert found["coverage"] == 1 and found["n"] == 10
 

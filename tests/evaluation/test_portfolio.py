@@ -28,11 +28,8 @@ def test_three_days_of_two_symbols_by_hand():
     second = 0.475 / 0.975 + 0.5
     np.testing.assert_allclose(found.turnover, [1, first, second])
     np.testing.assert_allclose(found.net, found.gross - 0.01 * found.turnover)
-
-
-def test_without_costs_net_is_gross():
-    found = trade(np.full((3, 2), 0.5), RETURNS, cost_bps=0)
-    assert (found.net == found.gross).all()
+    free = trade(wanted, RETURNS, cost_bps=0)
+    assert (free.net == free.gross).all()
 
 
 def test_holding_trades_once_and_grows_as_the_symbols_do():
