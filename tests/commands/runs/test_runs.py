@@ -1,11 +1,10 @@
 """`stockenh runs`: every folder is a line, two or more are compared, and an untrusted one does no harm."""
 
-from __future__ import annotations
-
 import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,19 +15,16 @@ import pytest
 import yaml
 from rich.console import Console
 
-from stockenh.commands.runs.listing import differing, find, matching, option_of, read
+from stockenh.commands.runs.listing import differing, find, option_of, read
 from stockenh.commands.runs.show import comparison, folded, incomparable, listing
 from stockenh.commands.runs.show import plain as shown
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
-from stockenh.errors import ConfigError
 
 HORIZONS = ("h3", "h5", "h10")
 
 
-def make_run(
-    path: Path, *overrides: str, done: int = 2, finished: bool = True, written: int = 0, n: int = 100
-) -> Path:
+def make_run(path: Path, *overrides: str, done=2, finished=True, written=0, n=100) -> Path:
     """A folder as `train` leaves one, without the training."""
     config = plain(compose(list(overrides)))
     for key in ("resume", "experiment"):
@@ -53,11 +49,12 @@ def text(*tables: Any, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO())
     for table in tables:
         console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()
 
 
-def cells(run: Path) -> list[str]:
-    return text(listing([read(run)], run.parent)).split()
+def change_summary(run: Path, **values: Any) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | values))
 
 
 def test_a_finished_run_stands_with_its_recipe_and_its_figures(tmp_path):
@@ -81,61 +78,50 @@ def test_the_state_is_how_far_it_came(tmp_path, done, finished, epochs, state):
     run = read(make_run(tmp_path / "a", f"train.epochs={epochs}", done=done, finished=finished))
     assert run.state == state and run.epochs == done
     assert bool(run.scores) == (state == "finished")
+    if not finished and done:
+        assert run.val_loss == pytest.approx(0.69)  # the best so far
 
 
-def test_a_run_stopped_within_its_first_epoch_began(tmp_path):
+def test_other_states(tmp_path):
     run = make_run(tmp_path / "a", done=0, finished=False)
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.pt").touch()
     assert read(run).state == "interrupted at epoch 1"
-
-
-def test_an_unfinished_run_shows_its_best_validation_so_far(tmp_path):
-    run = read(make_run(tmp_path / "a", "train.epochs=9", done=3, finished=False))
-    assert run.val_loss == pytest.approx(0.68)
-
-
-def test_early_stop_is_a_finish(tmp_path):
-    run = make_run(tmp_path / "a", "train.epochs=9")
-    summary = json.loads((run / "summary.json").read_text())
-    (run / "summary.json").write_text(json.dumps({**summary, "stopped_early": True}))
-    assert read(run).state == "finished early"
-
-
-def test_a_run_whose_lock_is_held_is_running(tmp_path):
-    run = make_run(tmp_path / "a", "train.epochs=3", done=1, finished=False)
-    with (run / ".lock").open("w") as handle:
+    early = make_run(tmp_path / "early", "train.epochs=9")
+    change_summary(early, stopped_early=True)
+    assert read(early).state == "finished early"
+    locked = make_run(tmp_path / "locked", "train.epochs=3", done=1, finished=False)
+    with (locked / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        assert read(run).state == "running, epoch 2"
-    assert read(run).state == "interrupted at epoch 2"
+        assert read(locked).state == "running, epoch 2"
+    assert read(locked).state == "interrupted at epoch 2"
+    (tmp_path / "hydra" / ".hydra").mkdir(parents=True)
+    assert read(tmp_path / "hydra").state == "never began"
 
 
 def test_a_run_without_a_test_part_has_no_scores(tmp_path):
     run = make_run(tmp_path / "a", "split=all", "train.epochs=2")
-    summary = json.loads((run / "summary.json").read_text())
-    train_only = {"train": summary["parts"]["test"]}
-    (run / "summary.json").write_text(json.dumps({**summary, "parts": train_only, "val_loss": None}))
-    output = cells(run)
+    parts = json.loads((run / "summary.json").read_text())["parts"]
+    change_summary(run, parts={"train": parts["test"]}, val_loss=None)
+    output = text(listing([read(run)], tmp_path)).split()
     assert "finished" in output and "51.2%" not in output
 
 
 @pytest.mark.parametrize(
-    ("overrides", "group", "option"),
+    ("overrides", "option"),
     [
-        (["loss=focal"], "loss", "focal"),
-        (["loss=huber_bce", "loss.smoothing=0.1"], "loss", "label_smoothing"),
-        (["loss.delta=2"], "loss", "huber_bce*"),
-        (["optimizer.lr=1e-3"], "optimizer", "adamw"),
-        (["optimizer.lr=2e-3"], "optimizer", "adamw*"),
-        (["data=files", "data.path=x"], "data", "files"),
-        (["model=timeformer_xl"], "model", "timeformer_xl"),
+        ("loss=focal", "focal"),
+        ("loss=huber_bce loss.smoothing=0.1", "label_smoothing"),
+        ("loss.delta=2", "huber_bce*"),
+        ("optimizer.lr=1e-3", "adamw"),
+        ("optimizer.lr=2e-3", "adamw*"),
+        ("data=files data.path=x", "files"),
+        ("model=timeformer_xl", "timeformer_xl"),
     ],
 )
-def test_options_are_known_by_their_values(overrides, group, option):
-    assert option_of(group, plain(compose(overrides))[group]) == option
-
-
-def test_an_option_that_is_not_shipped_stands_by_its_class():
+def test_options_are_known_by_their_values_or_stand_by_their_class(overrides, option):
+    group = re.match(r"\w+", overrides)[0]
+    assert option_of(group, plain(compose(overrides.split()))[group]) == option
     assert option_of("loss", {"_target_": "stockenh.training.losses.mine.Mine"}) == "Mine"
 
 
@@ -144,46 +130,46 @@ def test_sweeps_and_runs_in_run_folders_are_found(tmp_path):
     (tmp_path / "a" / ".hydra").mkdir()
     (tmp_path / "a" / ".hydra" / "config.yaml").touch()
     (tmp_path / "elsewhere").mkdir()
+    # what other commands leave is no run
+    for left in ("forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json"):
+        for folder in (tmp_path / f"of {left}", tmp_path / "a" / f"of {left}"):
+            (folder / ".hydra").mkdir(parents=True)
+            (folder / left).touch()
+        (tmp_path / "a" / left).touch()
     assert set(find(tmp_path)) == there
 
 
-def test_newest_first_and_filtered(stockenh, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_newest_first_and_filtered(stockenh, here):
     make_run(Path("outputs/old"), "loss=focal", written=100)
     make_run(Path("outputs/new"), "optimizer.lr=1e-4", "loss=focal", "loss.gamma=1.0", written=300)
     make_run(Path("outputs/between"), written=200)
+    for arguments, order in {
+        "": "new between old",
+        "outputs": "new between old",
+        "loss=focal": "new old",
+        "optimizer.lr=0.0001": "new",
+        "optimizer.lr=1e-4": "new",
+        "outputs loss=focal seed=42 optimizer=adamw": "new old",
+        "loss=label_smoothing": "",
+        "outputs/old": "old",
+        "run=outputs/old": "old",
+    }.items():
+        last = stockenh("runs", *arguments.split(), code=0).out.split("──")[-1]
+        found = [word for word in last.split() if word in ("old", "new", "between")]
+        assert found == order.split(), arguments
 
-    def order(*arguments: str) -> list[str]:
-        answer = stockenh("runs", *arguments)
-        assert answer.code == 0, answer.err
-        return [word for word in answer.out.split("──")[-1].split() if word in ("old", "new", "between")]
 
-    assert order() == order("outputs") == ["new", "between", "old"]
-    assert order("loss=focal") == ["new", "old"]
-    assert order("optimizer.lr=0.0001") == order("optimizer.lr=1e-4") == ["new"]
-    assert order("outputs", "loss=focal", "seed=42", "optimizer=adamw") == ["new", "old"]
-    assert order("loss=label_smoothing") == []
-    assert order("outputs/old") == order("run=outputs/old") == ["old"]
-
-
-def test_misspelt_keys_and_folders_get_a_line(stockenh, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    answer = stockenh("runs")
-    assert answer.code == 0 and "no runs in outputs; stockenh train makes one" in answer.out
+def test_misspelt_keys_and_folders_get_a_line(stockenh, refused, here):
+    assert "no runs in outputs; stockenh train makes one" in stockenh("runs", code=0).out
     make_run(Path("outputs/a"))
-    answer = stockenh("runs", "los=focal")
-    assert answer.code == 2 and "los: no run here has such a key. Nearest: loss" in answer.err
-    answer = stockenh("runs", "nowhere")
-    assert answer.code == 2 and "nowhere: no such folder" in answer.err and len(answer.err.splitlines()) == 1
-    with pytest.raises(ConfigError):
-        matching([read(Path("outputs/a"))], {"los": "focal"})
+    assert "los: no run here has such a key. Nearest: loss" in stockenh("runs", "los=focal", code=2).err
+    assert "nowhere: no such folder" in refused("runs", "nowhere")
 
 
 def test_side_by_side_only_what_differs_and_the_figures(stockenh, tmp_path):
     runs = [make_run(tmp_path / name, f"loss={name}", "train.epochs=2") for name in ("focal", "huber_bce")]
     assert differing(map(read, runs)) == {"loss": ["focal", "huber_bce"], "loss.gamma": [2.0, 0.0]}
-    answer = stockenh("runs", *map(str, runs))
-    assert answer.code == 0, answer.err
+    answer = stockenh("runs", *map(str, runs), code=0)
     rows = [line.split() for line in answer.out.splitlines()]
     assert ["loss.gamma", "2.0", "0.0"] in rows
     assert ["majority", "53.4%", "53.4%"] in rows
@@ -193,7 +179,7 @@ def test_side_by_side_only_what_differs_and_the_figures(stockenh, tmp_path):
 
 def test_runs_tested_on_other_rows_are_not_compared(tmp_path):
     runs = [read(make_run(tmp_path / str(n), "train.epochs=2", f"seed={n}", n=n)) for n in (100, 200)]
-    assert "tested on different rows" in (incomparable(runs) or "")
+    assert "tested on different rows" in incomparable(runs)
     assert incomparable(runs[:1]) is None
 
 
@@ -247,39 +233,30 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_or_hostile_folder_is_a_line(tmp_path, stockenh, monkeypatch, damage):
-    monkeypatch.chdir(tmp_path)
+def test_a_damaged_or_hostile_folder_is_a_line(here, stockenh, damage):
     make_run(Path("outputs/good"), "train.epochs=2", written=1)
     bad = make_run(Path("outputs/bad"), "train.epochs=2")
     name, content, state = DAMAGE[damage]
     (bad / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     for arguments in ([], ["outputs/bad", "outputs/good"]):
-        answer = stockenh("runs", *arguments)
-        assert answer.code == 0, answer.err
+        answer = stockenh("runs", *arguments, code=0)
         assert "good" in answer.out and "bad" in answer.out and "Traceback" not in answer.err
         assert "\x1b" not in answer.out
     assert read(bad).state.startswith(state)
     assert not Path("ran").exists()
 
 
-def test_a_pipe_or_a_huge_file_is_not_read(tmp_path):
-    run = make_run(tmp_path / "a")
-    (run / "summary.json").unlink()
-    os.mkfifo(run / "summary.json")
-    os.mkfifo(run / ".lock")
-    assert read(run).state == "damaged: summary.json is not the file of a run"
-    other = make_run(tmp_path / "b")
-    with (other / "metrics.jsonl").open("w") as file:
+def test_a_pipe_or_a_huge_file_is_not_read_and_one_may_be_missing(tmp_path):
+    pipe, huge, missing = (make_run(tmp_path / name) for name in ("pipe", "huge", "missing"))
+    (pipe / "summary.json").unlink()
+    os.mkfifo(pipe / "summary.json")
+    os.mkfifo(pipe / ".lock")
+    assert read(pipe).state == "damaged: summary.json is not the file of a run"
+    with (huge / "metrics.jsonl").open("w") as file:
         file.truncate(2**30)
-    assert read(other).state == "damaged: metrics.jsonl is not the file of a run"
-
-
-def test_a_folder_of_hydra_alone_never_began_and_one_without_config_is_damaged(tmp_path):
-    (tmp_path / "a" / ".hydra").mkdir(parents=True)
-    assert read(tmp_path / "a").state == "never began"
-    run = make_run(tmp_path / "b")
-    (run / "config.yaml").unlink()
-    assert read(run).state == "damaged: config.yaml is missing"
+    assert read(huge).state == "damaged: metrics.jsonl is not the file of a run"
+    (missing / "config.yaml").unlink()
+    assert read(missing).state == "damaged: config.yaml is missing"
 
 
 def test_reading_leaves_no_trace_and_imports_no_torch(tmp_path):
@@ -303,36 +280,22 @@ def test_values_can_not_steer_the_terminal():
 
 def test_the_limit_stands_beside_scores_where_it_is_known(tmp_path):
     known, unknown = (make_run(tmp_path / name, "train.epochs=2") for name in ("known", "unknown"))
-    summary = json.loads((known / "summary.json").read_text())
-    for scores in summary["parts"]["test"].values():
+    parts = json.loads((known / "summary.json").read_text())["parts"]
+    for scores in parts["test"].values():
         scores.update(limit_accuracy=0.802, limit_log_loss=0.44, gap_closed=0.75)
-    (known / "summary.json").write_text(json.dumps(summary))
+    change_summary(known, parts=parts)
     rows = [line.split() for line in text(*comparison([read(known), read(unknown)])).splitlines()]
     assert rows.count(["limit", "of", "accuracy", "80.2%", "n/a"]) == 3
     assert rows.count(["gap", "closed", "75%", "n/a"]) == 3
     assert "gap closed" not in text(*comparison([read(unknown), read(unknown)]))
 
 
-def test_a_run_of_the_program_itself(stockenh, small_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert stockenh("train", *small_run, "hydra.run.dir=outputs/real", "averaging=ema").code == 0
-    run = read(Path("outputs/real"))
-    summary = json.loads(Path("outputs/real/summary.json").read_text())
+def test_a_run_of_the_program_itself(stockenh, finished_run, here):
+    shutil.copytree(finished_run, "real")
+    run = read(Path("real"))
+    summary = json.loads(Path("real/summary.json").read_text())
     assert (run.state, run.weights, run.val_loss) == ("finished", summary["weights"], summary["val_loss"])
-    assert run.config["averaging"] == "ema" and run.config["model"] == "timeformer*"
+    assert run.config["averaging"] == "ema_swa" and run.config["model"] == "timeformer*"
     assert run.scores["test"]["h3"]["accuracy"] == summary["parts"]["test"]["h3"]["accuracy"]
-    shutil.copytree("outputs/real", "outputs/copy")
-    answer = stockenh("runs", "outputs/real", "outputs/copy")
-    assert answer.code == 0 and "the same" in answer.out
-
-
-@pytest.mark.parametrize(
-    "left", ["forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json"]
-)
-def test_what_other_commands_leave_is_no_run(tmp_path: Path, left: str) -> None:
-    run = make_run(tmp_path / "run")
-    for folder in (tmp_path / "other", run / "export"):
-        (folder / ".hydra").mkdir(parents=True)
-        (folder / left).write_text("")
-    (run / left).write_text("")
-    assert find(tmp_path) == [run]
+    shutil.copytree("real", "copy")
+    assert "the same" in stockenh("runs", "real", "copy", code=0).out
