@@ -1,9 +1,5 @@
 """Medians, quartiles and aims; what a table shows of them."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from stockenh.commands.bench.figures import (
@@ -28,7 +24,7 @@ def found(*figures: Figure) -> dict:
     return {"machine": MACHINE, "seconds": 3.0, "figures": [figure.to_dict() for figure in figures]}
 
 
-def test_a_median_has_its_quartiles() -> None:
+def test_a_median_has_its_quartiles():
     made = median("training", "a ratio", "times", [5.0, 1.0, 2.0, 4.0, 3.0])
     assert (made.low, made.value, made.high, made.rounds) == (2.0, 3.0, 4.0, 5)
 
@@ -42,19 +38,19 @@ def test_a_median_has_its_quartiles() -> None:
         (Aim(0.4, at_most=True), 0.41, False, "at most 0.4"),
     ],
 )
-def test_an_aim_is_met_or_missed(aim: Aim, value: float, met: bool, text: str) -> None:
+def test_an_aim_is_met_or_missed(aim, value, met, text):
     figure = Figure("training", "a ratio", "times", value, aim=aim)
     assert (figure.met, str(aim)) == (met, text)
     row = f"| {value:.3g} times |  | 1 | {text}: {'met' if met else 'missed'} |"
     assert row in benchmark_markdown(found(figure))
 
 
-def test_a_single_round_has_no_quartiles_to_show() -> None:
+def test_a_single_round_has_no_quartiles_to_show():
     page = benchmark_markdown(found(median("training", "a ratio", "times", [2.0])))
     assert "| a ratio | 2 times | one round | 1 |" in page
 
 
-def test_what_was_not_measured_has_a_reason_and_meets_nothing() -> None:
+def test_what_was_not_measured_has_a_reason_and_meets_nothing():
     figure = skipped("techniques", "CUDA graphs", "no CUDA device", Aim(8))
     assert figure.met is None
     out = console()
@@ -66,11 +62,11 @@ def test_what_was_not_measured_has_a_reason_and_meets_nothing() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0"), (0.01234, "0.0123"), (1.234, "1.23"), (99.5, "99.5"), (1234.4, "1,234")]
 )
-def test_three_digits_count(value: float, text: str) -> None:
+def test_three_digits_count(value, text):
     assert significant(value) == text
 
 
-def test_the_picture_shows_every_ratio_that_was_measured(tmp_path: Path) -> None:
+def test_the_picture_shows_every_ratio_that_was_measured(tmp_path):
     ratios = [median("training", f"ratio {n}", "times", [n, n + 1.0, n + 2.0], Aim(2)) for n in (1.0, 9.0)]
     other = [Figure("growth", "time", "s", 3.0), skipped("techniques", "CUDA graphs", "no CUDA device")]
     two, none = (

@@ -1,8 +1,5 @@
 """`stockenh explain`: a planted signal is found, attributions add up, a model's own weights are shown."""
 
-from __future__ import annotations
-
-import datetime as dt
 import json
 import shutil
 import sys
@@ -12,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from bars import write_windows
 
 from stockenh.commands.explain import explain
 from stockenh.data.batches import DeviceWindows
@@ -22,7 +20,7 @@ from stockenh.models.spec import PRICE_SERIES
 
 NAMES = feature_names(FeatureSettings())
 PLANTED = "bb_position"
-BARS, WIDTH = 20, 6
+BARS = 20
 TINY = [
     "device=cpu", "split.val=0.2", "split.test=0.3", "train.epochs=12", "train.patience=12",
     "optimizer.lr=1e-2", "model.d_model=16", "model.heads=2",
@@ -32,35 +30,8 @@ TFT = ["model=tft_xl", *TINY, "model.lstm_layers=1", "model.fusion_layers=1", "t
 FEW = ["explain.windows=24", "explain.steps=32"]
 
 
-def write_windows(path: Path, planted: bool) -> Path:
-    """600 ready samples on 300 days; one context feature decides every label, or a coin does."""
-    rng = np.random.default_rng(0)
-    n = 600
-    context = rng.normal(size=(n, len(NAMES)))
-    decides = context[:, NAMES.index(PLANTED)] if planted else rng.normal(size=n)
-    returns = (0.02 * np.sign(decides) + rng.normal(0, 0.002, n))[:, None].repeat(3, 1)
-    pl.DataFrame(
-        {
-            "symbol": ["A", "B"] * (n // 2),
-            "asof": [dt.date(2022, 1, 1) + dt.timedelta(days=i // 2) for i in range(n)],
-            "ohlcv_norm": rng.uniform(-1, 1, (n, BARS, 5)).astype(np.float32).tolist(),
-            "kronos_emb": rng.normal(3, 1, (n, WIDTH)).astype(np.float32).tolist(),
-            "context": context.astype(np.float32).tolist(),
-            "y_ret": returns.astype(np.float32).tolist(),
-            "y_up": (returns > 0).astype(int).tolist(),
-        }
-    ).write_parquet(path)
-    return path
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Where the runs of this file lie; each is trained once."""
     return tmp_path_factory.mktemp("explained")
 
@@ -69,19 +40,18 @@ def trained(stockenh, folder: Path, name: str, *recipe: str, planted: bool = Tru
     run, data = folder / f"{name} (1)", folder / f"windows_{planted}.parquet"
     if not run.exists():
         if not data.exists():
-            write_windows(data, planted)
-        answer = stockenh("train", "data=windows", f"data.path={data}", *recipe, f"hydra.run.dir={run}")
-        assert answer.code == 0, answer.err
+            write_windows(data, 600, 2, NAMES.index(PLANTED) if planted else None, BARS)
+        stockenh("train", "data=windows", f"data.path={data}", *recipe, f"hydra.run.dir={run}", code=0)
     return run
 
 
 @pytest.fixture
-def run(stockenh, folder, here) -> Path:
+def run(stockenh, folder, here):
     return trained(stockenh, folder, "timeformer", *TIMEFORMER)
 
 
 @pytest.fixture
-def tft_run(stockenh, folder, here) -> Path:
+def tft_run(stockenh, folder, here):
     return trained(stockenh, folder, "tft", *TFT)
 
 
@@ -90,8 +60,7 @@ def figures_of(folder: Path) -> dict:
 
 
 def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh, pictures):
-    answer = stockenh("explain", f"run={run}", *FEW)
-    assert answer.code == 0, answer.err
+    answer = stockenh("explain", f"run={run}", *FEW, code=0)
     folder = run / "explain"
     found = figures_of(folder)
     assert found["part"] == "test" and found["windows"] == 24
@@ -125,12 +94,12 @@ def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh, pictures):
 
 def test_the_values_are_the_forecasts_of_the_run(run, stockenh):
     only = ["explain.outputs=[ret]", "explain.horizons=[10]", "explain.windows=5", "hydra.run.dir=mine"]
-    assert stockenh("explain", f"run={run}", *only, "explain.steps=64").code == 0
+    stockenh("explain", f"run={run}", *only, "explain.steps=64", code=0)
     frame = pl.read_parquet("mine/attributions.parquet")
     assert frame["horizon"].unique().to_list() == [10] and frame["output"].unique().to_list() == ["ret"]
     days = sorted(frame["date"])
     bounds = [f"tta.from={days[0]}", f"tta.to={days[-1]}", "tta.views=0", "hydra.run.dir=forecast"]
-    assert stockenh("tta-predict", f"run={run}", *bounds).code == 0
+    stockenh("tta-predict", f"run={run}", *bounds, code=0)
     forecast = pl.read_parquet("forecast/forecast.parquet").filter(pl.col("horizon") == 10)
     both = frame.join(forecast, on=["symbol", "date"])
     assert len(both) == 5
@@ -142,16 +111,14 @@ def test_the_values_are_the_forecasts_of_the_run(run, stockenh):
 
 def test_where_nothing_was_learnt_noise_is_explained(stockenh, folder, here):
     run = trained(stockenh, folder, "coin", *TIMEFORMER, "train.epochs=1", planted=False)
-    answer = stockenh("explain", f"run={run}", *FEW, "explain.outputs=[up]")
-    assert answer.code == 0, answer.err
+    answer = stockenh("explain", f"run={run}", *FEW, "explain.outputs=[up]", code=0)
     assert answer.out.count("does not lie above the majority class's") == 3
     assert figures_of(run / "explain")["no_better_than_majority"] == ["h3", "h5", "h10"]
 
 
 def test_the_tft_shows_its_own_weights_and_its_attention(tft_run, stockenh, pictures):
     given = (*FEW, "explain.outputs=[up]", "explain.horizons=[5]", "explain.max_steps=4096")
-    answer = stockenh("explain", f"run={tft_run}", *given)
-    assert answer.code == 0, answer.err
+    answer = stockenh("explain", f"run={tft_run}", *given, code=0)
     weights = figures_of(tft_run / "explain")["weights_of_model"]
     assert list(weights["price"]) == list(PRICE_SERIES)
     assert list(weights["static"]) == [*NAMES, "embedding"]
@@ -167,80 +134,56 @@ def test_the_tft_shows_its_own_weights_and_its_attention(tft_run, stockenh, pict
 
 def test_without_captum_the_own_weights_stay(tft_run, run, stockenh, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
-    answer = stockenh("explain", f"run={tft_run}", *FEW, "hydra.run.dir=tft")
-    assert answer.code == 0, answer.err
+    answer = stockenh("explain", f"run={tft_run}", *FEW, "hydra.run.dir=tft", code=0)
     assert "pip install 'stockenh[explain]'" in answer.out
     found = figures_of(Path("tft"))
     assert "attributions" not in found and "weights_of_model" in found
     assert {p.name for p in Path("tft").glob("*.png")} == {"weights.png", "attention.png"}
-    answer = stockenh("explain", f"run={run}", *FEW, "hydra.run.dir=timeformer")
-    assert answer.code == 1 and "pip install 'stockenh[explain]'" in answer.err
+    answer = stockenh("explain", f"run={run}", *FEW, "hydra.run.dir=timeformer", code=1)
+    assert "pip install 'stockenh[explain]'" in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
-def test_attributions_that_do_not_add_up_are_refused(run, stockenh):
-    answer = stockenh("explain", f"run={run}", "explain.windows=8", "explain.steps=1", "explain.max_steps=1")
-    assert answer.code == 1 and len(answer.err.splitlines()) == 1
-    assert "with 1 steps, more than 1%: raise explain.max_steps=1" in answer.err
+def test_attributions_that_do_not_add_up_are_refused(run, refused):
+    few = ("explain.windows=8", "explain.steps=1", "explain.max_steps=1")
+    err = refused("explain", f"run={run}", *few, code=1)
+    assert "with 1 steps, more than 1%: raise explain.max_steps=1" in err
     assert not (run / "explain/explain.json").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "run= must be given"),
-        (["run=nowhere"], "nowhere: no such folder"),
-        (["run={run}", "weights=swa"], "has no swa weights; it has raw"),
-        (["run={run}", "model=tft_xl"], "model comes from run=RUN"),
-        (["run={run}", "data.horizons=[1,2,4]"], "data.horizons=[1, 2, 4]: run={run} was trained with"),
-        (["run={unfinished}"], "is not finished: continue it with stockenh train resume="),
-        (["run={run}", "data.path=nowhere.parquet"], "nowhere.parquet: no such file"),
-        (["run={run}", "explain.windows=0"], "explain.windows=0 must be at least 1"),
-        (["run={run}", "explain.steps=64", "explain.max_steps=8"], "at most explain.max_steps=8"),
-        (
-            ["run={run}", "explain.outputs=[upp]"],
-            "no such outputs. Nearest: up. Options: ret, up.",
-        ),
-        (["run={run}", "explain.outputs=[]"], "explain.outputs=[]: name one or more"),
-        (["run={run}", "explain.horizons=[4]"], "explain.horizons=[4]: the run has [3, 5, 10], not 4"),
+        (["data.path=nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["data.path=fewer.parquet"], "was trained on other context features than this data has"),
+        (["explain.windows=0"], "explain.windows=0 must be at least 1"),
+        (["explain.steps=64", "explain.max_steps=8"], "at most explain.max_steps=8"),
+        (["explain.outputs=[upp]"], "no such outputs. Nearest: up. Options: ret, up."),
+        (["explain.outputs=[]"], "explain.outputs=[]: name one or more"),
+        (["explain.horizons=[4]"], "explain.horizons=[4]: the run has [3, 5, 10], not 4"),
     ],
 )
-def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, message):
-    unfinished = Path(shutil.copytree(run, here / "unfinished"))
-    (unfinished / "summary.json").unlink()
-    given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
-    answer = stockenh("explain", *given)
-    assert answer.code == 2 and message.format(run=run) in answer.err, answer.err
-    assert len(answer.err.splitlines()) == 1
-
-
-def test_other_features_than_the_runs_are_refused(run, stockenh, here):
-    frame = pl.read_parquet(write_windows(here / "w.parquet", planted=True))
-    fewer = frame.with_columns(pl.col("context").list.head(28))
-    fewer.write_parquet(here / "fewer.parquet")
-    answer = stockenh("explain", f"run={run}", "data.path=fewer.parquet")
-    assert answer.code == 2 and "was trained on other context features than this data has" in answer.err
+def test_bad_input_is_one_clear_line(run, folder, refused, arguments, message):
+    frame = pl.read_parquet(folder / "windows_True.parquet")
+    frame.with_columns(pl.col("context").list.head(28)).write_parquet("fewer.parquet")
+    assert message in refused("explain", f"run={run}", *arguments)
 
 
 def test_a_run_that_holds_nothing_out_is_explained_on_train(small_run, stockenh, here):
     kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
-    everything = [*kept, "split=all", "embedding=none"]
-    assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
-    answer = stockenh("explain", "run=run", *FEW, "explain.outputs=[up]")
-    assert answer.code == 0, answer.err
+    stockenh("train", *kept, "split=all", "embedding=none", "hydra.run.dir=run", code=0)
+    answer = stockenh("explain", "run=run", *FEW, "explain.outputs=[up]", code=0)
     found = figures_of(Path("run/explain"))
     assert found["part"] == "train" and "embedding" not in found["groups"]
     assert "24 of 276 train windows" in answer.out and "the run held nothing out" in answer.out
 
 
-def test_other_bars_are_explained_by_the_runs_own_scales(small_run, bars_folder, stockenh, here):
-    assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
+def test_other_bars_are_explained_by_the_runs_own_scales(finished_run, bars_folder, stockenh, here):
     moved = shutil.copytree(bars_folder, here / "other bars")
     (moved / "BBB.csv").rename(moved / "CCC.csv")
-    given = ("explain.outputs=[up]", "explain.horizons=[3]", *FEW)
-    answer = stockenh("explain", "run=run", "data=files", f"data.path={moved}", *given)
-    assert answer.code == 0, answer.err
-    symbols = pl.read_parquet("run/explain/attributions.parquet")["symbol"].unique().sort().to_list()
+    given = ("data=files", f"data.path={moved}", "explain.outputs=[up]", "explain.horizons=[3]", *FEW)
+    stockenh("explain", f"run={finished_run}", *given, "hydra.run.dir=out", code=0)
+    symbols = pl.read_parquet("out/attributions.parquet")["symbol"].unique().sort().to_list()
     assert symbols == ["AAA", "CCC"]
 
 
@@ -253,17 +196,13 @@ def test_an_even_sample_has_both_ends_and_every_row_once():
 
 def test_the_baseline_is_the_train_mean_of_everything():
     windows = StoredWindows(
-        symbols=("A",),
-        symbol=np.zeros(4, np.int32),
+        symbols=("A",), symbol=np.zeros(4, np.int32), horizons=(3,), lookback=2,
         asof=np.arange("2024-01-01", "2024-01-05", dtype="datetime64[D]").astype("datetime64[s]"),
-        context=np.array([[1], [3], [9], [9]], np.float32),
-        context_names=("rsi_14",),
+        context=np.array([[1], [3], [9], [9]], np.float32), context_names=("rsi_14",),
         y_ret=np.array([[0.1], [-0.1], [0.1], [0.1]], np.float32),
-        horizons=(3,),
-        lookback=2,
         ohlcv_norm=np.stack([np.full((2, 5), x) for x in (0.2, 0.4, 1.0, 1.0)]).astype(np.float32),
         embedding=np.array([[1, 2], [3, 6], [50, 50], [50, 50]], np.float32),
-    )
+    )  # fmt: skip
     train = np.array([0, 1])
     resident = DeviceWindows(windows, windows.embedding, Fitted.fit(windows, train), torch.device("cpu"))
     bars, embedding, context = explain.average_window(resident, train)

@@ -1,7 +1,5 @@
 """`stockenh export`: files with the run's own forecasts, and forecasts by them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -25,7 +23,7 @@ QUICK = ["model.conv_dilations=[]"]  # a smaller graph; test_deployed exports on
 
 
 @pytest.fixture(scope="module")
-def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(small_run, tmp_path_factory):
     """A finished run with raw and EMA weights, its raw ones exported."""
     folder = tmp_path_factory.mktemp("exported") / "a run (1)"
     for arguments in (
@@ -35,12 +33,6 @@ def run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = processes.run(*arguments)
         assert done.returncode == 0, done.stderr
     return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_the_manifest_describes_the_files(run):
@@ -72,8 +64,7 @@ def test_the_example_serves_with_onnxruntime_and_numpy_alone(run):
 
 
 def predicted(stockenh, run: Path, directory: Path, *arguments: str) -> pl.DataFrame:
-    answer = stockenh("tta-predict", f"run={run}", *arguments, f"hydra.run.dir={directory}")
-    assert answer.code == 0, answer.err
+    stockenh("tta-predict", f"run={run}", *arguments, f"hydra.run.dir={directory}", code=0)
     return pl.read_parquet(directory / "forecast.parquet")
 
 
@@ -102,81 +93,48 @@ def test_a_forecast_by_the_files_is_that_of_torch(run, stockenh, here, views):
         (["weights=raw"], "model.onnx changed", "is not the file that was exported"),
         (["weights=raw"], "manifest.json missing", "lacks manifest.json"),
         (["weights=raw"], "manifest.json changed", "is not readable JSON"),
-        (
-            ["weights=raw", "tta.engine=tensorrt"],
-            None,
-            "no such engine. Options: int8, onnx",
-        ),
+        (["weights=raw", "tta.engine=tensorrt"], None, "no such engine. Options: int8, onnx"),
     ],
 )
-def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arguments, damage, message):
+def test_a_forecast_by_other_files_is_refused_in_a_line(run, refused, here, arguments, damage, message):
     copy = Path(shutil.copytree(run, here / "copy"))
     if damage:
         name, what = damage.split()
         (copy / "export" / name).unlink()
         if what == "changed":
             (copy / "export" / name).write_bytes(b"something else")
-    answer = stockenh("tta-predict", f"run={copy}", "tta.engine=onnx", *arguments)
-    assert answer.code == 2 and message in answer.err, answer.err
-    assert len(answer.err.splitlines()) == 1
+    assert message in refused("tta-predict", f"run={copy}", "tta.engine=onnx", *arguments)
 
 
-def test_files_with_other_forecasts_are_not_exported(run, stockenh, here, monkeypatch):
+def test_files_with_other_forecasts_are_not_exported(run, refused, here, monkeypatch):
     monkeypatch.setattr(export, "PARITY", 1e-12)
     copy = Path(shutil.copytree(run, here / "copy"))
 
-    def as_before(deployed: object, inputs: object, directory: Path, console: object) -> None:
+    def as_before(deployed, inputs, directory, console):
         for file in (run / "export").glob("model.*"):
             shutil.copy(file, directory)
 
     monkeypatch.setattr(export, "_write_both", as_before)
-    answer = stockenh("export", f"run={copy}", "weights=raw")
-    assert answer.code == 1 and "away from the run, more than 1e-12: not exported" in answer.err
-    assert len(answer.err.splitlines()) == 1
+    err = refused("export", f"run={copy}", "weights=raw", code=1)
+    assert "away from the run, more than 1e-12: not exported" in err
     assert not list((copy / "export").glob("model.*"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "run= must be given"),
-        (["run=nowhere"], "nowhere: no such folder"),
-        (["run={run}", "weights=swa"], "has no swa weights; it has ema, raw"),
-        (["run={run}", "model=timeformer_xl"], "model comes from run=RUN"),
-        (["run={run}", "data.horizons=[1]"], "data.horizons=[1]: run={run} was trained with"),
-        (["run={unfinished}"], "is not finished: continue it with stockenh train resume="),
-        (["run={run}", "data.path=nowhere"], "nowhere"),
-    ],
-)
-def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, message):
-    unfinished = Path(shutil.copytree(run, here / "unfinished"))
-    (unfinished / "summary.json").unlink()
-    given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
-    answer = stockenh("export", *given)
-    assert answer.code == 2 and message.format(run=run) in answer.err, answer.err
-    assert len(answer.err.splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, here):
+def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, refused, here):
     copy = Path(shutil.copytree(run, here / "copy"))
     assert (copy / "export/model.int8.onnx").is_file()
-    answer = stockenh("export", f"run={copy}", "weights=ema")
-    assert answer.code == 0, answer.err
+    assert "nowhere" in refused("export", f"run={copy}", "data.path=nowhere")
+    answer = stockenh("export", f"run={copy}", "weights=ema", code=0)
     manifest = json.loads((copy / "export/manifest.json").read_text())
     assert set(manifest["files"]) == {"model.onnx", "model.pt2"} and "int8" not in answer.out
-    answer = stockenh("tta-predict", f"run={copy}", "weights=ema", "tta.engine=int8")
-    assert answer.code == 2 and "is not there; make it with stockenh export run=" in answer.err
+    err = refused("tta-predict", f"run={copy}", "weights=ema", "tta.engine=int8")
+    assert "is not there; make it with stockenh export run=" in err
 
 
-def test_a_run_that_holds_nothing_out_is_checked_on_what_it_has_where_the_folder_is_named(
-    small_run, stockenh, here
-):
+def test_a_run_that_holds_nothing_out_is_checked_on_train_in_the_folder_named(small_run, stockenh, here):
     kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
-    everything = [*kept, *QUICK, "split=all", "embedding=none"]
-    assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
-    answer = stockenh("export", "run=run", "hydra.run.dir=mine")
-    assert answer.code == 0, answer.err
+    stockenh("train", *kept, *QUICK, "split=all", "embedding=none", "hydra.run.dir=run", code=0)
+    stockenh("export", "run=run", "hydra.run.dir=mine", code=0)
     assert {p.name for p in Path("mine").glob("model.*")} == {"model.onnx", "model.pt2"}
     assert not Path("run/export").exists()
     manifest = json.loads(Path("mine/manifest.json").read_text())
