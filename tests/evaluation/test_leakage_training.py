@@ -10,6 +10,7 @@ from stockenh.evaluation.leakage_training import (
     check_shuffled,
     moved_rows,
     other_bars,
+    random_against_purged,
     shuffled_labels,
     up_probability,
 )
@@ -104,3 +105,21 @@ def test_labels_of_one_class_teach_nothing():
     taught = np.array([-1.0, -1, np.nan, 0, 1, 1])
     found = up_probability("logistic regression", x, taught, x, 0)
     assert found is not None and (np.diff(found) > 0).all() and found[0] < 0.5 < found[-1]
+
+
+def test_a_random_split_of_noise_looks_like_skill_and_a_purged_one_does_not():
+    rng = np.random.default_rng(0)
+    n, horizon = 1500, 20
+    walk = rng.normal(size=n + horizon).cumsum()
+    returns = (walk[horizon:] - walk[:n]).astype(np.float32)[:, None]
+    context = rng.normal(size=(n, 3)).cumsum(0)
+    rows = {"train": np.arange(1000), "val": np.arange(1020, 1200), "test": np.arange(1220, n)}
+    asof = np.arange(n).astype("M8[D]").astype("M8[s]")
+    found = random_against_purged(context, returns, asof, rows, (horizon,), seed=0)
+    scores = found["gradient boosting"]["h20"]
+    assert scores["random"]["accuracy"] > 0.7 > scores["random"]["majority"] + 0.1
+    assert scores["purged"]["accuracy"] < scores["purged"]["majority"]
+    assert scores["random"]["n"] == scores["purged"]["n"] == 280
+    shown = check_random(found, run_is_random=False)
+    assert shown.finding == "info" and "gradient boosting at 20 bars" in shown.measured
+    assert check_random(found, run_is_random=True).finding == "FAIL"

@@ -49,6 +49,7 @@ def test_on_pure_noise_intervals_cover_what_they_should_and_nothing_beats_the_ma
         # a forecast that is the same for all is right as often as the market rises
         assert f["majority"]["accuracy"] == pytest.approx(found["up_share"])
         assert found["majority"] == max(found["up_share"], 1 - found["up_share"])
+        assert f["majority"]["ic"] is None and "limit_accuracy" not in found
         json.dumps(found, allow_nan=False)
     assert np.mean(covered) > 0.85
     assert np.mean(beaten) < 0.25 and not any(above)

@@ -1,11 +1,7 @@
 """A run on generated data tells the limit everywhere, a run on other data nowhere."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,16 +21,15 @@ SMALL = [
 
 
 @pytest.fixture
-def summary_of(stockenh: Callable[..., object], tmp_path: Path) -> Callable[..., tuple[dict, str]]:
-    def run(*overrides: str) -> tuple[dict, str]:
-        answer = stockenh("train", *overrides, *SMALL, f"hydra.run.dir={tmp_path / 'run'}")
-        assert answer.code == 0, answer.err
-        return json.loads((tmp_path / "run/summary.json").read_text()), answer.out
+def summary_of(stockenh, here):
+    def run(*overrides):
+        answer = stockenh("train", *overrides, *SMALL, "hydra.run.dir=run", code=0)
+        return json.loads((here / "run/summary.json").read_text()), answer.out
 
     return run
 
 
-def test_every_part_and_horizon_has_its_limit(summary_of: Callable[..., tuple[dict, str]]) -> None:
+def test_every_part_and_horizon_has_its_limit(summary_of):
     summary, out = summary_of(*MARKET)
     assert set(summary["parts"]) == {"train", "val", "test"}
     settings = SyntheticData(symbols=4, bars=400)
@@ -50,7 +45,7 @@ def test_every_part_and_horizon_has_its_limit(summary_of: Callable[..., tuple[di
     assert "limit" in out and "closed" in out
 
 
-def test_noise_has_a_limit_of_one_half_and_no_gap(summary_of: Callable[..., tuple[dict, str]]) -> None:
+def test_noise_has_a_limit_of_one_half_and_no_gap(summary_of):
     summary, _ = summary_of(*MARKET, "data.strength=0")
     for m in summary["parts"]["test"].values():
         assert m["limit_accuracy"] == pytest.approx(0.5, abs=1e-9)
@@ -58,16 +53,14 @@ def test_noise_has_a_limit_of_one_half_and_no_gap(summary_of: Callable[..., tupl
         assert m["gap_closed"] is None
 
 
-def test_other_data_have_no_such_figures(
-    summary_of: Callable[..., tuple[dict, str]], bars_folder: Path
-) -> None:
+def test_other_data_have_no_such_figures(summary_of, bars_folder):
     summary, out = summary_of("data=files", f"data.path={bars_folder}", "data.lookback=20")
     figures = {name for part in summary["parts"].values() for m in part.values() for name in m}
     assert not figures & {"limit_accuracy", "limit_log_loss", "gap_closed"}
     assert "limit" not in out
 
 
-def test_a_model_sees_the_same_with_and_without_the_answer() -> None:
+def test_a_model_sees_the_same_with_and_without_the_answer():
     windows = SyntheticData(symbols=2, bars=200).load(DiskCache(None)).windows
     fitted, embedding = Fitted.fit(windows, np.arange(40)), np.zeros((len(windows), 0), np.float32)
     seen = [
