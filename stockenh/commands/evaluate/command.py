@@ -48,7 +48,7 @@ def _runs_of_sweep(path: Path) -> list[Path]:
     """The run itself, or the runs that a multirun left in a folder."""
     if (path / "config.yaml").is_file():
         return [path]
-    inside = sorted(found.parent for found in path.glob("*/config.yaml"))
+    inside = sorted(found.parent for found in path.glob("*/config.yaml") if found.parent.name != ".hydra")
     return inside or [path]
 
 
