@@ -1,9 +1,5 @@
 """What an audit shows: the verdict names the leaks, and no text breaks a table."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 from rich.console import Console
 
@@ -47,5 +43,5 @@ def test_the_table_shows_markup_as_it_stands_and_fits_a_narrow_terminal():
     assert "[red]" in text and max(map(len, text.splitlines())) <= 60 and "find the shift" in text
 
 
-def test_the_picture_shows_a_run_with_one_horizon(tmp_path: Path):
+def test_the_picture_shows_a_run_with_one_horizon(tmp_path):
     assert audit_chart(FOUND, tmp_path / "audit.png").stat().st_size > 10_000

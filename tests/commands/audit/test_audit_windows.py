@@ -1,7 +1,5 @@
 """The audit of ready windows: what a notebook may have done to them before they came here."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -23,7 +21,7 @@ QUICK = ["audit.dates=2", "audit.shuffles=2", "audit.windows=300"]
 
 
 @pytest.fixture(scope="module")
-def honest() -> tuple[BarWindows, np.ndarray]:
+def honest():
     """The newest 500 bars of the sample's symbols as windows of 20 bars, and their normalised prices."""
     settings = SampleData(horizons=[3, 5], lookback=20)
     whole = settings.load(DiskCache(None)).windows
@@ -35,11 +33,10 @@ def honest() -> tuple[BarWindows, np.ndarray]:
 
 
 @pytest.fixture
-def audited(honest, tmp_path, monkeypatch, stockenh):
-    """Writes the windows as a notebook would, trains on them and audits: code and audit.json."""
-    monkeypatch.chdir(tmp_path)
+def audited(honest, here, stockenh):
+    """Writes the windows as a notebook would, trains on them and audits: audit.json."""
 
-    def run(code: int, **changed: np.ndarray):
+    def run(code, **changed):
         windows, x_price = honest
         of = {"asof": windows.asof, "context": windows.context, "y_ret": windows.y_ret, **changed}
         symbols = np.array(windows.symbols)[windows.symbol]
@@ -56,11 +53,8 @@ def audited(honest, tmp_path, monkeypatch, stockenh):
                 "y_up": (of["y_ret"] > 0).astype(np.float32),
             }
         ).write_parquet("windows.parquet")
-        recipe = ["train", "data=windows", "data.path=windows.parquet", *TINY, "hydra.run.dir=run"]
-        trained = stockenh(*recipe)
-        assert trained.code == 0, trained.err
-        answer = stockenh("audit", "run=run", *QUICK)
-        assert answer.code == code, answer.out + answer.err
+        stockenh("train", "data=windows", "data.path=windows.parquet", *TINY, "hydra.run.dir=run", code=0)
+        stockenh("audit", "run=run", *QUICK, code=code)
         return json.loads(Path("run/report/audit.json").read_text())
 
     return run
@@ -71,64 +65,60 @@ def check(found: dict, name: str) -> dict:
     return one
 
 
+def by_symbol(windows: BarWindows) -> list[np.ndarray]:
+    return [np.flatnonzero(windows.symbol == symbol) for symbol in range(len(windows.symbols))]
+
+
 def test_honest_windows_pass_and_later_bars_are_not_available(audited):
     found = audited(code=0)
     assert found["leaks"] == []
     later = check(found, "later bars")
     assert later["finding"] == "n/a" and "no raw bars" in later["measured"]
-    assert check(found, "dates of windows")["finding"] == "pass"
-    assert check(found, "file's own scaling")["finding"] == "pass"
+    for name in ("dates of windows", "file's own scaling"):
+        assert check(found, name)["finding"] == "pass"
 
 
-def test_a_label_column_in_the_context_is_caught(audited, honest):
-    windows = honest[0]
+def labels_in_column_7(windows):
     context = windows.context.copy()
     context[:, 7] = windows.y_ret[:, 1] > 0
-    found = audited(code=1, context=context)
-    assert found["leaks"] == ["inputs and labels"]
-    assert check(found, "inputs and labels")["figures"]["beyond"] == [windows.context_names[7]]
+    return context
 
 
-def test_a_backfilled_context_is_caught_by_what_it_knows(audited, honest):
-    windows, _ = honest
-    momentum = windows.bars.ohlcv[windows.end, 3] / windows.bars.ohlcv[windows.end - 3, 3] - 1
-    backfilled = momentum.copy()
-    for symbol in range(len(windows.symbols)):
-        rows = np.flatnonzero(windows.symbol == symbol)
-        backfilled[rows[:-3]] = momentum[rows[3:]]  # the next value that there is, three bars on
+def backfilled_momentum_in_column_28(windows):
+    close = windows.bars.ohlcv[:, 3]
+    momentum = close[windows.end] / close[windows.end - 3] - 1
     context = windows.context.copy()
-    context[:, 28] = backfilled
-    found = audited(code=1, context=context)
-    assert check(found, "inputs and labels")["figures"]["beyond"][0] == windows.context_names[28]
+    context[:, 28] = momentum
+    for rows in by_symbol(windows):
+        context[rows[:-3], 28] = momentum[rows[3:]]  # the next value that there is, three bars on
+    return context
 
 
-def test_a_scaler_that_saw_all_rows_is_caught(audited, honest):
-    context = honest[0].context
-    scaled = (context - context.mean(0)) / np.where(context.std(0) > 0, context.std(0), 1)
-    found = audited(code=1, context=scaled.astype(np.float32))
-    assert found["leaks"] == ["file's own scaling"]
+@pytest.mark.parametrize(
+    ("planted", "column"), [(labels_in_column_7, 7), (backfilled_momentum_in_column_28, 28)]
+)
+def test_a_context_that_knows_a_label_is_caught(audited, honest, planted, column):
+    found = audited(code=1, context=planted(honest[0]))
+    assert found["leaks"] == ["inputs and labels"]
+    beyond = check(found, "inputs and labels")["figures"]["beyond"]
+    assert beyond == [honest[0].context_names[column]]
 
 
 def test_dates_that_were_shuffled_are_caught(audited, honest):
-    windows = honest[0]
-    asof = windows.asof.copy()
-    for symbol in range(len(windows.symbols)):
-        rows = np.flatnonzero(windows.symbol == symbol)
+    asof = honest[0].asof.copy()
+    for symbol, rows in enumerate(by_symbol(honest[0])):
         asof[rows] = np.random.default_rng(symbol).permutation(asof[rows])
     found = audited(code=1, asof=asof)
-    dates = check(found, "dates of windows")
+    figures = check(found, "dates of windows")["figures"]
     assert found["leaks"] == ["dates of windows"]
-    assert dates["figures"]["found_in_train"] > 0.8 * dates["figures"]["windows"]
+    assert figures["found_in_train"] > 0.8 * figures["windows"]
 
 
 def test_windows_written_twice_under_other_dates_are_caught(audited, honest):
     windows = honest[0]
     later = windows.asof[:40] + (windows.asof.max() - windows.asof.min())
-    found = audited(
-        code=1,
-        asof=np.concatenate([windows.asof, later]),
-        context=np.concatenate([windows.context, windows.context[:40]]),
-        y_ret=np.concatenate([windows.y_ret, windows.y_ret[:40]]),
-    )
+    context, y_ret = (np.concatenate([a, a[:40]]) for a in (windows.context, windows.y_ret))
+    asof = np.concatenate([windows.asof, later])
+    found = audited(code=1, asof=asof, context=context, y_ret=y_ret)
     assert {"duplicates"} <= set(found["leaks"]) <= {"duplicates", "dates of windows"}
     assert check(found, "duplicates")["figures"]["equal"]["train and test"] == 40

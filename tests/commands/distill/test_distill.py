@@ -1,17 +1,14 @@
 """`stockenh distill`: a student of a run, the same without a teacher, and the comparison of both."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
-from processes import Hold
-from processes import start as command
 from safetensors.torch import load_file
 
 from stockenh.commands.distill.compare import retention
@@ -30,32 +27,23 @@ STUDENT = [
 
 
 @pytest.fixture(scope="module")
-def teacher(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with raw and EMA weights."""
-    folder = tmp_path_factory.mktemp("teacher") / "a teacher (1)"
-    done = command("train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}")
-    _, err = done.communicate()
-    assert done.returncode == 0, err
-    return folder
+def teacher(finished_run):
+    return finished_run
 
 
 @pytest.fixture(scope="module")
-def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def student(teacher, tmp_path_factory):
     """A finished student of it, and the output of the command."""
     folder = tmp_path_factory.mktemp("student") / "run"
-    arguments = [f"teacher={teacher}", *STUDENT, "train.epochs=2", f"hydra.run.dir={folder}"]
-    done = command("distill", *arguments)
-    out, err = done.communicate()
-    assert done.returncode == 0, err
-    return folder, out
+    recipe = [*STUDENT, "train.epochs=2", f"hydra.run.dir={folder}"]
+    done = processes.run("distill", f"teacher={teacher}", *recipe)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def weights(folder: Path, name: str = "raw") -> dict[str, torch.Tensor]:
@@ -101,121 +89,77 @@ def test_the_table_has_costs_and_scores_of_each(teacher, student):
         assert found["scores"][name]["h3"]["accuracy"] == pytest.approx(accuracy)
 
 
-def test_the_teacher_is_neither_changed_nor_part_of_the_student(teacher, stockenh, tmp_path):
-    before = digest(teacher)
-    run = tmp_path / "run"
-    answer = stockenh("distill", f"teacher={teacher}", *STUDENT, "train.epochs=1", f"hydra.run.dir={run}")
-    assert answer.code == 0, answer.err
-    assert digest(teacher) == before
-    taught, alone = (
-        checkpoint.load(folder / "checkpoints/last.pt")["learner"]
-        for folder in (run, run / "without_teacher")
-    )
+def test_a_teacher_moves_the_student_and_is_no_part_of_it(student):
+    runs = (student[0], student[0] / "without_teacher")
+    one, other = map(weights, runs)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    taught, alone = (checkpoint.load(run / "checkpoints/last.pt")["learner"] for run in runs)
     assert set(taught["model"]) == set(alone["model"])
     assert len(taught["optimizer"]["state"]) == len(alone["optimizer"]["state"])
 
 
-def test_weight_0_trains_the_student_alone(teacher, stockenh, tmp_path):
-    run = tmp_path / "run"
-    recipe = [*STUDENT, "train.epochs=1", "distill.weight=0"]
-    answer = stockenh("distill", f"teacher={teacher}", *recipe, f"hydra.run.dir={run}")
-    assert answer.code == 0, answer.err
-    one, other = weights(run), weights(run / "without_teacher")
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_teacher_moves_the_student(student):
-    one, other = weights(student[0]), weights(student[0] / "without_teacher")
-    assert any(not torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.slow
 def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher, stockenh, tmp_path):
-    distance = {}
+    before, distance = digest(teacher), {}
     for weight in (0.0, 1.0):
         run = tmp_path / str(weight)
         arguments = (f"distill.weight={weight}", "train.epochs=8", "train.patience=8", "optimizer.lr=2e-2")
-        answer = stockenh("distill", f"teacher={teacher}", *STUDENT, *arguments, f"hydra.run.dir={run}")
-        assert answer.code == 0, answer.err
+        stockenh("distill", f"teacher={teacher}", *STUDENT, *arguments, f"hydra.run.dir={run}", code=0)
         trained = Trained.open(RunFolder(run), None)
         prepared = build.data(trained.run, CPU)
         answers = ask(trained.run, trained, prepared, prepared.rows["train"], CPU)
         taught = load_file(run / "teacher.safetensors")
         distance[weight] = float((torch.from_numpy(answers.up_logits) - taught["up_logits"]).square().mean())
     assert distance[1.0] < 0.5 * distance[0.0]
+    one, other = weights(tmp_path / "0.0"), weights(tmp_path / "0.0/without_teacher")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert digest(teacher) == before
 
 
 def test_a_killed_student_resumes_to_the_same_bits_without_its_teacher(teacher, student, tmp_path):
     copy = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     run = tmp_path / "run"
     arguments = [f"teacher={copy}", *STUDENT, "train.epochs=2", f"hydra.run.dir={run}"]
-    moment = Hold(tmp_path / "hold", epochs=1)
-    process = command("distill", *arguments, hold=moment)
+    moment = processes.Hold(tmp_path / "hold", epochs=1)
+    process = processes.start("distill", *arguments, hold=moment)
     moment.wait_for(process)
     process.kill()
     kept = copy.rename(tmp_path / "elsewhere")
-    resumed = command("train", f"resume={run}")
-    out, err = resumed.communicate()
-    assert resumed.returncode == 0, err
-    assert f"stockenh distill resume={run}" in out
+    resumed = processes.run("train", f"resume={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"stockenh distill resume={run}" in resumed.stdout
     one, other = weights(run), weights(student[0])
     assert all(torch.equal(one[name], other[name]) for name in one)
     kept.rename(copy)
-    whole = command("distill", f"resume={run}")
-    out, err = whole.communicate()
-    assert whole.returncode == 0, err
-    assert "student alone" in out and (run / "distillation.json").is_file()
+    whole = processes.run("distill", f"resume={run}")
+    assert whole.returncode == 0, whole.stderr
+    assert "student alone" in whole.stdout and (run / "distillation.json").is_file()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "teacher= must be given: teacher=RUN"),
-        (["teacher=nowhere"], "nowhere: no such folder"),
-        (["teacher={teacher}", "data.horizons=[3,5]"], "data.horizons=[3, 5]: teacher={teacher} was"),
-        (["teacher={teacher}", "data.lookback=30", "model.patch=10"], "data.lookback=30: teacher={teacher}"),
-        (["teacher={teacher}", "data.timeframes=[1d]"], "data.timeframes"),
-        (["teacher={teacher}", "weights=swa"], "has no swa weights; it has ema, raw"),
-        (["teacher={teacher}", "distill.temperature=0"], "distill.temperature=0 must be above 0"),
-        (["teacher={teacher}", "distill.weight=1.5"], "distill.weight=1.5 must be at most 1"),
-        (["teacher={teacher}", "init_from={teacher}"], "init_from is not a key of stockenh distill"),
-        (["resume={teacher}"], "is no student of a teacher"),
+        (["data.lookback=30", "model.patch=10"], "data.lookback=30: teacher={teacher}"),
+        (["data.timeframes=[1d]"], "data.timeframes"),
+        (["distill.temperature=0"], "distill.temperature=0 must be above 0"),
+        (["distill.weight=1.5"], "distill.weight=1.5 must be at most 1"),
+        (["init_from={teacher}"], "init_from is not a key of stockenh distill"),
     ],
 )
-def test_bad_input_is_one_clear_line(teacher, stockenh, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
+def test_bad_input_is_one_clear_line(teacher, refused, here, arguments, message):
     given = [argument.format(teacher=teacher) for argument in arguments]
-    small = [] if given and given[0].startswith("resume") else STUDENT
-    answer = stockenh("distill", *given, *small)
-    assert answer.code == 2, answer.out
-    assert message.format(teacher=teacher) in answer.err
-    assert len(answer.err.splitlines()) == 1
+    assert message.format(teacher=teacher) in refused("distill", f"teacher={teacher}", *STUDENT, *given)
 
 
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("summary.json", "is not finished: continue it with stockenh train resume="),
-        ("weights/raw.safetensors", "has no raw weights; it has ema"),
-        ("fitted.json", "lacks fitted.json"),
-        ("calibration.json", "lacks calibration.json"),
-        ("config.yaml", "has no config.yaml"),
-    ],
-)
-def test_an_incomplete_teacher_is_refused(teacher, stockenh, tmp_path, monkeypatch, missing, message):
-    monkeypatch.chdir(tmp_path)
-    copy = Path(shutil.copytree(teacher, tmp_path / "copy"))
-    (copy / missing).unlink()
-    answer = stockenh("distill", f"teacher={copy}", "weights=raw", *STUDENT)
-    assert answer.code == 2 and message in answer.err, answer.err
-    assert len(answer.err.splitlines()) == 1
+def test_a_run_that_can_not_teach_is_refused(teacher, refused, here):
+    assert "is no student of a teacher" in refused("distill", f"resume={teacher}")
+    copy = Path(shutil.copytree(teacher, here / "copy"))
+    (copy / "calibration.json").unlink()
+    assert "lacks calibration.json" in refused("distill", f"teacher={copy}", "weights=raw", *STUDENT)
 
 
 @pytest.mark.parametrize("name", ["train", "find-lr"])
-def test_only_distill_takes_a_teacher(teacher, stockenh, tmp_path, monkeypatch, small_run, name):
-    monkeypatch.chdir(tmp_path)
-    answer = stockenh(name, *small_run, f"teacher={teacher}")
-    assert answer.code == 2 and "stockenh distill" in answer.err
+def test_only_distill_takes_a_teacher(teacher, stockenh, here, small_run, name):
+    assert "stockenh distill" in stockenh(name, *small_run, f"teacher={teacher}", code=2).err
 
 
 def scores(accuracy: float | None, low: float | None, majority: float | None) -> dict[str, float | None]:
