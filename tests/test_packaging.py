@@ -1,7 +1,5 @@
 """The wheel, as a user without the repository gets it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -18,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
+def installed(tmp_path_factory):
     """A folder with the unpacked wheel, which is all that `pip install --no-deps --target` makes of it."""
     pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("wheel")
@@ -34,44 +32,30 @@ def installed(tmp_path_factory) -> Path:
 @pytest.fixture
 def python(installed, tmp_path):
     """Runs Python in an empty folder with the wheel's package before any other."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(installed)},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    return lambda *arguments: subprocess.run([sys.executable, *arguments], **options)
 
 
 def test_the_package_under_test_is_the_wheels(python, installed):
-    done = python(
-        "-c", "import stockenh, stockenh.config.overrides as o; print(stockenh.__file__, o.conf_dir())"
-    )
-    assert done.stdout.split() == [str(installed / "stockenh/__init__.py"), str(installed / "stockenh/conf")]
+    code = "import stockenh, stockenh.config.catalog as c; print(stockenh.__file__, c.conf_dir())"
+    found = python("-c", code).stdout.split()
+    assert found == [str(installed / "stockenh/__init__.py"), str(installed / "stockenh/conf")]
 
 
-def test_it_holds_every_config_the_sample_and_the_type_marker(installed):
-    def names(folder: Path) -> set[str]:
-        return {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")}
+def names(folder: Path, pattern: str) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob(pattern)}
 
-    assert names(installed / "stockenh/conf") == names(ROOT / "conf")
+
+def test_it_holds_every_module_config_the_sample_and_no_tests(installed):
+    packages = ("stockenh", "hydra_plugins")
+    modules = {f"{package}/{name}" for package in packages for name in names(ROOT / package, "*.py")}
+    assert names(installed, "*.py") == modules
+    assert names(installed / "stockenh/conf", "*.yaml") == names(ROOT / "conf", "*.yaml")
     sample = Path("data/sample/bars.parquet")
     assert (installed / "stockenh" / sample).read_bytes() == (ROOT / "stockenh" / sample).read_bytes()
     assert (installed / "stockenh/data/sample/PROVENANCE.md").is_file()
     assert (installed / "stockenh/py.typed").is_file()
-
-
-def test_it_holds_every_module_and_no_tests(installed):
-    packages = [ROOT / "stockenh", ROOT / "hydra_plugins"]
-    modules = {str(path.relative_to(ROOT)) for package in packages for path in package.rglob("*.py")}
-    assert {str(path.relative_to(installed)) for path in installed.rglob("*.py")} == modules
-
-
-def test_its_metadata(installed):
     (info,) = installed.glob("*.dist-info")
     assert info.name == f"stockenh-{stockenh.__version__}.dist-info"
     assert "stockenh = stockenh.cli:main" in (info / "entry_points.txt").read_text()

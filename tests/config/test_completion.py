@@ -1,12 +1,9 @@
 """Completion as the shells ask for it: bash by its words, split at "=", zsh and fish by the line."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +20,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 
 @pytest.fixture(scope="module")
-def console_script(tmp_path_factory) -> Path:
+def console_script(tmp_path_factory):
     """A folder with a `stockenh` command in it, as an installation leaves one."""
     folder = tmp_path_factory.mktemp("bin")
     script = folder / "stockenh"
@@ -35,13 +32,10 @@ def console_script(tmp_path_factory) -> Path:
 @pytest.fixture
 def bash(console_script):
     """What bash puts into COMPREPLY for words of which the last is being typed."""
-    program = shutil.which("bash")
-    if program is None:
-        pytest.skip("no bash on this machine")
+    program = shutil.which("bash") or pytest.skip("no bash on this machine")
 
     def run(*words: str) -> list[str]:
-        script = SCRIPT.format(bin=console_script)
-        command = [program, "--norc", "-c", script, "bash", "stockenh", *words]
+        command = [program, "--norc", "-c", SCRIPT.format(bin=console_script), "bash", "stockenh", *words]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
@@ -49,30 +43,24 @@ def bash(console_script):
     return run
 
 
-def test_bash_completes_commands(bash):
-    assert bash("tr") == ["train"]
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("tr", ["train"]),
+        ("train lo", ["loss=", *(f"loss={option}" for option in groups()["loss"])]),
+        ("train loss =", groups()["loss"]),
+        ("train seed = 3 loss = hub", ["huber_bce"]),  # the group is not doubled
+        ("train optimizer.lr", ["optimizer.lr=", "optimizer.lr=1e-3", "optimizer.lr=auto"]),
+        ("train data = files data.path = /t", []),  # paths are left to bash's own completion
+    ],
+)
+def test_bash_completes_words(bash, words, found):
+    assert bash(*words.split()) == found
 
 
-def test_bash_completes_a_group_and_shows_its_options(bash):
-    assert bash("train", "lo") == ["loss=", *(f"loss={option}" for option in groups()["loss"])]
-
-
-def test_bash_completes_the_options_behind_the_equals_sign(bash):
-    assert bash("train", "loss", "=") == groups()["loss"]
-
-
-def test_bash_completes_a_half_typed_option_without_doubling_the_group(bash):
-    assert bash("train", "seed", "=", "3", "loss", "=", "hub") == ["huber_bce"]
-
-
-def test_bash_completes_a_key_and_its_default(bash):
-    found = bash("train", "optimizer.l")
-    assert found[0] == "optimizer.lr="
-    assert float(found[1].partition("=")[2]) == 1e-3
-
-
-def test_bash_leaves_paths_to_its_own_completion(bash):
-    assert bash("train", "data", "=", "files", "data.path", "=", "/t") == []
+def completion(console_script, **environment):
+    command = [console_script / "stockenh"]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["zsh", "fish"])
@@ -85,39 +73,31 @@ def test_bash_leaves_paths_to_its_own_completion(bash):
     ],
 )
 def test_zsh_and_fish_protocols(console_script, name, line, wanted, unwanted):
-    environment = {
-        **os.environ,
-        "_STOCKENH_COMPLETE": f"complete_{name}",
-        "_TYPER_COMPLETE_ARGS": line,
-        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-    }
-    done = subprocess.run([console_script / "stockenh"], env=environment, capture_output=True, text=True)
-    assert wanted in done.stdout, done.stderr
-    assert unwanted not in done.stdout
+    protocol = {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = completion(console_script, _STOCKENH_COMPLETE=f"complete_{name}", **protocol)
+    assert wanted in done.stdout and unwanted not in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_every_shell_gets_a_script(console_script, name):
-    environment = {**os.environ, "_STOCKENH_COMPLETE": f"source_{name}"}
-    done = subprocess.run([console_script / "stockenh"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "_STOCKENH_COMPLETE" in done.stdout
+    done = completion(console_script, _STOCKENH_COMPLETE=f"source_{name}")
+    assert done.returncode == 0 and "_STOCKENH_COMPLETE" in done.stdout
 
 
-def test_a_key_that_takes_a_word_offers_it():
-    assert complete("train", [], "optimizer.lr=") == ["optimizer.lr=1e-3", "optimizer.lr=auto"]
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("optimizer.lr=", ["optimizer.lr=1e-3", "optimizer.lr=auto"]),
+        ("train.compile=", ["train.compile=false", "train.compile=true"]),
+        ("nonsense=", []),
+        ("zzz", []),
+    ],
+)
+def test_values_of_a_key(word, found):
+    assert complete("train", [], word) == found
 
 
 def test_keys_of_a_group_wait_for_the_dot():
     assert "loss.delta=" not in complete("train", [], "")
     assert "loss.delta=" in complete("train", [], "loss.")
     assert {"train.epochs=", "seed=", "model="} <= set(complete("train", [], ""))
-
-
-def test_a_switch_offers_both_values():
-    assert complete("train", [], "train.compile=") == ["train.compile=false", "train.compile=true"]
-
-
-def test_an_unknown_word_offers_nothing():
-    assert complete("train", [], "nonsense=") == []
-    assert complete("train", [], "zzz") == []

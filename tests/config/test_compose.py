@@ -1,7 +1,5 @@
 """Quoting for Hydra's grammar, and what composing says when it can't."""
 
-from __future__ import annotations
-
 import os
 
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from stockenh.commands.runs.listing import flatten
 from stockenh.config.compose import compose
 from stockenh.config.overrides import config_folders, quote_paths, split_override
 from stockenh.config.schema import plain
@@ -38,31 +37,31 @@ def test_a_quoted_path_reads_back_as_it_was_typed(path):
     assert read_back(quoted) == path
 
 
-def test_only_path_keys_are_quoted():
-    arguments = ["seed=1", "data.horizons=[3,5]", "--cfg", "job", "~loss", "data.path=null", "resume="]
-    assert quote_paths(arguments) == arguments
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ["seed=1", "data.horizons=[3,5]", "--cfg", "job", "~loss", "data.path=null", "resume="],  # no paths
+        ["data.path='a b'", 'hydra.run.dir="c (d)"', "+data.path='it\\'s'"],  # quoted already
+    ],
+)
+def test_only_paths_without_quotes_are_quoted(kept):
+    assert quote_paths(kept) == kept
 
 
-def test_quotes_that_are_there_are_kept():
-    arguments = ["data.path='a b'", 'hydra.run.dir="c (d)"', "+data.path='it\\'s'"]
-    assert quote_paths(arguments) == arguments
-
-
-def test_a_path_with_quotes_inside_is_not_taken_for_quoted():
-    (quoted,) = quote_paths(["data.path='a' and 'b'"])
-    assert read_back(quoted) == "'a' and 'b'"
-
-
-def test_tilde_becomes_the_home_folder():
-    assert quote_paths(["data.path=~/x"]) == [f"data.path='{os.path.expanduser('~/x')}'"]
-
-
-def test_hydras_folders_may_be_named_after_the_job():
-    assert quote_paths(["hydra.run.dir=runs/${seed}"]) == ["hydra.run.dir='runs/${seed}'"]
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        ("data.path=~/x", f"data.path='{os.path.expanduser('~/x')}'"),
+        ("hydra.run.dir=runs/${seed}", "hydra.run.dir='runs/${seed}'"),  # named after the job
+        ("data.path=a b,c", "data.path='a b,c'"),
+        ("data.path='a' and 'b'", "data.path='\\'a\\' and \\'b\\''"),  # not taken for quoted
+    ],
+)
+def test_what_a_path_is_quoted_to(argument, quoted):
+    assert quote_paths([argument]) == [quoted]
 
 
 def test_a_comma_separates_choices_only_in_a_sweep(tmp_path):
-    assert quote_paths(["data.path=a b,c"]) == ["data.path='a b,c'"]
     assert quote_paths(["data.path=a b,c,'d,e'"], sweeping=True) == ["data.path='a b','c','d,e'"]
     assert quote_paths(["data.path=choice(a,b)"], sweeping=True) == ["data.path=choice(a,b)"]
     there = tmp_path / "one, two"
@@ -120,14 +119,13 @@ def at(config: dict, key: str) -> object:
     return config
 
 
-@pytest.mark.parametrize("key", DEFAULTS)
-def test_bare_train_is_the_default_recipe(key):
-    assert at(composed(), key) == DEFAULTS[key]
-
-
-@pytest.mark.parametrize("key", [k for k in DEFAULTS if not k.startswith(("model", "train.epochs"))])
-def test_plain_is_the_default_recipe_but_for_model_and_epochs(key):
-    assert at(composed("experiment=plain"), key) == DEFAULTS[key]
+@pytest.mark.parametrize(
+    ("chosen", "differs"), [((), ()), (("experiment=plain",), ("model", "train.epochs"))]
+)
+def test_train_and_plain_are_the_default_recipe(chosen, differs):
+    config = composed(*chosen)
+    same = [key for key in DEFAULTS if not key.startswith(differs)]
+    assert {key: at(config, key) for key in same} == {key: DEFAULTS[key] for key in same}
 
 
 def test_plain_trains_the_large_model_for_50_epochs():
@@ -137,20 +135,39 @@ def test_plain_trains_the_large_model_for_50_epochs():
     assert config["train"]["epochs"] == 50
 
 
+PHASE1 = {
+    "train.precision": "auto", "loss.smoothing": 0.1, "averaging.ema_decay": 0.999, "optimizer.lr": "auto",
+}  # fmt: skip
+PHASE2 = {
+    "train.accumulate": 4, "loss.gamma": 2.0, "averaging.swa_start": 0.75, "augment.price": 0.002,
+    "augment.volume": 0.05,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "changed"), [("plain", "phase1", PHASE1), ("phase1", "phase2", PHASE2)]
+)
+def test_an_experiment_adds_its_techniques_and_nothing_else(one, other, changed):
+    before, after = (flatten(composed(f"experiment={name}")) for name in (one, other))
+    assert {key: v for key, v in after.items() if before.get(key) != v and "." in key} == changed
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_command_line_wins_over_the_experiment(order):
-    config = composed(
-        *["experiment=plain", "train.epochs=3", "model=timeformer", "optimizer.lr=0.1"][::order]
-    )
+    given = ["experiment=plain", "train.epochs=3", "model=timeformer", "optimizer.lr=0.1"]
+    config = composed(*given[::order])
     assert (config["train"]["epochs"], config["model"]["d_model"]) == (3, 64)
     assert config["optimizer"]["lr"] == 0.1
+    given = ["experiment=phase2", "loss=huber_bce", "averaging=none", "train.accumulate=1"]
+    config = composed(*given[::order])
+    assert config["loss"]["gamma"] == config["loss"]["smoothing"] == 0.0
+    assert config["averaging"]["ema_decay"] is None and config["train"]["accumulate"] == 1
 
 
-def test_ready_windows_bring_their_embedding_unless_told_otherwise():
-    stored = composed("data=windows", "data.path=x")
-    assert stored["embedding"]["_target_"].endswith("StoredEmbedding")
-    none = composed("data=windows", "data.path=x", "embedding=none")
-    assert none["embedding"]["_target_"].endswith("NoEmbedding")
+def test_ready_windows_bring_their_embedding_unless_another_is_chosen():
+    for chosen, expected in ((), "StoredEmbedding"), (("embedding=none",), "NoEmbedding"):
+        config = composed("data=windows", "data.path=x", *chosen)
+        assert config["embedding"]["_target_"].endswith(expected)
 
 
 def test_compose_names_the_override_at_fault():
