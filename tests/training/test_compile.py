@@ -1,13 +1,8 @@
 """train.compile: the same steps by another program, and forecasts that know nothing of it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from conftest import CPU, Small, same
+from conftest import CPU, same
 from torch import nn
 
 from stockenh.config import build
@@ -17,22 +12,13 @@ from stockenh.errors import ConfigError
 from stockenh.inference.predict import predict
 from stockenh.storage.machine import lacks_compiler
 
-Make = Callable[..., Small]
-STEPS = 3
-
-
-def train(made: Small) -> None:
-    for step in range(STEPS):
-        made.learner.step(made.batches.group(0, step))
-
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What torch is asked for; a backend that traces and generates no C++ takes a fraction of the time."""
-    calls: list[dict[str, Any]] = []
-    compile_ = nn.Module.compile
+def requested(monkeypatch):
+    """What torch is requested to do; a backend that generates no C++ takes a fraction of the time."""
+    calls, compile_ = [], nn.Module.compile
 
-    def traced(self: nn.Module, **options: Any) -> None:
+    def traced(self, **options):
         calls.append(options)
         compile_(self, backend="aot_eager", dynamic=options["dynamic"])
 
@@ -40,15 +26,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_compiled_steps_are_the_eager_ones_and_forecasts_are_eager(
-    small: Make, asked: list[dict[str, Any]]
-) -> None:
+def test_compiled_steps_are_the_eager_ones_and_forecasts_and_kept_weights_are_eager(small, requested):
     overrides = ("model.dropout=0", "averaging=ema", "train.accumulate=2", "train.batch_size=16")
     eager, compiled = small(*overrides), small(*overrides, "train.compile=true")
-    assert asked == [{"dynamic": False, "mode": "default"}]
+    assert requested == [{"dynamic": False, "mode": "default"}]
+    assert list(compiled.weights()) == list(eager.weights())
+    averaged = compiled.learner.averages.named(compiled.learner.model)["ema"]
+    assert same(averaged.state_dict(), compiled.weights())
+
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    train(eager)
-    train(compiled)
+    eager.steps(0, 3)
+    compiled.steps(0, 3)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs > before
     for name, weights in eager.weights().items():
@@ -61,30 +49,24 @@ def test_compiled_steps_are_the_eager_ones_and_forecasts_are_eager(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs  # nothing compiled for them
 
 
-def test_what_is_kept_of_a_compiled_run_is_plain(small: Make, asked: list[dict[str, Any]]) -> None:
-    made = small("train.compile=true", "averaging=ema")
-    assert list(made.weights()) == list(small().weights())
-    averaged = made.learner.averages.named(made.learner.model)["ema"]
-    assert same(averaged.state_dict(), made.weights())
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: its graphs")
-def test_on_a_card_steps_are_cuda_graphs_and_learn_the_same(small: Make) -> None:
+def test_on_a_gpu_steps_are_cuda_graphs_and_learn_the_same(small):
     found = []
     for compiled in ("false", "true"):
         made = small("device=cuda", "model.dropout=0", "train.accumulate=2", f"train.compile={compiled}")
-        train(made)
+        made.steps(0, 3)
         found.append(made.weights())
     for name, weights in found[0].items():
         torch.testing.assert_close(found[1][name], weights, rtol=1e-3, atol=1e-5)
 
 
-def test_without_a_compiler_it_is_refused_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_is_refused_before_anything_else(monkeypatch):
+    config = parse(plain(compose(["train.compile=true"])))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"train.compile=true: no compiler \(g\+\+ or clang\+\+\) is found"):
-        build.require_compiler(parse(plain(compose(["train.compile=true"]))), CPU)
+        build.require_compiler(config, CPU)
     build.require_compiler(parse(plain(compose([]))), CPU)
     assert lacks_compiler(torch.device("cuda")) == "no compiler (gcc or clang)"
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    build.require_compiler(parse(plain(compose(["train.compile=true"]))), CPU)
+    build.require_compiler(config, CPU)

@@ -1,28 +1,21 @@
 """What the processes of a run add up to: the gradient that one process has, whatever their number."""
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Small
 
-from stockenh.data.batches import Group, Share, SharedBatches, TrainBatches
+from stockenh.data.batches import Share, SharedBatches, TrainBatches
 from stockenh.training.distributed import RankBatches
 from stockenh.training.world import Rank
 
-NO_DROPOUT = "model.dropout=0"
+
+def shares(made, size, batches=None):
+    y_ret = made.prepared.windows.y_ret
+    return [SharedBatches(batches or made.batches, y_ret, Share(rank, size)) for rank in range(size)]
 
 
-def shares(made: Small, size: int) -> list[SharedBatches]:
-    return [
-        SharedBatches(made.batches, made.prepared.windows.y_ret, Share(rank, size)) for rank in range(size)
-    ]
-
-
-def gradient(made: Small, groups: list[Group]) -> tuple[float, torch.Tensor]:
+def gradient(made, groups):
     """The loss and the gradient that these groups add up to."""
     made.learner.optimizer.zero_grad()
     loss = torch.zeros(())
@@ -34,22 +27,10 @@ def gradient(made: Small, groups: list[Group]) -> tuple[float, torch.Tensor]:
     return float(loss), torch.cat(found)
 
 
-def group_of_one_row(made: Small) -> tuple[TrainBatches, int]:
-    """Batches whose last group has a single row, and its number."""
-    rows = made.batches.rows[: 2 * made.batches.group_size + 1]
-    batches = TrainBatches(
-        made.resident, rows.numpy(), batch_size=32, accumulate=1, seed=1, augment=made.batches.augment
-    )
-    assert len(batches.rows_of(0, 2)) == 1
-    return batches, 2
-
-
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("size", [2, 3])
-def test_gradients_of_all_shares_are_that_of_the_whole_group(
-    small: Callable[..., Small], accumulate: int, size: int
-) -> None:
-    made = small(NO_DROPOUT, f"train.accumulate={accumulate}", "model.learned_task_weights=true")
+def test_gradients_of_all_shares_are_that_of_the_whole_group(small, accumulate, size):
+    made = small("model.dropout=0", f"train.accumulate={accumulate}", "model.learned_task_weights=true")
     for step in (0, made.batches.steps - 1):
         whole = made.batches.group(0, step)
         parts = [batches.group(0, step) for batches in shares(made, size)]
@@ -59,32 +40,35 @@ def test_gradients_of_all_shares_are_that_of_the_whole_group(
         assert torch.allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
 
 
-def test_a_process_without_a_row_adds_nothing(small: Callable[..., Small]) -> None:
-    made = small(NO_DROPOUT)
-    batches, last = group_of_one_row(made)
-    y_ret = made.prepared.windows.y_ret
-    parts = [SharedBatches(batches, y_ret, Share(rank, 3)).group(0, last) for rank in range(3)]
+def test_a_process_without_a_row_adds_nothing(small):
+    made = small("model.dropout=0")
+    rows = made.batches.rows[: 2 * made.batches.group_size + 1].numpy()
+    batches = TrainBatches(
+        made.resident, rows, batch_size=32, accumulate=1, seed=1, augment=made.batches.augment
+    )
+    assert len(batches.rows_of(0, 2)) == 1  # the last group has a single row
+    parts = [share.group(0, 2) for share in shares(made, 3, batches)]
     assert [float(part.micros[0].labelled.sum()) > 0 for part in parts] == [True, False, False]
     loss, empty = gradient(made, parts[1:])
     assert loss == 0 and not empty.any()
-    whole = batches.group(0, last)
-    assert torch.allclose(gradient(made, parts)[1], gradient(made, [whole])[1], rtol=1e-5, atol=1e-7)
+    whole = [batches.group(0, 2)]
+    assert torch.allclose(gradient(made, parts)[1], gradient(made, whole)[1], rtol=1e-5, atol=1e-7)
 
 
-def test_four_processes_pass_once_over_what_one_accumulates(small: Callable[..., Small]) -> None:
+def test_four_processes_pass_once_over_what_one_accumulates(small):
     made = small("train.accumulate=4", "train.batch_size=16")
     assert len(made.batches.group(0, 0).micros) == 4
     assert [len(batches.group(0, 0).micros) for batches in shares(made, 4)] == [1, 1, 1, 1]
 
 
-def draws(batches: TrainBatches, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draws(batches, first):
     """The noisy prices of step 2 and a random number of its forward pass, starting at step `first`."""
     with contextlib.closing(batches.groups(1, first)) as groups:
         group = next(group for step, group in enumerate(groups, first) if step == 2)
         return group.micros[0].x_price, torch.rand(1)
 
 
-def test_a_rank_draws_by_the_place_in_the_run_wherever_it_was_resumed(small: Callable[..., Small]) -> None:
+def test_a_rank_draws_by_the_place_in_the_run_wherever_it_was_resumed(small):
     made = small("augment=noise")
     y_ret, found = made.prepared.windows.y_ret, []
     for rank in (1, 2):
@@ -95,7 +79,7 @@ def test_a_rank_draws_by_the_place_in_the_run_wherever_it_was_resumed(small: Cal
     assert found[0] != found[1]
 
 
-def test_rank_0_goes_on_from_its_random_state(small: Callable[..., Small]) -> None:
+def test_rank_0_goes_on_from_its_random_state(small):
     made = small()
     torch.manual_seed(7)
     expected = torch.rand(1)
