@@ -79,11 +79,8 @@ def test_what_stands_before_and_after_by_hand():
     standardised = [(2 - 1) / 0.5, 5.0]  # (100 + 2) / 4 is clipped
     expected = [1 / (1 + math.exp(-(standardised[0] / 2 + 0.25))), 1 / (1 + math.exp(-standardised[1]))]
     np.testing.assert_allclose(out["up_prob"], [expected], rtol=1e-6)
-
-
-def test_normalised_prices_stay_as_they_came():
-    prices = torch.full((1, 2, 5), 0.25)
-    out = Deployed(Last(), FITTED, CALIBRATION, raw_bars=False)(prices, torch.zeros(1, 2))
+    normalised = torch.full((1, 2, 5), 0.25)  # stays as it came
+    out = Deployed(Last(), FITTED, CALIBRATION, raw_bars=False)(normalised, torch.zeros(1, 2))
     np.testing.assert_allclose(out["ret"], [[0.25 * 0.02, 0.25 * 0.03]], rtol=1e-6)
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from bars import write_bars
+from bars import write_bars, write_ready_windows
 from processes import run as command
 from torch import nn
 
@@ -22,7 +22,7 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import RawNoise, normalise
 from stockenh.errors import ConfigError, RunFolderError
-from stockenh.evaluation.metrics import part_metrics
+from stockenh.evaluation.metrics import calibration_metrics, part_metrics
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import predict
 from stockenh.inference.tta import Confidence, Views, forecast
@@ -234,21 +234,23 @@ def test_the_newest_bar_of_every_symbol(run, tta_predict, here, pictures):
     assert yaml.safe_load(Path("out/.hydra/config.yaml").read_text())["data"]["lookback"] == 20
 
 
-def test_moved_without_its_data_it_forecasts_what_the_training_process_did(
-    run, bars_folder, small, tta_predict, here
-):
+def test_moved_without_its_data_it_forecasts_what_the_training_process_did(run, bars_folder, small, here):
     copy, data = moved(run, here / "run", bars_folder), shutil.copytree(bars_folder, here / "bars")
     rows, windows = small.prepared.rows["test"], small.windows
-    frame, _ = tta_predict(f"run={copy}", f"data.path={data}", "tta.views=0", *dates(windows.asof[rows]))
+    settings = (f"data.path={data}", "tta.views=0", *dates(windows.asof[rows]), "hydra.run.dir=out")
+    done = command("tta-predict", f"run={copy}", *settings)
+    assert done.returncode == 0, done.stderr
+    frame = pl.read_parquet("out/forecast.parquet")
     assert frame["uncertainty"].null_count() == frame["confident"].null_count() == len(frame)
     ret, up_prob = (frame[name].to_numpy().reshape(-1, 3) for name in ("ret", "up_prob"))
     assert len(ret) == len(rows)
     found = part_metrics(ret, up_prob, windows.y_ret[rows], windows.asof[rows], (3, 5, 10), resamples=0)
+    scores = calibration_metrics(up_prob, up_prob, windows.y_ret[rows], (3, 5, 10))
     expected = json.loads((run / "summary.json").read_text())["parts"]["test"]
     for horizon, figures in found.items():  # sums of all forecasts, equal to the last bit
         assert figures["mae"] == expected[horizon]["mae"]
-        for name in ("log_loss", "brier"):
-            assert figures[name] == expected[horizon][f"{name}_calibrated"]
+        for name in ("log_loss_calibrated", "brier_calibrated"):
+            assert scores[horizon][name] == expected[horizon][name]
 
 
 def test_confident_is_the_requested_share_of_validation(run, tta_predict, small):
@@ -339,7 +341,8 @@ def test_bad_input_is_one_clear_line(run, refusal, here, arguments, says):
 @pytest.mark.parametrize("command", ["train", "find-lr"])
 def test_what_trains_does_not_take_a_finished_run(refusal, command):
     line = refusal("run=x", command=command)
-    assert "run is not a key of stockenh" in line and "init_from=RUN" in line
+    assert f"run is not a key of stockenh {command}" in line
+    assert ("init_from=RUN" in line) == (command == "train")  # which alone has that key
 
 
 @pytest.mark.parametrize(
@@ -376,20 +379,14 @@ def test_a_dollar_in_an_untrusted_config_is_a_dollar(run, refusal, here):
 
 
 def test_ready_windows_are_forecast_plainly_and_it_is_reported(stockenh, tta_predict, refusal, small_run):
-    rng, rows = np.random.default_rng(0), 120
-    returns = rng.normal(0, 0.02, (rows, 3))
-    days = np.busday_offset("2020-01-01", np.arange(rows), roll="forward").astype("datetime64[ms]")
-    columns = {"ohlcv_norm": rng.uniform(-1, 1, (rows, 100)), "kronos_emb": rng.normal(size=(rows, 16))}
-    columns |= {"context": rng.normal(size=(rows, 29)), "y_ret": returns, "y_up": (returns > 0).astype(float)}
-    lists = {name: values.tolist() for name, values in columns.items()}
-    pl.DataFrame({"symbol": ["AAA"] * rows, "asof": days, **lists}).write_parquet("w.parquet")
+    write_ready_windows("w.parquet")
     shape = [a for a in small_run if a.startswith(("model", "train", "split", "device"))]
     ready = ["data=windows", "data.path=w.parquet", *shape]
     answer = stockenh("train", *ready, "hydra.run.dir=run")
     assert answer.code == 0, answer.err
     frame, printed = tta_predict("run=run")
     assert "data=windows has no raw bars to add noise to" in printed
-    assert len(frame) == 3 and frame["uncertainty"].null_count() == 3
+    assert len(frame) == 6 and frame["uncertainty"].null_count() == 6
     line = refusal(*ready, "augment=noise", command="train")
     assert "augment needs raw bars, and data=windows has none" in line
 

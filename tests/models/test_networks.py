@@ -98,14 +98,6 @@ def test_forecasts_start_near_zero_or_the_normal_quantiles_and_even_odds_in_the_
     torch.testing.assert_close(out["up_prob"], out["up_logits"].sigmoid())
 
 
-def test_same_seed_same_weights_other_seed_others(network):
-    weights = []
-    for seed in (7, 7, 8):
-        torch.manual_seed(seed)
-        weights.append(torch.cat([p.flatten() for p in network.tiny.build(network.inputs).parameters()]))
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-
-
 def test_rows_of_a_batch_do_not_touch_each_other(network):
     model = network.build().double().eval()
     inputs = [x.double() for x in network.batch(6)]

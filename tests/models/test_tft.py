@@ -173,17 +173,6 @@ def test_the_whole_network_equals_the_paper_written_out_and_so_do_its_weights(em
     assert why.static.shape == (3, 4 + (embedding > 0)) and ("embedding" in named) == (embedding > 0)
 
 
-def test_batched_selection_equals_every_variable_by_itself():
-    torch.manual_seed(0)
-    net = VariableSelection(4, 6, dropout_p=0.0).double()
-    xi = torch.randn(4, 5, 6, dtype=torch.float64)
-    out, weights = net(xi)
-    for row in range(5):
-        expected, expected_weights = select(net, list(xi[:, row]))
-        torch.testing.assert_close(out[row], expected, **EXACT)
-        torch.testing.assert_close(weights[row], expected_weights, **EXACT)
-
-
 def test_selection_of_scalars_equals_that_of_their_embeddings_and_so_do_its_gradients():
     torch.manual_seed(0)
     net = VariableSelection(5, 6, dropout_p=0.0, condition=6).double()
@@ -209,17 +198,6 @@ def test_mixing_norms_by_variable_equals_mixing_them_at_once_and_so_do_its_gradi
     theirs = [x.clone().requires_grad_() for x in inputs]
     torch.testing.assert_close(norm_mix_by_variable(*ours), norm_mix(*theirs), **EXACT)
     assert torch.autograd.gradcheck(norm_mix_by_variable, ours)
-
-
-def test_attention_from_the_last_bar_equals_the_last_row_of_the_causal_whole():
-    torch.manual_seed(0)
-    net = LastBarAttention(8, heads=4, dropout_p=0.0).double()
-    x = torch.randn(5, 2, 8, dtype=torch.float64)
-    out, weights = net(x)
-    for row in range(2):
-        everywhere, last = attend(net, list(x[:, row]))
-        torch.testing.assert_close(out[row], everywhere[-1], **EXACT)
-        torch.testing.assert_close(weights[row], last, **EXACT)
 
 
 def test_quantiles_by_hand():

@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import resource
-import signal
 import zipfile
 
 import pytest
@@ -11,22 +9,26 @@ import torch
 from conftest import Hostile
 
 from stockenh.errors import RunFolderError
-from stockenh.storage.files import DiskError
 from stockenh.training import checkpoint
 
 
-def test_it_gives_back_what_it_was_given(tmp_path):
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "c.pt"
+
+
+def test_it_gives_back_what_it_was_given(path):
     content = {"weights": {"a": torch.arange(3.0)}, "nested": [1, 2.5, "x", None, (0.9, 0.95)]}
-    checkpoint.save(tmp_path / "c.pt", content)
-    loaded = checkpoint.load(tmp_path / "c.pt")
+    checkpoint.save(path, content)
+    loaded = checkpoint.load(path)
     assert torch.equal(loaded["weights"]["a"], torch.arange(3.0))
     assert loaded["nested"] == content["nested"]
-    assert os.listdir(tmp_path) == ["c.pt"]
+    assert os.listdir(path.parent) == ["c.pt"]
 
 
 @pytest.mark.parametrize("form", ["torch.save", "pickle"])
-def test_a_hostile_one_is_refused_and_nothing_runs(tmp_path, form):
-    mark, path = tmp_path / "ran", tmp_path / "c.pt"
+def test_a_hostile_one_is_refused_and_nothing_runs(path, form):
+    mark = path.with_name("ran")
     if form == "torch.save":
         torch.save({"version": checkpoint.VERSION, "state": Hostile(mark)}, path)
     else:
@@ -37,8 +39,7 @@ def test_a_hostile_one_is_refused_and_nothing_runs(tmp_path, form):
 
 
 @pytest.mark.parametrize("keep", [0, 2, 10, 500, 0.5, 0.99])
-def test_one_cut_short_is_refused(tmp_path, keep):
-    path = tmp_path / "c.pt"
+def test_one_cut_short_is_refused(path, keep):
     checkpoint.save(path, {"weights": {"a": torch.randn(100, 100)}})
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
@@ -46,8 +47,7 @@ def test_one_cut_short_is_refused(tmp_path, keep):
         checkpoint.load(path)
 
 
-def test_flipped_bytes_in_the_archive_are_refused(tmp_path):
-    path = tmp_path / "c.pt"
+def test_flipped_bytes_in_the_archive_are_refused(path):
     checkpoint.save(path, {"weights": {"a": torch.zeros(50)}})
     with zipfile.ZipFile(path) as archive:
         name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
@@ -60,37 +60,7 @@ def test_flipped_bytes_in_the_archive_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"version": 999}, [1, 2]])
-def test_another_version_is_refused(tmp_path, content):
-    torch.save(content, tmp_path / "c.pt")
+def test_another_version_is_refused(path, content):
+    torch.save(content, path)
     with pytest.raises(RunFolderError, match="not a checkpoint of this version"):
-        checkpoint.load(tmp_path / "c.pt")
-
-
-@pytest.fixture
-def tiny_disk():
-    """The kernel refuses to let a file grow beyond 4 KiB, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_on_a_full_disk_the_old_checkpoint_stays_and_nothing_is_left_behind(tmp_path, tiny_disk):
-    path = tmp_path / "c.pt"
-    checkpoint.save(path, {"epoch": 1})
-    with pytest.raises(DiskError, match=r"c\.pt can't be written: File too large"):
-        checkpoint.save(path, {"epoch": 2, "weights": torch.zeros(10_000)})
-    assert checkpoint.load(path)["epoch"] == 1
-    assert os.listdir(tmp_path) == ["c.pt"]
-
-
-def test_random_generators_go_on_where_they_were():
-    torch.manual_seed(5)
-    torch.rand(3)
-    state = checkpoint.rng_state()
-    expected = torch.rand(4)
-    torch.rand(100)
-    checkpoint.set_rng_state(state)
-    assert torch.equal(torch.rand(4), expected)
+        checkpoint.load(path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SMALL, TFT, line_group, line_learner
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from stockenh.commands.find_lr.find_lr import lr_curve
 from stockenh.config.schema import FinderConfig
@@ -39,24 +40,17 @@ class Same:
         return line_group([self.x])
 
 
-def curve_of(changes, lrs=None, level=0.5):
-    lrs = np.geomspace(1e-7, 1, len(changes)) if lrs is None else lrs
-    untouched = np.full(len(changes), level)
-    return Curve(
-        lrs=tuple(lrs), losses=tuple(untouched + changes), untouched=tuple(untouched),
-        smoothed=tuple(changes), smoothing=0.0, diverged=False, skipped=0,
-    )  # fmt: skip
+def curve_of(changes, logs, **settings):
+    """A curve whose losses changed by this much from 0.5 at the rates of these powers of ten."""
+    settings = {"smoothed": changes, "smoothing": 0.0, **settings}
+    return Curve(10.0**logs, 0.5 + changes, np.full(len(changes), 0.5), diverged=False, skipped=0, **settings)
 
 
 def equal(a, b):
     """Equal to the last bit, however nested."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return bool(a == b)
+    (ours, shape), (theirs, other) = tree_flatten(a), tree_flatten(b)
+    pairs = zip(ours, theirs, strict=False)
+    return shape == other and all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in pairs)
 
 
 def test_the_rates_are_these_and_the_batches_begin_anew_after_an_epoch():
@@ -120,18 +114,18 @@ def test_the_valley_is_the_middle_of_the_longest_descent_in_log_rate():
     # flat to 1e-5, down to 1e-2 with a bump that a contiguous descent would end at, then up
     changes = -np.clip(logs + 5, 0, 3) * 0.1 + np.clip(logs + 2, 0, None) * 0.5
     changes[35] += 0.02
-    found = suggest(curve_of(changes, 10.0**logs))
+    found = suggest(curve_of(changes, logs))
     # the descent counts from a tenth of its depth, 10**-4.7
     assert found.valley == pytest.approx(10**-3.35, rel=0.15)
     assert found.minimum == pytest.approx(1e-3)
     assert found.lr == float(f"{found.valley:.2e}")
 
 
-def test_the_steepest_is_told_per_factor_of_the_rate():
+def test_the_steepest_is_per_factor_of_the_rate():
     logs = np.linspace(-7, 0, 141)
     changes = -1 / (1 + np.exp(-4 * (logs + 3))) + 2 * np.clip(logs + 1, 0, None)
     # against the rate itself the slope would be greatest far to the left of 1e-3
-    assert suggest(curve_of(changes, 10.0**logs)).steepest == pytest.approx(1e-3, rel=0.1)
+    assert suggest(curve_of(changes, logs)).steepest == pytest.approx(1e-3, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -141,8 +135,8 @@ def test_noise_is_no_descent(seed):
     for number, change in enumerate(changes, 1):
         mean = 0.9 * mean + 0.1 * change
         smoothed.append(mean / (1 - 0.9**number))
-    curve = replace(curve_of(changes), smoothed=tuple(smoothed + np.linspace(0, 1, 300)), smoothing=0.9)
-    found = suggest(curve)
+    rising = np.array(smoothed) + np.linspace(0, 1, 300)
+    found = suggest(curve_of(changes, np.linspace(-7, 0, 300), smoothed=rising, smoothing=0.9))
     assert found.lr is None and "the curve is flat" in found.reason
 
 
@@ -187,7 +181,7 @@ def test_it_leaves_everything_as_it_was_to_the_last_bit(small, base, precision, 
                 "random": checkpoint.rng_state(),
                 "modes": [m.training for m in learner.model.modules()],
                 "gradients": [p.grad for p in learner.model.parameters()],
-                "rates": learner.optimizer.state_dict()["param_groups"],
+                "rates": (learner.schedule.lr, learner.optimizer.state_dict()),
                 "order": batches.rows_of(1, 0),
             }
         )
@@ -197,19 +191,6 @@ def test_it_leaves_everything_as_it_was_to_the_last_bit(small, base, precision, 
     assert len(set(curve.losses)) > 10 and max(np.abs(curve.smoothed)) > 1e-3  # it did train
     assert equal(everything(), before)
     assert bool(learner.optimizer.state) == bool(steps_before)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_training_after_it_goes_as_training_without_it(small, precision):
-    ends = []
-    for look in (False, True):
-        made = small(f"train.precision={precision}", "averaging=ema")
-        made.steps(0, 1)
-        if look:
-            range_test(made.learner, made.batches, steps=15)
-        made.steps(1, made.batches.steps)
-        ends.append((made.learner.checkpoint(), checkpoint.rng_state(), made.learner.schedule.lr))
-    assert equal(*ends)
 
 
 def test_the_losses_are_those_of_training_at_these_rates(small):
@@ -344,7 +325,7 @@ def test_the_picture_marks_the_three_suggestions(tmp_path, monkeypatch, pictures
     drawn, save = [], Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda f, path, **o: (drawn.append(f), save(f, path, **o)))
     found = Suggestions(valley=1e-3, steepest=2e-3, minimum=5e-4)
-    lr_curve(curve_of(-np.linspace(0, 0.1, 50)), found, tmp_path / "c.png")
+    lr_curve(curve_of(-np.linspace(0, 0.1, 50), np.linspace(-7, 0, 50)), found, tmp_path / "c.png")
     (axes,) = drawn[0].axes
     marks = {line.get_label(): line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1}
     assert marks == {"valley: 0.001": 1e-3, "steepest: 0.002": 2e-3, "minimum / 10: 0.0005": 5e-4}
