@@ -40,10 +40,11 @@ class Same:
         return line_group([self.x])
 
 
-def curve_of(changes, logs, **settings):
+def curve_of(changes, logs, smoothed=None, smoothing=0.0):
     """A curve whose losses changed by this much from 0.5 at the rates of these powers of ten."""
-    settings = {"smoothed": changes, "smoothing": 0.0, **settings}
-    return Curve(10.0**logs, 0.5 + changes, np.full(len(changes), 0.5), diverged=False, skipped=0, **settings)
+    lrs, losses, untouched = 10.0**logs, 0.5 + changes, np.full(len(changes), 0.5)
+    arrays = (tuple(values) for values in (lrs, losses, untouched, changes if smoothed is None else smoothed))
+    return Curve(*arrays, smoothing, diverged=False, skipped=0)
 
 
 def equal(a, b):
