@@ -221,16 +221,16 @@ def test_an_error_within_leaves_everything_as_it_was_too():
     [
         ("finder.start_lr=1 finder.end_lr=0.1", "finder.start_lr=1.0 finder.end_lr=0.1 rise"),
         ("finder.start_lr=1 finder.end_lr=1", "finder.start_lr=1.0 finder.end_lr=1.0 rise"),
-        ("finder.start_lr=0", "finder.start_lr=0.0 above 0"),
+        ("finder.start_lr=0", "finder.start_lr=0 above 0"),
         ("finder.steps=9", "finder.steps=9 at least 10"),
-        ("finder.smoothing=1", "finder.smoothing=1.0 below 1"),
-        ("finder.diverge=1", "finder.diverge=1.0 above 1"),
+        ("finder.smoothing=1", "finder.smoothing=1 below 1"),
+        ("finder.diverge=1", "finder.diverge=1 above 1"),
         ("finder.step=9", "finder.step: no such key Nearest finder.steps"),
         ("optimizer.lr=high", "optimizer.lr=high number auto"),
         ("optimizer.lr=0", "optimizer.lr=0 above 0"),
         ("optimizer.lr=true", "optimizer.lr=True number"),
-        ("optimizer.lr=null", "optimizer.lr=None number"),
-        ("resume=x", "resume=RUN is for train"),
+        ("optimizer.lr=null", "optimizer.lr=null value"),
+        ("resume=x", "resume: no such key"),
     ],
 )
 def test_wrong_input_is_a_line_that_names_the_keys(stockenh, tmp_path, monkeypatch, arguments, words):
