@@ -1,11 +1,7 @@
-from __future__ import annotations
-
 import io
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -25,12 +21,12 @@ class Counted:
     calls: int = 0
     arrays: dict[str, np.ndarray] = field(default_factory=lambda: dict(ARRAYS))
 
-    def __call__(self) -> dict[str, np.ndarray]:
+    def __call__(self):
         self.calls += 1
         return self.arrays
 
 
-def same(found: dict[str, np.ndarray]) -> bool:
+def same(found):
     return found.keys() == ARRAYS.keys() and all(
         np.array_equal(found[name], array) and found[name].dtype == array.dtype
         for name, array in ARRAYS.items()
@@ -40,14 +36,14 @@ def same(found: dict[str, np.ndarray]) -> bool:
 class Trap:
     """A hostile pickle: it leaves a mark when it is loaded."""
 
-    def __init__(self, mark: Path) -> None:
+    def __init__(self, mark):
         self.mark = mark
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+    def __reduce__(self):
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_hit_computes_nothing(tmp_path: Path) -> None:
+def test_a_hit_computes_nothing(tmp_path):
     compute = Counted()
     assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
     assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
@@ -57,7 +53,7 @@ def test_a_hit_computes_nothing(tmp_path: Path) -> None:
     assert compute.calls == 3
 
 
-def test_without_a_root_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_root_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     compute = Counted()
     assert same(DiskCache(None).arrays("kind", "key", compute))
@@ -66,17 +62,17 @@ def test_without_a_root_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_found_arrays_may_be_written_to_and_the_entry_stays(tmp_path: Path) -> None:
+def test_found_arrays_may_be_written_to_and_the_entry_stays(tmp_path):
     compute = Counted()
     DiskCache(tmp_path).arrays("kind", "key", compute)["a"][0, 0] = 99
     assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
 
 
-def truncated(entry: Path) -> None:
+def truncated(entry):
     (entry / "a.npy").write_bytes((entry / "a.npy").read_bytes()[:-8])
 
 
-def emptied(entry: Path) -> None:
+def emptied(entry):
     for file in entry.iterdir():
         file.unlink()
 
@@ -92,9 +88,7 @@ def emptied(entry: Path) -> None:
         lambda entry: (entry / "names.txt").write_bytes(b"\xff\xfe"),
     ],
 )
-def test_a_damaged_entry_is_computed_again_and_mended(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], object]
-) -> None:
+def test_a_damaged_entry_is_computed_again_and_mended(tmp_path, caplog, spoil):
     compute, store = Counted(), DiskCache(tmp_path)
     store.arrays("kind", "key", compute)
     spoil(tmp_path / "kind" / "key")
@@ -105,7 +99,7 @@ def test_a_damaged_entry_is_computed_again_and_mended(
     assert compute.calls == 2
 
 
-def test_a_pickle_in_the_cache_is_never_loaded(tmp_path: Path) -> None:
+def test_a_pickle_in_the_cache_is_never_loaded(tmp_path):
     compute, store = Counted(), DiskCache(tmp_path)
     store.arrays("kind", "key", compute)
     hostile = np.array([Trap(tmp_path / "mark")], dtype=object)
@@ -118,9 +112,7 @@ def test_a_pickle_in_the_cache_is_never_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "mark").exists(), "the trap itself works"
 
 
-def test_a_root_that_cannot_be_written_is_reported_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_root_that_cannot_be_written_is_reported_once(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     lines: list[str] = []
     compute, store = Counted(), DiskCache(tmp_path / "file", lines.append)
@@ -131,10 +123,8 @@ def test_a_root_that_cannot_be_written_is_reported_once(
     assert (compute.calls, caplog.text.count("can't be written")) == (2, 2)
 
 
-def test_a_full_disk_leaves_no_part_of_an_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(file: BinaryIO, array: np.ndarray) -> None:
+def test_a_full_disk_leaves_no_part_of_an_entry(tmp_path, monkeypatch, caplog):
+    def full(file, array):
         if file.name.endswith("b.npy"):
             raise OSError(28, "No space left on device")
         file.write(array.tobytes())
@@ -145,11 +135,11 @@ def test_a_full_disk_leaves_no_part_of_an_entry(
     assert list((tmp_path / "kind").iterdir()) == []
 
 
-def test_an_entry_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_appears_whole(tmp_path, monkeypatch):
     entry, seen = tmp_path / "kind" / "key", []
     rename = Path.rename
 
-    def watched(self: Path, target: Path) -> Path:
+    def watched(self, target):
         seen.append((entry.exists(), sorted(file.name for file in self.iterdir())))
         return rename(self, target)
 
@@ -159,10 +149,10 @@ def test_an_entry_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sorted(file.name for file in (tmp_path / "kind").iterdir()) == ["key"]
 
 
-def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path: Path) -> None:
+def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path):
     store, inner = DiskCache(tmp_path), Counted()
 
-    def slow() -> dict[str, np.ndarray]:
+    def slow():
         store.arrays("kind", "key", inner)
         return dict(ARRAYS)
 
@@ -170,7 +160,7 @@ def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path: Path) -> No
     assert [file.name for file in (tmp_path / "kind").iterdir()] == ["key"]
 
 
-def test_keys_follow_every_part() -> None:
+def test_keys_follow_every_part():
     keys = [
         key_of("digest", FeatureSettings()),
         key_of("digest", FeatureSettings(lookback=60)),
@@ -183,7 +173,7 @@ def test_keys_follow_every_part() -> None:
     assert len(set(keys)) == len(keys) and key_of("digest", FeatureSettings()) == keys[0]
 
 
-def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_root_is_named_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("STOCKENH_CACHE", str(tmp_path / "mine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert default_root() == tmp_path / "mine"
@@ -193,8 +183,8 @@ def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert default_root() == Path.home() / ".cache" / "stockenh"
 
 
-def test_without_a_home_folder_there_is_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(self: Path) -> Path:
+def test_without_a_home_folder_there_is_no_root(monkeypatch):
+    def homeless(self):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
@@ -206,7 +196,7 @@ def test_without_a_home_folder_there_is_no_root(monkeypatch: pytest.MonkeyPatch)
         default_root()
 
 
-def test_parts_are_read_back_until_they_are_cleared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_parts_are_read_back_until_they_are_cleared(tmp_path, caplog):
     parts = DiskCache(tmp_path).parts("kind", "key")
     assert list(parts.read()) == []
     parts.write(10, np.arange(3.0))
@@ -222,7 +212,7 @@ def test_parts_are_read_back_until_they_are_cleared(tmp_path: Path, caplog: pyte
     assert list((tmp_path / "kind").iterdir()) == []
 
 
-def test_parts_of_another_entry_or_without_a_root_are_not_seen(tmp_path: Path) -> None:
+def test_parts_of_another_entry_or_without_a_root_are_not_seen(tmp_path):
     DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
     assert list(DiskCache(tmp_path).parts("kind", "other").read()) == []
     nowhere = DiskCache(None).parts("kind", "key")
@@ -231,19 +221,19 @@ def test_parts_of_another_entry_or_without_a_root_are_not_seen(tmp_path: Path) -
     assert list(nowhere.read()) == []
 
 
-def test_parts_that_cannot_be_written_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_parts_that_cannot_be_written_only_warn(tmp_path, caplog):
     (tmp_path / "kind").write_text("in the way")
     DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
     assert "can't be written" in caplog.text
 
 
 @pytest.fixture
-def anything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def anything_is_large(monkeypatch):
     monkeypatch.setattr(cache_module, "LARGE", 0)
 
 
 @pytest.mark.usefixtures("anything_is_large")
-def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path: Path) -> None:
+def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path):
     array = DiskCache(tmp_path / "cache").scratch((1000, 16), np.float32)
     assert array.shape == (1000, 16) and array.dtype == np.float32
     array[:] = np.arange(16000).reshape(1000, 16)
@@ -255,15 +245,15 @@ def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path
     assert f"{tmp_path}/cache/" not in Path("/proc/self/maps").read_text()
 
 
-def test_a_small_scratch_is_memory(tmp_path: Path) -> None:
+def test_a_small_scratch_is_memory(tmp_path):
     array = DiskCache(tmp_path).scratch((10, 4), np.float16)
     assert array.shape == (10, 4) and str(tmp_path) not in Path("/proc/self/maps").read_text()
     release_pages(array)  # has none to give
 
 
 @pytest.mark.usefixtures("anything_is_large")
-def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
+def test_a_full_disk_leaves_memory(tmp_path, monkeypatch):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -273,9 +263,7 @@ def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("shape", [(7, 3), (7,), (0, 3), (5, 0), (4, 2, 3), ()])
 @pytest.mark.parametrize("dtype", [np.float16, np.int64, np.bool_])
-def test_a_file_in_portions_is_the_file_of_numpy(
-    shape: tuple[int, ...], dtype: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_in_portions_is_the_file_of_numpy(shape, dtype, monkeypatch):
     monkeypatch.setattr(cache_module, "PORTION", 20)
     array = np.asarray(np.random.default_rng(0).integers(0, 9, shape)).astype(dtype)
     whole, portions = io.BytesIO(), io.BytesIO()
@@ -284,7 +272,7 @@ def test_a_file_in_portions_is_the_file_of_numpy(
     assert portions.getvalue() == whole.getvalue()
 
 
-def test_columns_side_by_side_are_written_as_rows() -> None:
+def test_columns_side_by_side_are_written_as_rows():
     array, file = np.asfortranarray(np.arange(12.0).reshape(4, 3)), io.BytesIO()
     write_npy(file, array)
     file.seek(0)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -10,19 +8,19 @@ from random_bars import random_series
 from stockenh.data.bars import Bars
 from stockenh.data.features.context import FeatureSettings, context_features, feature_names
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import BarWindows, index_windows
+from stockenh.data.windows import index_windows
 from stockenh.errors import RunFolderError
 
 CHOICE = FeatureSettings()
 TRAIN = np.arange(10, 90)
 
 
-def windows() -> BarWindows:
+def windows():
     bars = Bars.from_series([("A", *random_series(3, 160)), ("B", *random_series(4, 150))])
     return index_windows(bars, context_features(bars, CHOICE), feature_names(CHOICE), (3, 5, 10), 60)
 
 
-def hand(context: list[list[float]], y_ret: list[list[float]]) -> BarWindows:
+def hand(context, y_ret):
     return replace(
         windows(),
         context=np.array(context, np.float32),
@@ -31,7 +29,7 @@ def hand(context: list[list[float]], y_ret: list[list[float]]) -> BarWindows:
     )
 
 
-def test_statistics_by_hand() -> None:
+def test_statistics_by_hand():
     nan = float("nan")
     data = hand([[1, 7], [3, 7], [99, 99]], [[0.5, nan], [-0.5, 0.0], [9, 9]])
     expected = Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
@@ -40,7 +38,7 @@ def test_statistics_by_hand() -> None:
     assert Fitted.fit(ties, np.arange(5)).up_share == pytest.approx([2 / 3]), "no ties, no missing labels"
 
 
-def test_only_train_rows_count() -> None:
+def test_only_train_rows_count():
     data = windows()
     before = Fitted.fit(data, TRAIN)
     others = np.setdiff1d(np.arange(len(data)), TRAIN)
@@ -52,7 +50,7 @@ def test_only_train_rows_count() -> None:
     assert Fitted.fit(replace(data, context=context), TRAIN) != before
 
 
-def test_standardised_train_features_have_mean_0_and_deviation_1() -> None:
+def test_standardised_train_features_have_mean_0_and_deviation_1():
     data = windows()
     fitted = Fitted.fit(data, TRAIN)
     mean, std = np.array(fitted.context_mean), np.array(fitted.context_std)
@@ -65,7 +63,7 @@ def test_standardised_train_features_have_mean_0_and_deviation_1() -> None:
     np.testing.assert_allclose(exact[:, ~constant].std(0), 1, rtol=1e-6)
 
 
-def test_values_are_clipped_at_5_and_the_input_is_left_alone() -> None:
+def test_values_are_clipped_at_5_and_the_input_is_left_alone():
     fitted = Fitted(["a"], [1.0], [2.0], [1.0], [0.5])
     context = np.array([[-99], [-9], [1], [5], [11], [1e6]], np.float32)
     kept = context.copy()
@@ -73,7 +71,7 @@ def test_values_are_clipped_at_5_and_the_input_is_left_alone() -> None:
     np.testing.assert_array_equal(context, kept)
 
 
-def test_a_run_folders_json_brings_back_the_same_bits() -> None:
+def test_a_run_folders_json_brings_back_the_same_bits():
     fitted = Fitted.fit(windows(), TRAIN)
     assert Fitted.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
@@ -105,13 +103,13 @@ WRONG_KIND = "is not a list of the right kind"
         ("extra", [0.5], "does not hold the statistics of a run"),
     ],
 )  # fmt: skip
-def test_wrong_values_in_json_are_refused(key: str, value: object, message: str) -> None:
+def test_wrong_values_in_json_are_refused(key, value, message):
     assert Fitted.from_dict(GOOD).to_dict() == GOOD
     with pytest.raises(RunFolderError, match=message):
         Fitted.from_dict({**GOOD, key: value})
 
 
 @pytest.mark.parametrize("values", [None, [], "x", {}, {k: v for k, v in GOOD.items() if k != "up_share"}])
-def test_json_of_another_shape_is_refused(values: object) -> None:
+def test_json_of_another_shape_is_refused(values):
     with pytest.raises(RunFolderError, match="does not hold the statistics of a run"):
         Fitted.from_dict(values)

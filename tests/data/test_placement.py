@@ -1,7 +1,5 @@
 """Windows on the host give the same batches as windows on the device, and the rule that chooses."""
 
-from __future__ import annotations
-
 import threading
 import traceback
 from contextlib import closing
@@ -13,12 +11,11 @@ import pytest
 import torch
 from random_bars import as_stored, two_symbols
 
-from stockenh.data.batches import DeviceWindows, Micro, ReadyWindows, TeacherOutput, TrainBatches
+from stockenh.data.batches import DeviceWindows, TeacherOutput, TrainBatches
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.placement import Placement, StreamedWindows, choose_placement, needed_bytes, prefetch
 from stockenh.data.prices import NoAugment, RawNoise
-from stockenh.data.windows import BarWindows, StoredWindows, Windows
 from stockenh.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -27,22 +24,20 @@ TRAIN = np.arange(5, 240)
 MIB, GIB = 2**20, 2**30
 
 
-def bar_windows() -> BarWindows:
+def bar_windows():
     return two_symbols(150, LOOKBACK)
 
 
-def stored_windows() -> StoredWindows:
+def stored_windows():
     windows = bar_windows()
     return as_stored(windows, vectors(windows))
 
 
-def vectors(windows: Windows, dtype: type = np.float16) -> np.ndarray:
+def vectors(windows, dtype=np.float16):
     return np.random.default_rng(1).normal(size=(len(windows), WIDTH)).astype(dtype)
 
 
-def placed(
-    windows: Windows, device: torch.device = CPU, teacher: bool = False, dtype: type = np.float16
-) -> tuple[DeviceWindows, StreamedWindows]:
+def placed(windows, device=CPU, teacher=False, dtype=np.float16):
     """The same windows on the device and on the host."""
     ret = torch.randn(len(windows), 3, generator=torch.Generator().manual_seed(3))
     answers = TeacherOutput(ret.to(device), (2 * ret).to(device)) if teacher else None
@@ -50,16 +45,16 @@ def placed(
     return DeviceWindows(*given), StreamedWindows(*given)
 
 
-def batches(data: ReadyWindows, augment: NoAugment | RawNoise, accumulate: int) -> TrainBatches:
+def batches(data, augment, accumulate):
     return TrainBatches(data, TRAIN, batch_size=8, accumulate=accumulate, seed=7, augment=augment)
 
 
-def tensors(micro: Micro) -> list[torch.Tensor]:
+def tensors(micro):
     found = [*micro.inputs, micro.y_ret, micro.y_up, micro.labelled]
     return found if micro.teacher is None else [*found, micro.teacher.ret, micro.teacher.up_logits]
 
 
-def assert_equal(one: Micro, other: Micro) -> None:
+def assert_equal(one, other):
     assert (one.teacher is None) == (other.teacher is None)
     for a, b in zip(tensors(one), tensors(other), strict=True):
         assert a.dtype == b.dtype == torch.float32 and a.device == b.device
@@ -82,7 +77,7 @@ NEEDS_GPU = pytest.mark.skipif(
         (stored_windows, 2, False),
     ],
 )
-def test_an_epoch_is_bit_identical(device: str, make: type[Windows], accumulate: int, noisy: bool) -> None:
+def test_an_epoch_is_bit_identical(device, make, accumulate, noisy):
     epochs = []
     for data in placed(make(), torch.device(device), teacher=True):
         torch.manual_seed(0)
@@ -96,7 +91,7 @@ def test_an_epoch_is_bit_identical(device: str, make: type[Windows], accumulate:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_single_batches_their_parts_and_sweeps_are_bit_identical(dtype: type) -> None:
+def test_single_batches_their_parts_and_sweeps_are_bit_identical(dtype):
     resident, streamed = placed(bar_windows(), dtype=dtype)
     rows, noise = torch.tensor([200, 3, 3, 138]), RawNoise(0.01, 0.1)
     assert_equal(resident.gather(rows, NoAugment()), streamed.gather(rows, NoAugment()))
@@ -113,14 +108,14 @@ def test_single_batches_their_parts_and_sweeps_are_bit_identical(dtype: type) ->
         assert_equal(one, other)
 
 
-def test_without_an_embedding_there_is_none() -> None:
+def test_without_an_embedding_there_is_none():
     windows = bar_windows()
     nothing = np.zeros((len(windows), 0), np.float32)
     streamed = StreamedWindows(windows, nothing, Fitted.fit(windows, TRAIN), CPU)
     assert streamed.gather(torch.tensor([3, 9]), NoAugment()).x_kron.shape == (2, 0)
 
 
-def test_an_epoch_can_start_at_any_step() -> None:
+def test_an_epoch_can_start_at_any_step():
     _, streamed = placed(bar_windows())
     found = batches(streamed, NoAugment(), 2)
     whole = list(found.groups(1, 0))
@@ -129,7 +124,7 @@ def test_an_epoch_can_start_at_any_step() -> None:
     assert_equal(whole[4].micros[1], found.group(1, 4).micros[1])
 
 
-def test_random_numbers_are_drawn_at_a_batchs_turn() -> None:
+def test_random_numbers_are_drawn_at_a_batchs_turn():
     """Else a run resumed within an epoch would draw other numbers than one that was never stopped."""
     _, streamed = placed(bar_windows())
     groups = batches(streamed, RawNoise(), 2).groups(0, 0)
@@ -143,13 +138,13 @@ def test_random_numbers_are_drawn_at_a_batchs_turn() -> None:
     groups.close()
 
 
-def test_ready_samples_refuse_augmentation_as_on_the_device() -> None:
+def test_ready_samples_refuse_augmentation_as_on_the_device():
     for data in placed(stored_windows()):
         with pytest.raises(ConfigError, match="augment needs raw bars"):
             data.gather(torch.tensor([1]), RawNoise())
 
 
-def test_an_error_of_the_thread_reaches_the_loop() -> None:
+def test_an_error_of_the_thread_reaches_the_loop():
     windows = bar_windows()
     short = replace(windows, y_ret=windows.y_ret[:100])  # as a file that lost its end
     streamed = StreamedWindows(short, vectors(windows), Fitted.fit(windows, TRAIN), CPU)
@@ -158,7 +153,7 @@ def test_an_error_of_the_thread_reaches_the_loop() -> None:
     assert any(entry.name == "_send" for entry in caught.traceback)
 
 
-def test_a_mapped_file_releases_its_pages(tmp_path: Path) -> None:
+def test_a_mapped_file_releases_its_pages(tmp_path):
     windows = bar_windows()
     array = np.random.default_rng(5).normal(size=(len(windows), 512)).astype(np.float32)
     mapped = DiskCache(tmp_path).arrays("embedding", "key", lambda: {"embedding": array})["embedding"]
@@ -170,7 +165,7 @@ def test_a_mapped_file_releases_its_pages(tmp_path: Path) -> None:
     assert torch.equal(streamed.vectors(rows)[0], got)
 
 
-def resident_kib(file: Path) -> int:
+def resident_kib(file):
     """How much of a file this process has mapped in."""
     found, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -199,14 +194,12 @@ def resident_kib(file: Path) -> int:
         (False, 1, 1000, False, "streamed from the host, as train.resident=false says"),
     ],
 )
-def test_the_rule_and_its_reason(
-    setting: bool | str, needed: int, free: int, resident: bool, text: str
-) -> None:
+def test_the_rule_and_its_reason(setting, needed, free, resident, text):
     placement = Placement.by_rule(setting, needed, free)
     assert placement.resident is resident and text in str(placement)
 
 
-def test_the_choice_is_applied_and_counts_what_the_device_stores() -> None:
+def test_the_choice_is_applied_and_counts_what_the_device_stores():
     data = bar_windows()
     embedding, fitted = np.zeros((len(data), 8), np.float16), Fitted.fit(data, np.arange(20))
     for setting, kind in ((True, DeviceWindows), (False, StreamedWindows), ("auto", DeviceWindows)):
@@ -223,15 +216,15 @@ def test_the_choice_is_applied_and_counts_what_the_device_stores() -> None:
     assert needed_bytes(data, embedding) == sum(tensor.nbytes for tensor in stored)
 
 
-def running() -> list[str]:
+def running():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("stockenh-prefetch")]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
-def test_results_are_in_order_and_no_more_than_ahead_are_started(ahead: int) -> None:
+def test_results_are_in_order_and_no_more_than_ahead_are_started(ahead):
     started: list[int] = []
 
-    def work(x: int) -> int:
+    def work(x):
         started.append(x)
         return x * x
 
@@ -244,15 +237,15 @@ def test_results_are_in_order_and_no_more_than_ahead_are_started(ahead: int) -> 
     assert list(prefetch(work, [], ahead)) == [] and running() == []
 
 
-def test_the_next_item_is_worked_on_before_its_turn() -> None:
+def test_the_next_item_is_worked_on_before_its_turn():
     second = threading.Event()
     with closing(prefetch(lambda x: second.set() if x == 1 else None, range(9), 2)) as results:
         next(results)
         assert second.wait(10)
 
 
-def test_an_error_is_raised_at_its_items_turn_with_its_own_traceback() -> None:
-    def fails_at_three(x: int) -> int:
+def test_an_error_is_raised_at_its_items_turn_with_its_own_traceback():
+    def fails_at_three(x):
         if x == 3:
             raise OSError("the disk is gone")
         return x
@@ -266,7 +259,7 @@ def test_an_error_is_raised_at_its_items_turn_with_its_own_traceback() -> None:
     assert running() == []
 
 
-def test_closing_ends_the_thread_and_skips_the_rest() -> None:
+def test_closing_ends_the_thread_and_skips_the_rest():
     done: list[int] = []
     results = prefetch(done.append, range(1000), 2)
     next(results)

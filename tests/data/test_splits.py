@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +7,17 @@ from hypothesis import strategies as st
 
 from stockenh.data.bars import Bars
 from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, TrainOnly, WalkForward
-from stockenh.data.windows import BarWindows, index_windows
+from stockenh.data.windows import index_windows
 from stockenh.errors import ConfigError
 
 LOOKBACK = 3
 
 
-def day(number: int) -> np.datetime64:
+def day(number):
     return np.datetime64("2020-01-01", "s") + np.timedelta64(number, "D")
 
 
-def windows_of(*calendars: tuple[str, list[int]], horizons: tuple[int, ...] = (1, 2)) -> BarWindows:
+def windows_of(*calendars, horizons=(1, 2)):
     """Windows over bars that stand on these days; a name that comes twice has two series."""
     series = [
         (name, np.array([day(n) for n in numbers]), np.full((len(numbers), 5), 10.0))
@@ -30,7 +27,7 @@ def windows_of(*calendars: tuple[str, list[int]], horizons: tuple[int, ...] = (1
     return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), horizons, LOOKBACK)
 
 
-def assign(split: Split, windows: BarWindows) -> np.ndarray:
+def assign(split, windows):
     """The part of every window; DROPPED where it has no label at all."""
     parts = np.full(len(windows), DROPPED, np.int8)
     rows = np.flatnonzero(windows.labelled)
@@ -38,19 +35,19 @@ def assign(split: Split, windows: BarWindows) -> np.ndarray:
     return parts
 
 
-def last_label(windows: BarWindows, row: int) -> np.datetime64:
+def last_label(windows, row):
     """The last bar whose close decides a label of this window, found the slow way."""
     ends = [windows.end[row] + h for h in windows.horizons if windows.end[row] + h <= windows.last[row]]
     return windows.bars.time[max(ends)]
 
 
-def numbers(windows: BarWindows, parts: np.ndarray, part: int) -> list[int]:
+def numbers(windows, parts, part):
     """Days of the windows of a part, counted from the first day of January."""
     return ((windows.asof[parts == part] - day(0)) // np.timedelta64(1, "D")).tolist()
 
 
 @st.composite
-def markets(draw: st.DrawFn) -> BarWindows:
+def markets(draw):
     """Symbols with their own starts, ends and holidays; one of them trades in two stretches."""
     calendars = []
     for name in ("A", "B", "C")[: draw(st.integers(1, 3))]:
@@ -63,7 +60,7 @@ def markets(draw: st.DrawFn) -> BarWindows:
     return windows_of(*calendars, horizons=draw(st.sampled_from([(1,), (1, 4), (3, 5, 10)])))
 
 
-def splits() -> st.SearchStrategy[Split]:
+def splits():
     share = st.floats(0.05, 0.4)
     embargo = st.integers(0, 6)
     by_date = st.builds(DateSplit, val=share, test=share, embargo=embargo)
@@ -74,7 +71,7 @@ def splits() -> st.SearchStrategy[Split]:
 
 @settings(max_examples=150)
 @given(markets(), splits())
-def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Split) -> None:
+def test_no_label_of_a_part_lies_in_a_later_part(windows, split):
     try:
         parts = assign(split, windows)
     except ConfigError:
@@ -92,7 +89,7 @@ def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Spl
             assert gap >= split.embargo or own.max() < begins
 
 
-def test_parts_are_shares_of_the_dates() -> None:
+def test_parts_are_shares_of_the_dates():
     windows = windows_of(("A", list(range(43))), ("B", list(range(20, 43))), horizons=(1,))
     parts = assign(DateSplit(val=0.2, test=0.1), windows)
     # 40 dates have a labelled window, 2 to 41: 28 for train, 8 for validation, 4 for the test.
@@ -105,9 +102,7 @@ def test_parts_are_shares_of_the_dates() -> None:
 @pytest.mark.parametrize(
     ("embargo", "train", "val"), [(0, range(2, 11), [13, 14, 15]), (2, range(2, 9), [13])]
 )
-def test_labels_before_the_cut_are_kept_and_the_embargo_leaves_out_more_bars(
-    embargo: int, train: range, val: list[int]
-) -> None:
+def test_labels_before_the_cut_are_kept_and_the_embargo_leaves_out_more_bars(embargo, train, val):
     windows = windows_of(("A", list(range(24))), horizons=(1, 2))
     parts = assign(DateSplit(val=0.25, test=0.25, embargo=embargo), windows)
     # Dates 2 to 22; validation begins on day 13, the test on day 18.
@@ -116,7 +111,7 @@ def test_labels_before_the_cut_are_kept_and_the_embargo_leaves_out_more_bars(
     assert numbers(windows, parts, TEST) == [18, 19, 20, 21, 22]
 
 
-def test_the_purge_counts_each_symbols_own_bars() -> None:
+def test_the_purge_counts_each_symbols_own_bars():
     daily, every_second = ("A", list(range(40))), ("B", list(range(0, 40, 2)))
     windows = windows_of(daily, every_second, horizons=(3,))
     parts = assign(DateSplit(val=0.3, test=0.3), windows)
@@ -127,7 +122,7 @@ def test_the_purge_counts_each_symbols_own_bars() -> None:
     assert begins - 8 <= max(of_b) < begins - 6
 
 
-def test_a_symbol_that_ends_before_the_cut_keeps_the_windows_whose_labels_it_has() -> None:
+def test_a_symbol_that_ends_before_the_cut_keeps_the_windows_whose_labels_it_has():
     windows = windows_of(("A", list(range(24))), ("B", list(range(13))), horizons=(1, 2))
     parts = assign(DateSplit(val=0.25, test=0.25), windows)
     assert windows.asof[(parts == TRAIN) & (windows.symbol == 1)].max() == day(11)
@@ -135,7 +130,7 @@ def test_a_symbol_that_ends_before_the_cut_keeps_the_windows_whose_labels_it_has
     assert windows.asof[(embargoed == TRAIN) & (windows.symbol == 1)].max() == day(9)
 
 
-def test_a_gap_right_before_the_cut_hides_no_label() -> None:
+def test_a_gap_right_before_the_cut_hides_no_label():
     stretches = ("B", list(range(14))), ("B", list(range(50, 70)))
     windows = windows_of(("A", list(range(24))), *stretches, horizons=(1, 2))
     rows = np.flatnonzero(windows.labelled & (windows.symbol == 1) & (windows.asof < day(14)))
@@ -153,11 +148,11 @@ class Fixed(Split):
     ends: np.ndarray
     embargo = 0
 
-    def cuts(self, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cuts(self, dates):
         return np.array([dates[0], *self.ends[:2]]), self.ends
 
 
-def test_walk_forward_tests_tile_the_later_dates_and_train_expands() -> None:
+def test_walk_forward_tests_tile_the_later_dates_and_train_expands():
     windows = windows_of(("A", list(range(106))), horizons=(1,))
     tested, train_sizes = [], []
     for fold in range(5):
@@ -186,7 +181,7 @@ def test_walk_forward_tests_tile_the_later_dates_and_train_expands() -> None:
         (lambda: WalkForward(val=1.0), r"split\.val=1\.0 must be a share"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], message: str) -> None:
+def test_impossible_settings_are_refused_by_name(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
@@ -202,12 +197,12 @@ def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], mess
         (WalkForward(folds=40, fold=2), 33, r"split\.folds=40 split\.fold=2.* leave no"),
     ],
 )
-def test_parts_without_windows_are_refused_by_name(split: Split, bars: int, message: str) -> None:
+def test_parts_without_windows_are_refused_by_name(split, bars, message):
     with pytest.raises(ConfigError, match=message):
         assign(split, windows_of(("A", list(range(bars))), horizons=(1,)))
 
 
-def test_a_split_without_cuts_trains_on_every_labelled_window() -> None:
+def test_a_split_without_cuts_trains_on_every_labelled_window():
     windows = windows_of(("A", list(range(43))), ("B", list(range(20, 43))), horizons=(1, 4))
     parts = assign(TrainOnly(), windows)
     assert TrainOnly().parts == ("train",)

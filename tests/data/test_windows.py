@@ -1,7 +1,5 @@
 """Bars, windows over them, their labels and reach, and their normalised prices."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -14,32 +12,32 @@ from random_walks import walks
 
 from stockenh.data.bars import CLOSE, Bars
 from stockenh.data.prices import Augment, NoAugment, normalise
-from stockenh.data.windows import BarWindows, StoredWindows, index_windows, next_returns, past_moves
+from stockenh.data.windows import StoredWindows, index_windows, next_returns, past_moves
 from stockenh.errors import ConfigError
 
 CPU = torch.device("cpu")
 HAND = [[2, 4, 1, 3, 0], [3, 5, 2, 4, 9], [4, 4, 3, 3, 99]]
 
 
-def window(rows: list[list[float]]) -> torch.Tensor:
+def window(rows):
     return torch.tensor(rows, dtype=torch.float32)[None]
 
 
-def days(*numbers: int) -> np.ndarray:
+def days(*numbers):
     """Days of January 2024, the 1st of which is a Monday."""
     return np.array([f"2024-01-{n:02d}" for n in numbers], "datetime64[s]")
 
 
-def flat_bars(*close: float) -> np.ndarray:
+def flat_bars(*close):
     return np.column_stack([np.repeat(np.array(close)[:, None], 4, 1), np.ones(len(close))])
 
 
-def make(bars: Bars, horizons: tuple[int, ...] = (1, 2), lookback: int = 3) -> BarWindows:
+def make(bars, horizons=(1, 2), lookback=3):
     context = np.arange(2 * len(bars), dtype=np.float32).reshape(-1, 2)
     return index_windows(bars, context, ("a", "b"), horizons, lookback)
 
 
-def stored(symbol: list[int], asof: np.ndarray, horizons: tuple[int, ...] = (1, 2)) -> StoredWindows:
+def stored(symbol, asof, horizons=(1, 2)):
     n = len(symbol)
     return StoredWindows(
         symbols=("A", "B"),
@@ -58,7 +56,7 @@ def stored(symbol: list[int], asof: np.ndarray, horizons: tuple[int, ...] = (1, 
 A, B = smooth_series(1, 4), smooth_series(2, 3)
 
 
-def test_series_are_joined_and_found_again() -> None:
+def test_series_are_joined_and_found_again():
     bars = Bars.from_series([("A", *A), ("B", *B)])
     assert (bars.symbols, bars.offsets.tolist(), len(bars)) == (("A", "B"), [0, 4, 7], 7)
     np.testing.assert_array_equal(bars.ohlcv[bars.rows(1)], B[1])
@@ -69,7 +67,7 @@ def test_series_are_joined_and_found_again() -> None:
     assert none.series_of_row.tolist() == []
 
 
-def test_digests_follow_the_content() -> None:
+def test_digests_follow_the_content():
     bars = Bars.from_series([("A", *A), ("B", *B)])
     assert Bars.from_series([("A", *A), ("B", *B)]).digest() == bars.digest() == make(bars).digest()
     moved = bars.ohlcv.copy()
@@ -85,7 +83,7 @@ def test_digests_follow_the_content() -> None:
     assert one.digest() == stored([0, 1], days(1, 2)).digest() != other.digest()
 
 
-def test_normalise_by_hand() -> None:
+def test_normalise_by_hand():
     # Prices run from 1 to 5, so 2 becomes -0.5; log(1 + volume) is 0, log 10 and twice log 10.
     expected = [[-0.5, 0.5, -1, 0, -1], [0, 1, -0.5, 0.5, 0], [0.5, 0.5, 0, 0, 1]]
     torch.testing.assert_close(normalise(window(HAND)), window(expected), rtol=0, atol=1e-6)
@@ -93,7 +91,7 @@ def test_normalise_by_hand() -> None:
 
 @pytest.mark.parametrize("flat_price", [True, False])
 @pytest.mark.parametrize("flat_volume", [True, False])
-def test_what_is_flat_becomes_0(flat_price: bool, flat_volume: bool) -> None:
+def test_what_is_flat_becomes_0(flat_price, flat_volume):
     raw = window(HAND)
     if flat_price:
         raw[..., :4] = 7.3
@@ -105,7 +103,7 @@ def test_what_is_flat_becomes_0(flat_price: bool, flat_volume: bool) -> None:
     assert bool(torch.isfinite(found).all())
 
 
-def test_a_windows_scale_does_not_depend_on_its_neighbours() -> None:
+def test_a_windows_scale_does_not_depend_on_its_neighbours():
     small, large = window(HAND), window(HAND) * 1000
     together = normalise(torch.cat([small, large]))
     torch.testing.assert_close(together, torch.cat([normalise(small), normalise(large)]), rtol=0, atol=0)
@@ -117,9 +115,7 @@ def test_a_windows_scale_does_not_depend_on_its_neighbours() -> None:
     st.lists(st.floats(2**-10, 2**33, width=32), min_size=6, max_size=6),
     st.lists(st.floats(0, 2**40, width=32), min_size=2, max_size=2),
 )
-def test_normalised_values_reach_the_ends_of_the_range_and_never_pass_them(
-    prices: list[float], volumes: list[float]
-) -> None:
+def test_normalised_values_reach_the_ends_of_the_range_and_never_pass_them(prices, volumes):
     a, b, c, d, e, f = prices
     found = normalise(window([[a, b, c, d, volumes[0]], [d, e, f, a, volumes[1]]]))
     assert float(found.abs().max()) <= 1
@@ -127,7 +123,7 @@ def test_normalised_values_reach_the_ends_of_the_range_and_never_pass_them(
         assert (float(found[..., :4].min()), float(found[..., :4].max())) == (-1, 1)
 
 
-def test_every_bar_with_enough_bars_before_it_has_a_window() -> None:
+def test_every_bar_with_enough_bars_before_it_has_a_window():
     bars = Bars.from_series([(name, *smooth_series(n, n)) for name, n in (("A", 5), ("B", 2), ("C", 3))])
     windows = make(bars)
     assert windows.end.tolist() == [2, 3, 4, 9]
@@ -136,7 +132,7 @@ def test_every_bar_with_enough_bars_before_it_has_a_window() -> None:
     np.testing.assert_array_equal(windows.context[:, 0], [4, 6, 8, 18])
 
 
-def test_two_series_of_a_symbol_share_its_name_and_no_window_or_label() -> None:
+def test_two_series_of_a_symbol_share_its_name_and_no_window_or_label():
     first, second = (days(1, 2, 3, 4), flat_bars(1, 2, 4, 8)), (days(21, 22, 23), flat_bars(9, 9, 18))
     windows = make(Bars.from_series([("A", *first), ("A", *second)]))
     assert windows.symbols == ("A",)
@@ -145,7 +141,7 @@ def test_two_series_of_a_symbol_share_its_name_and_no_window_or_label() -> None:
     np.testing.assert_array_equal(windows.y_ret, expected)
 
 
-def test_labels_by_hand() -> None:
+def test_labels_by_hand():
     bars = Bars.from_series([("A", days(1, 2, 3, 4, 5), flat_bars(10, 20, 25, 25 * (1 + 1e-10), 20))])
     windows = make(bars, horizons=(1, 3), lookback=2)
     expected = np.array([[0.25, 0.0], [0.0, np.nan], [-0.2, np.nan], [np.nan, np.nan]], np.float32)
@@ -154,7 +150,7 @@ def test_labels_by_hand() -> None:
     assert windows.labelled.tolist() == [True, True, True, False]
 
 
-def test_the_last_bar_of_every_series_has_a_window_without_a_label() -> None:
+def test_the_last_bar_of_every_series_has_a_window_without_a_label():
     lengths = (("A", 9), ("A", 4), ("B", 7))
     bars = Bars.from_series([(name, *smooth_series(length, length)) for name, length in lengths])
     windows = make(bars)
@@ -166,7 +162,7 @@ def test_the_last_bar_of_every_series_has_a_window_without_a_label() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(2, 30))
-def test_a_gathered_window_is_the_slice_of_the_bars(seed: int, lookback: int) -> None:
+def test_a_gathered_window_is_the_slice_of_the_bars(seed, lookback):
     bars = Bars.from_series([("A", *random_series(seed, 40)), ("B", *random_series(seed + 1, 55))])
     windows = make(bars, lookback=lookback)
     rows = np.random.default_rng(seed).integers(0, len(windows), 8)
@@ -177,9 +173,9 @@ def test_a_gathered_window_is_the_slice_of_the_bars(seed: int, lookback: int) ->
         torch.testing.assert_close(window_of, normalise(raw[None])[0], rtol=0, atol=0)
 
 
-def test_an_augmentation_sees_raw_bars_before_they_are_normalised() -> None:
+def test_an_augmentation_sees_raw_bars_before_they_are_normalised():
     class HalveVolume(Augment):
-        def __call__(self, ohlcv: torch.Tensor) -> torch.Tensor:
+        def __call__(self, ohlcv):
             return ohlcv * torch.tensor([1, 1, 1, 1, 0.5])
 
     bars = Bars.from_series([("A", *smooth_series(4, 6))])
@@ -188,7 +184,7 @@ def test_an_augmentation_sees_raw_bars_before_they_are_normalised() -> None:
     torch.testing.assert_close(found, normalise(halved[None]))
 
 
-def test_memory_grows_with_the_bars_and_not_with_the_lookback() -> None:
+def test_memory_grows_with_the_bars_and_not_with_the_lookback():
     bars = Bars.from_series([("A", *smooth_series(5, 5000))])
     windows = plain_windows(bars, 120, (3, 5, 10))
     arrays = [windows.symbol, windows.asof, windows.context, windows.y_ret, windows.end, windows.last]
@@ -199,7 +195,7 @@ def test_memory_grows_with_the_bars_and_not_with_the_lookback() -> None:
     assert sum(tensor.nbytes for tensor in tensors) < 40 * len(bars)
 
 
-def test_reach_is_the_last_label_bar_and_the_embargo_counts_on_from_it() -> None:
+def test_reach_is_the_last_label_bar_and_the_embargo_counts_on_from_it():
     a = ("A", days(1, 3, 5, 9, 11, 15), flat_bars(1, 1, 1, 1, 1, 1))  # trades every second business day
     windows = make(Bars.from_series([a]), lookback=1)
     rows = np.arange(6)
@@ -207,14 +203,14 @@ def test_reach_is_the_last_label_bar_and_the_embargo_counts_on_from_it() -> None
     assert windows.reach(rows[:2], 2).tolist() == days(11, 15).tolist()
 
 
-def test_the_embargo_goes_on_in_the_symbols_next_series() -> None:
+def test_the_embargo_goes_on_in_the_symbols_next_series():
     first, second = (days(1, 2, 3), flat_bars(1, 1, 1)), (days(22, 23), flat_bars(1, 1))
     windows = make(Bars.from_series([("A", *first), ("A", *second)]), lookback=1)
     assert windows.reach(np.arange(3), 0).tolist() == days(3, 3, 3).tolist(), "no label is in the next series"
     assert windows.reach(np.arange(3), 1).tolist() == days(22, 22, 22).tolist()
 
 
-def test_past_a_symbols_end_other_symbols_days_or_business_days_count() -> None:
+def test_past_a_symbols_end_other_symbols_days_or_business_days_count():
     a = ("A", days(1, 2, 3, 4, 5), flat_bars(1, 1, 1, 1, 1))
     halts = ("B", days(1, 2, 9, 16, 17), flat_bars(1, 1, 1, 1, 1))
     alone = make(Bars.from_series([a]), lookback=5)
@@ -224,7 +220,7 @@ def test_past_a_symbols_end_other_symbols_days_or_business_days_count() -> None:
     assert beside.reach(np.array([0, 1]), 2).tolist() == days(16, 19).tolist()
 
 
-def test_reach_of_stored_windows_counts_the_symbols_own_dates() -> None:
+def test_reach_of_stored_windows_counts_the_symbols_own_dates():
     #                0  1  2  3  4  5  6: B comes first in the file, and A's 3rd of January twice
     windows = stored([1, 0, 0, 0, 0, 1, 1], days(2, 1, 3, 3, 5, 4, 12))
     rows = np.arange(7)
@@ -235,9 +231,9 @@ def test_reach_of_stored_windows_counts_the_symbols_own_dates() -> None:
     )
 
 
-def test_stored_windows_come_as_they_are_and_take_no_augmentation() -> None:
+def test_stored_windows_come_as_they_are_and_take_no_augmentation():
     class Other(Augment):
-        def __call__(self, ohlcv: torch.Tensor) -> torch.Tensor:
+        def __call__(self, ohlcv):
             return ohlcv
 
     windows = stored([0, 0, 1], days(1, 2, 3))
@@ -248,7 +244,7 @@ def test_stored_windows_come_as_they_are_and_take_no_augmentation() -> None:
         prices.gather(torch.tensor([0]), Other())
 
 
-def gapped() -> Bars:
+def gapped():
     """A with a gap before its last two bars, B whole, C too short for a window of three bars."""
     return Bars.from_series(
         [
@@ -260,7 +256,7 @@ def gapped() -> Bars:
     )
 
 
-def test_newest_is_the_last_bar_of_a_symbol_and_not_the_last_with_a_window() -> None:
+def test_newest_is_the_last_bar_of_a_symbol_and_not_the_last_with_a_window():
     windows = make(gapped())
     rows, missing = windows.newest()
     assert [windows.symbols[windows.symbol[row]] for row in rows] == ["B"]
@@ -272,7 +268,7 @@ def test_newest_is_the_last_bar_of_a_symbol_and_not_the_last_with_a_window() -> 
     assert stored([0, 0, 1, 1], days(3, 1, 2, 5)).newest()[0].tolist() == [0, 3]
 
 
-def test_between_takes_both_ends() -> None:
+def test_between_takes_both_ends():
     windows = stored([0, 0, 1, 1], days(3, 1, 2, 5))
     assert windows.between("2024-01-02", "2024-01-03").tolist() == [0, 2]
     assert windows.between(None, "2024-01-01").tolist() == [1]
@@ -280,7 +276,7 @@ def test_between_takes_both_ends() -> None:
     assert windows.between("2025-01-01", None).tolist() == []
 
 
-def test_take_keeps_what_belongs_to_each_window() -> None:
+def test_take_keeps_what_belongs_to_each_window():
     windows = make(gapped())
     rows = np.array([4, 0])
     part = windows.take(rows)
@@ -293,11 +289,11 @@ def test_take_keeps_what_belongs_to_each_window() -> None:
     np.testing.assert_array_equal(of_stored.take(rows[1:]).ohlcv_norm, of_stored.ohlcv_norm[:1])
 
 
-def moves_of(bars: Bars) -> BarWindows:
+def moves_of(bars):
     return plain_windows(bars, 20, (1, 3))
 
 
-def test_a_past_move_ends_at_the_bar_of_the_forecast_and_a_next_return_begins_there() -> None:
+def test_a_past_move_ends_at_the_bar_of_the_forecast_and_a_next_return_begins_there():
     bars = walks(30, 2)
     windows = moves_of(bars)
     rows = np.arange(len(windows))
@@ -314,20 +310,20 @@ def test_a_past_move_ends_at_the_bar_of_the_forecast_and_a_next_return_begins_th
     assert np.isnan(after).sum() == 2
 
 
-def test_a_past_move_stays_within_the_window_and_ignores_later_bars() -> None:
+def test_a_past_move_stays_within_the_window_and_ignores_later_bars():
     short, long = moves_of(walks(30, 1)), moves_of(walks(45, 1))
     assert (past_moves(short, np.arange(5), 60) == past_moves(short, np.arange(5), 19)).all()
     assert (past_moves(short, np.arange(8), 5) == past_moves(long, np.arange(8), 5)).all()
 
 
-def test_a_scaled_window_has_the_sign() -> None:
+def test_a_scaled_window_has_the_sign():
     windows = moves_of(walks(40, 1))
     stored_ones = as_stored(windows, np.zeros((len(windows), 0), np.float32))
     rows = np.arange(len(windows))
     assert (np.sign(past_moves(stored_ones, rows, 5)) == np.sign(past_moves(windows, rows, 5))).all()
 
 
-def test_a_flat_past_is_exactly_0() -> None:
+def test_a_flat_past_is_exactly_0():
     bars = walks(30, 1)
     bars.ohlcv[:, CLOSE] = 10 * (1 + 1e-12 * np.arange(30))
     assert (past_moves(moves_of(bars), np.arange(4), 5) == 0).all()

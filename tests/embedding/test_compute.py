@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +9,6 @@ from random_walks import walks
 
 from stockenh.data.cache import DiskCache
 from stockenh.data.prices import NoAugment
-from stockenh.data.windows import BarWindows, StoredWindows, Windows
 from stockenh.embedding import compute
 from stockenh.embedding.base import NoEmbedding, PriceEmbedding, StoredEmbedding
 from stockenh.embedding.compute import embed
@@ -31,32 +27,32 @@ class Closes(PriceEmbedding):
     factor: float = 1.0
     storage: ClassVar[torch.dtype] = torch.float16
 
-    def width_of(self, windows: Windows) -> int:
+    def width_of(self, windows):
         return self.width
 
-    def transform(self, x_price: torch.Tensor) -> torch.Tensor:
+    def transform(self, x_price):
         CALLS.append(len(x_price))
         return x_price[:, -self.width :, 3] * self.factor
 
 
 @pytest.fixture(autouse=True)
-def no_calls() -> None:
+def no_calls():
     CALLS.clear()
 
 
-def in_batches_of(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_batches_of(size, monkeypatch):
     monkeypatch.setattr(PriceEmbedding, "batch", lambda self, device: size)
 
 
-def bar_windows(bars: int = 40, lookback: int = 12) -> BarWindows:
+def bar_windows(bars=40, lookback=12):
     return plain_windows(walks(bars, 1), lookback)
 
 
-def stored_windows() -> StoredWindows:
+def stored_windows():
     return as_stored(bar_windows(), np.full((29, 2), 7, np.float32))
 
 
-def test_every_window_has_the_embedding_it_has_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_window_has_the_embedding_it_has_alone(tmp_path, monkeypatch):
     in_batches_of(7, monkeypatch)
     data, kernel = bar_windows(), KernelEmbedding(width=16)
     found = embed(data, kernel, DiskCache(tmp_path), CPU)
@@ -66,9 +62,7 @@ def test_every_window_has_the_embedding_it_has_alone(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(found, torch.cat(alone).half().numpy())
 
 
-def test_it_is_computed_once_in_chunks_and_kept_in_its_own_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_computed_once_in_chunks_and_kept_in_its_own_type(tmp_path, monkeypatch):
     in_batches_of(10, monkeypatch)
     first = embed(bar_windows(), Closes(), DiskCache(tmp_path), CPU)
     assert CALLS == [10, 10, 9]
@@ -78,7 +72,7 @@ def test_it_is_computed_once_in_chunks_and_kept_in_its_own_type(
     np.testing.assert_array_equal(first, second)
 
 
-def test_other_bars_settings_or_windows_are_embedded_anew(tmp_path: Path) -> None:
+def test_other_bars_settings_or_windows_are_embedded_anew(tmp_path):
     store = DiskCache(tmp_path)
     changed = bar_windows()
     ohlcv = changed.bars.ohlcv.copy()
@@ -96,7 +90,7 @@ def test_other_bars_settings_or_windows_are_embedded_anew(tmp_path: Path) -> Non
         assert len(CALLS) == before + 1
 
 
-def test_no_embedding_and_stored_ones_need_no_cache(tmp_path: Path) -> None:
+def test_no_embedding_and_stored_ones_need_no_cache(tmp_path):
     assert embed(bar_windows(), NoEmbedding(), DiskCache(tmp_path), CPU).shape == (29, 0)
     assert NoEmbedding().rows(bar_windows(), CPU)(torch.arange(4)).shape == (4, 0)
     data = stored_windows()
@@ -104,13 +98,13 @@ def test_no_embedding_and_stored_ones_need_no_cache(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stored_windows_may_be_embedded_like_others(tmp_path: Path) -> None:
+def test_stored_windows_may_be_embedded_like_others(tmp_path):
     kernel = KernelEmbedding(width=16)
     found = embed(stored_windows(), kernel, DiskCache(tmp_path), CPU)
     np.testing.assert_array_equal(found, embed(bar_windows(), kernel, DiskCache(None), CPU))
 
 
-def test_bars_bring_none_of_their_own(tmp_path: Path) -> None:
+def test_bars_bring_none_of_their_own(tmp_path):
     with pytest.raises(ConfigError, match=r"embedding=stored needs data=windows"):
         embed(bar_windows(), StoredEmbedding(), DiskCache(tmp_path), CPU)
 
@@ -119,12 +113,12 @@ class Killed(BaseException):
     """Ends a computation like a kill."""
 
 
-def killed_after(count: int, done: int, total: int) -> None:
+def killed_after(count, done, total):
     if done >= count:
         raise Killed
 
 
-def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_computation_goes_on_where_it_was(tmp_path, monkeypatch):
     in_batches_of(5, monkeypatch)
     monkeypatch.setattr(compute, "SAVE_SECONDS", 0.0)
     data, store, seen = bar_windows(), DiskCache(tmp_path), []
@@ -139,9 +133,7 @@ def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     assert len(list((tmp_path / "embedding").iterdir())) == 1
 
 
-def test_what_is_left_of_a_computation_may_be_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_of_a_computation_may_be_damaged(tmp_path, monkeypatch):
     in_batches_of(5, monkeypatch)
     monkeypatch.setattr(compute, "SAVE_SECONDS", 0.0)
     data, store = bar_windows(), DiskCache(tmp_path)
@@ -159,7 +151,7 @@ def test_what_is_left_of_a_computation_may_be_damaged(
     np.testing.assert_array_equal(found, embed(data, Closes(), DiskCache(None), CPU))
 
 
-def test_short_computations_leave_no_parts(tmp_path: Path) -> None:
+def test_short_computations_leave_no_parts(tmp_path):
     written = []
     store = DiskCache(tmp_path)
     store.parts("embedding", "key").clear()
@@ -167,7 +159,7 @@ def test_short_computations_leave_no_parts(tmp_path: Path) -> None:
     assert written == []
 
 
-def test_shuffling_needs_no_embedding_of_its_own(tmp_path: Path) -> None:
+def test_shuffling_needs_no_embedding_of_its_own(tmp_path):
     kernel = KernelEmbedding(width=16)
     plain = embed(bar_windows(), kernel, DiskCache(tmp_path), CPU)
     shuffled = embed(bar_windows(), replace(kernel, shuffle=True), DiskCache(tmp_path), CPU)

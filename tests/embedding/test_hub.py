@@ -1,9 +1,6 @@
 """Checkpoints on the Hub, with a substitute for huggingface_hub, since tests have no network."""
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -31,11 +28,11 @@ OFFLINE = type("OfflineModeIsEnabled", (ConnectionError,), {})
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+def hub(monkeypatch):
     """The Hub with the tiny checkpoint under the published ids; returns the requests."""
     requests: list[tuple[str, str, str]] = []
 
-    def hf_hub_download(repo_id: str, filename: str, *, revision: str) -> str:
+    def hf_hub_download(repo_id, filename, *, revision):
         requests.append((repo_id, filename, revision))
         if repo_id not in {name for name, _ in HELD}:
             raise NOT_FOUND("404 Client Error")
@@ -47,7 +44,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     return requests
 
 
-def install(monkeypatch: pytest.MonkeyPatch, download: object) -> None:
+def install(monkeypatch, download):
     client, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
     for kind in (HTTP, NOT_FOUND, GATED, NO_REVISION, NO_ENTRY, NO_LOCAL_ENTRY, OFFLINE):
         setattr(errors, kind.__name__, kind)
@@ -56,10 +53,10 @@ def install(monkeypatch: pytest.MonkeyPatch, download: object) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
+def failing(monkeypatch, error):
     """The message of a download whose client raises this."""
 
-    def download(repo_id: str, filename: str, *, revision: str) -> str:
+    def download(repo_id, filename, *, revision):
         raise error
 
     install(monkeypatch, download)
@@ -69,25 +66,25 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
     return str(caught.value)
 
 
-def test_the_published_ids_load_at_their_pinned_revisions(hub: list[tuple[str, str, str]]) -> None:
+def test_the_published_ids_load_at_their_pinned_revisions(hub):
     embed = KronosEmbedding(precision="fp32").load(CPU)
     assert embed(torch.rand(2, 20, 5), torch.ones(2, 20, 5, dtype=torch.int64)).shape == (2, 64)
     assert {(name, revision) for name, _, revision in hub} == set(HELD)
     assert {file for _, file, _ in hub} == {"config.json", "model.safetensors"}
 
 
-def test_the_width_needs_the_configs_alone(hub: list[tuple[str, str, str]]) -> None:
+def test_the_width_needs_the_configs_alone(hub):
     assert PINNED.shapes()[0].d_model == 64
     assert {file for _, file, _ in hub} == {"config.json"}
 
 
-def test_the_manifest_gets_ids_revisions_and_hashes(hub: list[tuple[str, str, str]]) -> None:
+def test_the_manifest_gets_ids_revisions_and_hashes(hub):
     found = PINNED.provenance()
     assert {(of["from"], of["revision"]) for of in found.values()} == set(HELD)
     assert all(len(of["sha256"]) == 64 for of in found.values())
 
 
-def test_a_wrong_revision_names_the_key_to_change(hub: list[tuple[str, str, str]]) -> None:
+def test_a_wrong_revision_names_the_key_to_change(hub):
     message = r"embedding\.checkpoint=NeoQuasar/\S+ has no revision 123: .* embedding\.revision=COMMIT"
     with pytest.raises(ConfigError, match=message):
         KronosEmbedding(revision="123").shapes()
@@ -95,14 +92,12 @@ def test_a_wrong_revision_names_the_key_to_change(hub: list[tuple[str, str, str]
         KronosEmbedding(tokenizer_revision="123").shapes()
 
 
-def test_an_unknown_repository_may_be_a_folder_misspelt(hub: list[tuple[str, str, str]]) -> None:
+def test_an_unknown_repository_may_be_a_folder_misspelt(hub):
     with pytest.raises(ConfigError, match="models/kronos: no such folder here, and no such repository"):
         KronosEmbedding(checkpoint="models/kronos").shapes()
 
 
-def test_a_folder_wins_over_an_id_of_the_same_name(
-    hub: list[tuple[str, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_wins_over_an_id_of_the_same_name(hub, tmp_path, monkeypatch):
     (tmp_path / "NeoQuasar").mkdir()
     (tmp_path / "NeoQuasar" / "Kronos-small").symlink_to(TINY / "model")
     monkeypatch.chdir(tmp_path)
@@ -122,11 +117,11 @@ def test_a_folder_wins_over_an_id_of_the_same_name(
         (ValueError("Repo id must ..."), "can't be fetched (Repo id must ...)"),
     ],
 )
-def test_every_failure_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
+def test_every_failure_is_one_line(monkeypatch, error, message):
     assert message in failing(monkeypatch, error)
 
 
-def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_client_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigError, match=r"pip install 'stockenh\[kronos\]', or fetch it elsewhere"):
         PINNED.shapes()

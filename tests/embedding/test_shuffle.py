@@ -1,9 +1,5 @@
 """The shuffled control: vectors of other windows, and never of later ones."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 from random_bars import plain_windows
@@ -11,16 +7,15 @@ from random_walks import walks
 
 from stockenh.data import cache as mapped
 from stockenh.data.cache import DiskCache
-from stockenh.data.windows import BarWindows
 from stockenh.embedding import compute as shuffle
 from stockenh.embedding.compute import earlier_windows, shuffled
 
 
-def windows(bars: int = 400, symbols: int = 3) -> BarWindows:
+def windows(bars=400, symbols=3):
     return plain_windows(walks(bars, symbols), lookback=20)
 
 
-def test_draws_are_uniform_over_earlier_windows_and_over_symbols() -> None:
+def test_draws_are_uniform_over_earlier_windows_and_over_symbols():
     data = windows()
     sources = earlier_windows(data, 1)
     assert (data.asof[sources] <= data.asof).all()
@@ -32,7 +27,7 @@ def test_draws_are_uniform_over_earlier_windows_and_over_symbols() -> None:
     assert np.bincount(data.symbol[sources], minlength=3).min() > len(data) / 3 * 0.8
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+def test_the_seed_decides_and_nothing_else():
     data = windows()
     np.random.seed(5)
     first = earlier_windows(data, 1)
@@ -41,7 +36,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert (first != earlier_windows(data, 2)).mean() > 0.9
 
 
-def test_bars_that_come_later_change_no_draw() -> None:
+def test_bars_that_come_later_change_no_draw():
     long, short = windows(400), windows(300)
     known = np.flatnonzero(long.asof <= short.asof.max())
     drawn = earlier_windows(long, 1)[known], earlier_windows(short, 1)
@@ -50,9 +45,7 @@ def test_bars_that_come_later_change_no_draw() -> None:
 
 
 @pytest.mark.parametrize("large", [0, 2**40])
-def test_shuffled_vectors_are_those_of_their_sources(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
-) -> None:
+def test_shuffled_vectors_are_those_of_their_sources(tmp_path, monkeypatch, large):
     """Whether in memory or in a file, and in portions."""
     monkeypatch.setattr(mapped, "LARGE", large)
     monkeypatch.setattr(shuffle, "ROWS", 7)

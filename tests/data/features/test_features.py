@@ -1,12 +1,8 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_bars import Arrays, random_series, smooth_series
+from random_bars import random_series, smooth_series
 
 from stockenh.data.bars import Bars
 from stockenh.data.features.context import FeatureSettings, alignment, context_features, feature_names
@@ -17,11 +13,11 @@ from stockenh.errors import ConfigError
 DEFAULT = FeatureSettings()
 
 
-def one_series(time: np.ndarray, ohlcv: np.ndarray) -> Bars:
+def one_series(time, ohlcv):
     return Bars.from_series([("A", time, ohlcv)])
 
 
-def test_the_names_are_the_29_of_the_specification() -> None:
+def test_the_names_are_the_29_of_the_specification():
     names = """
         align_1d align_1w align_2w align_1mo align_1q
         bull_ob_count bear_ob_count bull_fvg_count bear_fvg_count nearest_ob_distance nearest_fvg_distance
@@ -32,7 +28,7 @@ def test_the_names_are_the_29_of_the_specification() -> None:
     assert feature_names(DEFAULT) == tuple(names.split())
 
 
-def test_columns_stand_where_the_names_say() -> None:
+def test_columns_stand_where_the_names_say():
     time, ohlcv = random_series(0, 300)
     choice = FeatureSettings(timeframes=("1w", "4h"), lookback=40)
     found = dict(zip(feature_names(choice), context_features(one_series(time, ohlcv), choice).T, strict=True))
@@ -42,7 +38,7 @@ def test_columns_stand_where_the_names_say() -> None:
     np.testing.assert_array_equal(found["volume_ratio"], technical(ohlcv)[:, -1].astype(np.float32))
 
 
-def test_each_series_is_computed_by_itself() -> None:
+def test_each_series_is_computed_by_itself():
     pieces = [random_series(seed, length) for seed, length in ((1, 150), (2, 1), (3, 90))]
     together = context_features(
         Bars.from_series([(f"S{i}", *piece) for i, piece in enumerate(pieces)]), DEFAULT
@@ -52,14 +48,14 @@ def test_each_series_is_computed_by_itself() -> None:
     assert together.tobytes() == np.concatenate(alone).tobytes()
 
 
-def test_no_bars_give_no_rows() -> None:
+def test_no_bars_give_no_rows():
     for bars in (Bars.from_series([]), one_series(np.empty(0, "datetime64[s]"), np.empty((0, 5)))):
         assert context_features(bars, DEFAULT).shape == (0, 29)
 
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), last=st.integers(0, 298), scale=st.floats(0.01, 100))
-def test_later_bars_change_nothing_to_the_last_bit(seed: int, last: int, scale: float) -> None:
+def test_later_bars_change_nothing_to_the_last_bit(seed, last, scale):
     time, ohlcv = random_series(seed, 300)
     changed = ohlcv.copy()
     changed[last + 1 :] = random_series(seed + 1, 300)[1][last + 1 :] * scale
@@ -71,7 +67,7 @@ def test_later_bars_change_nothing_to_the_last_bit(seed: int, last: int, scale: 
     assert context_features(prefix, DEFAULT).tobytes() == until_now
 
 
-def test_later_bars_change_nothing_beyond_the_first_chunk_of_a_long_series() -> None:
+def test_later_bars_change_nothing_beyond_the_first_chunk_of_a_long_series():
     time, ohlcv = random_series(9, 2_300)
     whole = context_features(one_series(time, ohlcv), DEFAULT)
     for length in (1_023, 1_024, 1_025, 2_048, 2_299):
@@ -85,9 +81,7 @@ UNITS += [(series, 1, volume) for series in (smooth_series, random_series) for v
 
 
 @pytest.mark.parametrize(("series", "price", "volume"), UNITS)
-def test_the_units_of_price_and_volume_do_not_matter(
-    series: Callable[[int, int], Arrays], price: float, volume: float
-) -> None:
+def test_the_units_of_price_and_volume_do_not_matter(series, price, volume):
     time, ohlcv = series(4, 600)
     plain = context_features(one_series(time, ohlcv), DEFAULT)
     scaled = context_features(one_series(time, ohlcv * [price, price, price, price, volume]), DEFAULT)
@@ -97,7 +91,7 @@ def test_the_units_of_price_and_volume_do_not_matter(
 
 
 @pytest.mark.parametrize("huge", [1e10, 1e-10, 1e100])
-def test_damaged_bars_still_give_finite_features(huge: float) -> None:
+def test_damaged_bars_still_give_finite_features(huge):
     time, ohlcv = random_series(5, 300)
     ohlcv[150, :4] = huge
     ohlcv[200:230, 4] = 0
@@ -114,6 +108,6 @@ def test_damaged_bars_still_give_finite_features(huge: float) -> None:
         ({"lookback": 2}, r"data\.lookback=2"),
     ],
 )
-def test_bad_settings_name_the_key(keys: dict[str, object], message: str) -> None:
+def test_bad_settings_name_the_key(keys, message):
     with pytest.raises(ConfigError, match=message):
-        FeatureSettings(**keys)  # type: ignore[arg-type]
+        FeatureSettings(**keys)

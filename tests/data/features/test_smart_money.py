@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from random_bars import random_series, smooth_series
@@ -9,16 +7,16 @@ from stockenh.data.features.smart_money import SMART_MONEY_NAMES, smart_money
 Bar = tuple[float, float, float, float]
 
 
-def structure(bars: list[Bar], lookback: int = 120) -> dict[str, np.ndarray]:
+def structure(bars, lookback=120):
     ohlcv = np.column_stack([np.array(bars), np.ones(len(bars))])
     return dict(zip(SMART_MONEY_NAMES, smart_money(ohlcv, lookback).T, strict=True))
 
 
-def quiet(close: float, bars: int) -> list[Bar]:
+def quiet(close, bars):
     return [(close, close, close, close)] * bars
 
 
-def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it() -> None:
+def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it():
     # Bearish candle 101 -> 100 with high 102; the next close, 105, lies above 1.02 * 102 = 104.04.
     found = structure([(101, 102, 98, 100), (101, 106, 101, 105), *quiet(105, 4)], lookback=4)
     assert found["bull_ob_count"].tolist() == [0, 1, 1, 1, 0, 0]
@@ -26,7 +24,7 @@ def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it() -> None:
     np.testing.assert_allclose(found["nearest_ob_distance"][:5], [0, *[(100 - 105) / 105] * 3, 0])
 
 
-def test_bearish_patterns_mirror_bullish_ones() -> None:
+def test_bearish_patterns_mirror_bullish_ones():
     block = structure([(100, 102, 98, 101), (97, 97, 95, 96), *quiet(96, 1)])
     assert block["bear_ob_count"].tolist() == [0, 1, 1] and not block["bull_ob_count"].any()
     gap = structure([(10, 11, 10, 10), (10, 10, 8, 8), (8, 9, 7, 8)])
@@ -35,14 +33,14 @@ def test_bearish_patterns_mirror_bullish_ones() -> None:
 
 
 @pytest.mark.parametrize("candle", [(101, 103, 98, 100), (100, 102, 98, 101), (100, 102, 98, 100)])
-def test_no_block_below_two_percent_or_of_the_wrong_colour(candle: Bar) -> None:
+def test_no_block_below_two_percent_or_of_the_wrong_colour(candle):
     # 105 is not above 1.02 * 103 = 105.06; and a rising or undecided candle is no bullish block.
     found = structure([candle, (101, 106, 101, 105)])
     assert not found["bull_ob_count"].any()
     assert not found["nearest_ob_distance"].any()
 
 
-def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback() -> None:
+def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback():
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 13, 11, 12), *quiet(12, 3)]
     found = structure(bars, lookback=4)
     assert found["bull_fvg_count"].tolist() == [0, 0, 1, 1, 0, 0]
@@ -50,7 +48,7 @@ def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback() -> N
     np.testing.assert_allclose(found["nearest_fvg_distance"], [0, 0, -1.5 / 12, -1.5 / 12, 0, 0])
 
 
-def test_of_two_levels_as_near_the_later_counts() -> None:
+def test_of_two_levels_as_near_the_later_counts():
     # Gaps 10-12 (middle 11) and 12-14 (middle 13) around a close of 12: the second is the later one.
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 12, 12, 12), (12, 14, 12, 14), (14, 14, 14, 14)]
     found = structure([*bars, (14, 14, 12, 12)])
@@ -58,7 +56,7 @@ def test_of_two_levels_as_near_the_later_counts() -> None:
     assert found["nearest_fvg_distance"][-1] == pytest.approx(1 / 12)
 
 
-def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars() -> None:
+def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars():
     bars = quiet(100, 90)
     bars[20], bars[41] = (100, 120, 100, 100), (100, 100, 80, 100)
     found = structure(bars)
@@ -71,7 +69,7 @@ def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars() -> None:
     assert not structure(bars)["swing_high_distance"].any()
 
 
-def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_other_kind() -> None:
+def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_other_kind():
     bars = quiet(100, 30)
     bars[20] = (100, 120, 80, 100)
     closes = [100] * 11 + [120, 121, 125, 119, 121, 90, 80, 79, 85, 79, 121]
@@ -80,7 +78,7 @@ def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_
     assert at == {"bos_bull": [42, 45, 51], "bos_bear": [48, 50], "choch_bull": [51], "choch_bear": [48]}
 
 
-def slow_smart_money(ohlcv: np.ndarray, lookback: int) -> np.ndarray:
+def slow_smart_money(ohlcv, lookback):
     rows = []
     last_break = 0
     previous_close = None
@@ -127,7 +125,7 @@ def slow_smart_money(ohlcv: np.ndarray, lookback: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("lookback", [3, 30, 120])
-def test_every_feature_equals_a_bar_by_bar_loop(lookback: int) -> None:
+def test_every_feature_equals_a_bar_by_bar_loop(lookback):
     seen = np.zeros(len(SMART_MONEY_NAMES), dtype=bool)
     for ohlcv in (random_series(4, 260)[1], random_series(5, 260)[1], smooth_series(6, 260)[1]):
         expected = slow_smart_money(ohlcv, lookback)
@@ -137,6 +135,6 @@ def test_every_feature_equals_a_bar_by_bar_loop(lookback: int) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 20, 21, 40, 41, 42])
-def test_a_short_history_is_the_beginning_of_a_long_one(length: int) -> None:
+def test_a_short_history_is_the_beginning_of_a_long_one(length):
     ohlcv = random_series(7, 80)[1]
     np.testing.assert_array_equal(smart_money(ohlcv[:length], 120), smart_money(ohlcv, 120)[:length])

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -21,24 +19,24 @@ from stockenh.data.features.technical import (
 )
 
 
-def indicators(ohlcv: np.ndarray) -> dict[str, np.ndarray]:
+def indicators(ohlcv):
     return dict(zip(TECHNICAL_NAMES, technical(ohlcv).T, strict=True))
 
 
-def test_volume_weighted_price_by_hand() -> None:
+def test_volume_weighted_price_by_hand():
     ohlcv = np.array([[10, 12, 9, 9, 0], [9, 11, 7, 9, 100], [9, 15, 9, 12, 300]], dtype=float)
     # typical prices 9 and 12 with weights 100 and 300: 11.25
     np.testing.assert_allclose(vwap_distance(ohlcv), [0, 0, 12 / 11.25 - 1])
 
 
-def test_volume_ratio_by_hand() -> None:
+def test_volume_ratio_by_hand():
     ohlcv = smooth_series(0, 3)[1]
     ohlcv[:, 4] = [0, 6, 0]
     expected = [0, math.log(6 / 3), math.log(1e-3)]
     np.testing.assert_allclose(indicators(ohlcv)["volume_ratio"], expected)
 
 
-def test_a_flat_price_without_volume_is_neutral() -> None:
+def test_a_flat_price_without_volume_is_neutral():
     ohlcv = np.tile([0.1, 0.1, 0.1, 0.1, 0.0], (300, 1))
     found = indicators(ohlcv)
     assert set(found["rsi_14"]) == set(found["bb_position"]) == {0.5}
@@ -46,7 +44,7 @@ def test_a_flat_price_without_volume_is_neutral() -> None:
         np.testing.assert_allclose(found[name], 0, atol=1e-15)
 
 
-def test_a_huge_volume_leaves_no_rounding_error_behind() -> None:
+def test_a_huge_volume_leaves_no_rounding_error_behind():
     ohlcv = smooth_series(1, 120)[1]
     spiked = ohlcv.copy()
     spiked[40, 4] = 1e22
@@ -57,7 +55,7 @@ def test_a_huge_volume_leaves_no_rounding_error_behind() -> None:
         assert not changed[60:].any()
 
 
-def test_classical_indicators_equal_talib() -> None:
+def test_classical_indicators_equal_talib():
     for seed in range(3):
         ohlcv = smooth_series(seed, 1200)[1]
         _, high, low, close, volume = ohlcv.T.copy()
@@ -85,21 +83,21 @@ def test_classical_indicators_equal_talib() -> None:
             np.testing.assert_allclose(ours[900:], theirs[900:], rtol=1e-7, atol=1e-9)
 
 
-def slow_ema(values: list[float], span: int) -> list[float]:
+def slow_ema(values, span):
     result = values[:1]
     for value in values[1:]:
         result.append(result[-1] * (span - 1) / (span + 1) + value * 2 / (span + 1))
     return result
 
 
-def slow_wilder(values: list[float]) -> list[float]:
+def slow_wilder(values):
     result = [sum(values[:14]) / 14]
     for value in values[14:]:
         result.append((result[-1] * 13 + value) / 14)
     return result
 
 
-def slow_adx(high: list[float], low: list[float], ranges: list[float]) -> list[float]:
+def slow_adx(high, low, ranges):
     plus, minus, total = 0.0, 0.0, 0.0
     strengths = []
     for t in range(1, len(high)):
@@ -113,7 +111,7 @@ def slow_adx(high: list[float], low: list[float], ranges: list[float]) -> list[f
     return [0.0] * 27 + slow_wilder(strengths)
 
 
-def slow_technical(ohlcv: np.ndarray) -> np.ndarray:
+def slow_technical(ohlcv):
     _, high, low, close, volume = ohlcv.T.tolist()
     count = len(close)
     changes = [b - a for a, b in itertools.pairwise(close)]
@@ -161,7 +159,7 @@ def slow_technical(ohlcv: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_feature_equals_a_bar_by_bar_loop(seed: int) -> None:
+def test_every_feature_equals_a_bar_by_bar_loop(seed):
     ohlcv = random_series(seed, 400)[1] if seed else smooth_series(seed, 400)[1]
     found, expected = technical(ohlcv), slow_technical(ohlcv)
     for column, name in enumerate(TECHNICAL_NAMES):
@@ -169,6 +167,6 @@ def test_every_feature_equals_a_bar_by_bar_loop(seed: int) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 13, 14, 15, 20, 27, 28, 29, 50, 63, 64, 65])
-def test_a_short_history_is_the_beginning_of_a_long_one_to_the_last_bit(length: int) -> None:
+def test_a_short_history_is_the_beginning_of_a_long_one_to_the_last_bit(length):
     ohlcv = random_series(8, 80)[1]
     assert technical(ohlcv[:length]).tobytes() == technical(ohlcv)[:length].tobytes()

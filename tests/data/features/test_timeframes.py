@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import datetime as dt
 
 import numpy as np
@@ -11,11 +9,11 @@ from stockenh.data.features.technical import ema
 from stockenh.errors import ConfigError
 
 
-def days(*dates: str) -> np.ndarray:
+def days(*dates):
     return np.array(dates, "datetime64[s]")
 
 
-def same_period(timeframe: str, first: str, second: str) -> bool:
+def same_period(timeframe, first, second):
     groups = timeframe_groups(days(first, second), timeframe)
     return bool(groups[0] == groups[1])
 
@@ -37,7 +35,7 @@ def same_period(timeframe: str, first: str, second: str) -> bool:
         ("2q", "1969-07-01", "1969-12-31", "1970-01-01"),
     ],
 )
-def test_periods_follow_the_calendar(timeframe: str, first: str, last: str, following: str) -> None:
+def test_periods_follow_the_calendar(timeframe, first, last, following):
     before = str(np.datetime64(first, "s") - 1)
     assert same_period(timeframe, first, last)
     assert not same_period(timeframe, last, following)
@@ -45,31 +43,31 @@ def test_periods_follow_the_calendar(timeframe: str, first: str, last: str, foll
 
 
 @pytest.mark.parametrize("timeframe", ["", "d", "0d", "-1d", "1.5h", "1y", "1D", "1 d", "1mon", "daily"])
-def test_a_bad_timeframe_is_named_with_its_key(timeframe: str) -> None:
+def test_a_bad_timeframe_is_named_with_its_key(timeframe):
     with pytest.raises(ConfigError, match=r"data\.timeframes: ") as error:
         timeframe_groups(days("2024-01-02"), timeframe)
     assert repr(timeframe) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_ema_starts_at_the_first_value() -> None:
+def test_ema_starts_at_the_first_value():
     np.testing.assert_allclose(ema(np.array([10.0, 11.0, 9.0]), 9), [10, 10.2, 9.96])
 
 
-def test_daily_alignment_by_hand() -> None:
+def test_daily_alignment_by_hand():
     # EMA9 is 10, 10.2, 10.56, 10.048; EMA21 is 10, 10.0909, 10.2645, 10.0587
     time = days("2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04")
     assert alignment(time, np.array([10.0, 11.0, 12.0, 8.0]), "1d").tolist() == [0, 1, 1, -1]
 
 
-def test_a_forming_week_counts_only_its_latest_close() -> None:
+def test_a_forming_week_counts_only_its_latest_close():
     # With the week before at 10, a rise to 12 leaves no trace once the close is back at 10.
     time = days("2024-01-05", "2024-01-08", "2024-01-09", "2024-01-10", "2024-01-12", "2024-01-15")
     close = np.array([10.0, 12.0, 10.0, 9.0, 11.0, 11.5])
     assert alignment(time, close, "1w").tolist() == [0, 1, 0, -1, 1, 1]
 
 
-def test_a_saturday_belongs_to_the_week_before() -> None:
+def test_a_saturday_belongs_to_the_week_before():
     # On Monday the week closed at 9 on Saturday, so EMA9 = 9.8 and EMA21 = 9.909 and 9.5 lies below.
     time = days("2024-01-05", "2024-01-12", "2024-01-13", "2024-01-15")
     assert alignment(time, np.array([10.0, 10.0, 9.0, 9.5]), "1w")[-1] == -1
@@ -78,7 +76,7 @@ def test_a_saturday_belongs_to_the_week_before() -> None:
 
 
 @pytest.mark.parametrize("price", [0.1, 1 / 3, 17.968, 1e10])
-def test_a_flat_price_has_no_direction(price: float) -> None:
+def test_a_flat_price_has_no_direction(price):
     time = np.datetime64("2020-01-01", "s") + np.arange(400) * np.timedelta64(86_400, "s")
     close = np.full(400, price)
     close[1::2] = np.nextafter(price, np.inf)
@@ -86,7 +84,7 @@ def test_a_flat_price_has_no_direction(price: float) -> None:
         assert not alignment(time, close, timeframe).any()
 
 
-def calendar_key(day: dt.date, timeframe: str) -> tuple[int, ...]:
+def calendar_key(day, timeframe):
     match timeframe:
         case "1d":
             return (day.toordinal(),)
@@ -100,7 +98,7 @@ def calendar_key(day: dt.date, timeframe: str) -> tuple[int, ...]:
             return day.year, (day.month - 1) // 3
 
 
-def slow_alignment(dates: list[dt.date], close: list[float], timeframe: str) -> list[int]:
+def slow_alignment(dates, close, timeframe):
     result = []
     for now in range(len(close)):
         last_of_period: dict[tuple[int, ...], float] = {}
@@ -118,7 +116,7 @@ def slow_alignment(dates: list[dt.date], close: list[float], timeframe: str) -> 
 
 
 @pytest.mark.parametrize("timeframe", ["1d", "1w", "2w", "1mo", "1q"])
-def test_alignment_equals_a_bar_by_bar_loop(timeframe: str) -> None:
+def test_alignment_equals_a_bar_by_bar_loop(timeframe):
     for seed in range(3):
         time, ohlcv = random_series(seed, 250)
         expected = slow_alignment(time.astype("datetime64[D]").tolist(), ohlcv[:, 3].tolist(), timeframe)

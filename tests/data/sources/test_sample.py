@@ -1,29 +1,27 @@
 """The shipped bars: complete, adjusted, and what their provenance says."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np
 import polars as pl
 import pytest
 
-from stockenh.data.bars import CLOSE, VOLUME, Bars
+from stockenh.data.bars import CLOSE, VOLUME
 from stockenh.data.readers.read import ReadSettings, read_bars
 from stockenh.data.sources.files import SAMPLE_FILE, load_sample
 
 
 @pytest.fixture(scope="module")
-def bars() -> Bars:
+def bars():
     return load_sample()
 
 
 @pytest.fixture(scope="module")
-def raw() -> pl.DataFrame:
+def raw():
     return pl.read_parquet(SAMPLE_FILE)
 
 
-def test_four_symbols_their_dates_and_the_sources_adjusted_close(bars: Bars, raw: pl.DataFrame) -> None:
+def test_four_symbols_their_dates_and_the_sources_adjusted_close(bars, raw):
     assert bars.symbols == ("AAPL", "GOOG", "IBM", "MSFT")
     assert np.diff(bars.offsets).tolist() == [3270, 2148, 3270, 3270]
     spans = [bars.time[bars.rows(s)][[0, -1]].astype("datetime64[D]").astype(str).tolist() for s in range(4)]
@@ -35,9 +33,7 @@ def test_four_symbols_their_dates_and_the_sources_adjusted_close(bars: Bars, raw
 @pytest.mark.parametrize(
     ("symbol", "day"), [("AAPL", "2000-06-21"), ("AAPL", "2005-02-28"), ("MSFT", "2003-02-18")]
 )
-def test_a_split_leaves_no_jump_and_doubles_earlier_volume(
-    bars: Bars, raw: pl.DataFrame, symbol: str, day: str
-) -> None:
+def test_a_split_leaves_no_jump_and_doubles_earlier_volume(bars, raw, symbol, day):
     rows = bars.rows(bars.symbols.index(symbol))
     at = int(np.flatnonzero(bars.time[rows] == np.datetime64(day))[0])
     ohlcv = bars.ohlcv[rows]
@@ -50,7 +46,7 @@ def test_a_split_leaves_no_jump_and_doubles_earlier_volume(
     assert scale[-1] == 1
 
 
-def test_the_sample_passes_its_own_checks(bars: Bars) -> None:
+def test_the_sample_passes_its_own_checks(bars):
     result = read_bars(SAMPLE_FILE, ReadSettings())
     np.testing.assert_array_equal(result.bars.ohlcv[:, :VOLUME], bars.ohlcv[:, :VOLUME])
     scale = bars.ohlcv[:, VOLUME] / result.bars.ohlcv[:, VOLUME]
@@ -58,14 +54,14 @@ def test_the_sample_passes_its_own_checks(bars: Bars) -> None:
     assert {finding.level for finding in result.findings} == {"warning"}
 
 
-def test_unadjusted_the_splits_are_found() -> None:
+def test_unadjusted_the_splits_are_found():
     found = read_bars(SAMPLE_FILE, ReadSettings(adjust=False)).findings
     splits = {f.symbol: f.message for f in found if f.rule == "raw-split"}
     assert "2:1 on 2000-06-21, 2:1 on 2005-02-28" in splits["AAPL"]
     assert "2:1 on 2003-02-18" in splits["MSFT"]
 
 
-def test_the_file_is_small_and_the_one_that_provenance_describes() -> None:
+def test_the_file_is_small_and_the_one_that_provenance_describes():
     data = SAMPLE_FILE.read_bytes()
     assert len(data) < 400_000
     assert hashlib.sha256(data).hexdigest() in (SAMPLE_FILE.parent / "PROVENANCE.md").read_text()

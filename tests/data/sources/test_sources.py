@@ -1,9 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
-
 import bar_files
 import numpy as np
 import pytest
@@ -11,7 +5,6 @@ import pytest
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import context as features
 from stockenh.data.readers import read
-from stockenh.data.sources.base import DataSettings, Loaded
 from stockenh.data.sources.files import FilesData, SampleData
 from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 from stockenh.data.sources.windows_file import WindowsData
@@ -22,17 +15,17 @@ from stockenh.errors import ConfigError, DataError
 class Counter:
     """Replaces a function of a module by one that counts its calls."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    def __init__(self, monkeypatch, module, name):
         self.function, self.calls = getattr(module, name), 0
         monkeypatch.setattr(module, name, self)
 
-    def __call__(self, *args: object) -> object:
+    def __call__(self, *args):
         self.calls += 1
         return self.function(*args)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Two symbols of 60 bars; one bar of B can't be used."""
     (tmp_path / "bars").mkdir()
     bad = bar_files.rows(60, seed=2)
@@ -43,30 +36,30 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DiskCache:
+def store(tmp_path):
     return DiskCache(tmp_path / "cache")
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter:
+def reads(monkeypatch):
     return Counter(monkeypatch, read, "read_bars")
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
+def computed(monkeypatch):
     return Counter(monkeypatch, features, "context_features")
 
 
-def files(folder: Path, **settings: object) -> FilesData:
-    return FilesData(**{"path": str(folder), "lookback": 20, **settings})  # type: ignore[arg-type]
+def files(folder, **settings):
+    return FilesData(**{"path": str(folder), "lookback": 20, **settings})
 
 
-def bars_of(loaded: Loaded) -> BarWindows:
+def bars_of(loaded):
     assert isinstance(loaded.windows, BarWindows)
     return loaded.windows
 
 
-def test_files_become_windows_with_what_was_found(folder: Path, store: DiskCache) -> None:
+def test_files_become_windows_with_what_was_found(folder, store):
     loaded = files(folder).load(store)
     windows = bars_of(loaded)
     assert windows.symbols == ("A", "B")
@@ -76,9 +69,7 @@ def test_files_become_windows_with_what_was_found(folder: Path, store: DiskCache
     assert windows.best_prob is None and windows.take(np.array([1])).best_prob is None
 
 
-def test_the_second_time_nothing_is_read_or_computed_and_all_is_the_same(
-    folder: Path, store: DiskCache, reads: Counter, computed: Counter
-) -> None:
+def test_the_second_time_nothing_is_read_or_computed_and_all_is_the_same(folder, store, reads, computed):
     first, second = files(folder).load(store), files(folder).load(store)
     assert (reads.calls, computed.calls) == (1, 1)
     assert first.findings == second.findings
@@ -88,7 +79,7 @@ def test_the_second_time_nothing_is_read_or_computed_and_all_is_the_same(
     assert second.windows.symbols == ("A", "B")
 
 
-def one_price(folder: Path) -> None:
+def one_price(folder):
     rows = bar_files.rows(60, seed=1)
     rows[59][4] = rows[59][3]
     bar_files.write(folder / "A.csv", rows)
@@ -98,16 +89,14 @@ def one_price(folder: Path) -> None:
     "change",
     [one_price, lambda folder: (folder / "A.csv").rename(folder / "C.csv"), lambda f: (f / "B.csv").unlink()],
 )
-def test_changed_files_are_read_again(
-    folder: Path, store: DiskCache, reads: Counter, computed: Counter, change: Callable[[Path], object]
-) -> None:
+def test_changed_files_are_read_again(folder, store, reads, computed, change):
     before = files(folder).load(store).windows.digest()
     change(folder)
     assert files(folder).load(store).windows.digest() != before
     assert (reads.calls, computed.calls) == (2, 2)
 
 
-def test_every_setting_of_reading_has_its_own_entry(folder: Path, store: DiskCache, reads: Counter) -> None:
+def test_every_setting_of_reading_has_its_own_entry(folder, store, reads):
     variants: list[dict[str, object]] = [
         {}, {"adjust": False}, {"max_gap_days": 9}, {"lookback": 22}, {"columns": {"open": "Open"}},
         {"horizons": [4, 8]},
@@ -117,9 +106,7 @@ def test_every_setting_of_reading_has_its_own_entry(folder: Path, store: DiskCac
     assert reads.calls == len(variants)
 
 
-def test_other_timeframes_and_later_horizons_need_no_new_reading(
-    folder: Path, store: DiskCache, reads: Counter, computed: Counter
-) -> None:
+def test_other_timeframes_and_later_horizons_need_no_new_reading(folder, store, reads, computed):
     files(folder, horizons=[3, 5]).load(store)
     windows = files(folder, horizons=[3, 7, 9]).load(store).windows
     assert windows.y_ret.shape[1] == 3
@@ -129,7 +116,7 @@ def test_other_timeframes_and_later_horizons_need_no_new_reading(
     assert (reads.calls, computed.calls) == (1, 2)
 
 
-def test_without_usable_bars_the_first_reason_is_shown(folder: Path, store: DiskCache) -> None:
+def test_without_usable_bars_the_first_reason_is_shown(folder, store):
     with pytest.raises(DataError, match=r"no usable bars\. A\.csv.*60"):
         files(folder, lookback=58).load(store)
     for file in folder.iterdir():
@@ -140,13 +127,13 @@ def test_without_usable_bars_the_first_reason_is_shown(folder: Path, store: Disk
 
 
 @pytest.mark.parametrize("path", ["nowhere", "empty"])
-def test_a_path_without_files_names_the_key(tmp_path: Path, store: DiskCache, path: str) -> None:
+def test_a_path_without_files_names_the_key(tmp_path, store, path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"data\.path"):
         files(tmp_path / path).load(store)
 
 
-def test_the_sample_needs_no_file_and_keeps_its_features(store: DiskCache, computed: Counter) -> None:
+def test_the_sample_needs_no_file_and_keeps_its_features(store, computed):
     first, second = SampleData().load(store), SampleData().load(store)
     assert computed.calls == 1
     assert first.findings == ()
@@ -155,7 +142,7 @@ def test_the_sample_needs_no_file_and_keeps_its_features(store: DiskCache, compu
     np.testing.assert_array_equal(first.windows.context, second.windows.context)
 
 
-def test_a_generated_market_brings_its_best_probabilities(store: DiskCache, computed: Counter) -> None:
+def test_a_generated_market_brings_its_best_probabilities(store, computed):
     settings = SyntheticData(symbols=2, bars=150, horizons=[2, 7])
     first, second = settings.load(store).windows, settings.load(store).windows
     assert computed.calls == 1
@@ -169,16 +156,16 @@ def test_a_generated_market_brings_its_best_probabilities(store: DiskCache, comp
     np.testing.assert_array_equal(first.best_prob[[0, 61]], whole[[119, 299]])
 
 
-def test_a_market_too_short_for_a_window_is_refused(store: DiskCache) -> None:
+def test_a_market_too_short_for_a_window_is_refused(store):
     with pytest.raises(DataError, match=r"no symbol has the 120 bars of data\.lookback and the 3 more"):
         SyntheticData(symbols=2, bars=122).load(store)
 
 
 @pytest.mark.parametrize("settings", [FilesData, SampleData, SyntheticData, WindowsData])
 @pytest.mark.parametrize("horizons", [[], [0, 3], [5, 3], [3, 3]])
-def test_horizons_must_increase(settings: type[DataSettings], horizons: list[int]) -> None:
+def test_horizons_must_increase(settings, horizons):
     with pytest.raises(ConfigError, match=r"data\.horizons=\[.*\] must be increasing"):
-        settings(horizons=horizons)  # type: ignore[call-arg]
+        settings(horizons=horizons)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +178,6 @@ def test_horizons_must_increase(settings: type[DataSettings], horizons: list[int
         ({"columns": {"kurs": "Close"}}, r"data\.columns\.kurs"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(settings: dict[str, object], message: str) -> None:
+def test_wrong_settings_are_refused_by_name(settings, message):
     with pytest.raises(ConfigError, match=message):
-        FilesData(path="x", **settings)  # type: ignore[arg-type]
+        FilesData(path="x", **settings)

@@ -1,8 +1,5 @@
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,7 +12,6 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
 from stockenh.data.sources.windows_file import WindowsData, read_windows
 from stockenh.data.splits import TEST, TRAIN, VAL, DateSplit
-from stockenh.data.windows import StoredWindows
 from stockenh.errors import DataError
 
 HORIZONS = (3, 5, 10)
@@ -27,7 +23,7 @@ CONTEXT = RNG.normal(size=(200, 29)).astype(np.float32)
 RETURNS = RNG.normal(0, 0.03, (200, 3)).astype(np.float32)
 
 
-def samples(n: int = N) -> pl.DataFrame:
+def samples(n=N):
     """n ready samples of A and B on n / 2 consecutive days, nested as the notebooks write them."""
     days = [dt.date(2024, 1, 1) + dt.timedelta(days=i // 2) for i in range(n)]
     return pl.DataFrame(
@@ -43,24 +39,24 @@ def samples(n: int = N) -> pl.DataFrame:
     )
 
 
-def put(frame: pl.DataFrame, column: str, values: object, dtype: pl.DataType | None = None) -> pl.DataFrame:
+def put(frame, column, values, dtype=None):
     return frame.with_columns(pl.Series(column, values, dtype=dtype))
 
 
-def changed(frame: pl.DataFrame, column: str, row: int, value: object) -> pl.DataFrame:
+def changed(frame, column, row, value):
     values = frame[column].to_list()
     values[row] = value
     return frame.with_columns(pl.Series(column, values, dtype=frame[column].dtype))
 
 
-def read(path: Path, frame: pl.DataFrame) -> tuple[StoredWindows, list[tuple[str, str, int]]]:
+def read(path, frame):
     frame.write_parquet(path / "windows.parquet")
     windows, findings = read_windows(path / "windows.parquet", HORIZONS)
     assert all(finding.file == "windows.parquet" and finding.fix for finding in findings)
     return windows, [(finding.level, finding.rule, finding.rows) for finding in findings]
 
 
-def layouts() -> dict[str, pl.DataFrame]:
+def layouts():
     frame = samples()
     flat = PRICE[:N].reshape(N, 600)
     return {
@@ -78,7 +74,7 @@ def layouts() -> dict[str, pl.DataFrame]:
 
 
 @pytest.mark.parametrize("layout", layouts())
-def test_every_layout_reads_as_the_same_windows(tmp_path: Path, layout: str) -> None:
+def test_every_layout_reads_as_the_same_windows(tmp_path, layout):
     windows, findings = read(tmp_path, layouts()[layout])
     assert findings == []
     assert windows.symbols == ("A", "B")
@@ -92,7 +88,7 @@ def test_every_layout_reads_as_the_same_windows(tmp_path: Path, layout: str) -> 
     assert windows.context_names[0] == "align_1d"
 
 
-def test_ready_samples_split_and_become_batches(tmp_path: Path) -> None:
+def test_ready_samples_split_and_become_batches(tmp_path):
     samples(200).write_parquet(tmp_path / "w.parquet")
     loaded = WindowsData(path=str(tmp_path / "w.parquet")).load(DiskCache(None))
     windows, rows = loaded.windows, np.arange(200)
@@ -108,12 +104,12 @@ def test_ready_samples_split_and_become_batches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(micro.y_up.numpy(), RETURNS[[7, 3]] > 0)
 
 
-def test_another_number_of_context_columns_gets_plain_names(tmp_path: Path) -> None:
+def test_another_number_of_context_columns_gets_plain_names(tmp_path):
     windows, _ = read(tmp_path, put(samples(), "context", CONTEXT[:N, :3].tolist()))
     assert windows.context_names == ("context_0", "context_1", "context_2")
 
 
-def test_a_return_that_is_null_or_infinite_is_a_missing_label(tmp_path: Path) -> None:
+def test_a_return_that_is_null_or_infinite_is_a_missing_label(tmp_path):
     frame = changed(changed(samples(), "y_ret", 1, [None, 0.5, float("inf")]), "y_up", 1, [None, 1, 1])
     windows, findings = read(tmp_path, changed(changed(frame, "y_ret", 2, None), "y_up", 2, None))
     np.testing.assert_array_equal(windows.y_ret[1], np.array([np.nan, 0.5, np.nan], np.float32))
@@ -121,7 +117,7 @@ def test_a_return_that_is_null_or_infinite_is_a_missing_label(tmp_path: Path) ->
     assert findings == []
 
 
-def test_rows_with_a_missing_input_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_rows_with_a_missing_input_are_left_out_and_counted(tmp_path):
     frame = changed(samples(), "context", 0, [None] + [0.0] * 28)
     frame = changed(frame, "kronos_emb", 3, None)
     frame = changed(frame, "ohlcv_norm", 5, [[float("inf")] * 5] * 120)
@@ -131,7 +127,7 @@ def test_rows_with_a_missing_input_are_left_out_and_counted(tmp_path: Path) -> N
     assert windows.symbol.tolist() == [1, 0, 0, 0, 1]
 
 
-def test_contradictions_are_findings_and_ties_are_not(tmp_path: Path) -> None:
+def test_contradictions_are_findings_and_ties_are_not(tmp_path):
     frame = changed(samples(), "y_up", 4, (RETURNS[4] <= 0).astype(int).tolist())
     frame = changed(changed(frame, "y_ret", 6, [0.0, 0.0, 0.0]), "y_up", 6, [1, 0, None])
     frame = changed(frame, "ohlcv_norm", 2, (PRICE[2] * 100).tolist())
@@ -177,7 +173,7 @@ BAD: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_wrong_file_is_refused_in_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_a_wrong_file_is_refused_in_one_clear_line(tmp_path, case):
     spoil, message = BAD[case]
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path, spoil(samples()))
@@ -186,14 +182,14 @@ def test_a_wrong_file_is_refused_in_one_clear_line(tmp_path: Path, case: str) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"symbol,asof\nA,2024-01-01\n", b"PAR1" + bytes(40) + b"PAR1"])
-def test_what_is_no_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_parquet_is_refused(tmp_path, content):
     (tmp_path / "w.parquet").write_bytes(content)
     with pytest.raises(DataError, match="is not a readable Parquet file") as error:
         read_windows(tmp_path / "w.parquet", HORIZONS)
     assert "\n" not in str(error.value)
 
 
-def test_a_path_that_is_not_there_names_the_key(tmp_path: Path) -> None:
+def test_a_path_that_is_not_there_names_the_key(tmp_path):
     for path in (tmp_path / "none.parquet", tmp_path):
         with pytest.raises(DataError, match=r"no such file; data=windows needs data\.path=FILE"):
             WindowsData(path=str(path)).load(DiskCache(None))

@@ -1,9 +1,6 @@
 """The generated market: its bars are valid, its limit is the true one, and its signal can be learnt."""
 
-from __future__ import annotations
-
 import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -23,30 +20,30 @@ SMALL = SyntheticData(symbols=3, bars=400)
 
 
 @pytest.fixture(scope="module")
-def market() -> Bars:
+def market():
     return generate(SyntheticData())
 
 
 @pytest.fixture(scope="module")
-def best(market: Bars) -> np.ndarray:
+def best(market):
     """(S, T, H) probabilities of the default market."""
     return best_probabilities(market, SyntheticData(), HORIZONS).reshape(30, 2000, 3)
 
 
-def rises(bars: Bars, horizon: int) -> np.ndarray:
+def rises(bars, horizon):
     """(S, T - horizon) whether the close is higher `horizon` bars on."""
     close = bars.ohlcv[:, CLOSE].reshape(len(bars.symbols), -1)
     return close[:, horizon:] > close[:, :-horizon]
 
 
-def deviations(figure: np.ndarray) -> float:
+def deviations(figure):
     """How many standard errors the mean of (S, T) is from 0, blocks of 50 dates taken as independent."""
     by_date = figure.mean(0)
     blocks = by_date[: len(by_date) // 50 * 50].reshape(-1, 50).mean(1)
     return float(blocks.mean() / blocks.std(ddof=1) * len(blocks) ** 0.5)
 
 
-def test_reading_its_bars_from_a_file_finds_nothing_to_say(market: Bars, tmp_path: Path) -> None:
+def test_reading_its_bars_from_a_file_finds_nothing_to_say(market, tmp_path):
     names = np.array(market.symbols)[market.series_of_row]
     columns = dict(zip(("open", "high", "low", "close", "volume"), market.ohlcv.T, strict=True))
     days = market.time.astype("datetime64[ms]")
@@ -56,13 +53,13 @@ def test_reading_its_bars_from_a_file_finds_nothing_to_say(market: Bars, tmp_pat
     assert result.bars.digest() == market.digest()
 
 
-def test_the_same_settings_give_the_same_bits_and_a_weekend_starts_on_monday() -> None:
+def test_the_same_settings_give_the_same_bits_and_a_weekend_starts_on_monday():
     assert generate(SMALL).digest() == "d06936ee412555dea60c0ee147fbe195"
     weekend = SyntheticData(symbols=1, bars=5, start="2024-06-01")
     assert str(generate(weekend).time[0])[:10] == "2024-06-03"
 
 
-def test_more_symbols_or_bars_leave_those_that_there_are(market: Bars) -> None:
+def test_more_symbols_or_bars_leave_those_that_there_are(market):
     few, other = generate(SMALL), generate(SyntheticData(symbols=3, bars=400, seed=1))
     assert few.symbols == market.symbols[:3] == ("SYN001", "SYN002", "SYN003")
     for series in range(3):
@@ -72,7 +69,7 @@ def test_more_symbols_or_bars_leave_those_that_there_are(market: Bars) -> None:
     assert str(few.time[0])[:10] == "2012-01-02"
 
 
-def test_without_strength_there_is_nothing_to_know() -> None:
+def test_without_strength_there_is_nothing_to_know():
     noise = SyntheticData(symbols=10, bars=500, strength=0.0)
     bars = generate(noise)
     np.testing.assert_allclose(best_probabilities(bars, noise, HORIZONS), 0.5, atol=1e-12)
@@ -81,16 +78,14 @@ def test_without_strength_there_is_nothing_to_know() -> None:
     assert abs((scaled[:, 1:] * scaled[:, :-1]).mean()) < 4 / (10 * 499) ** 0.5
 
 
-def test_the_limit_is_about_80_percent_at_5_bars_and_the_classes_are_balanced(
-    market: Bars, best: np.ndarray
-) -> None:
+def test_the_limit_is_about_80_percent_at_5_bars_and_the_classes_are_balanced(market, best):
     limit = np.maximum(best, 1 - best)[:, 119:].mean((0, 1))
     assert limit[1] == pytest.approx(0.80, abs=0.01)
     for horizon in HORIZONS:
         assert 0.45 < rises(market, horizon)[:, 119:].mean() < 0.55
 
 
-def test_strength_sets_the_limit() -> None:
+def test_strength_sets_the_limit():
     limits = []
     for strength in (0.25, 0.5, 1.0, 2.0):
         settings = SyntheticData(symbols=10, bars=1000, strength=strength)
@@ -100,7 +95,7 @@ def test_strength_sets_the_limit() -> None:
 
 
 @pytest.mark.parametrize("column", range(3))
-def test_the_filters_own_score_is_the_limit(market: Bars, best: np.ndarray, column: int) -> None:
+def test_the_filters_own_score_is_the_limit(market, best, column):
     up = rises(market, HORIZONS[column])[:, 119:]
     p = best[:, 119 : 119 + up.shape[1], column]
     assert abs(deviations(((p > 0.5) == up) - np.maximum(p, 1 - p))) < 2.5
@@ -108,7 +103,7 @@ def test_the_filters_own_score_is_the_limit(market: Bars, best: np.ndarray, colu
     assert abs(deviations(-np.log(np.where(up, p, 1 - p)) - entropy)) < 2.5
 
 
-def test_its_probabilities_are_calibrated_in_every_tenth(market: Bars, best: np.ndarray) -> None:
+def test_its_probabilities_are_calibrated_in_every_tenth(market, best):
     up = rises(market, 5)
     p = best[:, : up.shape[1], 1]
     tenth = np.digitize(p, np.quantile(p, np.arange(0.1, 1, 0.1)))
@@ -117,7 +112,7 @@ def test_its_probabilities_are_calibrated_in_every_tenth(market: Bars, best: np.
         assert up[inside].mean() == pytest.approx(p[inside].mean(), abs=0.03)
 
 
-def test_simulated_particles_agree_with_the_filter() -> None:
+def test_simulated_particles_agree_with_the_filter():
     """A bootstrap particle filter of the process as it is described, which shares nothing but constants."""
     bars = generate(SMALL)
     expected = best_probabilities(bars, SMALL, [5]).reshape(3, 400)[1]
@@ -125,13 +120,13 @@ def test_simulated_particles_agree_with_the_filter() -> None:
     traits = synthetic._traits(SMALL, 2)
     log, volume = np.log(bars.ohlcv[400:800, :4]), np.log(bars.ohlcv[400:800, 4] / traits.volume)
 
-    def move(trend: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def move(trend, level):
         ends = rng.random(n) < np.array([1 / 25, 1 / 5, 1 / 25])[trend]
         trend = np.where(ends, (trend + rng.integers(1, 3, n)) % 3, trend)
         step = np.where(level == 0, 1, np.where(level == 3, -1, rng.choice([-1, 1], n)))
         return trend, np.where(rng.random(n) < 1 / 25, level + step, level)
 
-    def spread(level: np.ndarray) -> np.ndarray:
+    def spread(level):
         return traits.volatility * np.array([0.7, 0.9, 1.15, 1.45])[level]
 
     trend, level = rng.integers(0, 3, n), rng.integers(0, 4, n)
@@ -155,9 +150,7 @@ def test_simulated_particles_agree_with_the_filter() -> None:
             assert (total > 0).mean() == pytest.approx(expected[t], abs=0.02)
 
 
-def test_volume_carries_a_part_of_the_signal(
-    market: Bars, best: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_volume_carries_a_part_of_the_signal(market, best, monkeypatch):
     monkeypatch.setattr(synthetic, "VOLUME_NOISE", 1e6)  # the filter that looks at prices alone
     blind = best_probabilities(market, SyntheticData(), [5]).reshape(30, 2000)
     up = rises(market, 5)
@@ -165,7 +158,7 @@ def test_volume_carries_a_part_of_the_signal(
     assert hits[1] - hits[0] > 0.01
 
 
-def test_volatility_comes_in_clusters_that_all_symbols_share(market: Bars) -> None:
+def test_volatility_comes_in_clusters_that_all_symbols_share(market):
     moves = np.abs(np.diff(np.log(market.ohlcv[:, CLOSE].reshape(30, 2000)), axis=1))
     moves /= moves.mean(1, keepdims=True)
     by_day = moves.mean(0) - 1
@@ -174,7 +167,7 @@ def test_volatility_comes_in_clusters_that_all_symbols_share(market: Bars) -> No
 
 
 @pytest.mark.parametrize("t", [130, 398])
-def test_the_limit_at_a_bar_is_blind_to_later_bars(t: int) -> None:
+def test_the_limit_at_a_bar_is_blind_to_later_bars(t):
     bars = generate(SMALL)
     before = best_probabilities(bars, SMALL, HORIZONS).reshape(3, 400, 3)
     changed = bars.ohlcv.reshape(3, 400, 5).copy()
@@ -185,7 +178,7 @@ def test_the_limit_at_a_bar_is_blind_to_later_bars(t: int) -> None:
     assert (before[:, t + 1 :] != after[:, t + 1 :]).any(-1).all()
 
 
-def test_what_a_model_sees_holds_most_of_the_signal(market: Bars, best: np.ndarray) -> None:
+def test_what_a_model_sees_holds_most_of_the_signal(market, best):
     """A logistic regression on the 29 features alone closes over half of the gap on later dates."""
     context = context_features(market, FeatureSettings()).reshape(30, 2000, 29)
     up = rises(market, 5)
@@ -200,7 +193,7 @@ def test_what_a_model_sees_holds_most_of_the_signal(market: Bars, best: np.ndarr
     assert 0.6 < closed < 0.95
 
 
-def test_it_is_generated_quickly() -> None:
+def test_it_is_generated_quickly():
     settings = SyntheticData(symbols=20, bars=3000)
     start = time.process_time()
     best_probabilities(generate(settings), settings, HORIZONS)
@@ -219,6 +212,6 @@ def test_it_is_generated_quickly() -> None:
         ({"start": "2012-13-01"}, r"data\.start=2012-13-01 is not a date"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(settings: dict[str, object], message: str) -> None:
+def test_wrong_settings_are_refused_by_name(settings, message):
     with pytest.raises(ConfigError, match=message):
-        SyntheticData(**settings)  # type: ignore[arg-type]
+        SyntheticData(**settings)

@@ -1,7 +1,5 @@
 """The chain, its filter and the sign of its sums, against hand counts, enumeration and simulation."""
 
-from __future__ import annotations
-
 from itertools import product
 from statistics import NormalDist
 

@@ -1,17 +1,13 @@
-from __future__ import annotations
-
 import fcntl
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import polars as pl
 import pytest
 from waiting import wait_for
-from yahoo_frames import LIMITED, OFFLINE, Answering, Client, days, prices, yahoo
+from yahoo_frames import LIMITED, OFFLINE, days, prices, yahoo
 
 from stockenh.data.cache import DiskCache
 from stockenh.data.sources import yahoo_download as downloads
@@ -26,37 +22,37 @@ LONG = days("2020-01-01", 60)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DiskCache:
+def store(tmp_path):
     return DiskCache(tmp_path / "cache")
 
 
 @pytest.fixture(autouse=True)
-def stamps(monkeypatch: pytest.MonkeyPatch) -> None:
+def stamps(monkeypatch):
     """Every download has a second of its own, on one day."""
     clock: Iterator[str] = iter(f"2024-03-08T1200{n:02}Z" for n in range(60))
     monkeypatch.setattr(downloads, "stamp_of", lambda now: next(clock))
 
 
-def settings(*symbols: str, **more: object) -> YahooData:
-    return YahooData(**{"symbols": list(symbols), "lookback": 20, **more})  # type: ignore[arg-type]
+def settings(*symbols, **more):
+    return YahooData(**{"symbols": list(symbols), "lookback": 20, **more})
 
 
-def settled(data: YahooData, store: DiskCache) -> tuple[YahooData, list[str]]:
+def settled(data, store):
     lines: list[str] = []
     return data.resolve(store, lambda done, total: None, lines.append), lines
 
 
-def bars_of(data: YahooData, store: DiskCache) -> BarWindows:
+def bars_of(data, store):
     windows = data.load(store).windows
     assert isinstance(windows, BarWindows)
     return windows
 
 
-def two(yahoo: Answering) -> Client:
+def two(yahoo):
     return yahoo({"AAPL": prices(LONG, 1), "BRK-B": prices(LONG[10:], 2)})
 
 
-def test_a_download_becomes_adjusted_windows(yahoo: Answering, store: DiskCache) -> None:
+def test_a_download_becomes_adjusted_windows(yahoo, store):
     two(yahoo)
     windows = bars_of(settings("AAPL", "BRK.B"), store)
     assert windows.symbols == ("AAPL", "BRK.B")
@@ -68,7 +64,7 @@ def test_a_download_becomes_adjusted_windows(yahoo: Answering, store: DiskCache)
     assert str(windows.bars.time[0])[:10] == LONG[0]
 
 
-def test_what_was_downloaded_is_used_again_until_a_refresh(yahoo: Answering, store: DiskCache) -> None:
+def test_what_was_downloaded_is_used_again_until_a_refresh(yahoo, store):
     client = two(yahoo)
     first, lines = settled(settings("AAPL", "BRK.B"), store)
     again, _ = settled(settings("brk.b", "AAPL"), store)
@@ -85,7 +81,7 @@ def test_what_was_downloaded_is_used_again_until_a_refresh(yahoo: Answering, sto
     assert len(client.tickers) == 6
 
 
-def test_a_run_finds_its_own_download_after_a_refresh(yahoo: Answering, store: DiskCache) -> None:
+def test_a_run_finds_its_own_download_after_a_refresh(yahoo, store):
     yahoo(AAPL=prices(LONG, 1))
     first, _ = settled(settings("AAPL"), store)
     before = first.load(store).windows.digest()
@@ -96,7 +92,7 @@ def test_a_run_finds_its_own_download_after_a_refresh(yahoo: Answering, store: D
     assert first.load(store).windows.digest() == before != second.load(store).windows.digest()
 
 
-def test_what_yahoo_does_not_know_is_named_and_the_others_go_on(yahoo: Answering, store: DiskCache) -> None:
+def test_what_yahoo_does_not_know_is_named_and_the_others_go_on(yahoo, store):
     yahoo(AAPL=prices(LONG))
     for _ in range(2):
         loaded = settings("GONE", "AAPL").load(store)
@@ -109,9 +105,7 @@ def test_what_yahoo_does_not_know_is_named_and_the_others_go_on(yahoo: Answering
 
 
 @pytest.mark.parametrize(("answer", "why"), [(LIMITED, "rate limit"), (OFFLINE, "can't be reached")])
-def test_a_download_goes_on_where_yahoo_stopped_answering(
-    yahoo: Answering, store: DiskCache, answer: str, why: str
-) -> None:
+def test_a_download_goes_on_where_yahoo_stopped_answering(yahoo, store, answer, why):
     first = yahoo(AAPL=prices(LONG, 1), MSFT=answer)
     with pytest.raises(StockenhError, match=rf"^data=yahoo: .*{why}.*\. 1 of 2 symbols are kept") as refused:
         settings("AAPL", "MSFT").load(store)
@@ -123,25 +117,23 @@ def test_a_download_goes_on_where_yahoo_stopped_answering(
     assert left == [".json", ".parquet"]
 
 
-def test_the_first_failure_offers_an_alternative(yahoo: Answering, store: DiskCache) -> None:
+def test_the_first_failure_offers_an_alternative(yahoo, store):
     yahoo(AAPL=OFFLINE)
     with pytest.raises(StockenhError, match=r"Try again later, or use bars .*data=files data\.path=DIR"):
         settings("AAPL").load(store)
 
 
-def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(
-    yahoo: Answering, store: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(yahoo, store, monkeypatch):
     client = yahoo(AAPL=prices(LONG))
     waiting, lock = [], fcntl.flock
 
-    def locked(handle: TextIO, how: int) -> None:
+    def locked(handle, how):
         waiting.append(handle)
         lock(handle, how)
 
-    def slow(*arguments: object) -> pl.DataFrame:
+    def slow(*arguments):
         wait_for(lambda: len(waiting) == 2)
-        return fetch(*arguments)  # type: ignore[arg-type]
+        return fetch(*arguments)
 
     monkeypatch.setattr("fcntl.flock", locked)
     monkeypatch.setattr(downloads, "fetch", slow)
@@ -151,7 +143,7 @@ def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(
     assert client.tickers == ["AAPL"]
 
 
-def test_a_cache_that_can_t_be_written_or_is_not_there_is_an_error(yahoo: Answering, tmp_path: Path) -> None:
+def test_a_cache_that_can_t_be_written_or_is_not_there_is_an_error(yahoo, tmp_path):
     yahoo(AAPL=prices(LONG))
     (tmp_path / "file").write_text("")
     with pytest.raises(StockenhError, match=r"file/yahoo/\w+ can't be written: Not a directory"):
@@ -160,14 +152,14 @@ def test_a_cache_that_can_t_be_written_or_is_not_there_is_an_error(yahoo: Answer
         settings("AAPL").load(DiskCache(None))
 
 
-def test_progress_is_reported(yahoo: Answering, store: DiskCache) -> None:
+def test_progress_is_reported(yahoo, store):
     two(yahoo)
     seen: list[tuple[int, int]] = []
     settings("AAPL", "BRK.B").resolve(store, lambda *at: seen.append(at), lambda text: None)
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
-def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(yahoo: Answering, store: DiskCache) -> None:
+def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(yahoo, store):
     two(yahoo)
     data, lines = settled(settings("AAPL", "BRK.B", start="2020-01-01"), store)
     (file,) = (store.root / "yahoo").glob("*/*.parquet")
@@ -187,7 +179,7 @@ def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(yahoo: Answering
     assert copied.load(elsewhere).windows.digest() == digest
 
 
-def test_the_rules_for_files_apply(yahoo: Answering, store: DiskCache) -> None:
+def test_the_rules_for_files_apply(yahoo, store):
     yahoo(AAPL=prices(LONG), NEW=prices(LONG[50:]))
     loaded = settings("AAPL", "NEW").load(store)
     assert [(f.rule, f.symbol) for f in loaded.findings if f.level == "error"] == [("too-short", "NEW")]
@@ -207,8 +199,6 @@ def test_the_rules_for_files_apply(yahoo: Answering, store: DiskCache) -> None:
         (["AAPL"], {"max_gap_days": 0}, r"data\.max_gap_days=0"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(
-    symbols: list[str], more: dict[str, object], message: str
-) -> None:
+def test_wrong_settings_are_refused_by_name(symbols, more, message):
     with pytest.raises(ConfigError, match=message):
         settings(*symbols, **more)
