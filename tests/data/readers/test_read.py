@@ -251,9 +251,7 @@ def test_a_later_split_leaves_every_earlier_bar_as_it_was(tmp_path):
     def bars(split):
         """20 for 1 at bar `split`, known from the adjusted close."""
         factor = np.where(np.arange(300) < split, 1.0, 0.05)[:, None]
-        values = np.hstack(
-            [[10, 11, 9, 10.5] * factor, 7.0 + np.arange(300)[:, None], np.full((300, 1), 10.5)]
-        )
+        values = np.c_[[10, 11, 9, 10.5] * factor, 7.0 + np.arange(300), np.full(300, 10.5)]
         return read_cells(tmp_path, cells_of(values), f"{HEADER},Adj Close").bars.ohlcv
 
     never, late = bars(999), bars(280)
