@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from random_bars import two_symbols
 
 from stockenh.data.batches import DeviceWindows, Share, TrainBatches
@@ -11,13 +13,9 @@ CPU = torch.device("cpu")
 ROWS = np.arange(5, 28)  # 23 windows
 
 
+@pytest.fixture
 def embedding(data):
     return np.arange(2 * len(data), dtype=np.float16).reshape(-1, 2)
-
-
-@pytest.fixture
-def data():
-    return two_symbols()
 
 
 @pytest.fixture
@@ -26,8 +24,13 @@ def fitted(data):
 
 
 @pytest.fixture
-def resident(data, fitted):
-    return DeviceWindows(data, embedding(data), fitted, CPU)
+def data():
+    return two_symbols()
+
+
+@pytest.fixture
+def resident(data, embedding, fitted):
+    return DeviceWindows(data, embedding, fitted, CPU)
 
 
 def batches(resident, rows, **settings):
@@ -39,14 +42,13 @@ def epoch(found, number):
     return torch.cat([found.rows_of(number, step) for step in range(found.steps)]).tolist()
 
 
-def test_a_micro_batch_holds_what_the_rows_say(data, fitted, resident):
+def test_a_micro_batch_holds_what_the_rows_say(data, embedding, fitted, resident):
     rows = np.array([40, 3, 58])  # the last is a newest bar, without a label
     micro = resident.gather(torch.from_numpy(rows), NoAugment())
     assert [tensor.shape[1:] for tensor in micro.inputs] == [(12, 5), (2,), (4,)]
     assert micro.teacher is None
-    tensors = [value for value in vars(micro).values() if value is not None]
-    assert len(tensors) == 6 and {tensor.dtype for tensor in tensors} == {torch.float32}
-    np.testing.assert_array_equal(micro.x_kron.numpy(), embedding(data)[rows])
+    assert [value.dtype for value in vars(micro).values() if value is not None] == [torch.float32] * 6
+    np.testing.assert_array_equal(micro.x_kron.numpy(), embedding[rows])
     np.testing.assert_array_equal(micro.x_ctx.numpy(), fitted.standardise(data.context)[rows])
     assert micro.labelled.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
     np.testing.assert_array_equal(micro.y_up.numpy()[:2], data.y_ret[rows[:2]] > 0)
@@ -60,13 +62,11 @@ def test_returns_are_in_train_standard_deviations(data, resident):
     np.testing.assert_allclose(np.nanstd(scaled, axis=0), 1, atol=1e-5)
 
 
-def test_missing_labels_are_masked_and_ties_are_labels(data, fitted):
+def test_missing_labels_are_masked_and_ties_are_labels(data, embedding, fitted):
     data.y_ret[0] = [0.0, np.nan, -0.01]
-    micro = DeviceWindows(data, embedding(data), fitted, CPU).gather(torch.tensor([0]), NoAugment())
-    assert micro.labelled.tolist() == [[1, 0, 1]]
-    assert micro.y_up.tolist() == [[0, 0, 0]]
-    assert micro.y_ret[0, :2].tolist() == [0, 0]
-    assert micro.y_ret[0, 2].item() == pytest.approx(-0.01 / fitted.return_std[2], rel=1e-6)
+    micro = DeviceWindows(data, embedding, fitted, CPU).gather(torch.tensor([0]), NoAugment())
+    assert (micro.labelled.tolist(), micro.y_up.tolist()) == ([[1, 0, 1]], [[0, 0, 0]])
+    assert micro.y_ret[0].tolist() == pytest.approx([0, 0, -0.01 / fitted.return_std[2]], rel=1e-6)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone(resident):
@@ -81,40 +81,40 @@ def test_the_order_depends_on_seed_and_epoch_alone(resident):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"batch_size": 1}, {"batch_size": 5, "accumulate": 2}, {"batch_size": 64}]
+    ("batch_size", "accumulate", "groups"),
+    [(1, 1, [1] * 23), (5, 2, [10, 10, 3]), (4, 2, [8, 8, 7]), (64, 1, [23])],
 )
-def test_every_train_row_comes_exactly_once_per_epoch(resident, settings):
-    found = batches(resident, ROWS, **settings)
+def test_every_train_row_comes_exactly_once_per_epoch(resident, batch_size, accumulate, groups):
+    """The last short group is kept, and its micro-batches are full as long as there are rows."""
+    found = batches(resident, ROWS, batch_size=batch_size, accumulate=accumulate)
     for number in (0, 5):
         assert sorted(epoch(found, number)) == ROWS.tolist()
-
-
-def test_the_last_short_group_is_kept(resident):
-    found = batches(resident, ROWS, batch_size=4, accumulate=2)
-    groups = [found.group(0, step) for step in range(found.steps)]
-    assert [group.windows for group in groups] == [8, 8, 7]
-    assert [[len(micro.x_price) for micro in group.micros] for group in groups] == [[4, 4], [4, 4], [4, 3]]
+        for step, windows in enumerate(groups):
+            group = found.group(number, step)
+            sizes = [len(micro.x_price) for micro in group.micros]
+            assert group.windows == windows == sum(sizes)
+            assert set(sizes[:-1]) <= {batch_size} and 0 < sizes[-1] <= batch_size
+    assert found.steps == len(groups)
 
 
 def test_a_groups_count_is_its_number_of_labels(data, resident):
     rows = np.arange(45, 75)  # runs over the unlabelled end of the first symbol
     found = batches(resident, rows, batch_size=4, accumulate=2)
     counts = [found.group(1, step).count.item() for step in range(found.steps)]
-    by_hand = [np.isfinite(data.y_ret[found.rows_of(1, step).numpy()]).sum() for step in range(found.steps)]
-    assert counts == by_hand
-    assert sum(counts) == np.isfinite(data.y_ret[rows]).sum() < 3 * len(rows)
+    known = np.isfinite(data.y_ret)
+    assert counts == [known[found.rows_of(1, step).numpy()].sum() for step in range(found.steps)]
+    assert sum(counts) == known[rows].sum() < 3 * len(rows)
 
 
 def test_accumulated_micro_batches_cover_the_rows_of_the_big_batch(resident):
     small, big = batches(resident, ROWS, batch_size=4, accumulate=2), batches(resident, ROWS, batch_size=8)
     assert small.steps == big.steps
     for step in range(big.steps):
-        (whole,) = big.group(3, step).micros
-        parts = small.group(3, step).micros
-        assert small.group(3, step).count == big.group(3, step).count
-        for name, tensor in vars(whole).items():
+        parts, whole = small.group(3, step), big.group(3, step)
+        assert parts.count == whole.count
+        for name, tensor in vars(whole.micros[0]).items():
             if tensor is not None:
-                assert torch.equal(torch.cat([vars(part)[name] for part in parts]), tensor)
+                assert torch.equal(torch.cat([vars(part)[name] for part in parts.micros]), tensor)
 
 
 def test_training_batches_are_augmented_and_sweeps_are_not(resident):
@@ -127,17 +127,16 @@ def test_training_batches_are_augmented_and_sweeps_are_not(resident):
     assert all(bool(swept.x_price.any()) for swept in resident.sweep(ROWS, 10))
 
 
-def test_a_sweep_goes_through_the_rows_in_their_order(data, resident):
+def test_a_sweep_goes_through_the_rows_in_their_order(embedding, resident):
     rows = np.array([9, 2, 2, 40, 1])
-    chunks = list(resident.sweep(rows, 2))
-    assert [len(micro.x_ctx) for micro in chunks] == [2, 2, 1]
-    np.testing.assert_array_equal(torch.cat([m.x_kron for m in chunks]).numpy(), embedding(data)[rows])
+    chunks = [micro.x_kron for micro in resident.sweep(rows, 2)]
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    np.testing.assert_array_equal(torch.cat(chunks).numpy(), embedding[rows])
 
 
-@pytest.mark.parametrize(("rows", "size"), [(10, 2), (10, 3), (2, 4), (1, 2), (64, 1)])
+@given(rows=st.integers(1, 70), size=st.integers(1, 5))
 def test_shares_hold_every_row_once_and_differ_by_one_at_most(rows, size):
-    all_rows = torch.arange(100, 100 + rows)
-    shares = [Share(rank, size).of(all_rows) for rank in range(size)]
-    assert torch.equal(torch.cat(shares), all_rows)
+    shares = [Share(rank, size).of(torch.arange(rows)) for rank in range(size)]
+    assert torch.equal(torch.cat(shares), torch.arange(rows))
     lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
