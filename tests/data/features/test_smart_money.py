@@ -16,12 +16,21 @@ def quiet(close, bars):
     return [(close, close, close, close)] * bars
 
 
-def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it():
-    # Bearish candle 101 -> 100 with high 102; the next close, 105, lies above 1.02 * 102 = 104.04.
-    found = structure([(101, 102, 98, 100), (101, 106, 101, 105), *quiet(105, 4)], lookback=4)
-    assert found["bull_ob_count"].tolist() == [0, 1, 1, 1, 0, 0]
-    assert not found["bear_ob_count"].any()
-    np.testing.assert_allclose(found["nearest_ob_distance"][:5], [0, *[(100 - 105) / 105] * 3, 0])
+@pytest.mark.parametrize(
+    ("candle", "counts"),
+    [
+        # Bearish candle 101 -> 100 with high 102; the next close, 105, lies above 1.02 * 102 = 104.04.
+        ((101, 102, 98, 100), [0, 1, 1, 1, 0, 0]),
+        ((101, 103, 98, 100), [0] * 6),  # 105 is not above 1.02 * 103 = 105.06
+        ((100, 102, 98, 101), [0] * 6),  # a rising candle is no bullish block
+        ((100, 102, 98, 100), [0] * 6),  # nor an undecided one
+    ],
+)
+def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it(candle, counts):
+    found = structure([candle, (101, 106, 101, 105), *quiet(105, 4)], lookback=4)
+    assert found["bull_ob_count"].tolist() == counts and not found["bear_ob_count"].any()
+    distance = np.array(counts) * (100 - 105) / 105
+    np.testing.assert_allclose(found["nearest_ob_distance"][:5], distance[:5])
 
 
 def test_bearish_patterns_mirror_bullish_ones():
@@ -30,14 +39,6 @@ def test_bearish_patterns_mirror_bullish_ones():
     gap = structure([(10, 11, 10, 10), (10, 10, 8, 8), (8, 9, 7, 8)])
     assert gap["bear_fvg_count"].tolist() == [0, 0, 1]
     assert gap["nearest_fvg_distance"][-1] == pytest.approx(1.5 / 8)
-
-
-@pytest.mark.parametrize("candle", [(101, 103, 98, 100), (100, 102, 98, 101), (100, 102, 98, 100)])
-def test_no_block_below_two_percent_or_of_the_wrong_colour(candle):
-    # 105 is not above 1.02 * 103 = 105.06; and a rising or undecided candle is no bullish block.
-    found = structure([candle, (101, 106, 101, 105)])
-    assert not found["bull_ob_count"].any()
-    assert not found["nearest_ob_distance"].any()
 
 
 def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback():
@@ -132,9 +133,3 @@ def test_every_feature_equals_a_bar_by_bar_loop(lookback):
         seen |= expected.any(axis=0)
         np.testing.assert_allclose(smart_money(ohlcv, lookback), expected, rtol=1e-12, atol=1e-12)
     assert seen.all()
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 20, 21, 40, 41, 42])
-def test_a_short_history_is_the_beginning_of_a_long_one(length):
-    ohlcv = random_series(7, 80)[1]
-    np.testing.assert_array_equal(smart_money(ohlcv[:length], 120), smart_money(ohlcv, 120)[:length])
