@@ -22,11 +22,11 @@ def raw():
 
 
 def test_four_symbols_their_dates_and_the_sources_adjusted_close(bars, raw):
+    days, ends = bars.time.astype("datetime64[D]").astype(str), bars.offsets
     assert bars.symbols == ("AAPL", "GOOG", "IBM", "MSFT")
-    assert np.diff(bars.offsets).tolist() == [3270, 2148, 3270, 3270]
-    spans = [bars.time[bars.rows(s)][[0, -1]].astype("datetime64[D]").astype(str).tolist() for s in range(4)]
-    begins = ["2000-03-01", "2004-08-19", "2000-03-01", "2000-03-01"]
-    assert spans == [[begin, "2013-03-01"] for begin in begins]
+    assert np.diff(ends).tolist() == [3270, 2148, 3270, 3270]
+    assert days[ends[:-1]].tolist() == ["2000-03-01", "2004-08-19", "2000-03-01", "2000-03-01"]
+    assert days[ends[1:] - 1].tolist() == ["2013-03-01"] * 4
     np.testing.assert_allclose(bars.ohlcv[:, CLOSE], raw["adj_close"].to_numpy(), rtol=1e-12)
 
 
@@ -36,12 +36,10 @@ def test_four_symbols_their_dates_and_the_sources_adjusted_close(bars, raw):
 def test_a_split_leaves_no_jump_and_doubles_earlier_volume(bars, raw, symbol, day):
     rows = bars.rows(bars.symbols.index(symbol))
     at = int(np.flatnonzero(bars.time[rows] == np.datetime64(day))[0])
-    ohlcv = bars.ohlcv[rows]
-    own = raw.filter(pl.col("symbol") == symbol)
-    close, volume = own["close"].to_numpy(), own["volume"].to_numpy()
-    assert close[at] / close[at - 1] < 0.56
+    ohlcv, own = bars.ohlcv[rows], raw.filter(pl.col("symbol") == symbol)
+    assert own["close"][at] / own["close"][at - 1] < 0.56
     assert 0.9 < ohlcv[at, CLOSE] / ohlcv[at - 1, CLOSE] < 1.15
-    scale = ohlcv[:, VOLUME] / volume
+    scale = ohlcv[:, VOLUME] / own["volume"].to_numpy()
     assert scale[at - 1] / scale[at] == pytest.approx(2, rel=1e-4)
     assert scale[-1] == 1
 
