@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from stockenh.errors import ConfigError
 CPU = torch.device("cpu")
 SETTINGS = KronosEmbedding(checkpoint=str(TINY), precision="fp32")
 KNOWN = dict(np.load(TINY / "bars.npz"))
+RAW, STAMP = torch.from_numpy(KNOWN["raw"]), torch.from_numpy(KNOWN["stamp"])
 
 
 def tiny_nets():
@@ -57,17 +59,20 @@ def days(bars):
     return np.busday_offset("2024-07-01", np.arange(bars), roll="forward").astype("datetime64[s]")
 
 
-def test_the_reference_s_tokens_and_embedding_come_out():
-    s1, s2 = tiny_nets()[1].encode(normalise(torch.from_numpy(KNOWN["raw"])))
+def windows_of(*series):
+    named = [(f"S{number}", days(len(ohlcv)), ohlcv) for number, ohlcv in enumerate(series)]
+    return plain_windows(Bars.from_series(named), 120)
+
+
+def test_the_reference_s_tokens_and_embedding_come_out(tmp_path):
+    s1, s2 = tiny_nets()[1].encode(normalise(RAW))
     np.testing.assert_array_equal(s1.numpy(), KNOWN["s1"])
     np.testing.assert_array_equal(s2.numpy(), KNOWN["s2"])
-    found = SETTINGS.load(CPU)(torch.from_numpy(KNOWN["raw"]), torch.from_numpy(KNOWN["stamp"]))
-    np.testing.assert_allclose(found.numpy(), KNOWN["embedding"], rtol=0, atol=1e-5)
-
-
-def test_bars_with_dates_and_no_amount_give_the_reference_s_embedding_too(tmp_path):
-    found = embed(known_windows(), SETTINGS, DiskCache(tmp_path), CPU)
-    np.testing.assert_allclose(found, KNOWN["embedding"], rtol=0, atol=1e-5)
+    of_bars = embed(known_windows(), SETTINGS, DiskCache(tmp_path), CPU)  # with dates and without amounts
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        of_callers_autocast = SETTINGS.load(CPU)(RAW, STAMP).numpy()
+    for found in (SETTINGS.load(CPU)(RAW, STAMP).numpy(), of_bars, of_callers_autocast):
+        np.testing.assert_allclose(found, KNOWN["embedding"], rtol=0, atol=1e-5)
 
 
 def test_the_known_names_and_shapes_are_the_published_layout():
@@ -79,7 +84,7 @@ def test_the_known_names_and_shapes_are_the_published_layout():
 
 def test_the_last_position_alone_is_that_of_the_whole_pass():
     decoder, _ = tiny_nets()
-    tokens = torch.from_numpy(KNOWN["s1"]), torch.from_numpy(KNOWN["s2"]), torch.from_numpy(KNOWN["stamp"])
+    tokens = [torch.from_numpy(KNOWN[name]) for name in ("s1", "s2", "stamp")]
     whole = decoder(*tokens)[:, -1]
     torch.testing.assert_close(decoder.last(*tokens), whole, rtol=0, atol=2e-6)
     decoder.embedding.project()
@@ -91,9 +96,8 @@ def test_states_depend_on_no_later_token():
     s1, s2, stamp = (torch.from_numpy(KNOWN[name][:2].copy()) for name in ("s1", "s2", "stamp"))
     before = decoder(s1, s2, stamp)
     s1[:, 80:], s2[:, 80:], stamp[:, 80:, 3] = 15 - s1[:, 80:], 15 - s2[:, 80:], 1
-    after = decoder(s1, s2, stamp)
-    assert torch.equal(before[:, :80], after[:, :80])
-    assert (before[:, 80:] != after[:, 80:]).any(-1).all()
+    same = before == decoder(s1, s2, stamp)
+    assert same[:, :80].all() and not same[:, 80:].all(-1).any()
 
 
 def test_a_token_is_the_number_of_the_signs_of_its_bits():
@@ -110,14 +114,10 @@ def test_a_token_is_the_number_of_the_signs_of_its_bits():
 def test_normalisation_by_hand():
     # open 1, 3: mean 2, deviation 1 -> -1, 1. high 4, 4: constant -> 0. volume 0, 2, mean prices 2 and
     # 2.5: amount 0, 5 -> mean 2.5, deviation 2.5.
-    bars = torch.tensor([[[1.0, 4.0, 1.0, 2.0, 0.0], [3.0, 4.0, 1.0, 2.0, 2.0]]])
-    scaled = normalise(bars)
-    assert scaled.dtype == torch.float32
-    unit = 1 / (1 + 1e-5)
-    assert scaled[0, :, 0].tolist() == pytest.approx([-unit, unit], rel=1e-6)
-    assert scaled[0, :, 1:4].abs().max() == 0
-    assert scaled[0, :, 4].tolist() == pytest.approx([-unit, unit], rel=1e-6)
-    assert scaled[0, :, 5].tolist() == pytest.approx([-2.5 / 2.50001, 2.5 / 2.50001], rel=1e-6)
+    scaled = normalise(torch.tensor([[[1.0, 4.0, 1.0, 2.0, 0.0], [3.0, 4.0, 1.0, 2.0, 2.0]]]))
+    unit, amount = 1 / (1 + 1e-5), 2.5 / 2.50001
+    expected = torch.tensor([[[-unit, 0, 0, 0, -unit, -amount], [unit, 0, 0, 0, unit, amount]]])
+    torch.testing.assert_close(scaled, expected, rtol=1e-6, atol=0)
 
 
 def test_extreme_values_are_clipped_and_do_not_overflow():
@@ -130,61 +130,50 @@ def test_extreme_values_are_clipped_and_do_not_overflow():
 
 @pytest.mark.parametrize("price", [0.1, 179.68, 1e9 / 3])
 def test_a_window_of_no_trades_or_one_price_has_zeros_and_a_finite_embedding(price):
-    ohlcv = np.full((120, 5), price)
-    flat = normalise(torch.from_numpy(ohlcv)[None])
-    assert flat.abs().max() == 0
-    untraded = walk(0, 120)
+    flat, untraded = np.full((120, 5), price), walk(0, 120)
     untraded[:, 4] = 0
-    scaled = normalise(torch.from_numpy(untraded)[None])
-    assert scaled[..., 4:].abs().max() == 0
-    assert scaled[..., :4].std() > 0.5
-    stamps = torch.from_numpy(time_stamps(days(120)))[None].long()
-    for bars in (ohlcv, untraded):
-        assert torch.isfinite(SETTINGS.load(CPU)(torch.from_numpy(bars)[None], stamps)).all()
+    bars = torch.from_numpy(np.stack([flat, untraded]))
+    scaled = normalise(bars)
+    assert scaled[0].abs().max() == scaled[1, :, 4:].abs().max() == 0
+    assert scaled[1, :, :4].std() > 0.5
+    stamps = torch.from_numpy(time_stamps(days(120))).long().expand(2, -1, -1)
+    assert torch.isfinite(SETTINGS.load(CPU)(bars, stamps)).all()
 
 
 def test_time_stamps_are_minute_hour_weekday_day_and_month():
-    times = ["1970-01-01", "2024-07-01", "2024-02-29T23:59:58", "2023-12-31T09:30", "1969-12-31T00:01"]
-    found = time_stamps(np.array(times, "datetime64[s]"))
-    assert found.tolist() == [
-        [0, 0, 3, 1, 1], [0, 0, 0, 1, 7], [59, 23, 3, 29, 2], [30, 9, 6, 31, 12], [1, 0, 2, 31, 12],
-    ]  # fmt: skip
+    expected = {
+        "1970-01-01": [0, 0, 3, 1, 1],
+        "2024-07-01": [0, 0, 0, 1, 7],
+        "2024-02-29T23:59:58": [59, 23, 3, 29, 2],
+        "2023-12-31T09:30": [30, 9, 6, 31, 12],
+        "1969-12-31T00:01": [1, 0, 2, 31, 12],
+    }
+    assert time_stamps(np.array([*expected], "datetime64[s]")).tolist() == [*expected.values()]
     np.testing.assert_array_equal(time_stamps(KNOWN["dates"].astype("datetime64[s]")), KNOWN["stamp"][0])
 
 
 def test_a_window_has_the_embedding_it_has_alone(monkeypatch):
     monkeypatch.setattr(KronosEmbedding, "batch", lambda self, device: 7)
-    windows = plain_windows(Bars.from_series([("A", days(160), walk(0)), ("B", days(160), walk(1))]), 120)
-    together = embed(windows, SETTINGS, DiskCache(None), CPU)
+    windows = windows_of(walk(0), walk(1))
+    together, rows = embed(windows, SETTINGS, DiskCache(None), CPU), SETTINGS.rows(windows, CPU)
     assert together.shape == (82, 64)
-    rows = SETTINGS.rows(windows, CPU)
     for row in (0, 6, 7, 81):
-        alone = rows(torch.tensor([row]))[0].numpy()
-        np.testing.assert_allclose(alone, together[row], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(rows(torch.tensor([row]))[0].numpy(), together[row], rtol=0, atol=2e-6)
 
 
 def test_only_the_window_s_own_bars_count():
     bars = walk(0, 200)
     other = bars.copy()
-    other[140:] = walk(5, 60) * 3
-    other[:20] = walk(6, 20) * 2
-    before, after = (
-        embed(plain_windows(Bars.from_series([("A", days(200), ohlcv)]), 120), SETTINGS, DiskCache(None), CPU)
-        for ohlcv in (bars, other)
-    )
-    same = (before == after).all(1)
+    other[140:], other[:20] = walk(5, 60) * 3, walk(6, 20) * 2
+    before, after = (embed(windows_of(ohlcv), SETTINGS, DiskCache(None), CPU) for ohlcv in (bars, other))
     # window w holds the bars w to w + 119
-    assert same.tolist() == [w == 20 for w in range(81)]
+    assert (before == after).all(1).tolist() == [w == 20 for w in range(81)]
 
 
-def test_bf16_is_near_fp32_and_the_callers_autocast_changes_nothing():
-    raw, stamp = torch.from_numpy(KNOWN["raw"]), torch.from_numpy(KNOWN["stamp"])
-    rough = KronosEmbedding(checkpoint=str(TINY), precision="bf16").load(CPU)(raw, stamp)
+def test_bf16_is_near_fp32():
+    rough = KronosEmbedding(checkpoint=str(TINY), precision="bf16").load(CPU)(RAW, STAMP)
     assert rough.dtype == torch.float32
     assert 1e-6 < (rough - torch.from_numpy(KNOWN["embedding"])).abs().max() < 0.05
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = SETTINGS.load(CPU)(raw, stamp)
-    np.testing.assert_allclose(found.numpy(), KNOWN["embedding"], rtol=0, atol=1e-5)
 
 
 def test_auto_is_a_fixed_rule_by_device_and_size(monkeypatch):
@@ -209,10 +198,9 @@ def test_the_width_follows_the_checkpoint_and_reads_no_weights(tmp_path):
 
 def test_where_the_weights_lie_is_no_setting_of_the_vectors_but_the_precision_is():
     apart = KronosEmbedding(str(TINY / "model"), "", str(TINY / "tokenizer"), "", precision="fp32")
-    assert apart.agrees_with(SETTINGS)
-    assert apart.identity() == SETTINGS.identity()
-    assert not KronosEmbedding(checkpoint=str(TINY), precision="bf16").agrees_with(SETTINGS)
-    assert not KronosEmbedding(checkpoint=str(TINY), precision="fp32", shuffle=True).agrees_with(SETTINGS)
+    assert apart.agrees_with(SETTINGS) and apart.identity() == SETTINGS.identity()
+    for change in ({"precision": "bf16"}, {"shuffle": True}):
+        assert not replace(SETTINGS, **change).agrees_with(SETTINGS)
     weights = (TINY / "model" / "model.safetensors").read_bytes()
     of_model = {"from": str(TINY / "model"), "revision": None, "sha256": hashlib.sha256(weights).hexdigest()}
     assert SETTINGS.provenance()["model"] == of_model
@@ -225,8 +213,8 @@ def test_a_test_part_that_the_published_weights_have_seen_is_warned_of(begins, c
     date = None if begins is None else np.datetime64(begins, "s")
     found = SETTINGS.warnings(date)
     assert len(found) == count
-    assert all("before June 2024" in line and str(begins) in line for line in found)
-    assert KronosEmbedding(checkpoint=str(TINY), shuffle=True).warnings(date) == ()
+    assert all("before June 2024" in line and begins in line for line in found)
+    assert replace(SETTINGS, shuffle=True).warnings(date) == ()
 
 
 @pytest.fixture(scope="module")
@@ -253,5 +241,4 @@ def test_kronos_small_loads_runs_and_sees_no_later_bar(small, precision):
     windows[1] *= 1.5  # the other window's bars, among them all that come after the first one's
     windows[1, 80:] += np.random.default_rng(0).normal(0, 1, (40, 5))
     again = embed(torch.from_numpy(windows), stamps)
-    assert torch.equal(found[0], again[0])
-    assert not torch.equal(found[1], again[1])
+    assert torch.equal(found[0], again[0]) and not torch.equal(found[1], again[1])
