@@ -135,7 +135,7 @@ def test_random_numbers_are_drawn_at_a_batchs_turn():
 
 def test_ready_samples_refuse_augmentation_as_on_the_device():
     for data in placed(stored_windows()):
-        with pytest.raises(ConfigError, match="augment needs raw bars"):
+        with pytest.raises(ConfigError, match=r"augment needs raw bars.*data=windows.*augment=none"):
             data.gather(torch.tensor([1]), RawNoise())
 
 

@@ -23,9 +23,8 @@ def windows(count, bars=120, seed=0, drift=0.0):
 def test_one_kernel_by_hand():
     # Close rises by 1/8 = 128 grid steps a bar over 11 bars, from -1. The kernel with its 2s on the last
     # three taps gives 3 x 128 x (6 + 7 + 8) - 128 x (0 + ... + 8) = 8064 - 4608 = 3456 at all 3 places.
-    x = torch.zeros(1, 11, 5)
+    x, weights = torch.zeros(1, 11, 5), torch.zeros(1, 5, 9)
     x[0, :, 3] = torch.arange(11) / 8 - 1
-    weights = torch.zeros(1, 5, 9)
     weights[0, 3] = torch.tensor([-1.0] * 6 + [2.0] * 3)
     thresholds = torch.tensor([[[3455.5], [3456.5]]])
     grid = quantise(x)
@@ -37,10 +36,7 @@ def test_one_kernel_by_hand():
     # -1024, -896, -768, -640, -512 give -1920. The last sees taps 0 to 4, all of weight -1, on bars 6 to 10,
     # whose steps -256, -128, 0, 128, 256 cancel.
     outer = ConvolutionBank(weights, thresholds, dilation=1, padded=True).convolve(grid)[0, 0]
-    assert outer.shape == (11,)
-    assert outer[0] == -1920
-    assert outer[4:7].tolist() == [3456.0] * 3
-    assert outer[10] == 0
+    assert outer.shape == (11,) and outer[[0, 4, 5, 6, 10]].tolist() == [-1920, 3456, 3456, 3456, 0]
 
 
 def integer_features(x, width, seed):
@@ -65,8 +61,7 @@ def integer_features(x, width, seed):
 def test_every_feature_equals_integer_arithmetic_to_the_last_bit(bars):
     x = windows(20, bars)
     found = KernelEmbedding(seed=3).transform(x)
-    assert found.dtype == torch.float32
-    assert found.shape == (20, 512)
+    assert found.dtype == torch.float32 and found.shape == (20, 512)
     np.testing.assert_array_equal(found.numpy(), integer_features(x, 512, 3))
     assert -1 <= found.min() < found.max() <= 1
 
@@ -91,24 +86,21 @@ def test_the_callers_autocast_and_float_noise_change_nothing():
     assert torch.equal(KernelEmbedding().transform(noisy), plain)
 
 
-def test_a_flat_window_has_only_extreme_features():
-    found = KernelEmbedding().transform(torch.zeros(2, 120, 5))
-    assert set(found.unique().tolist()) == {-1.0, 1.0}
-
-
 def test_the_seed_and_nothing_else_picks_the_features():
+    def seed_all(seed):
+        for module in (torch.manual_seed, np.random.seed, random.seed):
+            module(seed)
+        convolution_banks.cache_clear()
+
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
     x = windows(5)
-    torch.manual_seed(1)
-    np.random.seed(1)
-    random.seed(1)
-    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    convolution_banks.cache_clear()
+    seed_all(1)
+    before = states()
     first = KernelEmbedding(seed=0).transform(x)
-    assert torch.equal(torch.get_rng_state(), state[0])
-    assert np.random.get_state()[1].tolist() == state[1]
-    assert random.getstate() == state[2]
-    torch.manual_seed(2)
-    convolution_banks.cache_clear()
+    assert states() == before
+    seed_all(2)
     assert torch.equal(KernelEmbedding(seed=0).transform(x), first)
     assert not torch.equal(KernelEmbedding(seed=1).transform(x), first)
 
@@ -116,24 +108,23 @@ def test_the_seed_and_nothing_else_picks_the_features():
 def test_all_84_kernels_appear_with_weights_that_sum_to_zero():
     weights = torch.cat([bank.weights for bank in convolution_banks(512, 0, 120)])
     used = weights.abs().sum(-1) > 0
-    assert len(weights) == 128
-    assert set(used.sum(1).tolist()) == {1, 2, 3, 4, 5}
+    assert len(weights) == 128 and set(used.sum(1).tolist()) == {1, 2, 3, 4, 5}
     kernels = {tuple(row[use][0].tolist()) for row, use in zip(weights, used, strict=True)}
     assert len(kernels) == 84
     assert all(sorted(kernel) == [-1.0] * 6 + [2.0] * 3 for kernel in kernels)
 
 
-def test_dilations_reach_as_far_as_the_window():
-    assert sorted({bank.dilation for bank in convolution_banks(512, 0, 120)}) == [1, 2, 3, 4, 6, 8, 12]
-    assert {bank.dilation for bank in convolution_banks(512, 0, 9)} == {1}
-    assert {bank.dilation for bank in convolution_banks(512, 0, 25)} == {1, 2, 3}
+@pytest.mark.parametrize(("bars", "dilations"), [(120, {1, 2, 3, 4, 6, 8, 12}), (9, {1}), (25, {1, 2, 3})])
+def test_dilations_reach_as_far_as_the_window(bars, dilations):
+    assert {bank.dilation for bank in convolution_banks(512, 0, bars)} == dilations
 
 
 def test_thresholds_split_random_walks_evenly():
     # They are quantiles of other random walks: no feature is constant, and the shares average to a half.
     found = KernelEmbedding().transform(windows(400, seed=5))
-    assert found.std(0).min() > 0
-    assert abs(found.mean()) < 0.1
+    assert found.std(0).min() > 0 and abs(found.mean()) < 0.1
+    flat = KernelEmbedding().transform(torch.zeros(2, 120, 5))
+    assert set(flat.unique().tolist()) == {-1.0, 1.0}
 
 
 def test_it_tells_rising_from_falling_windows():

@@ -17,7 +17,7 @@ from kronos_checkpoints import (
     tokenizer_layout,
     write_random,
 )
-from random_bars import plain_windows
+from random_bars import plain_windows, smooth_series
 from safetensors.torch import load_file
 
 from stockenh.data.bars import Bars
@@ -42,25 +42,18 @@ def tiny_nets():
     return decoder.requires_grad_(False), tokenizer.requires_grad_(False)
 
 
+def walk(seed, bars=160):
+    return smooth_series(seed, bars)[1]
+
+
 def known_windows():
     """The six known windows as bars of six symbols; the amount is not among a bar's columns."""
-    time = KNOWN["dates"].astype("datetime64[s]")
-    series = [(f"S{i}", time, raw[:, :5].astype(np.float64)) for i, raw in enumerate(KNOWN["raw"])]
-    return plain_windows(Bars.from_series(series), 120)
+    return windows_of(*KNOWN["raw"][..., :5].astype(np.float64), time=KNOWN["dates"].astype("datetime64[s]"))
 
 
-def walk(seed, bars=160):
-    rng = np.random.default_rng(seed)
-    close = 50 * np.exp(rng.normal(0, 0.02, bars).cumsum())[:, None]
-    return np.hstack([close, close * 1.01, close * 0.99, close, np.exp(rng.normal(13, 1, close.shape))])
-
-
-def days(bars):
-    return np.busday_offset("2024-07-01", np.arange(bars), roll="forward").astype("datetime64[s]")
-
-
-def windows_of(*series):
-    named = [(f"S{number}", days(len(ohlcv)), ohlcv) for number, ohlcv in enumerate(series)]
+def windows_of(*series, time=None):
+    time = smooth_series(0, len(series[0]))[0] if time is None else time
+    named = [(f"S{number}", time, ohlcv) for number, ohlcv in enumerate(series)]
     return plain_windows(Bars.from_series(named), 120)
 
 
@@ -136,7 +129,7 @@ def test_a_window_of_no_trades_or_one_price_has_zeros_and_a_finite_embedding(pri
     scaled = normalise(bars)
     assert scaled[0].abs().max() == scaled[1, :, 4:].abs().max() == 0
     assert scaled[1, :, :4].std() > 0.5
-    stamps = torch.from_numpy(time_stamps(days(120))).long().expand(2, -1, -1)
+    stamps = torch.from_numpy(time_stamps(smooth_series(0, 120)[0])).long().expand(2, -1, -1)
     assert torch.isfinite(SETTINGS.load(CPU)(bars, stamps)).all()
 
 

@@ -1,7 +1,10 @@
-"""Untrusted checkpoints: which ones load, and the message for those that don't."""
+"""Untrusted checkpoints in folders, and those on the Hub, whose client is replaced: tests have no network."""
 
 import json
 import re
+import sys
+from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -157,3 +160,106 @@ def test_the_hash_follows_the_weights(tiny):
     spoil_weights(tiny, lambda tensors: tensors["norm.weight"].mul_(2))
     assert settings.identity() != before
     assert settings.provenance()["tokenizer"]["sha256"] in str(before)
+
+
+PINNED = KronosEmbedding()
+HELD = {
+    (PINNED.checkpoint, PINNED.revision): TINY / "model",
+    (PINNED.tokenizer, PINNED.tokenizer_revision): TINY / "tokenizer",
+}
+
+
+HTTP = type("HfHubHTTPError", (OSError,), {})
+NOT_FOUND = type("RepositoryNotFoundError", (HTTP,), {})
+GATED = type("GatedRepoError", (NOT_FOUND,), {})
+NO_REVISION = type("RevisionNotFoundError", (HTTP,), {})
+NO_ENTRY = type("EntryNotFoundError", (HTTP,), {})
+NO_LOCAL_ENTRY = type("LocalEntryNotFoundError", (NO_ENTRY,), {})
+OFFLINE = type("OfflineModeIsEnabled", (ConnectionError,), {})
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The Hub with the tiny checkpoint under the published ids; returns the requests."""
+    requests = []
+
+    def download(repo_id, filename, *, revision):
+        requests.append((repo_id, filename, revision))
+        if (repo_id, revision) not in HELD:
+            raise (NO_REVISION if repo_id in dict([*HELD]) else NOT_FOUND)("404 Client Error")
+        return str(HELD[repo_id, revision] / filename)
+
+    install(monkeypatch, download)
+    return requests
+
+
+def install(monkeypatch, download):
+    client, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
+    for kind in (HTTP, NOT_FOUND, GATED, NO_REVISION, NO_ENTRY, NO_LOCAL_ENTRY, OFFLINE):
+        setattr(errors, kind.__name__, kind)
+    client.errors, client.hf_hub_download = errors, download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+
+
+def test_the_published_ids_load_at_their_pinned_revisions(hub):
+    embed = KronosEmbedding(precision="fp32").load(CPU)
+    assert embed(torch.rand(2, 20, 5), torch.ones(2, 20, 5, dtype=torch.int64)).shape == (2, 64)
+    assert {(name, revision) for name, _, revision in hub} == set(HELD)
+    assert {file for _, file, _ in hub} == {"config.json", "model.safetensors"}
+
+
+def test_the_width_needs_the_configs_alone_and_the_manifest_gets_ids_revisions_and_hashes(hub):
+    assert PINNED.shapes()[0].d_model == 64
+    assert {file for _, file, _ in hub} == {"config.json"}
+    found = PINNED.provenance()
+    assert {(source["from"], source["revision"]) for source in found.values()} == set(HELD)
+    assert all(len(source["sha256"]) == 64 for source in found.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"revision": "123"}, r"checkpoint=NeoQuasar/\S+ has no revision 123: .* embedding\.revision=COMMIT"),
+        ({"tokenizer_revision": "123"}, r"embedding\.tokenizer_revision=COMMIT"),
+        ({"checkpoint": "models/kronos"}, "models/kronos: no such folder here, and no such repository"),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_a_wrong_revision_or_repository_names_the_key_to_change(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        KronosEmbedding(**settings).shapes()
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_folder_wins_over_an_id_of_the_same_name(tmp_path, monkeypatch):
+    (tmp_path / "NeoQuasar").mkdir()
+    (tmp_path / "NeoQuasar" / "Kronos-small").symlink_to(TINY / "model")
+    monkeypatch.chdir(tmp_path)
+    assert PINNED.checkpoints()[0].revision is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (NO_LOCAL_ENTRY("no"), "the Hub can't be reached: go online once, or fetch it elsewhere"),
+        (OFFLINE("offline"), "and name its folder: embedding.checkpoint=DIR"),
+        (GATED("401"), "the Hub requires a login"),
+        (NO_ENTRY("404"), "has no config.json"),
+        (HTTP("500 Server Error\nmore"), "can't be fetched (500 Server Error)"),
+        (RuntimeError("transfer broke off"), "can't be fetched (transfer broke off)"),
+        (TimeoutError(), "can't be fetched (TimeoutError)"),
+        (ValueError("Repo id must ..."), "can't be fetched (Repo id must ...)"),
+    ],
+)
+def test_every_failure_is_one_line(monkeypatch, error, message):
+    install(monkeypatch, Mock(side_effect=error))
+    with pytest.raises(ConfigError) as caught:
+        PINNED.shapes()
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match=r"pip install 'stockenh\[kronos\]', or fetch it elsewhere"):
+        PINNED.shapes()

@@ -36,6 +36,7 @@ def test_a_missing_path_and_a_folder_without_tables_raise(tmp_path):
         (b"Error,rate limit\n", "error-text", "Error,rate limit"),
         (b"Sorry;no;data", "error-text", "Sorry;no;data"),
         (b"Date,Open\n2020-01-01,5", "column-missing", "high, low, close; the file has Date, Open"),
+        (b"Date,Open,High,Low,Prev_Close,PrvsClsgPric\n2020-01-01,1,1,1,1,1", "column-missing", "close; the"),
         (b'a,"b\n1,2\n', "unreadable-file", "not a table"),
         (b"PAR1 not really", "unreadable-file", "not a Parquet file"),
         (bytes(range(32)) * 20, "unreadable-file", "not text but binary data"),
@@ -54,18 +55,16 @@ def test_a_missing_column_is_mended_by_a_mapping(tmp_path):
     finding(read(path), "column-missing", "data.columns.close=NAME")
     names = {"open": "First", "high": "Top", "low": "Bottom", "close": "Final", "volume": "shares"}
     np.testing.assert_array_equal(read(path, columns=names).bars.ohlcv, numbers(30))
-    finding(read(path, columns=names | {"date": "When"}), "mapped-column-missing", "'When'")
+    for part in ("date", "volume"):
+        finding(read(path, columns=names | {part: "When"}), "mapped-column-missing", "'When'")
+    path = write(path, [[*row, row[1]] for row in rows(30)], f"{HEADER},Settled")  # beats the exact name
+    bars = read(path, columns={"close": "settled"}).bars
+    np.testing.assert_array_equal(bars.ohlcv[:, 3], numbers(30)[:, 0])
 
 
 def test_a_file_without_a_header_line_is_recognised(tmp_path):
     headless = read_cells(tmp_path, rows(30)[1:], ",".join(rows(30)[0]))
     finding(headless, "column-missing", "a line of names such as Date,Open")
-
-
-def test_an_explicit_mapping_beats_the_guess(tmp_path):
-    cells = [[*row, row[1]] for row in rows(30)]
-    result = read_cells(tmp_path, cells, HEADER + ",Settled", columns={"close": "settled"})
-    np.testing.assert_array_equal(result.bars.ohlcv[:, 3], numbers(30)[:, 0])
 
 
 def test_two_columns_that_could_be_the_close_warn(tmp_path):
@@ -80,28 +79,24 @@ def test_a_short_history_is_an_error(tmp_path, bars):
     finding(result, "too-short", f"{bars} of the 20 bars", level="error", rows=bars)
 
 
-def test_a_long_gap_cuts_the_series_and_nothing_is_filled(tmp_path):
-    cells = rows(140)
-    del cells[60:90]
-    result = read_cells(tmp_path, cells, max_gap_days=30)
-    assert (result.bars.symbols, result.bars.offsets.tolist()) == (("ACME", "ACME"), [0, 60, 110])
-    finding(result, "gap", level="warning", rows=1, date=dates(140)[90])
-    assert read_cells(tmp_path, cells, max_gap_days=60).bars.symbols == ("ACME",)
-
-
-def test_a_short_stretch_between_gaps_is_left_out_and_counted(tmp_path):
-    cells = rows(140)
-    del cells[10:40]
-    result = read_cells(tmp_path, cells)
-    finding(result, "short-stretch", level="drop", rows=10, date=dates(140)[0])
-    assert len(result.bars) == 100
-
-
-def test_rows_left_out_can_open_a_gap(tmp_path):
-    cells = rows(140)
-    for row in cells[60:90]:
+@pytest.mark.parametrize(
+    ("first", "last", "offsets", "rule", "fields"),
+    [
+        (60, 90, [0, 60, 110], "gap", {"level": "warning", "rows": 1, "date": dates(140)[90]}),
+        # a stretch that is too short is left out and counted
+        (10, 40, [0, 100], "short-stretch", {"level": "drop", "rows": 10, "date": dates(140)[0]}),
+    ],
+)
+def test_a_long_gap_cuts_the_series_and_nothing_is_filled(tmp_path, first, last, offsets, rule, fields):
+    cells, bad = rows(140), rows(140)
+    for row in bad[first:last]:
         row[1] = "0"
-    assert read_cells(tmp_path, cells).bars.offsets.tolist() == [0, 60, 110]
+    del cells[first:last]
+    result = read_cells(tmp_path, cells, max_gap_days=30)
+    finding(result, rule, **fields)
+    assert set(result.bars.symbols) == {"ACME"} and result.bars.offsets.tolist() == offsets
+    assert read_cells(tmp_path, bad).bars.offsets.tolist() == offsets, "rows left out can open a gap"
+    assert read_cells(tmp_path, cells, max_gap_days=60).bars.symbols == ("ACME",)
 
 
 def test_unsorted_rows_are_sorted_with_a_warning_and_newest_first_without(tmp_path):
