@@ -58,15 +58,12 @@ def test_a_micro_batch_holds_what_the_rows_say(data, embedding, fitted, resident
     np.testing.assert_array_equal(micro.y_up.numpy()[:2], data.y_ret[rows[:2]] > 0)
 
 
-def test_returns_are_in_train_standard_deviations(data, resident):
+def test_returns_are_in_train_standard_deviations_and_missing_ones_masked(data, resident, embedding, fitted):
     micro = resident.gather(torch.arange(40), NoAugment())
     labelled = micro.labelled.bool().numpy()
     np.testing.assert_array_equal(labelled, np.isfinite(data.y_ret[:40]))
     scaled = np.where(labelled, micro.y_ret.numpy(), np.nan)
     np.testing.assert_allclose(np.nanstd(scaled, axis=0), 1, atol=1e-5)
-
-
-def test_missing_labels_are_masked_and_ties_are_labels(data, embedding, fitted):
     data.y_ret[0] = [0.0, np.nan, -0.01]
     micro = DeviceWindows(data, embedding, fitted, CPU).gather(torch.tensor([0]), NoAugment())
     assert (micro.labelled.tolist(), micro.y_up.tolist()) == ([[1, 0, 1]], [[0, 0, 0]])
@@ -180,14 +177,11 @@ def test_noise_is_relative_and_of_the_configured_size():
     assert float((moved / raw)[..., 4][traded].log().std()) == pytest.approx(0.2, rel=0.05)
 
 
-def test_no_noise_is_no_change():
+def test_a_generator_or_else_the_global_one_decides_and_no_noise_is_no_change():
     raw, state = bars(), torch.get_rng_state()
     assert torch.equal(RawNoise(price=0.0, volume=0.0)(raw, torch.Generator()), raw)
     assert NoAugment()(raw) is raw
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_a_generator_decides_or_else_the_global_one():
     raw, noise = bars(), RawNoise()
     first, again, other = (noise(raw, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)

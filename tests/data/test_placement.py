@@ -216,11 +216,16 @@ def test_results_are_in_order_and_no_more_than_ahead_are_started(ahead):
     assert list(prefetch(work, [], ahead)) == [] and running() == []
 
 
-def test_the_next_item_is_worked_on_before_its_turn():
+def test_the_next_item_is_worked_on_before_its_turn_and_closing_skips_the_rest():
     second = threading.Event()
     with closing(prefetch(lambda x: second.set() if x == 1 else None, range(9), 2)) as results:
         next(results)
         assert second.wait(10)
+    done = []
+    with closing(prefetch(done.append, range(1000), 2)) as results:
+        next(results)
+        assert len(running()) == 1
+    assert running() == [] and len(done) <= 3
 
 
 def test_an_error_is_raised_at_its_items_turn_with_its_own_traceback():
@@ -234,11 +239,3 @@ def test_an_error_is_raised_at_its_items_turn_with_its_own_traceback():
         got.extend(prefetch(fails_at_three, range(9), 4))
     assert got == [0, 1, 2] and running() == []
     assert "fails_at_three" in [entry.name for entry in caught.traceback]
-
-
-def test_closing_ends_the_thread_and_skips_the_rest():
-    done = []
-    with closing(prefetch(done.append, range(1000), 2)) as results:
-        next(results)
-        assert len(running()) == 1
-    assert running() == [] and len(done) <= 3

@@ -90,10 +90,14 @@ def test_digests_follow_the_content():
     assert one.digest() == stored([0, 1], days(1, 2)).digest() != other.digest()
 
 
-def test_normalise_by_hand():
+def test_normalise_by_hand_and_beside_other_windows():
     # Prices run from 1 to 5, so 2 becomes -0.5; log(1 + volume) is 0, log 10 and twice log 10.
     expected = [[-0.5, 0.5, -1, 0, -1], [0, 1, -0.5, 0.5, 0], [0.5, 0.5, 0, 0, 1]]
     torch.testing.assert_close(normalise(window(HAND)), window(expected), rtol=0, atol=1e-6)
+    small, large = window(HAND), window(HAND) * 1000
+    together = normalise(torch.cat([small, large]))
+    torch.testing.assert_close(together, torch.cat([normalise(small), normalise(large)]), rtol=0, atol=0)
+    torch.testing.assert_close(together[0, :, :4], together[1, :, :4], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("flat_price", [True, False])
@@ -107,13 +111,6 @@ def test_what_is_flat_becomes_0(flat_price, flat_volume):
     found = normalise(raw)
     zero = [bool((part == 0).all()) for part in (found[..., :4], found[..., 4])]
     assert zero == [flat_price, flat_volume] and bool(torch.isfinite(found).all())
-
-
-def test_a_windows_scale_does_not_depend_on_its_neighbours():
-    small, large = window(HAND), window(HAND) * 1000
-    together = normalise(torch.cat([small, large]))
-    torch.testing.assert_close(together, torch.cat([normalise(small), normalise(large)]), rtol=0, atol=0)
-    torch.testing.assert_close(together[0, :, :4], together[1, :, :4], rtol=0, atol=1e-6)
 
 
 @settings(max_examples=200)

@@ -170,16 +170,13 @@ def test_draws_are_uniform_over_earlier_windows_and_over_symbols():
     assert np.bincount(data.symbol[sources], minlength=3).min() > len(data) / 3 * 0.8
 
 
-def test_the_seed_decides_and_nothing_else():
+def test_the_seed_decides_and_neither_global_state_nor_later_bars():
     data = walk_windows()
     np.random.seed(5)
     first = earlier_windows(data, 1)
     np.random.seed(6)
     np.testing.assert_array_equal(first, earlier_windows(data, 1))
     assert (first != earlier_windows(data, 2)).mean() > 0.9
-
-
-def test_bars_that_come_later_change_no_draw():
     long, short = walk_windows(400), walk_windows(300)
     known = np.flatnonzero(long.asof <= short.asof.max())
     drawn = earlier_windows(long, 1)[known], earlier_windows(short, 1)

@@ -66,16 +66,13 @@ def test_every_feature_equals_integer_arithmetic_to_the_last_bit(bars):
     assert -1 <= found.min() < found.max() <= 1
 
 
-def test_a_window_embeds_the_same_alone_in_a_batch_and_in_any_order():
+def test_batch_order_autocast_and_float_noise_change_nothing():
     x = windows(300)
     together = KernelEmbedding().transform(x)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     assert torch.equal(KernelEmbedding().transform(x[order]), together[order])
     for row in (0, 127, 128, 299):
         assert torch.equal(KernelEmbedding().transform(x[row : row + 1])[0], together[row])
-
-
-def test_the_callers_autocast_and_float_noise_change_nothing():
     x = (windows(10) * 1024).round() / 1024
     plain = KernelEmbedding().transform(x)
     convolution_banks.cache_clear()

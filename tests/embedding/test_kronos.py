@@ -68,11 +68,13 @@ def test_the_reference_s_tokens_and_embedding_come_out(tmp_path):
         np.testing.assert_allclose(found, KNOWN["embedding"], rtol=0, atol=1e-5)
 
 
-def test_the_known_names_and_shapes_are_the_published_layout():
+def test_names_and_shapes_are_the_published_layout():
     for part, layout in (("model", decoder_layout), ("tokenizer", tokenizer_layout)):
         config = json.loads((TINY / part / "config.json").read_text())
         tensors = load_file(TINY / part / "model.safetensors")
         assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == layout(config)
+    sizes = {name: int(np.prod(shape)) for name, shape in decoder_layout(SMALL_DECODER).items()}
+    assert sum(size for name, size in sizes.items() if "inv_freq" not in name) == 24_741_376
 
 
 def test_the_last_position_alone_is_that_of_the_whole_pass():
@@ -104,16 +106,12 @@ def test_a_token_is_the_number_of_the_signs_of_its_bits():
     assert (s1.item(), s2.item()) == (1, 2)
 
 
-def test_normalisation_by_hand():
-    # open 1, 3: mean 2, deviation 1 -> -1, 1. high 4, 4: constant -> 0. volume 0, 2, mean prices 2 and
+def test_normalisation_by_hand_and_of_extreme_values():
     # 2.5: amount 0, 5 -> mean 2.5, deviation 2.5.
     scaled = normalise(torch.tensor([[[1.0, 4.0, 1.0, 2.0, 0.0], [3.0, 4.0, 1.0, 2.0, 2.0]]]))
     unit, amount = 1 / (1 + 1e-5), 2.5 / 2.50001
     expected = torch.tensor([[[-unit, 0, 0, 0, -unit, -amount], [unit, 0, 0, 0, unit, amount]]])
     torch.testing.assert_close(scaled, expected, rtol=1e-6, atol=0)
-
-
-def test_extreme_values_are_clipped_and_do_not_overflow():
     bars = torch.ones(1, 120, 6)
     bars[0, 7] = 1e6
     assert normalise(bars)[0, 7].tolist() == [5.0] * 6
@@ -217,11 +215,6 @@ def small(tmp_path_factory):
     write_random(folder / "model", SMALL_DECODER, decoder_layout(SMALL_DECODER))
     write_random(folder / "tokenizer", BASE_TOKENIZER, tokenizer_layout(BASE_TOKENIZER))
     return folder
-
-
-def test_kronos_small_has_24_7_million_parameters():
-    sizes = {name: int(np.prod(shape)) for name, shape in decoder_layout(SMALL_DECODER).items()}
-    assert sum(size for name, size in sizes.items() if "inv_freq" not in name) == 24_741_376
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -16,7 +16,7 @@ def one_series(time, ohlcv):
     return Bars.from_series([("A", time, ohlcv)])
 
 
-def test_the_names_are_the_29_of_the_specification():
+def test_the_names_are_those_of_the_specification_and_of_the_columns():
     names = """
         align_1d align_1w align_2w align_1mo align_1q
         bull_ob_count bear_ob_count bull_fvg_count bear_fvg_count nearest_ob_distance nearest_fvg_distance
@@ -25,9 +25,6 @@ def test_the_names_are_the_29_of_the_specification():
         ema_9 ema_21 ema_50 volume_ratio
     """
     assert feature_names(DEFAULT) == tuple(names.split())
-
-
-def test_columns_stand_where_the_names_say():
     time, ohlcv = random_series(0, 300)
     choice = FeatureSettings(timeframes=("1w", "4h"), lookback=40)
     found = dict(zip(feature_names(choice), context_features(one_series(time, ohlcv), choice).T, strict=True))

@@ -47,9 +47,6 @@ def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback():
     assert found["bull_fvg_count"].tolist() == [0, 0, 1, 1, 0, 0]
     assert not found["bear_fvg_count"].any()
     np.testing.assert_allclose(found["nearest_fvg_distance"], [0, 0, -1.5 / 12, -1.5 / 12, 0, 0])
-
-
-def test_of_two_levels_as_near_the_later_counts():
     # Gaps 10-12 (middle 11) and 12-14 (middle 13) around a close of 12: the second is the later one.
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 12, 12, 12), (12, 14, 12, 14), (14, 14, 14, 14)]
     found = structure([*bars, (14, 14, 12, 12)])

@@ -76,26 +76,21 @@ def test_a_flat_price_has_no_direction(price):
         assert not alignment(time, close, timeframe).any()
 
 
-def calendar_key(day, timeframe):
-    match timeframe:
-        case "1d":
-            return (day.toordinal(),)
-        case "1w":
-            return day.isocalendar()[:2]
-        case "2w":
-            return ((day - dt.date(1970, 1, 5)).days // 14,)
-        case "1mo":
-            return day.year, day.month
-        case _:
-            return day.year, (day.month - 1) // 3
+CALENDAR = {
+    "1d": lambda day: day.toordinal(),
+    "1w": lambda day: day.isocalendar()[:2],
+    "2w": lambda day: (day - dt.date(1970, 1, 5)).days // 14,
+    "1mo": lambda day: (day.year, day.month),
+    "1q": lambda day: (day.year, (day.month - 1) // 3),
+}
 
 
 def slow_alignment(dates, close, timeframe):
     result = []
     for now in range(len(close)):
-        last_of_period: dict[tuple[int, ...], float] = {}
+        last_of_period = {}
         for day, price in zip(dates[: now + 1], close[: now + 1], strict=True):
-            last_of_period[calendar_key(day, timeframe)] = price
+            last_of_period[CALENDAR[timeframe](day)] = price
         fast = slow = next(iter(last_of_period.values()))
         for price in last_of_period.values():
             fast = 0.2 * price + 0.8 * fast
@@ -107,7 +102,7 @@ def slow_alignment(dates, close, timeframe):
     return result
 
 
-@pytest.mark.parametrize("timeframe", ["1d", "1w", "2w", "1mo", "1q"])
+@pytest.mark.parametrize("timeframe", CALENDAR)
 def test_alignment_equals_a_bar_by_bar_loop(timeframe):
     for seed in range(3):
         time, ohlcv = random_series(seed, 250)

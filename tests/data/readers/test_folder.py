@@ -92,15 +92,9 @@ def test_a_stray_quote_costs_its_line_and_not_the_lines_up_to_the_next(tmp_path)
     result = read_cells(tmp_path, cells, f"{HEADER},Note")
     finding(result, "stray-quote", "2 of 141 lines", level="drop", file="ACME.csv", rows=2)
     np.testing.assert_array_equal(result.bars.ohlcv, np.delete(numbers(140), [40, 90], axis=0))
-
-
-def test_a_stray_quote_on_the_last_line_costs_only_that_line(tmp_path):
     cells = quoted_rows()
     cells[-1][1] = '"5'
     assert len(read_cells(tmp_path, cells, f"{HEADER},Note").bars) == 139
-
-
-def test_mostly_open_quotes_are_an_error(tmp_path):
     result = read_cells(tmp_path, [[*row, '"bar'] for row in rows(140)], f"{HEADER},Note")
     finding(result, "unreadable-file", "quotation mark that is not closed")
 

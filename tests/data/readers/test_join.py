@@ -42,16 +42,13 @@ def test_a_date_mistyped_into_the_other_file_does_not_cost_the_file(tmp_path):
     assert len(result.bars) == 139
 
 
-def test_prices_on_another_scale_leave_the_second_file_out(tmp_path):
+def test_other_prices_under_the_same_name_leave_the_second_file_out(tmp_path):
     cells = rows(140)
     halved = [[row[0], *(str(float(price) / 2) for price in row[1:5]), row[5]] for row in cells[90:]]
     two_files(tmp_path, cells[:100], halved)  # 10 of its 50 dates are shared
     result = read(tmp_path)
     finding(result, "duplicate-symbol", level="error", file="b.csv", rows=50)
     assert len(result.bars) == 100
-
-
-def test_another_symbols_prices_under_the_same_name_leave_the_second_file_out(tmp_path):
     two_files(tmp_path, rows(30), rows(40, seed=1))
     result = read(tmp_path)
     finding(result, "duplicate-symbol", "a.csv", level="error", file="b.csv", symbol="ACME")

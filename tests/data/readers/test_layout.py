@@ -58,21 +58,15 @@ def test_numbers_and_remarks_in_other_columns_are_no_symbols(tmp_path):
     result = read_cells(tmp_path, cells, f"{HEADER},Dividends,Note")
     assert rules(result) == ["duplicate-date"]
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
-
-
-def test_shares_outstanding_that_double_with_a_split_are_no_symbols(tmp_path):
     cells = [[*row, "1000000"] for row in rows(140)]
     for row in cells[70:]:
         row[1:5], row[6] = [str(float(price) / 2) for price in row[1:5]], "2000000"
     assert rules(read_cells(tmp_path, cells, f"{HEADER},Shares")) == ["raw-split"]
 
 
-def test_symbols_that_share_all_dates_and_no_column_are_refused(tmp_path):
+def test_symbols_without_a_column_of_names_are_refused(tmp_path):
     cells = [row for seed in range(3) for row in rows(30, seed)]
     finding(read_cells(tmp_path, cells), "duplicate-date", level="error")
-
-
-def test_symbols_without_a_column_of_names_are_recognised_by_their_prices(tmp_path):
     other = [[r[0], *(str(3 * float(p)) for p in r[1:5]), r[5]] for r in rows(200, seed=3)[120:]]
     result = read_cells(tmp_path, [*rows(140), *other])
     words = "very different prices", "data.columns.symbol=NAME"

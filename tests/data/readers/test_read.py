@@ -143,15 +143,12 @@ def test_adjustment_by_hand(ohlcv, adj_close, expected):
     np.testing.assert_array_equal(given, kept)  # volume is in the shares of the first bar
 
 
-def test_an_adjusted_close_that_makes_prices_vanish_is_an_error(tmp_path):
+def test_files_are_adjusted_unless_configured_otherwise_or_prices_vanish(tmp_path):
     cells = [[*row, row[4]] for row in rows(30)]
     cells[20][1:] = ["1.5e-323", "1.5e-323", "5e-324", "1.5e-323", "9", "5e-324"]  # the low becomes 0
     result = read_cells(tmp_path, cells, f"{HEADER},Adj Close")
     finding(result, "adj-close-overflow", level="error", date=dates(30)[20], rows=1)
     assert len(result.bars) == 0
-
-
-def test_files_are_adjusted_unless_told_otherwise(tmp_path):
     cells = [[*row, str(float(row[4]) / 2)] for row in rows(30)]
     path = write(tmp_path / "ACME.csv", cells, f"{HEADER},Adj Close")
     np.testing.assert_allclose(read(path).bars.ohlcv[:, :4], numbers(30)[:, :4] / 2)

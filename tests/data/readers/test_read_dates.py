@@ -16,33 +16,27 @@ def parse(column):
     return parse_dates(column, TODAY)
 
 
-def times(*texts):
-    return [str(time) for time in parse(pl.Series(texts, dtype=pl.String)).time]
+SECOND_OF_JANUARY = [
+    "2024-01-02", " 2024-1-2 ", "2024/01/02", "20240102", "02-Jan-2024", "2-JAN-24", "02 January 2024",
+    "Jan 2, 2024", "1/2/2024", "1/2/2024 12:00:00 AM", "1704153600", "1704153600000",
+    "2024-01-02 00:00:00", "2024-01-02T00:00:00.000Z", "2024-01-02 00:00:00-05:00",
+    "2024-01-02 00:00:00+05:30",
+]  # fmt: skip
+NO_DATES = ["2024-02-30", "2024-13-01", "20241301", "32-Jan-2024", "soon", "", "12.5", "20240102153000"]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "time"),
     [
-        "2024-01-02", " 2024-1-2 ", "2024/01/02", "20240102", "02-Jan-2024", "2-JAN-24", "02 January 2024",
-        "Jan 2, 2024", "1/2/2024", "1/2/2024 12:00:00 AM", "1704153600", "1704153600000",
-        "2024-01-02 00:00:00", "2024-01-02T00:00:00.000Z", "2024-01-02 00:00:00-05:00",
-        "2024-01-02 00:00:00+05:30",
+        *((text, "2024-01-02T00:00:00") for text in SECOND_OF_JANUARY),
+        *((text, "NaT") for text in NO_DATES),
+        # the time of day is kept as written
+        ("2024-01-02T16:00:00Z", "2024-01-02T16:00:00"),
+        ("1/2/2024 4:05:06 PM", "2024-01-02T16:05:06"),
     ],
-)  # fmt: skip
-def test_every_form_gives_the_second_of_january(text):
-    assert times(text) == ["2024-01-02T00:00:00"]
-
-
-@pytest.mark.parametrize(
-    "text", ["2024-02-30", "2024-13-01", "20241301", "32-Jan-2024", "soon", "", "12.5", "20240102153000"]
 )
-def test_what_is_no_date_stays_unread(text):
-    assert times(text) == ["NaT"]
-
-
-def test_the_time_of_day_is_kept_as_written():
-    assert times("2024-01-02T16:00:00Z") == ["2024-01-02T16:00:00"]
-    assert times("1/2/2024 4:05:06 PM") == ["2024-01-02T16:05:06"]
+def test_every_form_of_a_date_and_a_time_is_read(text, time):
+    assert str(parse(pl.Series([text], dtype=pl.String)).time[0]) == time
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,17 @@ def test_a_bad_row_is_left_out_and_counted(tmp_path, case):
     assert len(result.bars) == 139 and np.datetime64(day) not in result.bars.time
 
 
-def test_unreadable_text_is_shown(tmp_path):
+def test_unreadable_text_is_shown_and_a_row_counts_under_its_first_rule_only(tmp_path):
     cells = rows()
     cells[3][2], cells[5][0] = "halted", "2020-13-45"
     result = read_cells(tmp_path, cells)
     finding(result, "number-unreadable", "'halted'")
     finding(result, "date-unreadable", "'2020-13-45'")
     assert len(result.bars) == 138
+    cells = rows()
+    cells[BAD][1:] = ["0", "", "5", "-1", "-9"]
+    result = read_cells(tmp_path, cells)
+    assert [f.rows for f in result.findings if f.level == "drop"] == [1]
 
 
 @pytest.mark.parametrize(
@@ -116,13 +120,6 @@ def test_a_repeated_date_keeps_the_last_row_and_says_whether_they_differ(tmp_pat
     assert result.bars.ohlcv[10].tolist() == [100, 101, 99, 100.5, 7]
     cells[11] = cells[10]
     finding(read_cells(tmp_path, cells), "duplicate-date", "identical")
-
-
-def test_a_row_counts_under_its_first_rule_only(tmp_path):
-    cells = rows()
-    cells[BAD][1:] = ["0", "", "5", "-1", "-9"]
-    result = read_cells(tmp_path, cells)
-    assert [f.rows for f in result.findings if f.level == "drop"] == [1]
 
 
 def test_nothing_is_found_in_good_bars(tmp_path):

@@ -226,15 +226,12 @@ def test_a_split_leaves_no_jump_and_doubles_earlier_volume(bars, raw, symbol, da
     assert scale[-1] == 1
 
 
-def test_the_sample_passes_its_own_checks(bars):
+def test_the_sample_passes_its_own_checks_and_unadjusted_shows_its_splits(bars):
     result = read_bars(SAMPLE_FILE, ReadSettings())
     np.testing.assert_array_equal(result.bars.ohlcv[:, :VOLUME], bars.ohlcv[:, :VOLUME])
     scale = bars.ohlcv[:, VOLUME] / result.bars.ohlcv[:, VOLUME]
     assert [len(set(scale[bars.rows(s)].round(9))) for s in range(len(bars.symbols))] == [1] * 4
     assert {finding.level for finding in result.findings} == {"warning"}
-
-
-def test_unadjusted_the_splits_are_found():
     found = read_bars(SAMPLE_FILE, ReadSettings(adjust=False)).findings
     splits = {f.symbol: f.message for f in found if f.rule == "raw-split"}
     assert "2:1 on 2000-06-21, 2:1 on 2005-02-28" in splits["AAPL"]

@@ -99,15 +99,12 @@ def test_another_number_of_context_columns_gets_plain_names(tmp_path):
     assert windows.context_names == ("context_0", "context_1", "context_2")
 
 
-def test_a_return_that_is_null_or_infinite_is_a_missing_label(tmp_path):
+def test_a_missing_return_is_a_missing_label_and_a_missing_input_costs_its_row(tmp_path):
     frame = changed(changed(samples(), "y_ret", 1, [None, 0.5, float("inf")]), "y_up", 1, [None, 1, 1])
     windows, findings = read(tmp_path, changed(changed(frame, "y_ret", 2, None), "y_up", 2, None))
     np.testing.assert_array_equal(windows.y_ret[1], np.array([np.nan, 0.5, np.nan], np.float32))
     assert windows.labelled.tolist() == [True, True, False, True, True, True, True, True]
     assert findings == []
-
-
-def test_rows_with_a_missing_input_are_left_out_and_counted(tmp_path):
     frame = changed(samples(), "context", 0, [None] + [0.0] * 28)
     frame = changed(frame, "kronos_emb", 3, None)
     frame = changed(frame, "ohlcv_norm", 5, [[float("inf")] * 5] * 120)

@@ -77,13 +77,19 @@ def test_more_symbols_or_bars_leave_those_that_there_are(market):
     assert not (ohlcv == other.ohlcv.reshape(3, 400, 5))[..., CLOSE].any()
 
 
-def test_without_strength_there_is_nothing_to_know():
+def test_strength_sets_the_limit_and_without_it_there_is_nothing_to_know():
     noise = SyntheticData(symbols=10, bars=500, strength=0.0)
     bars = generate(noise)
     np.testing.assert_allclose(best_probabilities(bars, noise, HORIZONS), 0.5, atol=1e-12)
     returns = np.diff(np.log(bars.ohlcv[:, CLOSE].reshape(10, 500)), axis=1)
     scaled = returns / returns.std(1, keepdims=True)
     assert abs((scaled[:, 1:] * scaled[:, :-1]).mean()) < 4 / (10 * 499) ** 0.5
+    limits = []
+    for strength in (0.25, 0.5, 1.0, 2.0):
+        settings = SyntheticData(symbols=10, bars=1000, strength=strength)
+        best = best_probabilities(generate(settings), settings, [5])
+        limits.append(np.maximum(best, 1 - best).mean())
+    assert (np.diff(limits) > 0.05).all() and limits[0] > 0.52 and limits[-1] < 0.95
 
 
 def test_the_limit_is_about_80_percent_at_5_bars_and_the_classes_are_balanced(market, best):
@@ -91,15 +97,6 @@ def test_the_limit_is_about_80_percent_at_5_bars_and_the_classes_are_balanced(ma
     assert limit[1] == pytest.approx(0.80, abs=0.01)
     for horizon in HORIZONS:
         assert 0.45 < rises(market, horizon)[:, 119:].mean() < 0.55
-
-
-def test_strength_sets_the_limit():
-    limits = []
-    for strength in (0.25, 0.5, 1.0, 2.0):
-        settings = SyntheticData(symbols=10, bars=1000, strength=strength)
-        best = best_probabilities(generate(settings), settings, [5])
-        limits.append(np.maximum(best, 1 - best).mean())
-    assert (np.diff(limits) > 0.05).all() and limits[0] > 0.52 and limits[-1] < 0.95
 
 
 @pytest.mark.parametrize("column", range(3))
@@ -213,12 +210,9 @@ DEVIATION = np.array([0.6, 1.0, 1.5])
 phi = NormalDist().cdf
 
 
-def test_a_chain_keeps_its_stationary_distribution():
+def test_a_chain_keeps_its_stationary_distribution_and_goes_where_its_numbers_say():
     # 0.1 of the first go over, 0.3 of the second come back: three to one
     np.testing.assert_allclose(stationary(TWO), [0.75, 0.25], atol=1e-14)
-
-
-def test_a_walk_goes_where_its_numbers_say():
     # first below 0.75: state 0; 0.95 leaves it, 0.5 stays in state 1, 0.2 goes back, 0.89 stays
     assert walk(TWO, np.array([0.7, 0.95, 0.5, 0.2, 0.89])).tolist() == [0, 1, 1, 0, 0]
     assert walk(TWO, np.array([0.76])).tolist() == [1]
@@ -237,15 +231,12 @@ def test_the_filter_equals_bayes_over_all_paths():
     np.testing.assert_allclose(filtered(evidence[:, None], THREE)[:, 0], by_hand, rtol=1e-10)
 
 
-def test_series_are_filtered_apart_and_constants_do_not_count():
+def test_series_are_filtered_apart_whatever_the_states_explain():
     evidence = np.random.default_rng(4).normal(0, 2, (6, 2, 3))
     both = filtered(evidence, THREE)
     for series in range(2):
         alone = filtered(evidence[:, series : series + 1] + 5000.0, THREE)[:, 0]
         np.testing.assert_allclose(both[:, series], alone, rtol=1e-9)
-
-
-def test_bars_that_no_state_explains_leave_probabilities():
     neighbours = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0, 0.1, 0.9]])
     evidence = np.array([[0.0, -1e4, -1e4], [-1e4, -1e4, 0.0], [-1e4, 0.0, -1e4]])[:, None]
     beliefs = filtered(evidence, neighbours)

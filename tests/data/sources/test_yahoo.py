@@ -49,8 +49,11 @@ def two(yahoo):
 
 
 @pytest.mark.usefixtures("two")
-def test_a_download_becomes_adjusted_windows(store):
-    windows = settings("AAPL", "BRK.B").load(store).windows
+def test_a_download_reports_its_progress_and_becomes_adjusted_windows(store):
+    data, seen = settings("AAPL", "BRK.B"), []
+    data.resolve(store, lambda *done: seen.append(done), lambda text: None)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    windows = data.load(store).windows
     assert windows.symbols == ("AAPL", "BRK.B") and str(windows.bars.time[0])[:10] == LONG[0]
     assert np.bincount(windows.symbol).tolist() == [41, 31]
     own = prices(LONG, 1)
@@ -136,13 +139,6 @@ def test_a_cache_that_can_t_be_written_or_is_not_there_is_an_error(yahoo, tmp_pa
         settings("AAPL").load(DiskCache(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"cache_dir=DIR or \$STOCKENH_CACHE"):
         settings("AAPL").load(DiskCache(None))
-
-
-@pytest.mark.usefixtures("two")
-def test_progress_is_reported(store):
-    seen = []
-    settings("AAPL", "BRK.B").resolve(store, lambda *done: seen.append(done), lambda text: None)
-    assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.usefixtures("two")

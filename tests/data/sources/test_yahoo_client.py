@@ -52,15 +52,12 @@ def test_a_frame_without_tickers_is_the_ticker_s_and_another_ticker_s_has_no_bar
         bars_of(pd.DataFrame({"open": [1.0], "close": [2.0]}, pd.DatetimeIndex(WEEK[:1])), "X", LATER)
 
 
-def test_days_before_a_symbol_was_listed_are_left_out_and_half_a_bar_is_kept():
+def test_what_a_frame_lacks_is_left_out_and_half_a_bar_is_kept():
     young = prices(WEEK[3:])
     young.loc[young.index[1], "High"] = np.nan
     bars = bars_of(answer(AAPL=prices(WEEK), NEW=young), "NEW", LATER)
     assert days_of(bars) == WEEK[3:]
     assert bars["high"].to_list()[1] is None and bars["close"].null_count() == 0
-
-
-def test_a_frame_of_adjusted_prices_has_no_adjusted_close():
     bars = bars_of(answer(AAPL=prices(WEEK).drop(columns="Adj Close")), "AAPL", LATER)
     assert bars.columns == ["date", "open", "high", "low", "close", "volume"] and bars.height == 5
 
