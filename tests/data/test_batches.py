@@ -118,7 +118,7 @@ def test_accumulated_micro_batches_cover_the_rows_of_the_big_batch(resident):
                 assert torch.equal(torch.cat([vars(part)[name] for part in parts.micros]), tensor)
 
 
-def test_training_batches_are_augmented_and_sweeps_are_not(resident):
+def test_training_batches_are_augmented_and_sweeps_are_the_rows_in_their_order(resident, embedding):
     class Flatten(Augment):
         def __call__(self, ohlcv):
             return torch.ones_like(ohlcv)
@@ -126,9 +126,6 @@ def test_training_batches_are_augmented_and_sweeps_are_not(resident):
     (micro,) = batches(resident, ROWS, batch_size=64, augment=Flatten()).group(0, 0).micros
     assert bool((micro.x_price == 0).all())
     assert all(bool(swept.x_price.any()) for swept in resident.sweep(ROWS, 10))
-
-
-def test_a_sweep_goes_through_the_rows_in_their_order(embedding, resident):
     rows = np.array([9, 2, 2, 40, 1])
     chunks = [micro.x_kron for micro in resident.sweep(rows, 2)]
     assert [len(chunk) for chunk in chunks] == [2, 2, 1]
@@ -161,15 +158,12 @@ def test_every_bar_stays_valid(seed, price, volume, scale):
     assert (low > 0).all() and (traded >= 0).all() and (traded[:, -1] == 0).all()
 
 
-def test_by_hand():
+def test_noise_by_hand_and_of_the_configured_size():
     raw = torch.tensor([[[10.0, 12.0, 9.0, 11.0, 1000.0]]])
     noise = torch.tensor([[[1.0, 0.0, 0.0, -1.0, 2.0]]])
     moved = RawNoise(price=0.5, volume=0.1).apply(raw, noise)[0, 0]
     opening, close = 10 * np.exp(0.5), 11 * np.exp(-0.5)  # 16.49 is above the high, 6.67 below the low
     np.testing.assert_allclose(moved.numpy(), [opening, opening, close, close, 1000 * np.exp(0.2)], rtol=1e-6)
-
-
-def test_noise_is_relative_and_of_the_configured_size():
     raw = bars(200, 100)
     moved = RawNoise(price=0.01, volume=0.2)(raw, torch.Generator().manual_seed(0))
     assert float((moved / raw)[..., 3].log().std()) == pytest.approx(0.01, rel=0.05)

@@ -19,24 +19,20 @@ def texts(nodes):
 
 def of_call(node):
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    constant = isinstance(node.args[0], ast.Constant | ast.IfExp) if node.args else False
-    return (
-        [text for text in texts(node.args[:2]) if text not in LEVELS][:1]
-        if name in MAKERS and constant
-        else []
-    )
+    if name not in MAKERS or not node.args or not isinstance(node.args[0], ast.Constant | ast.IfExp):
+        return []
+    return [text for text in texts(node.args[:2]) if text not in LEVELS][:1]
 
 
 def rules_in_code():
-    found: set[str] = set()
+    found = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 found.update(of_call(node))
-            elif (
-                isinstance(node, ast.Tuple) and len(words := texts(node.elts[:2])) == 2 and words[0] in LEVELS
-            ):
-                found.add(words[1])
+            elif isinstance(node, ast.Tuple):
+                words = texts(node.elts[:2])
+                found.update(words[1:] if LEVELS & set(words[:1]) else [])
     return {text for text in found - LEVELS if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
 
 

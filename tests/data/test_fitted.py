@@ -59,15 +59,12 @@ def test_standardised_train_features_have_mean_0_and_deviation_1():
     np.testing.assert_allclose(exact[:, ~constant].std(0), 1, rtol=1e-6)
 
 
-def test_values_are_clipped_at_5_and_the_input_is_left_alone():
+def test_values_are_clipped_at_5_and_json_brings_back_the_same_bits():
     fitted = Fitted(["a"], [1.0], [2.0], [1.0], [0.5])
     context = np.array([[-99], [-9], [1], [5], [11], [1e6]], np.float32)
     kept = context.copy()
     assert fitted.standardise(context)[:, 0].tolist() == [-5, -5, 0, 2, 5, 5]
     np.testing.assert_array_equal(context, kept)
-
-
-def test_a_run_folders_json_brings_back_the_same_bits():
     fitted = Fitted.fit(windows(), TRAIN)
     assert Fitted.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
     assert Fitted.from_dict(GOOD).to_dict() == GOOD

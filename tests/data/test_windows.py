@@ -135,7 +135,7 @@ def test_every_bar_with_enough_bars_before_it_has_a_window():
     np.testing.assert_array_equal(windows.context[:, 0], [4, 6, 8, 18])
 
 
-def test_two_series_of_a_symbol_share_its_name_and_no_window_or_label():
+def test_labels_by_hand_and_never_from_another_series():
     first, second = (days(1, 2, 3, 4), flat_bars(1, 2, 4, 8)), (days(21, 22, 23), flat_bars(9, 9, 18))
     windows = make(Bars.from_series([("A", *first), ("A", *second), ("B", *first)]))
     assert (windows.symbols, windows.end.tolist()) == (("A", "B"), [2, 3, 6, 9, 10])
@@ -143,9 +143,6 @@ def test_two_series_of_a_symbol_share_its_name_and_no_window_or_label():
     expected[[0, 3], 0] = 1  # the last bar of every series has a window without a label
     np.testing.assert_array_equal(windows.y_ret, expected)
     assert windows.labelled.tolist() == [True, False, False, True, False]
-
-
-def test_labels_by_hand():
     bars = Bars.from_series([("A", days(1, 2, 3, 4, 5), flat_bars(10, 20, 25, 25 * (1 + 1e-10), 20))])
     windows = make(bars, horizons=(1, 3), lookback=2)
     expected = np.array([[0.25, 0.0], [0.0, np.nan], [-0.2, np.nan], [np.nan, np.nan]], np.float32)
@@ -232,7 +229,7 @@ def gapped():
     return Bars.from_series([(name, days(*own), flat_bars(*own)) for name, *own in calendars])
 
 
-def test_newest_is_the_last_bar_of_a_symbol_and_not_the_last_with_a_window():
+def test_newest_is_the_last_bar_of_a_symbol_and_between_takes_both_ends():
     windows = make(gapped())
     rows, missing = windows.newest()
     assert [windows.symbols[windows.symbol[row]] for row in rows] == ["B"]
@@ -240,9 +237,6 @@ def test_newest_is_the_last_bar_of_a_symbol_and_not_the_last_with_a_window():
     reasons = {"A": "2 bars since its last gap up to 2024-01-21", "C": "1 bars up to 2024-01-01"}
     assert missing == {name: f"{why}, where data.lookback is 3" for name, why in reasons.items()}
     assert stored([0, 0, 1, 1], days(3, 1, 2, 5)).newest()[0].tolist() == [0, 3]
-
-
-def test_between_takes_both_ends():
     windows = stored([0, 0, 1, 1], days(3, 1, 2, 5))
     assert windows.between("2024-01-02", "2024-01-03").tolist() == [0, 2]
     assert windows.between(None, "2024-01-01").tolist() == [1]
@@ -275,9 +269,6 @@ def test_a_past_move_ends_at_the_bar_of_the_forecast_and_a_next_return_begins_th
     after, newest = next_returns(windows, rows), end == windows.last
     assert newest.sum() == 2 and np.isnan(after[newest]).all()
     np.testing.assert_allclose(after[~newest], (np.roll(close, -1) / close - 1)[end[~newest]])
-
-
-def test_a_past_move_stays_within_the_window_and_ignores_later_bars():
     short, long = moves_of(walks(30, 1)), moves_of(walks(45, 1))
     assert (past_moves(short, np.arange(5), 60) == past_moves(short, np.arange(5), 19)).all()
     assert (past_moves(short, np.arange(8), 5) == past_moves(long, np.arange(8), 5)).all()

@@ -45,7 +45,7 @@ def tiny(tmp_path):
     return copy_tiny(tmp_path)
 
 
-def test_one_folder_sets_both_and_two_folders_do_too(tmp_path):
+def test_settings_name_one_folder_or_two_and_by_default_pinned_revisions(tmp_path):
     both = copy_tiny(tmp_path / "both")
     for settings, tokenizer in (
         (KronosEmbedding(str(both)), both / "tokenizer"),
@@ -53,9 +53,6 @@ def test_one_folder_sets_both_and_two_folders_do_too(tmp_path):
     ):
         found = [(checkpoint.where, checkpoint.revision) for checkpoint in settings.checkpoints()]
         assert found == [(str(both / "model"), None), (str(tokenizer), None)]
-
-
-def test_the_defaults_are_published_ids_at_pinned_revisions():
     assert [str(checkpoint) for checkpoint in KronosEmbedding().checkpoints()] == [
         "NeoQuasar/Kronos-small@901c26c1332695a2a8f243eb2f37243a37bea320",
         "NeoQuasar/Kronos-Tokenizer-base@0e0117387f39004a9016484a186a908917e22426",

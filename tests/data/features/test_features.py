@@ -34,16 +34,13 @@ def test_the_names_are_those_of_the_specification_and_of_the_columns():
     np.testing.assert_array_equal(found["volume_ratio"], technical(ohlcv)[:, -1].astype(np.float32))
 
 
-def test_each_series_is_computed_by_itself():
+def test_each_series_is_computed_by_itself_and_no_bars_give_no_rows():
     lengths = {"A": 150, "B": 1, "C": 90}
     pieces = [(name, *random_series(bars, bars)) for name, bars in lengths.items()]
     together = context_features(Bars.from_series(pieces), DEFAULT)
     alone = [context_features(Bars.from_series([piece]), DEFAULT) for piece in pieces]
     assert together.dtype == np.float32
     assert together.tobytes() == np.concatenate(alone).tobytes()
-
-
-def test_no_bars_give_no_rows():
     for bars in (Bars.from_series([]), one_series(np.empty(0, "datetime64[s]"), np.empty((0, 5)))):
         assert context_features(bars, DEFAULT).shape == (0, 29)
 

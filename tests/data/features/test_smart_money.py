@@ -4,8 +4,6 @@ from random_bars import random_series, smooth_series
 
 from stockenh.data.features.smart_money import SMART_MONEY_NAMES, smart_money
 
-Bar = tuple[float, float, float, float]
-
 
 def structure(bars, lookback=120):
     ohlcv = np.column_stack([np.array(bars), np.ones(len(bars))])

@@ -6,7 +6,6 @@ import pytest
 from random_bars import random_series
 
 from stockenh.data.features.context import alignment, timeframe_groups
-from stockenh.data.features.technical import ema
 from stockenh.errors import ConfigError
 
 
@@ -41,10 +40,6 @@ def test_periods_follow_the_calendar(timeframe, first, last, following):
 def test_a_bad_timeframe_is_named_with_its_key(timeframe):
     with pytest.raises(ConfigError, match=rf"^data\.timeframes: .*{re.escape(repr(timeframe))}.*$"):
         timeframe_groups(days("2024-01-02"), timeframe)
-
-
-def test_ema_starts_at_the_first_value():
-    np.testing.assert_allclose(ema(np.array([10.0, 11.0, 9.0]), 9), [10, 10.2, 9.96])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from stockenh.data.readers.table import symbol_of
         ("daily_adjusted_IBM.csv", "IBM"),
         ("BRK.B.csv.gz", "BRK.B"),
         ("ACME.tsv", "ACME"),
+        *((f"{name}.csv", name) for name in ("NAN", "TRUE", "ON", "Y", "BRK.B", "M&M", "BRK-B", "a")),
     ],
 )
 def test_the_symbol_in_a_file_name(name, symbol):

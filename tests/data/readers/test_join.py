@@ -21,6 +21,11 @@ def test_one_shared_date_costs_one_row_and_the_first_file_keeps_it(tmp_path):
     finding(result, "shared-date", "1 of 71 rows", "a.csv", "1 of them with other", level="drop", **place)
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
     assert rules(result) == ["shared-date"]
+    cells = rows(140)
+    two_files(tmp_path, [[cells[120][0], *cells[0][1:]]], cells[1:])
+    result = read(tmp_path)
+    assert finding(result, "shared-date").rows == 1
+    assert len(result.bars) == 139
 
 
 @pytest.mark.parametrize(("overlap", "clock"), [(50, ""), (10, " 16:00:00")])
@@ -32,14 +37,6 @@ def test_files_that_overlap_with_equal_values_are_joined(tmp_path, overlap, cloc
     finding(result, "shared-date", "with the same values", rows=overlap)
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
     assert result.files_used == 2
-
-
-def test_a_date_mistyped_into_the_other_file_does_not_cost_the_file(tmp_path):
-    cells = rows(140)
-    two_files(tmp_path, [[cells[120][0], *cells[0][1:]]], cells[1:])
-    result = read(tmp_path)
-    assert finding(result, "shared-date").rows == 1
-    assert len(result.bars) == 139
 
 
 def test_other_prices_under_the_same_name_leave_the_second_file_out(tmp_path):

@@ -95,14 +95,11 @@ def test_two_halves_with_different_signs_are_never_scaled(tmp_path, commas):
     np.testing.assert_array_equal(result.bars.ohlcv, values[kept])
 
 
-def test_a_price_column_against_the_volume_column_is_an_error(tmp_path):
+def test_columns_with_two_signs_are_an_error_and_three_decimals_a_warning(tmp_path):
     cells = [[row[0], *(price.replace(".", ",") for price in row[1:5]), row[5] + ".5"] for row in rows(30)]
     result = read_semicolons(tmp_path, cells)
     finding(result, "decimal-sign", "open has a decimal comma", level="error")
     assert len(result.bars) == 0
-
-
-def test_three_decimals_behind_commas_are_read_as_such_with_a_warning(tmp_path):
     cells = cells_of(numbers(140), price="{:.3f}", volume="{:.0f}")
     result = read_semicolons(tmp_path, [[cell.replace(".", ",") for cell in row] for row in cells])
     assert rules(result) == ["decimal-sign"] and finding(result, "decimal-sign", level="warning")

@@ -62,12 +62,9 @@ def test_a_missing_column_is_mended_by_a_mapping(tmp_path):
     np.testing.assert_array_equal(bars.ohlcv[:, 3], numbers(30)[:, 0])
 
 
-def test_a_file_without_a_header_line_is_recognised(tmp_path):
+def test_a_header_that_is_absent_or_ambiguous_is_recognised(tmp_path):
     headless = read_cells(tmp_path, rows(30)[1:], ",".join(rows(30)[0]))
     finding(headless, "column-missing", "a line of names such as Date,Open")
-
-
-def test_two_columns_that_could_be_the_close_warn(tmp_path):
     cells = [[*row[:5], row[4], row[5]] for row in rows(30)]
     result = read_cells(tmp_path, cells, "Date,Open,High,Low,Last,LTP,Volume")
     finding(result, "several-closes", "'Last' was taken", "data.columns.close='LTP'", level="warning")

@@ -58,7 +58,7 @@ def test_the_whole_column_decides_the_order_of_day_and_month(texts, days, ambigu
     assert ([str(time)[:10] for time in found.time], found.ambiguous) == (days, ambiguous)
 
 
-def test_zones_keep_the_wall_clock_and_are_named():
+def test_zones_and_columns_of_times_keep_the_wall_clock():
     texts = pl.Series(["2024-03-08 00:00:00-05:00", "2024-03-11 00:00:00-04:00"])
     typed = pl.Series([dt.datetime(2024, 3, 8, 5), dt.datetime(2024, 3, 11, 4)]).dt.replace_time_zone("UTC")
     typed = typed.dt.convert_time_zone("America/New_York")
@@ -66,9 +66,6 @@ def test_zones_keep_the_wall_clock_and_are_named():
         found = parse(column)
         assert [str(time) for time in found.time] == ["2024-03-08T00:00:00", "2024-03-11T00:00:00"]
         assert found.zone == zone
-
-
-def test_a_column_of_clock_times():
     clock = parse_clock(pl.Series(["000000", "153000", "09:31:05", "9x"]))
     assert clock.astype(int).tolist() == [0, 55_800, 34_265, 0]
 

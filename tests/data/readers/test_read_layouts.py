@@ -4,7 +4,6 @@ import csv
 import datetime as dt
 import io
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ import pytest
 from bar_files import HEADER, cells_of, dates, finding, numbers, read, read_cells, rows, rules, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-Write = Callable[[list[str], np.ndarray], str]
 
 
 def table(header, cells, separator=",", newline="\n"):
@@ -69,7 +66,7 @@ NSE_ARCHIVE = (
     "Symbol,Series,Date,Prev Close,Open Price,High Price,Low Price,Last Price,Close Price,Average Price,"
     "Total Traded Quantity,Turnover"
 )
-LAYOUTS: dict[str, Write] = {
+LAYOUTS = {
     "Yahoo": simple("Date,Open,High,Low,Close,Adj Close,Volume", "dohlcav"),
     "Yahoo, adjusted close last": simple("Date,Open,High,Low,Close,Volume,Adj Close", "dohlcva"),
     "yfinance, three header rows": yfinance,
@@ -180,11 +177,6 @@ def test_a_long_file_of_symbols_that_look_like_something_else(tmp_path):
     position = result.bars.symbols.index("BRK.B")
     np.testing.assert_array_equal(result.bars.ohlcv[result.bars.rows(position)], numbers(30, seed=4))
     assert (result.files, result.files_used) == (1, 1)
-
-
-@pytest.mark.parametrize("name", ["NAN", "TRUE", "ON", "Y", "BRK.B", "M&M", "BRK-B", "a"])
-def test_a_file_name_is_its_symbol(tmp_path, name):
-    assert read(write(tmp_path / f"{name}.csv", rows(30))).bars.symbols == (name,)
 
 
 def test_only_the_equity_series_of_an_indian_export_is_kept(tmp_path):

@@ -6,7 +6,7 @@ from bar_files import HEADER, cells_of, dates, finding, numbers, read, read_cell
 
 BAD = 70
 # Cells open, high, low, close, volume of one bad row; None keeps the good cell.
-CASES: dict[str, tuple[str, list[str | None]]] = {
+CASES = {
     "prices and volume blank": ("blank-row", ["", "", "", "", ""]),
     "Yahoo's null": ("blank-row", ["null", "null", "null", "null", "null"]),
     "only the open missing": ("open-missing", ["", None, None, None, None]),

@@ -203,13 +203,16 @@ def raw():
     return pl.read_parquet(SAMPLE_FILE)
 
 
-def test_four_symbols_their_dates_and_the_sources_adjusted_close(bars, raw):
+def test_the_sample_is_the_one_that_its_provenance_describes(bars, raw):
     days, ends = bars.time.astype("datetime64[D]").astype(str), bars.offsets
     assert bars.symbols == ("AAPL", "GOOG", "IBM", "MSFT")
     assert np.diff(ends).tolist() == [3270, 2148, 3270, 3270]
     assert days[ends[:-1]].tolist() == ["2000-03-01", "2004-08-19", "2000-03-01", "2000-03-01"]
     assert days[ends[1:] - 1].tolist() == ["2013-03-01"] * 4
     np.testing.assert_allclose(bars.ohlcv[:, CLOSE], raw["adj_close"].to_numpy(), rtol=1e-12)
+    data = SAMPLE_FILE.read_bytes()
+    assert len(data) < 400_000
+    assert hashlib.sha256(data).hexdigest() in (SAMPLE_FILE.parent / "PROVENANCE.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -236,9 +239,3 @@ def test_the_sample_passes_its_own_checks_and_unadjusted_shows_its_splits(bars):
     splits = {f.symbol: f.message for f in found if f.rule == "raw-split"}
     assert "2:1 on 2000-06-21, 2:1 on 2005-02-28" in splits["AAPL"]
     assert "2:1 on 2003-02-18" in splits["MSFT"]
-
-
-def test_the_file_is_small_and_the_one_that_provenance_describes():
-    data = SAMPLE_FILE.read_bytes()
-    assert len(data) < 400_000
-    assert hashlib.sha256(data).hexdigest() in (SAMPLE_FILE.parent / "PROVENANCE.md").read_text()

@@ -62,13 +62,10 @@ def test_reading_its_bars_from_a_file_finds_nothing_to_say(market, tmp_path):
     assert result.bars.digest() == market.digest()
 
 
-def test_the_same_settings_give_the_same_bits_and_a_weekend_starts_on_monday():
+def test_settings_decide_the_bits_and_more_symbols_or_bars_leave_those_that_there_are(market):
     assert generate(SMALL).digest() == "d06936ee412555dea60c0ee147fbe195"
     weekend = generate(SyntheticData(symbols=1, bars=5, start="2024-06-01"))
     assert str(weekend.time[0])[:10] == "2024-06-03"
-
-
-def test_more_symbols_or_bars_leave_those_that_there_are(market):
     few, other = generate(SMALL), generate(SyntheticData(symbols=3, bars=400, seed=1))
     assert few.symbols == market.symbols[:3] == ("SYN001", "SYN002", "SYN003")
     assert str(few.time[0])[:10] == "2012-01-02"
@@ -92,11 +89,17 @@ def test_strength_sets_the_limit_and_without_it_there_is_nothing_to_know():
     assert (np.diff(limits) > 0.05).all() and limits[0] > 0.52 and limits[-1] < 0.95
 
 
-def test_the_limit_is_about_80_percent_at_5_bars_and_the_classes_are_balanced(market, best):
+def test_the_limit_is_about_80_percent_at_5_bars_and_calibrated_in_every_tenth(market, best):
     limit = np.maximum(best, 1 - best)[:, 119:].mean((0, 1))
     assert limit[1] == pytest.approx(0.80, abs=0.01)
     for horizon in HORIZONS:
         assert 0.45 < rises(market, horizon)[:, 119:].mean() < 0.55
+    up = rises(market, 5)
+    p = best[:, : up.shape[1], 1]
+    tenth = np.digitize(p, np.quantile(p, np.arange(0.1, 1, 0.1)))
+    for inside in (tenth == k for k in range(10)):
+        # a tenth holds 6,000 rows, of which overlapping labels leave about a third
+        assert up[inside].mean() == pytest.approx(p[inside].mean(), abs=0.03)
 
 
 @pytest.mark.parametrize("column", range(3))
@@ -106,15 +109,6 @@ def test_the_filters_own_score_is_the_limit(market, best, column):
     assert abs(deviations(((p > 0.5) == up) - np.maximum(p, 1 - p))) < 2.5
     entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
     assert abs(deviations(-np.log(np.where(up, p, 1 - p)) - entropy)) < 2.5
-
-
-def test_its_probabilities_are_calibrated_in_every_tenth(market, best):
-    up = rises(market, 5)
-    p = best[:, : up.shape[1], 1]
-    tenth = np.digitize(p, np.quantile(p, np.arange(0.1, 1, 0.1)))
-    for inside in (tenth == k for k in range(10)):
-        # a tenth holds 6,000 rows, of which overlapping labels leave about a third
-        assert up[inside].mean() == pytest.approx(p[inside].mean(), abs=0.03)
 
 
 def test_simulated_particles_agree_with_the_filter():
