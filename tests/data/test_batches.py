@@ -98,16 +98,7 @@ def test_every_train_row_comes_exactly_once_per_epoch(resident, batch_size, accu
     assert found.steps == len(groups)
 
 
-def test_a_groups_count_is_its_number_of_labels(data, resident):
-    rows = np.arange(45, 75)  # runs over the unlabelled end of the first symbol
-    found = batches(resident, rows, batch_size=4, accumulate=2)
-    counts = [found.group(1, step).count.item() for step in range(found.steps)]
-    known = np.isfinite(data.y_ret)
-    assert counts == [known[found.rows_of(1, step).numpy()].sum() for step in range(found.steps)]
-    assert sum(counts) == known[rows].sum() < 3 * len(rows)
-
-
-def test_accumulated_micro_batches_cover_the_rows_of_the_big_batch(resident):
+def test_accumulated_micro_batches_cover_the_big_batch_and_count_its_labels(resident, data):
     small, big = batches(resident, ROWS, batch_size=4, accumulate=2), batches(resident, ROWS, batch_size=8)
     assert small.steps == big.steps
     for step in range(big.steps):
@@ -116,6 +107,12 @@ def test_accumulated_micro_batches_cover_the_rows_of_the_big_batch(resident):
         for name, tensor in vars(whole.micros[0]).items():
             if tensor is not None:
                 assert torch.equal(torch.cat([vars(part)[name] for part in parts.micros]), tensor)
+    rows = np.arange(45, 75)  # runs over the unlabelled end of the first symbol
+    found = batches(resident, rows, batch_size=4, accumulate=2)
+    counts = [found.group(1, step).count.item() for step in range(found.steps)]
+    known = np.isfinite(data.y_ret)
+    assert counts == [known[found.rows_of(1, step).numpy()].sum() for step in range(found.steps)]
+    assert sum(counts) == known[rows].sum() < 3 * len(rows)
 
 
 def test_training_batches_are_augmented_and_sweeps_are_the_rows_in_their_order(resident, embedding):

@@ -62,7 +62,7 @@ def stored(symbol, asof):
     )
 
 
-def test_series_are_joined_and_found_again():
+def test_series_are_joined_and_found_again_and_digests_follow_the_content():
     a, b = smooth_series(1, 4), smooth_series(2, 3)
     bars = Bars.from_series([("A", *a), ("B", *b)])
     assert (bars.symbols, bars.offsets.tolist(), len(bars)) == (("A", "B"), [0, 4, 7], 7)
@@ -72,9 +72,6 @@ def test_series_are_joined_and_found_again():
     none = Bars.from_series([])
     assert (len(none), none.ohlcv.shape, none.offsets.tolist()) == (0, (0, 5), [0])
     assert none.series_of_row.tolist() == []
-
-
-def test_digests_follow_the_content():
     bars, again = walks_of("A4", "B3"), walks_of("A4", "B3")
     assert again.digest() == bars.digest() == make(bars).digest()
     moved = bars.ohlcv.copy()

@@ -57,7 +57,7 @@ def windows_of(*series, time=None):
     return plain_windows(Bars.from_series(named), 120)
 
 
-def test_the_reference_s_tokens_and_embedding_come_out(tmp_path):
+def test_the_reference_s_tokens_and_embedding_come_out_and_bf16_is_near(tmp_path):
     s1, s2 = tiny_nets()[1].encode(normalise(RAW))
     np.testing.assert_array_equal(s1.numpy(), KNOWN["s1"])
     np.testing.assert_array_equal(s2.numpy(), KNOWN["s2"])
@@ -66,6 +66,9 @@ def test_the_reference_s_tokens_and_embedding_come_out(tmp_path):
         of_callers_autocast = SETTINGS.load(CPU)(RAW, STAMP).numpy()
     for found in (SETTINGS.load(CPU)(RAW, STAMP).numpy(), of_bars, of_callers_autocast):
         np.testing.assert_allclose(found, KNOWN["embedding"], rtol=0, atol=1e-5)
+    rough = KronosEmbedding(checkpoint=str(TINY), precision="bf16").load(CPU)(RAW, STAMP)
+    assert rough.dtype == torch.float32
+    assert 1e-6 < (rough - torch.from_numpy(KNOWN["embedding"])).abs().max() < 0.05
 
 
 def test_names_and_shapes_are_the_published_layout():
@@ -77,16 +80,13 @@ def test_names_and_shapes_are_the_published_layout():
     assert sum(size for name, size in sizes.items() if "inv_freq" not in name) == 24_741_376
 
 
-def test_the_last_position_alone_is_that_of_the_whole_pass():
+def test_the_last_position_is_that_of_the_whole_pass_and_no_state_depends_on_later_tokens():
     decoder, _ = tiny_nets()
     tokens = [torch.from_numpy(KNOWN[name]) for name in ("s1", "s2", "stamp")]
     whole = decoder(*tokens)[:, -1]
     torch.testing.assert_close(decoder.last(*tokens), whole, rtol=0, atol=2e-6)
     decoder.embedding.project()
     torch.testing.assert_close(decoder.last(*tokens), whole, rtol=0, atol=5e-6)
-
-
-def test_states_depend_on_no_later_token():
     decoder, _ = tiny_nets()
     s1, s2, stamp = (torch.from_numpy(KNOWN[name][:2].copy()) for name in ("s1", "s2", "stamp"))
     before = decoder(s1, s2, stamp)
@@ -143,28 +143,19 @@ def test_time_stamps_are_minute_hour_weekday_day_and_month():
     np.testing.assert_array_equal(time_stamps(KNOWN["dates"].astype("datetime64[s]")), KNOWN["stamp"][0])
 
 
-def test_a_window_has_the_embedding_it_has_alone(monkeypatch):
+def test_a_window_has_the_embedding_it_has_alone_and_only_its_own_bars_count(monkeypatch):
     monkeypatch.setattr(KronosEmbedding, "batch", lambda self, device: 7)
     windows = windows_of(walk(0), walk(1))
     together, rows = embed(windows, SETTINGS, DiskCache(None), CPU), SETTINGS.rows(windows, CPU)
     assert together.shape == (82, 64)
     for row in (0, 6, 7, 81):
         np.testing.assert_allclose(rows(torch.tensor([row]))[0].numpy(), together[row], rtol=0, atol=2e-6)
-
-
-def test_only_the_window_s_own_bars_count():
     bars = walk(0, 200)
     other = bars.copy()
     other[140:], other[:20] = walk(5, 60) * 3, walk(6, 20) * 2
     before, after = (embed(windows_of(ohlcv), SETTINGS, DiskCache(None), CPU) for ohlcv in (bars, other))
     # window w holds the bars w to w + 119
     assert (before == after).all(1).tolist() == [w == 20 for w in range(81)]
-
-
-def test_bf16_is_near_fp32():
-    rough = KronosEmbedding(checkpoint=str(TINY), precision="bf16").load(CPU)(RAW, STAMP)
-    assert rough.dtype == torch.float32
-    assert 1e-6 < (rough - torch.from_numpy(KNOWN["embedding"])).abs().max() < 0.05
 
 
 def test_auto_is_a_fixed_rule_by_device_and_size(monkeypatch):

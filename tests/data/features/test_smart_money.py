@@ -75,48 +75,34 @@ def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_
 
 
 def slow_smart_money(ohlcv, lookback):
-    rows = []
-    last_break = 0
-    previous_close = None
-    for now in range(len(ohlcv)):
-        bars = ohlcv[: now + 1]
-        close = bars[now, 3]
-        counts = [0, 0, 0, 0]
-        blocks: list[float] = []
-        gaps: list[float] = []
+    rows, last_break, previous_close = [], 0, None
+    opening, high, low, closes = ohlcv.T[:4]
+    for now, close in enumerate(closes):
         first = max(0, now - lookback + 1)
-        for i in range(first, now):
-            o, h, low, c = bars[i, :4]
-            if c < o and bars[i + 1, 3] > 1.02 * h:
-                counts[0] += 1
-                blocks.append((h + low) / 2)
-            if c > o and bars[i + 1, 3] < 0.98 * low:
-                counts[1] += 1
-                blocks.append((h + low) / 2)
-        for i in range(first + 2, now + 1):
-            if bars[i, 2] > bars[i - 2, 1]:
-                counts[2] += 1
-                gaps.append((bars[i, 2] + bars[i - 2, 1]) / 2)
-            if bars[i, 1] < bars[i - 2, 2]:
-                counts[3] += 1
-                gaps.append((bars[i, 1] + bars[i - 2, 2]) / 2)
+        pairs, triples = range(first, now), range(first + 2, now + 1)
+        bull = [i for i in pairs if closes[i] < opening[i] and closes[i + 1] > 1.02 * high[i]]
+        bear = [i for i in pairs if closes[i] > opening[i] and closes[i + 1] < 0.98 * low[i]]
+        up_gaps = [i for i in triples if low[i] > high[i - 2]]
+        down_gaps = [i for i in triples if high[i] < low[i - 2]]
+        blocks = [(high[i] + low[i]) / 2 for i in sorted(bull + bear)]
+        middles = {i: (low[i] + high[i - 2]) / 2 for i in up_gaps}
+        middles |= {i: (high[i] + low[i - 2]) / 2 for i in down_gaps}
         nearest = [
             (min(reversed(levels), key=lambda level: abs(level - close)) - close) / close if levels else 0
-            for levels in (blocks, gaps)
+            for levels in (blocks, [middles[i] for i in sorted(middles)])
         ]
-        swing_high = swing_low = None
-        for i in range(20, now - 19):
-            if bars[i, 1] == max(bars[i - 20 : i + 21, 1]):
-                swing_high = bars[i, 1]
-            if bars[i, 2] == min(bars[i - 20 : i + 21, 2]):
-                swing_low = bars[i, 2]
-        swings = [0 if level is None else (level - close) / close for level in (swing_high, swing_low)]
-        up = swing_high is not None and previous_close <= swing_high < close
-        down = swing_low is not None and previous_close >= swing_low > close
+        swings = [
+            [line[i] for i in range(20, now - 19) if line[i] == extreme(line[i - 20 : i + 21])]
+            for line, extreme in ((high, max), (low, min))
+        ]
+        distances = [(levels[-1] - close) / close if levels else 0 for levels in swings]
+        up = bool(swings[0]) and previous_close <= swings[0][-1] < close
+        down = bool(swings[1]) and previous_close >= swings[1][-1] > close
         turns = [up and last_break == -1, down and last_break == 1]
         last_break = 1 if up else -1 if down else last_break
         previous_close = close
-        rows.append([*counts, *nearest, *swings, up, down, *turns])
+        counts = [len(found) for found in (bull, bear, up_gaps, down_gaps)]
+        rows.append([*counts, *nearest, *distances, up, down, *turns])
     return np.array(rows, dtype=float)
 
 

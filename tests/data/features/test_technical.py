@@ -30,15 +30,12 @@ def test_volume_weighted_price_and_volume_ratio_by_hand():
     np.testing.assert_allclose(indicators(ohlcv)["volume_ratio"], [0, math.log(6 / 3), math.log(1e-3)])
 
 
-def test_a_flat_price_without_volume_is_neutral():
+def test_a_flat_price_is_neutral_and_a_huge_volume_leaves_no_rounding_error_behind():
     ohlcv = np.tile([0.1, 0.1, 0.1, 0.1, 0.0], (300, 1))
     found = indicators(ohlcv)
     assert set(found["rsi_14"]) == set(found["bb_position"]) == {0.5}
     for name in set(TECHNICAL_NAMES) - {"rsi_14", "bb_position"}:
         np.testing.assert_allclose(found[name], 0, atol=1e-15)
-
-
-def test_a_huge_volume_leaves_no_rounding_error_behind():
     ohlcv = smooth_series(1, 120)[1]
     spiked = ohlcv.copy()
     spiked[40, 4] = 1e22

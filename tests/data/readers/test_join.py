@@ -39,7 +39,7 @@ def test_files_that_overlap_with_equal_values_are_joined(tmp_path, overlap, cloc
     assert result.files_used == 2
 
 
-def test_other_prices_under_the_same_name_leave_the_second_file_out(tmp_path):
+def test_other_prices_under_the_same_name_leave_that_file_out_and_no_other(tmp_path):
     cells = rows(140)
     halved = [[row[0], *(str(float(price) / 2) for price in row[1:5]), row[5]] for row in cells[90:]]
     two_files(tmp_path, cells[:100], halved)  # 10 of its 50 dates are shared
@@ -50,9 +50,6 @@ def test_other_prices_under_the_same_name_leave_the_second_file_out(tmp_path):
     result = read(tmp_path)
     finding(result, "duplicate-symbol", "a.csv", level="error", file="b.csv", symbol="ACME")
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(30))
-
-
-def test_a_refused_file_does_not_take_others_with_it(tmp_path):
     cells = rows(140)
     two_files(tmp_path, cells[:70], [[row[0], *rows(140, seed=5)[i][1:]] for i, row in enumerate(cells)])
     write(tmp_path / "c.csv", [["ACME", *row] for row in cells[70:]], f"Symbol,{HEADER}")

@@ -122,12 +122,6 @@ def test_a_repeated_date_keeps_the_last_row_and_says_whether_they_differ(tmp_pat
     finding(read_cells(tmp_path, cells), "duplicate-date", "identical")
 
 
-def test_nothing_is_found_in_good_bars(tmp_path):
-    result = read_cells(tmp_path, rows())
-    assert result.findings == ()
-    assert result.bars.time.astype("datetime64[D]").astype(str).tolist() == dates(140)
-
-
 @pytest.mark.parametrize(
     ("header", "empty"), [(HEADER, [""]), (HEADER, ["-"]), ("Date,Open,High,Low,Close", [])]
 )

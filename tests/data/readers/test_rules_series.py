@@ -67,31 +67,25 @@ def test_a_spike_that_reverses_is_one_warning_and_no_split(tmp_path):
     assert spikes(np.array([10.0, 20.0])).tolist() == [0, 0]
 
 
-def test_a_bar_copied_back_from_the_next_day(tmp_path):
+def test_a_bar_copied_back_from_the_next_day_and_a_weekend_session(tmp_path):
     values = numbers(140)
     values[70, :4] = values[71, :4]
     warned(tmp_path, values, "copied-bar", rows=1, date=DAYS[70])
+    saturday = str(np.datetime64(DAYS[2]) + 1)
+    assert np.datetime64(saturday).astype(object).weekday() == 5
+    days = sorted([*DAYS, saturday])
+    warned(tmp_path, numbers(141), "weekend", days=days, rows=1, date=saturday)
 
 
-def test_months_of_the_same_close(tmp_path):
+def test_months_of_the_same_close_and_many_exact_zero_returns(tmp_path):
     values = numbers(300)
     values[100:120, :4] = 10.0
     values[:, 0] = values[:, 3]
     warned(tmp_path, values, "stale-close", "20 bars", rows=20, date=dates(300)[100])
     values[119, :4] = 10.01
     assert "stale-close" not in rules_of(tmp_path, values)
-
-
-def test_many_exact_zero_returns(tmp_path):
     values = numbers(101)
     values[1:23:2, :] = values[:22:2, :]
     values[1:23:2, 0] += 0.01
     warned(tmp_path, values, "zero-returns", "11% of daily returns", rows=11)
     assert "zero-returns" not in rules_of(tmp_path, values[4:])
-
-
-def test_weekend_sessions_are_kept(tmp_path):
-    saturday = str(np.datetime64(DAYS[2]) + 1)
-    assert np.datetime64(saturday).astype(object).weekday() == 5
-    days = sorted([*DAYS, saturday])
-    warned(tmp_path, numbers(141), "weekend", days=days, rows=1, date=saturday)

@@ -131,7 +131,7 @@ def test_the_sample_needs_no_file_and_keeps_its_features(store, computed):
     np.testing.assert_array_equal(first.windows.context, second.windows.context)
 
 
-def test_a_generated_market_brings_its_best_probabilities(store, computed):
+def test_a_generated_market_brings_its_best_probabilities_and_may_be_too_short(store, computed):
     settings = SyntheticData(symbols=2, bars=150, horizons=[2, 7])
     first, second = settings.load(store).windows, settings.load(store).windows
     assert computed.call_count == 1
@@ -143,9 +143,6 @@ def test_a_generated_market_brings_its_best_probabilities(store, computed):
     market = SyntheticData(symbols=2, bars=150)
     whole = best_probabilities(generate(market), market, [2, 7])
     np.testing.assert_array_equal(first.best_prob[[0, 61]], whole[[119, 299]])
-
-
-def test_a_market_too_short_for_a_window_is_refused(store):
     with pytest.raises(DataError, match=r"no symbol has the 120 bars of data\.lookback and the 3 more"):
         SyntheticData(symbols=2, bars=122).load(store)
 

@@ -45,14 +45,11 @@ def test_columns_of_two_levels_are_read_in_either_order(by, zone, ticker):
     assert bars.rows() == expected(own)
 
 
-def test_a_frame_without_tickers_is_the_ticker_s_and_another_ticker_s_has_no_bars():
+def test_what_a_frame_lacks_is_left_out_and_half_a_bar_is_kept():
     assert bars_of(prices(WEEK).tz_localize("Europe/London"), "VOD.L", LATER).rows() == expected(prices(WEEK))
     assert bars_of(answer(AAPL=prices(WEEK)), "MSFT", LATER).is_empty()
     with pytest.raises(StockenhError, match="unknown columns: open, close"):
         bars_of(pd.DataFrame({"open": [1.0], "close": [2.0]}, pd.DatetimeIndex(WEEK[:1])), "X", LATER)
-
-
-def test_what_a_frame_lacks_is_left_out_and_half_a_bar_is_kept():
     young = prices(WEEK[3:])
     young.loc[young.index[1], "High"] = np.nan
     bars = bars_of(answer(AAPL=prices(WEEK), NEW=young), "NEW", LATER)
