@@ -26,16 +26,13 @@ def hand(context, y_ret):
     return replace(windows(), context_names=names, **arrays)
 
 
-def test_statistics_by_hand():
+def test_statistics_by_hand_and_of_train_rows_alone():
     nan = float("nan")
     data = hand([[1, 7], [3, 7], [99, 99]], [[0.5, nan], [-0.5, 0.0], [9, 9]])
     expected = Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
     assert Fitted.fit(data, np.array([0, 1])) == expected
     ties = hand([[0.0]] * 5, [[0.1], [0.2], [0.0], [nan], [-0.1]])
     assert Fitted.fit(ties, np.arange(5)).up_share == pytest.approx([2 / 3]), "no ties, no missing labels"
-
-
-def test_only_train_rows_count():
     data = windows()
     before = Fitted.fit(data, TRAIN)
     others = np.setdiff1d(np.arange(len(data)), TRAIN)

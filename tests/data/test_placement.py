@@ -104,11 +104,14 @@ def test_single_batches_their_parts_and_sweeps_are_bit_identical(dtype):
         assert_equal(one, other)
 
 
-def test_without_an_embedding_there_is_none():
+def test_there_may_be_no_embedding_and_ready_samples_refuse_augmentation():
     windows = bar_windows()
     nothing = np.zeros((len(windows), 0), np.float32)
     streamed = StreamedWindows(windows, nothing, Fitted.fit(windows, TRAIN), CPU)
     assert streamed.gather(torch.tensor([3, 9]), NoAugment()).x_kron.shape == (2, 0)
+    for data in placed(stored_windows()):
+        with pytest.raises(ConfigError, match=r"augment needs raw bars.*data=windows.*augment=none"):
+            data.gather(torch.tensor([1]), RawNoise())
 
 
 def test_an_epoch_can_start_at_any_step():
@@ -131,12 +134,6 @@ def test_random_numbers_are_drawn_at_a_batchs_turn():
     for _ in range(2):
         torch.randn(8, LOOKBACK, 5)
     assert torch.equal(after, torch.get_rng_state())
-
-
-def test_ready_samples_refuse_augmentation_as_on_the_device():
-    for data in placed(stored_windows()):
-        with pytest.raises(ConfigError, match=r"augment needs raw bars.*data=windows.*augment=none"):
-            data.gather(torch.tensor([1]), RawNoise())
 
 
 def test_an_error_of_the_thread_reaches_the_loop():

@@ -123,16 +123,13 @@ def test_normalised_values_reach_the_ends_of_the_range_and_never_pass_them(price
         assert (float(found[..., :4].min()), float(found[..., :4].max())) == (-1, 1)
 
 
-def test_every_bar_with_enough_bars_before_it_has_a_window():
+def test_windows_and_labels_by_hand_and_never_from_another_series():
     bars = walks_of("A5", "B2", "C3")
     windows = make(bars)
     assert windows.end.tolist() == [2, 3, 4, 9]
     assert windows.symbols == ("A", "B", "C") and windows.symbol.tolist() == [0, 0, 0, 2]
     np.testing.assert_array_equal(windows.asof, bars.time[[2, 3, 4, 9]])
     np.testing.assert_array_equal(windows.context[:, 0], [4, 6, 8, 18])
-
-
-def test_labels_by_hand_and_never_from_another_series():
     first, second = (days(1, 2, 3, 4), flat_bars(1, 2, 4, 8)), (days(21, 22, 23), flat_bars(9, 9, 18))
     windows = make(Bars.from_series([("A", *first), ("A", *second), ("B", *first)]))
     assert (windows.symbols, windows.end.tolist()) == (("A", "B"), [2, 3, 6, 9, 10])

@@ -116,15 +116,12 @@ def test_dilations_reach_as_far_as_the_window(bars, dilations):
     assert {bank.dilation for bank in convolution_banks(512, 0, bars)} == dilations
 
 
-def test_thresholds_split_random_walks_evenly():
+def test_features_split_random_walks_evenly_and_tell_rising_from_falling_windows():
     # They are quantiles of other random walks: no feature is constant, and the shares average to a half.
     found = KernelEmbedding().transform(windows(400, seed=5))
     assert found.std(0).min() > 0 and abs(found.mean()) < 0.1
     flat = KernelEmbedding().transform(torch.zeros(2, 120, 5))
     assert set(flat.unique().tolist()) == {-1.0, 1.0}
-
-
-def test_it_tells_rising_from_falling_windows():
     x = torch.cat([windows(150, seed=1, drift=0.15), windows(150, seed=2, drift=-0.15)])
     label = np.repeat([1, 0], 150)
     embedded = KernelEmbedding().transform(x).numpy()

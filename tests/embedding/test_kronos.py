@@ -173,12 +173,9 @@ def test_auto_is_a_fixed_rule_by_device_and_size(monkeypatch):
         KronosEmbedding(precision="fp16")
 
 
-def test_the_width_follows_the_checkpoint_and_reads_no_weights(tmp_path):
+def test_width_and_identity_follow_the_checkpoint_and_not_where_it_lies(tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny", ignore=shutil.ignore_patterns("*.safetensors"))
     assert KronosEmbedding(checkpoint=str(tmp_path / "tiny")).width_of(known_windows()) == 64
-
-
-def test_where_the_weights_lie_is_no_setting_of_the_vectors_but_the_precision_is():
     apart = KronosEmbedding(str(TINY / "model"), "", str(TINY / "tokenizer"), "", precision="fp32")
     assert apart.agrees_with(SETTINGS) and apart.identity() == SETTINGS.identity()
     for change in ({"precision": "bf16"}, {"shuffle": True}):

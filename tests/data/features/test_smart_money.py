@@ -31,15 +31,12 @@ def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it(candle, coun
     np.testing.assert_allclose(found["nearest_ob_distance"][:5], distance[:5])
 
 
-def test_bearish_patterns_mirror_bullish_ones():
+def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback_either_way():
     block = structure([(100, 102, 98, 101), (97, 97, 95, 96), *quiet(96, 1)])
     assert block["bear_ob_count"].tolist() == [0, 1, 1] and not block["bull_ob_count"].any()
     gap = structure([(10, 11, 10, 10), (10, 10, 8, 8), (8, 9, 7, 8)])
     assert gap["bear_fvg_count"].tolist() == [0, 0, 1]
     assert gap["nearest_fvg_distance"][-1] == pytest.approx(1.5 / 8)
-
-
-def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback():
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 13, 11, 12), *quiet(12, 3)]
     found = structure(bars, lookback=4)
     assert found["bull_fvg_count"].tolist() == [0, 0, 1, 1, 0, 0]

@@ -95,7 +95,7 @@ def test_two_halves_with_different_signs_are_never_scaled(tmp_path, commas):
     np.testing.assert_array_equal(result.bars.ohlcv, values[kept])
 
 
-def test_columns_with_two_signs_are_an_error_and_three_decimals_a_warning(tmp_path):
+def test_two_signs_are_an_error_three_decimals_a_warning_and_quoted_thousands_neither(tmp_path):
     cells = [[row[0], *(price.replace(".", ",") for price in row[1:5]), row[5] + ".5"] for row in rows(30)]
     result = read_semicolons(tmp_path, cells)
     finding(result, "decimal-sign", "open has a decimal comma", level="error")
@@ -104,9 +104,6 @@ def test_columns_with_two_signs_are_an_error_and_three_decimals_a_warning(tmp_pa
     result = read_semicolons(tmp_path, [[cell.replace(".", ",") for cell in row] for row in cells])
     assert rules(result) == ["decimal-sign"] and finding(result, "decimal-sign", level="warning")
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
-
-
-def test_quoted_thousands_in_a_comma_file_stay_thousands(tmp_path):
     values = numbers(30) * [1000, 1000, 1000, 1000, 1]
     result = read_cells(tmp_path, cells_of(values, price='"{:,.0f}"', volume='"{:,.0f}"'))
     np.testing.assert_allclose(result.bars.ohlcv[:, :4], values[:, :4])

@@ -96,12 +96,9 @@ def test_a_date_after_tomorrow_costs_its_row(tmp_path, form):
     assert str(result.bars.time[-1])[:10] == "2026-06-02"
 
 
-def test_a_file_from_the_future_is_left_out(tmp_path):
+def test_a_file_from_the_future_is_left_out_and_old_bars_keep_their_order(tmp_path):
     result = read_cells(tmp_path, cells_of(numbers(30), dates(30, "2120-01-01")))
     assert finding(result, "future-date", level="error") and len(result.bars) == 0
-
-
-def test_old_bars_with_years_of_two_digits_keep_their_order(tmp_path):
     days = dates(700, "1968-06-03")
     written = [np.datetime64(day).astype(dt.date).strftime("%d-%b-%y") for day in days]
     result = read_cells(tmp_path, cells_of(numbers(700), written))

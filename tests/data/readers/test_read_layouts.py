@@ -158,7 +158,7 @@ def test_parquet_text_as_bytes_is_text(tmp_path):
     assert (result.bars.symbols, result.findings) == (("AAA",), ())
 
 
-def test_an_empty_symbol_column_leaves_the_file_name(tmp_path):
+def test_a_column_names_the_symbols_and_an_empty_one_leaves_the_file_name(tmp_path):
     cells = [[*row, ""] for row in rows(30)]
     assert read_cells(tmp_path, cells, f"{HEADER},Name").bars.symbols == ("ACME",)
     for row in cells[:20]:
@@ -166,9 +166,6 @@ def test_an_empty_symbol_column_leaves_the_file_name(tmp_path):
     result = read_cells(tmp_path, cells, f"{HEADER},Name")
     assert finding(result, "symbol-missing").rows == 10
     assert result.bars.symbols == ("OTHER",)
-
-
-def test_a_long_file_of_symbols_that_look_like_something_else(tmp_path):
     names = ["NAN", "TRUE", "ON", "Y", "BRK.B", "M&M", "null", "1E5"]
     cells = [[*row, name] for i, name in enumerate(names) for row in rows(30, seed=i)]
     path = write(tmp_path / "all_stocks.csv", cells, "date,open,high,low,close,volume,Name")

@@ -33,16 +33,13 @@ def test_a_raw_split_is_named_with_ratio_and_date(tmp_path, factor, ratio):
     warned(tmp_path, values, "raw-split", *words, rows=1, date=DAYS[70])
 
 
-def test_a_split_is_found_within_three_per_cent_by_its_open_when_the_day_moves(tmp_path):
+def test_a_split_is_found_by_the_open_or_in_the_adjusted_close(tmp_path):
     values = numbers(140)
     values[:70, :4] *= 2
     values[70] = [0.5 * values[69, 3], 0.56 * values[69, 3], 0.49 * values[69, 3], 0.55 * values[69, 3], 9]
     warned(tmp_path, values, "raw-split", "2:1")
     found = [split_ratio(move) for move in (0.5 * 1.029, 0.5 * 1.04, 20.3, 2 / 3)]
     assert found == [(2, 1), None, (1, 20), (3, 2)]
-
-
-def test_a_wrong_split_factor_shows_in_the_adjusted_close(tmp_path):
     values = numbers(140)
     adjusted = values[:, 3].copy()
     adjusted[:70] *= 4

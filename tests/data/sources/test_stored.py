@@ -94,9 +94,15 @@ def test_ready_samples_split_and_become_batches(tmp_path):
     np.testing.assert_array_equal(micro.y_up.numpy(), RETURNS[picked] > 0)
 
 
-def test_another_number_of_context_columns_gets_plain_names(tmp_path):
+def test_contradictions_are_findings_and_ties_or_other_columns_are_not(tmp_path):
     windows, _ = read(tmp_path, put(samples(), "context", CONTEXT[:N, :3].tolist()))
     assert windows.context_names == ("context_0", "context_1", "context_2")
+    frame = changed(samples(), "y_up", 4, (RETURNS[4] <= 0).astype(int).tolist())
+    frame = changed(changed(frame, "y_ret", 6, [0.0, 0.0, 0.0]), "y_up", 6, [1, 0, None])
+    frame = changed(frame, "ohlcv_norm", 2, (PRICE[2] * 100).tolist())
+    assert read(tmp_path, pl.concat([frame, frame[:1]]))[1] == [
+        ("warning", "y-up-disagrees", 1), ("warning", "not-normalised", 1), ("warning", "duplicate-row", 1),
+    ]  # fmt: skip
 
 
 def test_a_missing_return_is_a_missing_label_and_a_missing_input_costs_its_row(tmp_path):
@@ -112,15 +118,6 @@ def test_a_missing_return_is_a_missing_label_and_a_missing_input_costs_its_row(t
     assert findings == [("drop", "non-finite-input", 3)]
     np.testing.assert_array_equal(windows.embedding, KRONOS[[1, 2, 4, 6, 7]])
     assert windows.symbol.tolist() == [1, 0, 0, 0, 1]
-
-
-def test_contradictions_are_findings_and_ties_are_not(tmp_path):
-    frame = changed(samples(), "y_up", 4, (RETURNS[4] <= 0).astype(int).tolist())
-    frame = changed(changed(frame, "y_ret", 6, [0.0, 0.0, 0.0]), "y_up", 6, [1, 0, None])
-    frame = changed(frame, "ohlcv_norm", 2, (PRICE[2] * 100).tolist())
-    assert read(tmp_path, pl.concat([frame, frame[:1]]))[1] == [
-        ("warning", "y-up-disagrees", 1), ("warning", "not-normalised", 1), ("warning", "duplicate-row", 1),
-    ]  # fmt: skip
 
 
 NONE = pl.List(pl.Float32)

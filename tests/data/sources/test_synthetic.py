@@ -244,7 +244,7 @@ def test_one_state_gives_the_normal_distribution(horizon):
     assert up[0, 0] == pytest.approx(phi(0.3 / 1.2 * horizon**0.5), abs=1e-10)
 
 
-def test_two_bars_are_the_mixture_of_their_paths():
+def test_two_bars_are_the_mixture_of_their_paths_and_more_agree_with_a_simulation():
     mean, deviation = np.array([1.0, -0.5]), np.array([1.0, 2.0])
     by_hand = [
         sum(
@@ -254,9 +254,6 @@ def test_two_bars_are_the_mixture_of_their_paths():
         for now in range(2)
     ]
     np.testing.assert_allclose(up_probability(TWO, mean, deviation, [2])[:, 0], by_hand, atol=1e-10)
-
-
-def test_more_bars_agree_with_a_simulation():
     rng = np.random.default_rng(5)
     up = up_probability(THREE, MEAN, DEVIATION, [3, 10])
     for now in range(3):
