@@ -89,13 +89,16 @@ def test_no_label_of_a_part_lies_in_a_later_part(windows, split):
             assert gap >= split.embargo or own.max() < begins
 
 
-def test_parts_are_shares_of_the_dates():
+def test_parts_are_shares_of_the_dates_and_without_cuts_every_labelled_window_trains():
     windows = windows_of(("A", range(43)), ("B", range(20, 43)), horizons=(1,))
     parts = assign(DateSplit(val=0.2, test=0.1), windows)
     # 40 dates have a labelled window, 2 to 41: 28 for train, 8 for validation, 4 for the test.
     assert np.unique(parts[windows.symbol == 0], return_counts=True)[1].tolist() == [3, 27, 7, 4]
     assert numbers(windows, parts, VAL)[0] == 30
     assert numbers(windows, parts, TEST) == [38, 39, 40, 41] * 2
+    windows = windows_of(("A", range(43)), ("B", range(20, 43)), horizons=(1, 4))
+    assert TrainOnly().parts == ("train",)
+    np.testing.assert_array_equal(assign(TrainOnly(), windows) == TRAIN, windows.labelled)
 
 
 @pytest.mark.parametrize(("embargo", "last", "val"), [(0, 10, [13, 14, 15]), (2, 8, [13])])
@@ -189,9 +192,3 @@ def test_impossible_settings_are_refused_by_name(kind, settings, message):
 def test_parts_without_windows_are_refused_by_name(split, bars, message):
     with pytest.raises(ConfigError, match=message):
         assign(split, windows_of(("A", range(bars)), horizons=(1,)))
-
-
-def test_a_split_without_cuts_trains_on_every_labelled_window():
-    windows = windows_of(("A", range(43)), ("B", range(20, 43)), horizons=(1, 4))
-    assert TrainOnly().parts == ("train",)
-    np.testing.assert_array_equal(assign(TrainOnly(), windows) == TRAIN, windows.labelled)

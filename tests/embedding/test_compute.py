@@ -158,7 +158,7 @@ def walk_windows(bars=400):
     return plain_windows(walks(bars, 3), lookback=20)
 
 
-def test_draws_are_uniform_over_earlier_windows_and_over_symbols():
+def test_draws_are_uniform_over_earlier_windows_and_symbols_and_the_seed_alone_decides():
     data = walk_windows()
     sources = earlier_windows(data, 1)
     assert (data.asof[sources] <= data.asof).all()
@@ -168,9 +168,6 @@ def test_draws_are_uniform_over_earlier_windows_and_over_symbols():
     assert abs(share.mean() - 0.5) < 0.06
     assert (sources != np.arange(len(data))).mean() > 0.98
     assert np.bincount(data.symbol[sources], minlength=3).min() > len(data) / 3 * 0.8
-
-
-def test_the_seed_decides_and_neither_global_state_nor_later_bars():
     data = walk_windows()
     np.random.seed(5)
     first = earlier_windows(data, 1)

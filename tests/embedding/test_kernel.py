@@ -107,8 +107,7 @@ def test_all_84_kernels_appear_with_weights_that_sum_to_zero():
     used = weights.abs().sum(-1) > 0
     assert len(weights) == 128 and set(used.sum(1).tolist()) == {1, 2, 3, 4, 5}
     kernels = {tuple(row[use][0].tolist()) for row, use in zip(weights, used, strict=True)}
-    assert len(kernels) == 84
-    assert all(sorted(kernel) == [-1.0] * 6 + [2.0] * 3 for kernel in kernels)
+    assert len(kernels) == 84 and all(sorted(kernel) == [-1.0] * 6 + [2.0] * 3 for kernel in kernels)
 
 
 @pytest.mark.parametrize(("bars", "dilations"), [(120, {1, 2, 3, 4, 6, 8, 12}), (9, {1}), (25, {1, 2, 3})])

@@ -229,7 +229,10 @@ def test_a_wrong_revision_or_repository_names_the_key_to_change(settings, messag
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_folder_wins_over_an_id_of_the_same_name(tmp_path, monkeypatch):
+def test_a_folder_wins_over_an_id_and_without_the_client_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match=r"pip install 'stockenh\[kronos\]', or fetch it elsewhere"):
+        PINNED.shapes()
     (tmp_path / "NeoQuasar").mkdir()
     (tmp_path / "NeoQuasar" / "Kronos-small").symlink_to(TINY / "model")
     monkeypatch.chdir(tmp_path)
@@ -254,9 +257,3 @@ def test_every_failure_is_one_line(monkeypatch, error, message):
     with pytest.raises(ConfigError) as caught:
         PINNED.shapes()
     assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_without_the_client_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"pip install 'stockenh\[kronos\]', or fetch it elsewhere"):
-        PINNED.shapes()

@@ -96,15 +96,14 @@ def slow_wilder(values):
     return np.array(result)
 
 
-def slow_adx(high, low, ranges):
-    plus, minus, total = 0.0, 0.0, 0.0
+def slow_adx(high, low):
+    plus, minus = 0.0, 0.0
     strengths = []
     for t in range(1, len(high)):
         up, down = high[t] - high[t - 1], low[t - 1] - low[t]
         keep = 1 if t <= 13 else 13 / 14
         plus = plus * keep + (up if up > down and up > 0 else 0)
         minus = minus * keep + (down if down > up and down > 0 else 0)
-        total = total * keep + ranges[t]
         if t >= 14:
             strengths.append(abs(plus - minus) / (plus + minus) if plus + minus > 0 else 0)
     return np.array([0.0] * 27 + slow_wilder(strengths).tolist())
@@ -129,7 +128,7 @@ def slow_technical(ohlcv):
         slow_ema(macd, 9) / close,
         band,
         atr / close,
-        slow_adx(high, low, ranges),
+        slow_adx(high, low),
         ratio(flow, over(10, np.mean, volume), 0),
         ratio(close * traded, value, 1) - 1,
         *(slow_ema(close, span) / close - 1 for span in (9, 21, 50)),

@@ -96,16 +96,13 @@ def test_a_long_gap_cuts_the_series_and_nothing_is_filled(tmp_path, first, last,
     assert read_cells(tmp_path, cells, max_gap_days=60).bars.symbols == ("ACME",)
 
 
-def test_unsorted_rows_are_sorted_with_a_warning_and_newest_first_without(tmp_path):
+def test_unsorted_rows_ambiguous_dates_and_time_zones_warn_and_newest_first_does_not(tmp_path):
     cells = rows(30)
     assert read_cells(tmp_path, cells[::-1]).findings == ()
     cells[3], cells[4] = cells[4], cells[3]
     result = read_cells(tmp_path, cells)
     finding(result, "unsorted", rows=1, level="warning")
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(30))
-
-
-def test_ambiguous_dates_and_time_zones_warn(tmp_path):
     days = [f"{month:02d}/{month:02d}/{year}" for year in (2019, 2020) for month in range(1, 13)]
     result = read_cells(tmp_path, cells_of(numbers(24), days), max_gap_days=60)
     finding(result, "date-order", level="warning")

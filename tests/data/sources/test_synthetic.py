@@ -204,12 +204,22 @@ DEVIATION = np.array([0.6, 1.0, 1.5])
 phi = NormalDist().cdf
 
 
-def test_a_chain_keeps_its_stationary_distribution_and_goes_where_its_numbers_say():
+def test_a_chain_goes_where_its_numbers_say_and_its_series_are_filtered_apart():
     # 0.1 of the first go over, 0.3 of the second come back: three to one
     np.testing.assert_allclose(stationary(TWO), [0.75, 0.25], atol=1e-14)
     # first below 0.75: state 0; 0.95 leaves it, 0.5 stays in state 1, 0.2 goes back, 0.89 stays
     assert walk(TWO, np.array([0.7, 0.95, 0.5, 0.2, 0.89])).tolist() == [0, 1, 1, 0, 0]
     assert walk(TWO, np.array([0.76])).tolist() == [1]
+    evidence = np.random.default_rng(4).normal(0, 2, (6, 2, 3))
+    both = filtered(evidence, THREE)
+    for series in range(2):
+        alone = filtered(evidence[:, series : series + 1] + 5000.0, THREE)[:, 0]
+        np.testing.assert_allclose(both[:, series], alone, rtol=1e-9)
+    neighbours = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0, 0.1, 0.9]])
+    evidence = np.array([[0.0, -1e4, -1e4], [-1e4, -1e4, 0.0], [-1e4, 0.0, -1e4]])[:, None]
+    beliefs = filtered(evidence, neighbours)
+    assert np.isfinite(beliefs).all()
+    np.testing.assert_allclose(beliefs.sum(-1), 1)
 
 
 def test_the_filter_equals_bayes_over_all_paths():
@@ -223,19 +233,6 @@ def test_the_filter_equals_bayes_over_all_paths():
             by_hand[t, path[-1]] += chance
     by_hand /= by_hand.sum(1, keepdims=True)
     np.testing.assert_allclose(filtered(evidence[:, None], THREE)[:, 0], by_hand, rtol=1e-10)
-
-
-def test_series_are_filtered_apart_whatever_the_states_explain():
-    evidence = np.random.default_rng(4).normal(0, 2, (6, 2, 3))
-    both = filtered(evidence, THREE)
-    for series in range(2):
-        alone = filtered(evidence[:, series : series + 1] + 5000.0, THREE)[:, 0]
-        np.testing.assert_allclose(both[:, series], alone, rtol=1e-9)
-    neighbours = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0, 0.1, 0.9]])
-    evidence = np.array([[0.0, -1e4, -1e4], [-1e4, -1e4, 0.0], [-1e4, 0.0, -1e4]])[:, None]
-    beliefs = filtered(evidence, neighbours)
-    assert np.isfinite(beliefs).all()
-    np.testing.assert_allclose(beliefs.sum(-1), 1)
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 10, 60])

@@ -78,13 +78,10 @@ def test_the_bar_of_a_day_that_is_not_over_at_the_exchange_is_left_out(zone, now
     assert days_of(bars) == WEEK[:left]
 
 
-def test_share_classes_are_written_as_there():
+def test_share_classes_are_written_as_there_and_every_option_of_the_client_is_set(yahoo):
     assert [yahoo_name(symbol) for symbol in ("BRK.B", "BF.A")] == ["BRK-B", "BF-A"]
     for symbol in ("AAPL", "VOD.L", "7203.T", "^GSPC", "SAP.DE"):
         assert yahoo_name(symbol) == symbol
-
-
-def test_every_option_of_the_client_is_set(yahoo):
     real = client()
     fake = yahoo({"BRK-B": prices(WEEK)})
     assert fetch("BRK.B", date(2024, 3, 4), date(2024, 3, 8)).height == 5
