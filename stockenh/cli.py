@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 import stockenh
-from stockenh.config.catalog import complete, root_of
+from stockenh.config.catalog import complete, default_keys, groups, groups_of, root_of
 from stockenh.errors import StockenhError
 from stockenh.training.world import refuse_several
 
@@ -38,9 +38,29 @@ class Composed(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
-        from stockenh.commands.help import print_keys
+        _print_keys(_root(ctx))
 
-        print_keys(_root(ctx))
+
+def _print_keys(root: str) -> None:
+    """Prints a root config's groups with their options, and its keys with default and comment."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console, known = Console(), groups()
+    console.print(" Config groups and their options:")
+    for group, option in groups_of(root).items():
+        if group in known:
+            default = f"   [dim](default: {option})[/dim]" if option is not None else ""
+            console.print(f"   [bold]{group}[/bold]={' | '.join(known[group])}{default}", highlight=False)
+    console.print("\n Keys (KEY=VALUE), with those of each group's default option:")
+    table = Table(box=box.SIMPLE, padding=(0, 1), header_style="dim")
+    table.add_column("key", no_wrap=True)
+    table.add_column("default", overflow="fold")
+    table.add_column("what it is", ratio=1)
+    for key in default_keys(root):
+        table.add_row(key.name, key.default, key.comment)
+    console.print(table)
 
 
 def _root(context: typer.Context) -> str:

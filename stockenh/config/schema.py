@@ -61,6 +61,8 @@ _MOVED = {
     "stockenh.data.sources.SyntheticData": "stockenh.data.sources.synthetic",
     "stockenh.data.sources.WindowsData": "stockenh.data.sources.windows_file",
     "stockenh.data.yahoo.YahooData": "stockenh.data.sources.yahoo",
+    "stockenh.embedding.base.NoEmbedding": "stockenh.embedding",
+    "stockenh.embedding.base.StoredEmbedding": "stockenh.embedding",
     "stockenh.training.schedule.Constant": "stockenh.training.optimizers",
     "stockenh.training.schedule.OneCycle": "stockenh.training.optimizers",
 }
