@@ -17,6 +17,8 @@ from stockenh.config.catalog import complete, default_keys, groups, groups_of, r
 from stockenh.errors import StockenhError
 from stockenh.training.world import refuse_several
 
+# Keys with a structure below them, which the docs of the command describe.
+STRUCTURES = ("ablate.techniques", "ablate.all_claims", "sweep.params", "sweep.sampler", "sweep.pruner")
 USAGE = 2
 INTERRUPTED = 130
 
@@ -46,6 +48,7 @@ def _print_keys(root: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console, known = Console(), groups()
     console.print(" Config groups and their options:")
@@ -59,7 +62,8 @@ def _print_keys(root: str) -> None:
     table.add_column("default", overflow="fold")
     table.add_column("what it is", ratio=1)
     for key in default_keys(root):
-        table.add_row(key.name, key.default, key.comment)
+        if not key.name.startswith(STRUCTURES):
+            table.add_row(Text(key.name), Text(key.default), Text(key.comment))
     console.print(table)
 
 
