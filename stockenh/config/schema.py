@@ -70,7 +70,6 @@ _MOVED = {
 _DROPPED = ("export", "explain", "audit", "evaluate", "bench", "run", "resume")
 
 Count = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Part = TypeVar("Part")

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import (
@@ -371,79 +370,3 @@ def coverage_curve(
             }
         )
     return found
-
-
-FEWEST_SYMBOLS = 3  # of two symbols every correlation is 1 or -1
-
-
-@dataclass(frozen=True)
-class DailyIC:
-    """(D,) Pearson's and Spearman's correlation of signal and return at each date; NaN where undefined."""
-
-    ic: Floats
-    rank_ic: Floats
-
-
-def daily_ic(signal: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int) -> DailyIC:
-    """Correlations over the symbols of a date; arrays are (n,), date is the index of each row's date.
-
-    Undefined on a date with fewer than 3 symbols, or where the signal or the return is the same for all.
-    """
-    names = ("signal", "y_ret")
-    rows = pl.DataFrame({"date": date, "signal": signal, "y_ret": y_ret}).cast({"date": pl.Int64})
-    rows = rows.with_columns(pl.col(name).rank().over("date").alias(f"{name}_rank") for name in names)
-    # what rounding leaves of equal values is no spread
-    spread = (pl.col(name).var(0) > 1e-20 * pl.col(name).pow(2).mean() for name in names)
-    rank_spread = (pl.col(name).n_unique() > 1 for name in names)
-    enough = pl.len() >= FEWEST_SYMBOLS
-    found = rows.group_by("date").agg(
-        pl.when(enough, *spread).then(pl.corr("signal", "y_ret")).alias("ic"),
-        pl.when(enough, *rank_spread).then(pl.corr("signal_rank", "y_ret_rank")).alias("rank_ic"),
-    )
-    ic, rank_ic = np.full((2, dates), np.nan)
-    place = found["date"].to_numpy()
-    ic[place], rank_ic[place] = (found[name].fill_null(np.nan).to_numpy() for name in ("ic", "rank_ic"))
-    return DailyIC(ic, rank_ic)
-
-
-def ic_figures(
-    coefficients: Floats, horizon: int, draws: BlockBootstrap | None
-) -> dict[str, float | int | None]:
-    """`mean low high std icir t lag dates` of daily coefficients (D,), NaN where there is none.
-
-    low, high: 95% by moving-block bootstrap; icir: mean / std, per day and not annualised; t: of the mean, by
-    Newey and West (1987), with `lag`. All but dates are None where fewer than two dates have one.
-    """
-    known = np.isfinite(coefficients)
-    values = coefficients[known]
-    found: dict[str, float | int | None] = dict.fromkeys(("mean", "low", "high", "std", "icir", "t", "lag"))
-    found["dates"] = len(values)
-    if len(values) < 2:
-        return found
-    mean, std = float(values.mean()), float(values.std(ddof=1))
-    lag = newey_west_lag(len(values), horizon)
-    found |= {"mean": mean, "std": std, "icir": mean / std if std > 0 else None, "lag": lag}
-    found["t"] = newey_west_t(values, lag)
-    if draws is not None:
-        total, count = draws.sums(np.stack([np.where(known, coefficients, 0), known.astype(np.float64)]))
-        found["low"], found["high"] = interval(ratio(total, count))
-    return found
-
-
-def newey_west_lag(count: int, horizon: int) -> int:
-    """At least horizon - 1, the bars on which returns overlap; the rule of Newey and West (1994), 4 (T /
-    100)^(2/9), where that is more; below the count."""
-    return min(max(horizon - 1, int(4 * (count / 100) ** (2 / 9))), count - 1)
-
-
-def newey_west_t(values: Floats, lag: int) -> float | None:
-    """t of a mean with Bartlett weights on `lag` autocovariances (Newey and West 1987), the divisor T; None
-    where the variance is 0."""
-    centred = values - values.mean()
-    count = len(values)
-    variance = centred @ centred / count
-    for k in range(1, lag + 1):
-        variance += 2 * (1 - k / (lag + 1)) * (centred[k:] @ centred[:-k]) / count
-    if not variance > 1e-30:
-        return None
-    return float(values.mean() / np.sqrt(variance / count))

@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats
+from stockenh.evaluation.ic import daily_ic, ic_figures
 from stockenh.evaluation.metrics import (
     Forecast,
     Metrics,
     Scored,
     class_shares,
     coverage_curve,
-    daily_ic,
     gap_closed,
-    ic_figures,
     limits,
     score,
 )
