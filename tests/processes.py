@@ -18,9 +18,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from waiting import wait_for
 
 # the slow part of what the program imports; polars and onnxruntime begin threads, which a fork loses
 IMPORTS = (
@@ -28,6 +30,39 @@ IMPORTS = (
     "optuna.importance", "sklearn.ensemble", "sklearn.linear_model", "scipy.stats", "safetensors.torch",
     "rich.progress", "typer",
 )  # fmt: skip
+
+
+HOLD = Path(__file__).parent / "hold"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A point where runs wait just before they write a file, until the test lets them go or a signal comes.
+
+    folder: an empty one, for this alone; file: its name; epochs: lines that metrics.jsonl has by then;
+    write: which of the writes from then on, counted in each process
+    """
+
+    folder: Path
+    file: str = "metrics.jsonl"
+    epochs: int = 0
+    write: int = 1
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process, and those that it starts, wait there."""
+        path = os.pathsep.join(filter(None, (str(HOLD), os.environ.get("PYTHONPATH"))))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return {"PYTHONPATH": path, "HOLD": json.dumps(asdict(self), default=str)}
+
+    def wait_for(self, *processes: Process, number: int = 1) -> list[int]:
+        """The ids of the processes that wait there, once they are so many. Fails where one of these ends."""
+        wait_for(lambda: len(list(self.folder.iterdir())) == number, *processes)
+        return [int(path.name) for path in self.folder.iterdir()]
+
+    def release(self) -> None:
+        """Lets all go on, also those that come later."""
+        (self.folder / "released").touch()
 
 
 class Process:
@@ -52,27 +87,21 @@ class Process:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def communicate(self, timeout: float = 120.0) -> tuple[str, str]:
+    def communicate(self) -> tuple[str, str]:
         """Waits for the end; standard output and standard error."""
-        until = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > until:
-                self.send_signal(signal.SIGKILL)
-                raise subprocess.TimeoutExpired("stockenh", timeout, *self._said())
-            time.sleep(0.01)
-        return self._said()
-
-    def _said(self) -> tuple[str, str]:
+        wait_for(lambda: self.poll() is not None)
         out, err = ((self._folder / name).read_text(errors="replace") for name in ("out", "err"))
         return out, err
 
 
-def start(*arguments: str, cwd: Path | None = None, first: str = "", **environment: str) -> Process:
+def start(
+    *arguments: str, cwd: Path | None = None, first: str = "", hold: Hold | None = None, **environment: str
+) -> Process:
     """Begins `stockenh` with these arguments, in this process's folder where none is named.
 
     first: Python that the process runs before; environment: what it has besides this process's.
     """
-    return Process(arguments, cwd, first, environment)
+    return Process(arguments, cwd, first, environment | (hold.environment if hold else {}))
 
 
 def run(*arguments: str, cwd: Path | None = None, first: str = "") -> subprocess.CompletedProcess[str]:
@@ -117,18 +146,23 @@ def _serve() -> dict[str, Any] | None:
     """Answers until nobody asks any more; in a fork returns what it is to run."""
     tasks = Path("/proc/self/task")
     alone = tasks.is_dir() and len(list(tasks.iterdir())) == 1
+    running: set[int] = set()
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
         if "pid" in asked:
             pid, status = os.waitpid(asked["pid"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
+            running.discard(pid)
         else:
             answer = os.fork()
             if not answer and not alone:  # a fork loses an import's threads, with the locks that they held
                 os.execv(sys.executable, [sys.executable, __file__, line])
             if not answer:
                 return dict(asked)
+            running.add(answer)
         print(json.dumps(answer), flush=True)
+    for pid in running:  # what tests that failed have left
+        os.kill(pid, signal.SIGKILL)
     return None
 
 
@@ -142,6 +176,8 @@ def _become(asked: dict[str, Any]) -> None:
         os.close(handle)
     # as in a terminal: tests that were themselves started in the background would hand on that it is ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "HOLD" in os.environ:
+        runpy.run_path(str(HOLD / "sitecustomize.py"))
     exec(asked["first"], {})
     sys.argv = ["stockenh", *asked["arguments"]]
     runpy.run_module("stockenh", run_name="__main__", alter_sys=True)

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import processes
 import pytest
 import torch
 from conftest import SMALL, same, write_bars
-from processes import Process
+from processes import Hold
 from safetensors.torch import load_file
 
 from stockenh.storage.run_folder import RunFolder
@@ -30,17 +29,6 @@ RUN = (*SMALL, "train.epochs=6", "train.accumulate=2", "train.batch_size=16")
 
 def train(*arguments: str, first: str = "") -> subprocess.CompletedProcess[str]:
     return processes.run("train", *arguments, first=first)
-
-
-def start(*arguments: str) -> Process:
-    return processes.start("train", *arguments)
-
-
-def wait_for(there: Callable[[], bool], process: Process) -> None:
-    deadline = time.monotonic() + 60
-    while not there():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.005)
 
 
 def epochs(run: Path) -> int:
@@ -121,16 +109,16 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     first = [*RUN, f"data.path={bars}", f"hydra.run.dir={run}", "train.checkpoint_minutes=0.00001"]
-    moments: list[Callable[[], bool]] = [
-        (run / "config.yaml").exists,  # before anything was learnt
-        (run / "checkpoints" / "last.pt").exists,  # within the first epoch
-        lambda: epochs(run) >= 3,
-        lambda: epochs(run) >= 5,
+    moments = [
+        Hold(tmp_path / "a", "last.pt"),  # before anything was learnt
+        Hold(tmp_path / "b", "last.pt", write=3),  # within the first epoch
+        Hold(tmp_path / "c", "metrics.jsonl", epochs=3),  # at the end of one
+        Hold(tmp_path / "d", "last.pt", epochs=5, write=3),
     ]
     for number, moment in enumerate(moments):
-        process = start(*first) if number == 0 else start(f"resume={run}")
-        wait_for(moment, process)
-        time.sleep(0.01 * number)
+        process = processes.start("train", *(first if number == 0 else [f"resume={run}"]), hold=moment)
+        moment.wait_for(process)
+        assert epochs(run) == moment.epochs and (run / "checkpoints/last.pt").exists() == (number > 0)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -152,10 +140,11 @@ def test_interrupted_it_saves_says_how_to_go_on_and_does(
     stockenh: Stockenh, whole: Path, bars: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     run = tmp_path / "a run (1)"
-    process = start(*RUN, f"data.path={bars}", f"hydra.run.dir={run}")
-    wait_for(lambda: epochs(run) >= 2, process)
+    moment = Hold(tmp_path / "hold", epochs=2)
+    process = processes.start("train", *RUN, f"data.path={bars}", f"hydra.run.dir={run}", hold=moment)
+    moment.wait_for(process)
     process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in said and f"resume='{run}'" in said
     assert not (run / "summary.json").exists()

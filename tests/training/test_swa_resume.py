@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import processes
 import pytest
 import torch
 from conftest import SMALL, same
-from processes import Process
+from processes import Hold
 from safetensors.torch import load_file
 
 from stockenh.storage.run_folder import RunFolder
@@ -31,8 +30,7 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def state(run: Path) -> dict[str, Any]:
     """Where the last checkpoint is."""
-    path = run / "checkpoints" / "last.pt"
-    return dict(checkpoint.load(path)["state"]) if path.exists() else {"epoch": 0, "step_in_epoch": 0}
+    return dict(checkpoint.load(run / "checkpoints" / "last.pt")["state"])
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -91,26 +89,20 @@ def test_swa_averaged_the_ends_of_its_epochs(whole: Path) -> None:
     assert int(average["n_averaged"]) == 6 - FIRST + 1
 
 
-def kill(process: Process, run: Path, epoch: int, step: int) -> None:
-    """Kills the run once its last checkpoint is that far."""
-    deadline = time.monotonic() + 120
-    while (at := state(run))["epoch"] < epoch or (at["epoch"] == epoch and at["step_in_epoch"] < step):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
 @pytest.mark.slow
 def test_killed_in_the_swa_phase_it_goes_on_to_the_same_bits(whole: Path, bars: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = [*RUN, f"data.path={bars}", f"hydra.run.dir={run}"]
     # within the first epoch that SWA averages, within the next, and after that one
-    for number, (epoch, step) in enumerate([(FIRST - 1, 1), (FIRST, 1), (FIRST + 1, 0)]):
+    for number, (epoch, within) in enumerate([(FIRST - 1, True), (FIRST, True), (FIRST + 1, False)]):
+        moment = Hold(tmp_path / f"hold{number}", "last.pt", epochs=epoch, write=3 if within else 2)
         given = arguments if number == 0 else [f"resume={run}"]
-        kill(processes.start("train", *given), run, epoch, step)
-        assert epoch <= state(run)["epoch"] < 6
+        process = processes.start("train", *given, hold=moment)
+        moment.wait_for(process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert state(run)["epoch"] == epoch and (state(run)["step_in_epoch"] > 0) == within
     done = train(f"resume={run}")
     assert done.returncode == 0, done.stderr
     for name in NAMES:

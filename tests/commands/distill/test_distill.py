@@ -6,12 +6,12 @@ import hashlib
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from processes import Hold
 from processes import start as command
 from safetensors.torch import load_file
 
@@ -40,7 +40,7 @@ def teacher(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     """A finished run with raw and EMA weights."""
     folder = tmp_path_factory.mktemp("teacher") / "a teacher (1)"
     done = command("train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}")
-    _, said = done.communicate(timeout=120)
+    _, said = done.communicate()
     assert done.returncode == 0, said
     return folder
 
@@ -51,7 +51,7 @@ def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     folder = tmp_path_factory.mktemp("student") / "run"
     arguments = [f"teacher={teacher}", *STUDENT, "train.epochs=2", f"hydra.run.dir={folder}"]
     done = command("distill", *arguments)
-    out, err = done.communicate(timeout=180)
+    out, err = done.communicate()
     assert done.returncode == 0, err
     return folder, out
 
@@ -164,21 +164,21 @@ def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, 
     copy = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     run = tmp_path / "run"
     arguments = [f"teacher={copy}", *STUDENT, "train.epochs=2", f"hydra.run.dir={run}"]
-    process = command("distill", *arguments)
-    while process.poll() is None and not (run / "checkpoints/last.pt").exists():
-        time.sleep(0.01)
+    moment = Hold(tmp_path / "hold", epochs=1)
+    process = command("distill", *arguments, hold=moment)
+    moment.wait_for(process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = copy.rename(tmp_path / "elsewhere")
     resumed = command("train", f"resume={run}")
-    told, said = resumed.communicate(timeout=120)
+    told, said = resumed.communicate()
     assert resumed.returncode == 0, said
     assert f"stockenh distill resume={run}" in told
     one, other = weights(run), weights(student[0])
     assert all(torch.equal(one[name], other[name]) for name in one)
     kept.rename(copy)
     whole = command("distill", f"resume={run}")
-    told, said = whole.communicate(timeout=120)
+    told, said = whole.communicate()
     assert whole.returncode == 0, said
     assert "student alone" in told and (run / "distillation.json").is_file()
 

@@ -54,14 +54,15 @@ def hold_a_trial(folder: str, answer: Connection) -> None:
     assert number is not None
     study.storage.set_trial_user_attr(study.id_of(number), "worker", lock.id)
     answer.send((number, lock.path))
-    time.sleep(60)
+    answer.recv()
 
 
 def test_two_processes_never_repeat_or_lose_a_trial(tmp_path):
     pipes = [_SPAWN.Pipe() for _ in range(2)]
     both = [_SPAWN.Process(target=take_all, args=(str(tmp_path), None, there)) for _, there in pipes]
-    for process in both:
+    for process, (_, there) in zip(both, pipes, strict=True):
         process.start()
+        there.close()  # else nobody would see that the process ended early
     taken = [here.recv() for here, _ in pipes]
     for process in both:
         process.join()

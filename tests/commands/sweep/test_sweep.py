@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 import optuna
 import pytest
 import yaml
-from processes import Process
+from processes import Hold
 from processes import start as command
+from waiting import wait_for
 from workers import work_here
 
 from stockenh.commands.sweep.settings import SweepConfig
 from stockenh.commands.sweep.study import StudyPlace
+from stockenh.storage.files import is_locked
 
 pytestmark = pytest.mark.slow
 
@@ -35,32 +36,13 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="stockenh", storage=storage).get_trials()
 
 
-def states(folder: Path) -> dict[str, int]:
-    if not (folder / "journal.log").exists():
-        return {}
-    found: dict[str, int] = {}
-    for trial in trials_of(folder):
-        found[trial.state.name] = found.get(trial.state.name, 0) + 1
-    return found
+def states(folder: Path) -> Counter[str]:
+    return Counter(trial.state.name for trial in trials_of(folder))
 
 
 def running(folder: Path) -> list[int]:
     """The numbers of the trials at work."""
     return [trial.number for trial in trials_of(folder) if trial.state.name == "RUNNING"]
-
-
-def until(wanted: Callable[[], bool], process: Process, seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not wanted():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.05)
-
-
-def workers_of(folder: Path) -> list[int]:
-    """The processes whose lock files lie in a sweep's folder, its own left out."""
-    locks = sorted((folder / "workers").glob("*.lock"), key=lambda path: path.stat().st_mtime)
-    return [int(lock.stem.split("-")[-2]) for lock in locks[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +61,7 @@ def small(small_run: list[str]) -> list[str]:
 def swept(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished search by two workers, and what the command said."""
     folder = tmp_path_factory.mktemp("sweep") / "a sweep (1)"
+    both = Hold(tmp_path_factory.mktemp("both"))
     done = command(
         "sweep",
         *small,
@@ -86,8 +69,11 @@ def swept(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         "sweep.n_trials=8",
         "sweep.n_workers=2",
         f"hydra.sweep.dir={folder}",
+        hold=both,
     )
-    out, err = done.communicate(timeout=180)
+    both.wait_for(done, number=2)
+    both.release()
+    out, err = done.communicate()
     assert done.returncode == 0, out + err
     return folder, out
 
@@ -174,28 +160,17 @@ def test_the_same_folder_is_the_same_study(swept, small, stockenh):
     assert "sweep.params.model.dropout" in other.err and "high: 0.5" in other.err and "high: 0.3" in other.err
 
 
-@pytest.mark.slow
 def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
-    folder = tmp_path / "killed"
-    going = command(
-        "sweep",
-        *small,
-        "train.epochs=80",
-        "train.patience=80",
-        "sweep.n_trials=4",
-        "sweep.n_workers=2",
-        f"hydra.sweep.dir={folder}",
-    )
-    until(lambda: states(folder).get("RUNNING") == 2 and len(workers_of(folder)) == 2, going)
-    workers = workers_of(folder)
-    until(lambda: all((folder / str(n) / "metrics.jsonl").exists() for n in running(folder)), going)
+    folder, learning = tmp_path / "killed", Hold(tmp_path / "hold", epochs=1)
+    arguments = [*small, "train.epochs=4", "sweep.n_trials=4", "sweep.n_workers=2"]
+    going = command("sweep", *arguments, f"hydra.sweep.dir={folder}", hold=learning)
+    workers = learning.wait_for(going, number=2)
+    locks = [lock for pid in workers for lock in (folder / "workers").glob(f"*-{pid}-*.lock")]
+    assert len(locks) == 2 and all(map(is_locked, locks))
     going.send_signal(signal.SIGKILL)
     going.communicate()
-    end = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    dead = running(folder)  # the first two, where the workers began together
+    wait_for(lambda: not any(map(is_locked, locks)))  # as long as a process lives its lock is held
+    dead = running(folder)
     answer = stockenh("sweep", f"resume={folder}")
     assert answer.code == 0, answer.err
     assert len(dead) == 2
@@ -205,31 +180,31 @@ def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
     assert len(found) == 2 and set(found.values()) <= {"COMPLETE", "PRUNED"}
 
 
-@pytest.mark.slow
 def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
-    folder = tmp_path / "worker"
-    going = command("sweep", *small, "train.epochs=30", "sweep.n_trials=3", f"hydra.sweep.dir={folder}")
-    until(lambda: states(folder).get("RUNNING") == 1 and (folder / "0" / "metrics.jsonl").exists(), going)
-    os.kill(workers_of(folder)[0], signal.SIGKILL)
-    out, err = going.communicate(timeout=120)
+    folder, learning = tmp_path / "worker", Hold(tmp_path / "hold", epochs=1)
+    arguments = [*small, "train.epochs=4", "sweep.n_trials=3", f"hydra.sweep.dir={folder}"]
+    going = command("sweep", *arguments, hold=learning)
+    (worker,) = learning.wait_for(going)
+    os.kill(worker, signal.SIGKILL)
+    learning.release()
+    out, err = going.communicate()
     assert going.returncode == 0, out + err
     first, *others = [t.state.name for t in trials_of(folder)]
     assert first == "FAIL" and len(others) == 2 and set(others) <= {"COMPLETE", "PRUNED"}
     assert "its worker died" in out
 
 
-@pytest.mark.slow
 def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path):
-    folder = tmp_path / "stopped"
-    arguments = ["sweep", *small, "train.epochs=100", "train.patience=100", "sweep.n_trials=1"]
-    going = command(*arguments, f"hydra.sweep.dir={folder}")
-    until(lambda: (folder / "0" / "metrics.jsonl").exists(), going)
+    folder, learning = tmp_path / "stopped", Hold(tmp_path / "hold", epochs=1)
+    arguments = ["sweep", *small, "train.epochs=6", "sweep.n_trials=1", f"hydra.sweep.dir={folder}"]
+    going = command(*arguments, hold=learning)
+    learning.wait_for(going)
     going.send_signal(signal.SIGINT)
-    _, err = going.communicate(timeout=60)
+    _, err = going.communicate()
     assert going.returncode == 130, err
     assert f"stockenh sweep resume={folder}" in err
     done = len((folder / "0" / "metrics.jsonl").read_text().splitlines())
-    assert states(folder) == {"WAITING": 1} and done < 100
+    assert states(folder) == {"WAITING": 1} and done < 6
     assert stockenh("sweep", f"resume={folder}").code == 0
     overrides = yaml.safe_load((folder / "0" / ".hydra" / "overrides.yaml").read_text())
     alone = [a for a in overrides if not a.startswith("sweep")]

@@ -14,7 +14,8 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import RDBStorage
-from processes import Process, start
+from processes import Hold, start
+from waiting import LIMIT
 
 from stockenh.commands.sweep.settings import SweepConfig
 from stockenh.commands.sweep.study import StudyPlace
@@ -33,19 +34,15 @@ def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenT
     return trials
 
 
-def sweep(*arguments: str) -> Process:
-    return start("sweep", *arguments)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     folder = tmp_path / launcher
-    going = sweep(
-        *small_run, "sweep=base", *SPACE, "sweep.n_trials=4", "sweep.n_workers=2",
+    going = start(
+        "sweep", *small_run, "sweep=base", *SPACE, "sweep.n_trials=4", "sweep.n_workers=2",
         f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}",
     )  # fmt: skip
-    out, err = going.communicate(timeout=240)
+    out, err = going.communicate()
     assert going.returncode == 0, out + err
     trials = trials_of(folder)
     assert len(trials) == 4
@@ -85,7 +82,7 @@ def postgresql() -> Iterator[str]:
     def run(program: str, *arguments: str) -> None:
         subprocess.run(
             [programs / program, *arguments], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, timeout=60,
+            stderr=subprocess.DEVNULL, timeout=LIMIT,
         )  # fmt: skip
 
     run("initdb", "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync")
@@ -101,14 +98,17 @@ def postgresql() -> Iterator[str]:
 @pytest.mark.slow
 def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
+    began = Hold(tmp_path / "hold")
     both = [
-        sweep(
-            *small_run, "sweep=base", *SPACE, "train.epochs=5", "sweep.n_trials=8",
-            f"sweep.storage='{postgresql}'", f"hydra.sweep.dir={folder}",
+        start(
+            "sweep", *small_run, "sweep=base", *SPACE, "train.epochs=5", "sweep.n_trials=8",
+            f"sweep.storage='{postgresql}'", f"hydra.sweep.dir={folder}", hold=began,
         )
         for folder in folders
     ]  # fmt: skip
-    said = [process.communicate(timeout=240) for process in both]
+    began.wait_for(*both, number=2)  # a trial each
+    began.release()
+    said = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     trials = trials_of(folders[0], postgresql)
     assert [t.number for t in trials] == list(range(8))
