@@ -14,7 +14,6 @@ from pathlib import Path
 
 import processes
 import pytest
-from workers import work_here
 from yahoo_frames import Answering, days, prices, yahoo
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -96,7 +95,6 @@ def test_a_search_does_what_it_says(
     stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    work_here(monkeypatch)
     search, resume, *_ = (line for line in LINES if line.startswith("stockenh sweep"))
     space = ["sweep=base", "model.patch=5,10", "sweep.n_trials=2", "sweep.n_workers=1"]
     answer = stockenh(*shlex.split(search)[1:], *small_run, *space)
@@ -137,7 +135,7 @@ def test_a_search_on_a_cluster_composes(line: str, stockenh: Callable[..., objec
     words = [word.replace("DIR", str(tmp_path)) for word in shlex.split(line)[2:]]
     answer = stockenh("sweep", *words, "--cfg", "all")
     assert answer.code == 0, answer.err
-    assert "stockenh_optuna.sweeper.OptunaSweeper" in answer.out
+    assert "hydra_plugins.stockenh.OptunaSweeper" in answer.out
     if "launcher" in line:
         assert f"launcher: {line.split('hydra/launcher=')[1].split()[0]}" in answer.out
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from stockenh.commands.multirun.job import current
+from stockenh.commands.multirun.worker import current
 from stockenh.config.leftovers import take_away
 from stockenh.config.overrides import quote_paths, split_override
 from stockenh.config.schema import plain

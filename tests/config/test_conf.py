@@ -13,8 +13,8 @@ import pytest
 import yaml
 from kronos_checkpoints import TINY
 
-from stockenh.commands.sweep.settings import SweepConfig
 from stockenh.commands.sweep.space import Space
+from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.config.compose import compose
 from stockenh.config.overrides import conf_dir, groups
 from stockenh.config.schema import (

@@ -6,11 +6,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from stockenh.commands.ablate.folder import AblationFolder
+from stockenh.commands.ablate.cells import AblationFolder
 from stockenh.commands.job import exit_with, refuse_run, run_job
-from stockenh.commands.multirun.command import parts_of
-from stockenh.commands.multirun.job import current
-from stockenh.commands.multirun.resume import begun, is_taken_up, stopped, taken_up
+from stockenh.commands.multirun.resume import (
+    is_resumed,
+    new_arguments,
+    parts_of,
+    resume_arguments,
+    stop_message,
+)
+from stockenh.commands.multirun.worker import current
 from stockenh.commands.train.command import INTERRUPTED, train_assigned
 from stockenh.config import compose
 from stockenh.config.schema import parse
@@ -25,15 +30,15 @@ JUDGED = ("val", "test")
 
 def ablate(arguments: list[str]) -> None:
     """A new ablation, or with resume=DIR one that was stopped or is to have more seeds."""
-    if is_taken_up(arguments):
-        arguments = taken_up(arguments, AblationFolder, RESUME_KEYS)
+    if is_resumed(arguments):
+        arguments = resume_arguments(arguments, AblationFolder, RESUME_KEYS)
     else:
         named = any(key == "ablate" for key, _ in map(parts_of, arguments))
-        arguments = begun(arguments, [] if named else [DEFAULT])
+        arguments = new_arguments(arguments, [] if named else [DEFAULT])
     try:
         compose.run(ablate_composed, arguments)
     except KeyboardInterrupt:
-        exit_with(stopped(arguments, AblationFolder, "cells"), INTERRUPTED)
+        exit_with(stop_message(arguments, AblationFolder, "cells"), INTERRUPTED)
 
 
 def ablate_composed(cfg: DictConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from stockenh.commands.job import finished_run, refuse_old_folder, refuse_run, refuse_sweep, run_job
-from stockenh.commands.multirun.job import current
+from stockenh.commands.multirun.worker import current
 from stockenh.commands.train.command import (
     device_of,
     is_finished,

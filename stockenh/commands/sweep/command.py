@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from stockenh.commands.distill.command import distill
 from stockenh.commands.job import exit_with
-from stockenh.commands.multirun.command import parts_of
-from stockenh.commands.multirun.resume import begun, is_taken_up, stopped, taken_up
-from stockenh.commands.sweep.folder import SweepFolder
+from stockenh.commands.multirun.resume import (
+    is_resumed,
+    new_arguments,
+    parts_of,
+    resume_arguments,
+    stop_message,
+)
+from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.commands.train.command import INTERRUPTED, train
 from stockenh.config.compose import compose
 from stockenh.config.overrides import split_override
 
 DEFAULT = "sweep=default"
-# What may be other when a sweep goes on.
+# What may change when a sweep is resumed.
 RESUME_KEYS = (
     "sweep.n_trials",
     "sweep.n_workers",
@@ -25,15 +30,15 @@ RESUME_KEYS = (
 
 def sweep(arguments: list[str]) -> None:
     """A new search, or with resume=DIR one that was stopped or is to have more trials."""
-    if is_taken_up(arguments):
-        arguments = taken_up(arguments, SweepFolder, RESUME_KEYS)
+    if is_resumed(arguments):
+        arguments = resume_arguments(arguments, SweepFolder, RESUME_KEYS)
     else:
-        arguments = begun(arguments, _default(arguments))
+        arguments = new_arguments(arguments, _default(arguments))
     command = distill if any(key == "teacher" for key, _ in map(parts_of, arguments)) else train
     try:
         command(arguments)
     except KeyboardInterrupt:
-        exit_with(stopped(arguments, SweepFolder, "trials"), INTERRUPTED)
+        exit_with(stop_message(arguments, SweepFolder, "trials"), INTERRUPTED)
 
 
 def _default(arguments: list[str]) -> list[str]:

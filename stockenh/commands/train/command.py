@@ -22,7 +22,7 @@ from stockenh.commands.job import (
     run_job,
     value_of,
 )
-from stockenh.commands.multirun.job import JUDGED, Assignment, current
+from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import quote_paths, split_override, suggest
 from stockenh.config.schema import RunConfig, config_of, parse

@@ -130,7 +130,7 @@ def test_an_interrupted_cell_is_taken_up_to_the_same_weights(tiny, stockenh, tmp
     with monkeypatch.context() as patch:
         patch.setattr(CellAssignment, "report", stop)
         stopped = stockenh(*given)
-    assert stopped.code == 1 and "3 of 3 cells are left: stockenh ablate resume=" in stopped.err
+    assert stopped.code == 130 and "Continue with: stockenh ablate resume=" in stopped.err
     assert len((folder / "plain/seed1/metrics.jsonl").read_text().splitlines()) == 1
     alone = stockenh("ablate", "resume=ab")
     own = f"--config-dir={tmp_path / 'conf'}"
@@ -210,7 +210,7 @@ def test_the_readme_s_ablations_do_what_they_say(stockenh, small_run, bars_folde
     assert lines[0] == "stockenh ablate" and len(lines) == 2
     monkeypatch.chdir(tmp_path)
     in_process(monkeypatch)
-    few = ["ablate.only=[ema]", "ablate.seeds=[1]", "ablate.rounds=3"]
+    few = ["ablate.only=[ema]", "ablate.seeds=[1]", "ablate.rounds=3", "ablate.n_workers=1"]
     for line in lines:
         words = shlex.split(line.replace("DIR", str(bars_folder)))[1:]
         fill = [w for w in small_run if not w.startswith(("data=", "data.path="))]
