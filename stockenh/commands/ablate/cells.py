@@ -20,7 +20,7 @@ from stockenh.storage.files import alone_in, is_locked, write_json
 from stockenh.storage.run_folder import RunFolder
 
 DONE, FAILED = "done", "failed"
-LOCK_SECONDS = 0.1  # whoever only looks whether a lock is free holds it for a moment too
+LOCK_SECONDS = 0.1  # a look whether a lock is free holds it for a moment too
 MOST_DEATHS = 2  # of workers on one cell, which is then given up
 WAIT_SECONDS = 1.0
 

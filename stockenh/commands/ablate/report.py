@@ -29,7 +29,7 @@ RULES = """\
 Every difference is paired: the same seed, the same data, the technique against the plain recipe. The
 interval is Student's 95% over the seeds: it tells what another seed would change, not what another test part
 would. A claim holds where the whole interval reaches its minimum, does not hold where the whole interval
-falls short of it, and otherwise nobody can tell. An ablation compares fixed recipes and selects nothing, so
+falls short of it, and otherwise it is undecided. An ablation compares fixed recipes and selects nothing, so
 these are figures of the test part; a search chooses its trial on validation. One interval in twenty misses by
 chance.
 """

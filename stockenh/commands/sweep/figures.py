@@ -26,12 +26,12 @@ def draw(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
     from matplotlib import pyplot
 
     matplotlib.use("agg")
-    complete = len(_values(study))
+    complete, differ = len(_values(study)), len(set(_values(study))) > 1
     wanted = {
         "history": complete > 0 and _history,
         "intermediate": any(trial.intermediate_values for trial in study.trials) and _intermediate,
         "parallel": complete > 1 and _parallel,
-        "importance": complete >= FEWEST_FOR_IMPORTANCE and _importance,
+        "importance": complete >= FEWEST_FOR_IMPORTANCE and differ and _importance,
     }
     drawn = []
     for name, picture in wanted.items():
@@ -44,7 +44,7 @@ def draw(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
                     picture(study, metric, path)
                     drawn.append(path)
             except (ValueError, RuntimeError, ZeroDivisionError):
-                pass  # no importance where all values are equal, or trials share no parameter
+                pass  # no importance where the trials share no parameter
             finally:
                 pyplot.close("all")
     return drawn
