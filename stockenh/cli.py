@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 import stockenh
-from stockenh.config.overrides import complete, groups
+from stockenh.config.catalog import complete, root_of
 from stockenh.errors import StockenhError
 from stockenh.training.world import refuse_several
 
@@ -32,18 +33,29 @@ app.add_typer(data_app, name="data")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
-def _complete(incomplete: str) -> list[str]:
+class Composed(TyperCommand):
+    """A command with a root config, whose groups and keys its help lists."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        from stockenh.commands.help import print_keys
+
+        print_keys(_root(ctx))
+
+
+def _root(context: typer.Context) -> str:
+    """The name of a command's root config: `data_check` for `data check`."""
+    parent = context.parent.info_name if context.parent is not None else None
+    return root_of(f"{parent} {context.info_name}" if parent == "data" else str(context.info_name))
+
+
+def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     # bash's own words: typer leaves out those before the cursor, and an "=" under it
     words = os.environ.get("COMP_WORDS", "").split("\n")
-    at = int(os.environ.get("COMP_CWORD") or 0)
-    if 0 < at < len(words):
-        return complete(words[:at], words[at])
-    return complete([], incomplete)
-
-
-def _group_list() -> str:
-    lines = [f"[bold]{name}[/bold]=" + " | ".join(options) for name, options in groups().items()]
-    return "\n\n".join(["Config groups and their options:", *lines])
+    index = int(os.environ.get("COMP_CWORD") or 0)
+    if 0 < index < len(words):
+        return complete(_root(ctx), words[:index], words[index])
+    return complete(_root(ctx), [], incomplete)
 
 
 Overrides = Annotated[
@@ -74,7 +86,7 @@ def _main(
             refuse_several(f"stockenh {context.invoked_subcommand}")
 
 
-@app.command(context_settings=PASS_ON, epilog=_group_list())
+@app.command(cls=Composed, context_settings=PASS_ON)
 def train(overrides: Overrides = None) -> None:
     """Train one run; with resume=RUN continue one; with --multirun train a grid.
 
@@ -86,7 +98,7 @@ def train(overrides: Overrides = None) -> None:
         task.train_together(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def sweep(overrides: Overrides = None) -> None:
     """Search hyper-parameters with Optuna: trials chosen on validation, pruned, resumable, in parallel.
 
@@ -98,7 +110,7 @@ def sweep(overrides: Overrides = None) -> None:
         task.sweep(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def ablate(overrides: Overrides = None) -> None:
     """Compare every technique with the plain recipe, alone and together, over seeds; judge what is claimed.
 
@@ -130,19 +142,19 @@ def runs(
         task.runs(arguments or [])
 
 
-@app.command("find-lr", context_settings=PASS_ON)
+@app.command("find-lr", cls=Composed, context_settings=PASS_ON)
 def find_lr(overrides: Overrides = None) -> None:
-    """Find the learning rate: a range test with the very training step, its curve and an override to paste.
+    """Find the learning rate: a range test with a run's training step, its curve and an override to paste.
 
     Example: stockenh find-lr model=timeformer_xl train.batch_size=256
     """
     with guarded():
-        from stockenh.commands.train import command as task
+        from stockenh.commands.find_lr import command as task
 
         task.find_lr(overrides or [])
 
 
-@app.command("tta-predict", context_settings=PASS_ON)
+@app.command("tta-predict", cls=Composed, context_settings=PASS_ON)
 def tta_predict(overrides: Overrides = None) -> None:
     """Forecast the newest bar of every symbol, or tta.from to tta.to, with a finished run; no labels needed.
 
@@ -154,7 +166,7 @@ def tta_predict(overrides: Overrides = None) -> None:
         task.tta_predict(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def distill(overrides: Overrides = None) -> None:
     """Train a student on a finished run, and the same student without it; a table sets them side by side.
 
@@ -166,7 +178,7 @@ def distill(overrides: Overrides = None) -> None:
         task.distill(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def export(overrides: Overrides = None) -> None:
     """Write a finished run's model as ONNX and torch.export, checked against the run's own forecasts.
 
@@ -178,7 +190,7 @@ def export(overrides: Overrides = None) -> None:
         task.export(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def explain(overrides: Overrides = None) -> None:
     """Say what a finished run's forecasts come from: attributions to every input, and a model's own weights.
 
@@ -190,7 +202,7 @@ def explain(overrides: Overrides = None) -> None:
         task.explain(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def audit(overrides: Overrides = None) -> None:
     """Look for leaks in a finished run: bars, labels, rows that it should not have seen. Exit code 1: found.
 
@@ -202,7 +214,7 @@ def audit(overrides: Overrides = None) -> None:
         task.audit(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def evaluate(overrides: Overrides = None) -> None:
     """Judge a finished run on its test part: scores, baselines, intervals, a curve after costs.
 
@@ -214,7 +226,7 @@ def evaluate(overrides: Overrides = None) -> None:
         task.evaluate(overrides or [])
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=Composed, context_settings=PASS_ON)
 def bench(overrides: Overrides = None) -> None:
     """Measure this machine: speed and memory against the plain recipe and the floor, technique by technique.
 
@@ -226,7 +238,7 @@ def bench(overrides: Overrides = None) -> None:
         task.bench(overrides or [])
 
 
-@data_app.command("check", context_settings=PASS_ON)
+@data_app.command("check", cls=Composed, context_settings=PASS_ON)
 def data_check(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of one file per symbol.")],
     overrides: Overrides = None,
@@ -248,8 +260,8 @@ def guarded() -> Iterator[None]:
         yield
     except StockenhError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # the reader went away (`| head`): nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,3 +27,7 @@ class RunFolderError(StockenhError):
 
 class TrainingError(StockenhError):
     """Training had to stop: a non-finite loss, a full disk. What was saved is said in the message."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A requested stop, after what was to be saved is saved; the message names the command that goes on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,13 @@ def read(
     """Reads a path as on 1 June 2026, with 20 bars as the shortest history."""
     settings = ReadSettings(columns or {}, adjust, max_gap_days, min_bars=20)
     return read_bars(path, settings, np.datetime64("2026-06-01"))
+
+
+def read_cells(
+    folder: Path, cells: Iterable[Sequence[str]], header: str = HEADER, **settings: Any
+) -> ReadResult:
+    """Reads these cells as the file ACME.csv."""
+    return read(write(folder / "ACME.csv", cells, header), **settings)
 
 
 def finding(result: ReadResult, rule: str) -> Finding:

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 from bars import write_bars
+from hypothesis import HealthCheck, settings
 
 # one thread for all that is small, and before torch is imported: more only stand in each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# how long an example takes says how busy the machine is
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,6 @@ def shell(tmp_path: Path) -> Command:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 

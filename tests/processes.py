@@ -56,8 +56,8 @@ class Hold:
         return {"PYTHONPATH": path, "HOLD": json.dumps(asdict(self), default=str)}
 
     def wait_for(self, *processes: Process, number: int = 1) -> list[int]:
-        """The ids of the processes that wait there, once they are so many. Fails where one of these ends."""
-        wait_for(lambda: len(list(self.folder.iterdir())) == number, *processes)
+        """The ids of the processes that wait there, once there are `number`. Fails if one of these ends."""
+        wait_for(lambda: len(list(self.folder.iterdir())) >= number, *processes)
         return [int(path.name) for path in self.folder.iterdir()]
 
     def release(self) -> None:
@@ -86,6 +86,12 @@ class Process:
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills the process, which must not have ended by itself, and waits for its end."""
+        self.send_signal(signal.SIGKILL)
+        self.communicate()
+        assert self.returncode == -signal.SIGKILL
 
     def communicate(self) -> tuple[str, str]:
         """Waits for the end; standard output and standard error."""

@@ -1,9 +1,14 @@
-"""Random bars with the awkward things that real ones have, for the tests of this folder."""
+"""Random bars with the oddities of real ones, and windows over them."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from stockenh.data.bars import Bars
+from stockenh.data.prices import NoAugment
+from stockenh.data.windows import BarWindows, StoredWindows, index_windows
 
 Arrays = tuple[NDArray[np.datetime64], NDArray[np.float64]]
 
@@ -37,3 +42,23 @@ def smooth_series(seed: int, length: int) -> Arrays:
     volume = np.round(np.exp(rng.normal(14, 0.6, length)))
     day = np.busday_offset("2009-01-02", np.arange(length), roll="forward")
     return day.astype("datetime64[s]"), np.column_stack([opening, high, low, close, volume])
+
+
+def two_symbols(bars: int = 70, lookback: int = 12, horizons: tuple[int, ...] = (3, 5, 10)) -> BarWindows:
+    """Windows over the smooth bars of two symbols, with four random context features."""
+    both = Bars.from_series([("A", *smooth_series(1, bars)), ("B", *smooth_series(2, bars))])
+    context = np.random.default_rng(0).normal(3, 2, (len(both), 4)).astype(np.float32)
+    return index_windows(both, context, tuple("abcd"), horizons, lookback)
+
+
+def plain_windows(bars: Bars, lookback: int = 20, horizons: tuple[int, ...] = (1,)) -> BarWindows:
+    """Windows over bars, without context features."""
+    return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), horizons, lookback)
+
+
+def as_stored(windows: BarWindows, embedding: NDArray[np.float32]) -> StoredWindows:
+    """The same windows as ready samples."""
+    prices = windows.prices(torch.device("cpu")).gather(torch.arange(len(windows)), NoAugment())
+    names = ("symbols", "symbol", "asof", "context", "context_names", "y_ret", "horizons", "lookback")
+    shared = {name: getattr(windows, name) for name in names}
+    return StoredWindows(**shared, ohlcv_norm=prices.numpy(), embedding=embedding)

@@ -16,8 +16,9 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
-from stockenh.data.sources import base as sample
-from stockenh.data.sources.base import DataSettings, FilesData, SampleData, load_sample
+from stockenh.data.sources import files as sample
+from stockenh.data.sources.base import DataSettings
+from stockenh.data.sources.files import FilesData, SampleData, load_sample
 from stockenh.data.windows import Windows
 from stockenh.embedding.base import Embedding
 from stockenh.embedding.compute import earlier_windows, embed
@@ -72,7 +73,7 @@ def run(
     """The whole way of a run, with statistics of the first windows unless they are given."""
     store = DiskCache(cache)
     windows = data.load(store).windows
-    fitted = fitted or Fitted.on(windows, np.arange(60))
+    fitted = fitted or Fitted.fit(windows, np.arange(60))
     vectors = embed(windows, embedding, store, CPU)
     if embedding.shuffle:
         vectors = vectors[earlier_windows(windows, seed=1)]

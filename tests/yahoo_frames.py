@@ -54,14 +54,14 @@ def answer(
 
 
 class Client:
-    """What stands for yfinance: `frames` by ticker, or the text that it logs instead."""
+    """A substitute for yfinance: answers by ticker, each a frame or the text that it logs instead."""
 
     def __init__(self, answers: dict[str, pd.DataFrame | str]) -> None:
         self.answers = answers
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
 
     def download(self, ticker: str, **options: Any) -> pd.DataFrame:
-        self.asked.append((ticker, options))
+        self.requests.append((ticker, options))
         found = self.answers.get(ticker, UNKNOWN)
         if isinstance(found, str):
             logging.getLogger("yfinance").error("\n1 Failed download:")
@@ -71,8 +71,8 @@ class Client:
 
     @property
     def tickers(self) -> list[str]:
-        """What was asked for, in turn."""
-        return [ticker for ticker, _ in self.asked]
+        """The requested tickers, in turn."""
+        return [ticker for ticker, _ in self.requests]
 
 
 Answering = Callable[..., Client]

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stockenh.data.cache import DiskCache
-from stockenh.data.sources.base import SampleData
+from stockenh.data.sources.files import SampleData
 from stockenh.data.windows import BarWindows
 from stockenh.embedding.kronos import KronosEmbedding, normalise, time_stamps
 from stockenh.embedding.kronos_net import Decoder, DecoderShape, Tokenizer, TokenizerShape

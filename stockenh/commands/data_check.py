@@ -1,32 +1,38 @@
-"""`stockenh data check`."""
+"""`stockenh data check`: every finding on a user's bars, and whether they suffice for the split."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from stockenh.config import compose
+import numpy as np
+
+from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
+from stockenh.data.bars import Bars
+from stockenh.data.findings import Finding
+from stockenh.data.sources.files import FilesData
+from stockenh.data.splits import Split
+from stockenh.data.windows import index_windows
 from stockenh.errors import ConfigError
+from stockenh.report.table import findings_table
+from stockenh.report.terminal import console
+
+_MOST_BARS: Final = 5_000
 
 
 def data_check(path: Path, overrides: list[str]) -> None:
     """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
-    from stockenh.data.sources.base import FilesData
-    from stockenh.data.sources.enough import too_few_for
-    from stockenh.report.table import findings_table
-    from stockenh.report.terminal import console
-
-    given = [f"data.path={path}", *overrides]
-    if not any(a.startswith("data=") for a in overrides):
-        given.insert(0, "data=files")
-    groups = plain(compose.compose(given))
+    groups = plain(compose([f"data.path={path}", *overrides], "data_check"))
     settings, split = (group_settings(group, groups[group]) for group in ("data", "split"))
     if not isinstance(settings, FilesData):
         raise ConfigError("data check looks at bars: data=files")
     result = settings.read()
     findings = list(result.findings)
     if len(result.bars):
-        findings += too_few_for(split, result.bars, settings.lookback, settings.horizons)
+        findings += too_few_dates(split, result.bars, settings.lookback, settings.horizons)
     out = console()
     if findings:
         out.print(findings_table(findings))
@@ -38,3 +44,39 @@ def data_check(path: Path, overrides: list[str]) -> None:
     )  # fmt: skip
     if not len(result.bars):
         raise SystemExit(2)
+
+
+def too_few_dates(split: Split, bars: Bars, lookback: int, horizons: Sequence[int]) -> tuple[Finding, ...]:
+    """A warning where the split would leave a part without windows, with the number of bars it needs."""
+    if _suffices(split, bars, lookback, horizons):
+        return ()
+    longest = int(np.diff(bars.offsets).max())
+    needed = min_bars(split, lookback, horizons)
+    needs = f"a symbol of {needed} bars" if needed else f"more than {_MOST_BARS} bars"
+    settings = " ".join(f"split.{key}={value}" for key, value in vars(split).items())
+    message = f"too few dates to train on: {settings} needs {needs}, the longest has {longest}"
+    fix = "fetch a longer history, or lower data.lookback or data.horizons"
+    return (Finding("warning", "too-few-dates", message, fix, rows=len(bars)),)
+
+
+def min_bars(split: Split, lookback: int, horizons: Sequence[int]) -> int | None:
+    """The fewest weekdays of one symbol that give every part a labelled window; None beyond 5,000."""
+    monday = np.datetime64("2000-01-03")
+    days = np.busday_offset(monday, np.arange(_MOST_BARS), roll="forward").astype("datetime64[s]")
+
+    def suffices(n: int) -> bool:
+        return _suffices(split, Bars.from_series([("", days[:n], np.ones((n, 5)))]), lookback, horizons)
+
+    counts = range(lookback + min(horizons), _MOST_BARS + 1)
+    index = bisect_left(counts, True, key=suffices)
+    return counts[index] if index < len(counts) else None
+
+
+def _suffices(split: Split, bars: Bars, lookback: int, horizons: Sequence[int]) -> bool:
+    windows = index_windows(bars, np.empty((len(bars), 0), np.float32), (), horizons, lookback)
+    labelled = np.flatnonzero(windows.labelled)
+    try:
+        split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
+    except ConfigError:
+        return False
+    return True

@@ -104,8 +104,8 @@ class Trained:
     def ready(self, prepared: Prepared, on: torch.device) -> tuple[ReadyWindows, Fitted]:
         """The windows ready for a device, standardised by the run's own statistics, and these."""
         fitted = build.fitted_of(self.folder, prepared)
-        holding = build.holding(self.run, prepared, on)
-        return holding.hold(prepared.windows, prepared.embedding, fitted, on), fitted
+        placement = build.placement(self.run, prepared, on)
+        return placement.place(prepared.windows, prepared.embedding, fitted, on), fitted
 
     def to_dict(self) -> dict[str, str]:
         """What a manifest says of it."""

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import RunConfig, TtaPredictConfig
 from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
-from stockenh.data.placement import Holding, choose_holding
+from stockenh.data.placement import Placement, choose_placement
 from stockenh.data.prices import NoAugment, RawNoise
 from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
@@ -92,17 +92,12 @@ def with_settled_data(config: RunConfig) -> RunConfig:
         out.print(message, markup=False, soft_wrap=True)
 
     with counting(out, "downloading", "symbols") as watch:
-        settled = config.data.settled(cache(config), watch, say)
-    node = {k: v if k == "_target_" else getattr(settled, k) for k, v in config.raw["data"].items()}
-    return replace(config, data=settled, raw={**config.raw, "data": node})
+        return replace(config, data=config.data.resolve(cache(config), watch, say))
 
 
 def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     """The config with what the embedding leaves to the device decided: a resumed run does the same."""
-    settled = config.embedding.settled(on)
-    node = config.raw["embedding"]
-    node = {key: value if key == "_target_" else getattr(settled, key) for key, value in node.items()}
-    return replace(config, embedding=settled, raw={**config.raw, "embedding": node})
+    return replace(config, embedding=config.embedding.resolve(on))
 
 
 def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
@@ -129,7 +124,7 @@ def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:
 
 
 def to_forecast(
-    config: RunConfig, on: torch.device, watch: Watch = unwatched
+    config: TtaPredictConfig, on: torch.device, watch: Watch = unwatched
 ) -> tuple[Prepared, dict[str, str]]:
     """The windows that end at the newest bar of each symbol, or within the dates of `tta`; no labels needed.
 
@@ -253,9 +248,9 @@ def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> Train
     )
 
 
-def holding(config: RunConfig, prepared: Prepared, on: torch.device) -> Holding:
-    """Where the windows are held, by `train.resident`."""
-    return choose_holding(config.train.resident, prepared.windows, prepared.embedding, on)
+def placement(config: RunConfig, prepared: Prepared, on: torch.device) -> Placement:
+    """Where the windows are stored, by `train.resident`."""
+    return choose_placement(config.train.resident, prepared.windows, prepared.embedding, on)
 
 
 def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:

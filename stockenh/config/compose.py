@@ -1,73 +1,234 @@
-"""Hydra at work for a subcommand: composing, run folders and multirun, with errors in one or two lines."""
+"""Composes a command's config with Hydra and runs the command: once in this process, or by --multirun.
+
+A single run is composed first, and its folder is made when there is something to write. Hydra itself runs
+multiruns and the flags that only show a config.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import argparse
+import itertools
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import yaml
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from stockenh.config import leftovers
-from stockenh.config.overrides import (
-    conf_dir,
-    config_folders,
-    groups,
-    keys_of_options,
-    nearest,
-    options_with_key,
-    quote_paths,
-    split_override,
-    suggest,
-)
-from stockenh.config.schema import GROUPS, literals
-from stockenh.errors import ConfigError
+from stockenh.config.catalog import conf_dir, groups, groups_of, options_with_key
+from stockenh.config.hints import explain_error, wrong_option
+from stockenh.config.overrides import config_folders, make_paths_absolute, quote_paths, split_override
+from stockenh.config.schema import literals, parse, plain
+from stockenh.errors import ConfigError, StockenhError
+from stockenh.storage.run_folder import RunFolder
 
-# The option of each group that is a run's own choice.
+# The option of each group that is a finished run's own choice, and the end of the names of roots with them.
 OF_RUN = "of_run"
 VERSION_BASE = "1.3"  # of Hydra, whose behaviour it fixes
-# What other programs call the folder of a run.
-_RUN_DIR = re.compile(
-    r"(run|out|output|save|log|work|exp)[._]?(dir|folder|path)|out|output|outputs|dir|folder"
-)
-# Where each job's overrides are told.
-_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+BUFFERED_RECORDS = 10_000
+MOST_CHECKED = 32  # jobs of a grid
+
+Body = Callable[[dict[str, Any], RunFolder], None]
+log = logging.getLogger(__name__)
 
 
-def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
-    """Calls `task` with the composed config, in a run folder of Hydra's; once per job under --multirun.
+def run(root: str, body: Body, arguments: list[str]) -> None:
+    """Composes a root config with the arguments and calls `body` with it and the folder of the job.
 
-    Raises ConfigError where the config can't be composed, and whatever the task raises.
+    root: a file of conf/, or what `with_run` returns; under --multirun `body` is called once per job.
+    Raises ConfigError where the config can't be composed, and whatever the body raises.
     """
-    flags, given, sweeping = _sort(arguments)
+    flags, given = _parse(arguments)
     # what --config-dir brings is often an experiment, and + before it is the habit of other programs
     given = [a.removeprefix("+") if a.startswith("+experiment=") else a for a in given]
-    quoted = quote_paths(given, sweeping)
-    _check(given, quoted, sweeping, groups(*config_folders(flags)))
-    main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config")(task)
+    quoted = quote_paths(given, flags.multirun)
+    folders = config_folders(flags.words)
+    _check(root, given, quoted, flags.multirun, folders)
+    try:
+        if not flags.for_hydra:
+            config = _compose(root, quoted, folders)
+            if config.hydra.mode != RunMode.MULTIRUN:
+                _run_here(config, body)
+                return
+        elif flags.multirun and root in ("train", "find_lr"):
+            _refuse_hopeless_grid(root, quoted, folders)
+        _run_by_hydra(root, body, [*flags.words, *quoted])
+    except COMPOSITION_ERRORS as error:
+        raise ConfigError(explain_error(error, root, arguments)) from None
+
+
+def compose(arguments: Sequence[str], root: str = "train", folders: Sequence[Path] = ()) -> DictConfig:
+    """The composed config alone, without Hydra's node; folders: as of --config-dir. Raises ConfigError."""
+    quoted = quote_paths(list(arguments))
+    _check(root, list(arguments), quoted, sweeping=False, folders=folders)
+    try:
+        return _without_hydra(_compose(root, quoted, folders))
+    except COMPOSITION_ERRORS as error:
+        raise ConfigError(explain_error(error, root, arguments)) from None
+
+
+def with_run(
+    root: str,
+    config: Mapping[str, Any],
+    arguments: Sequence[str],
+    of_run: Iterable[str] = ("data", "embedding"),
+    nodes: Iterable[str] = ("seed", "threads", "tta"),
+) -> str:
+    """A root config like `root` whose defaults are a finished run's; its name, for `run`.
+
+    config: of the run; of_run: the groups whose option is the run's own, called `of_run` in memory; nodes:
+    keys that are the run's. Where the arguments take other data, what a model's inputs depend on (horizons,
+    lookback, timeframes) stays the run's.
+    """
+    given = dict(parts for a in arguments if (parts := split_override(a)))
+    store, defaults = ConfigStore.instance(), list[Any]([root])
+    for group in of_run:
+        if group not in given:
+            store.store(OF_RUN, literals(config[group]), group=group)
+            defaults.append({f"override {group}": OF_RUN})
+    node = {key: literals(config[key]) for key in nodes if key in config}
+    if "data" in given:
+        folders = config_folders(list(arguments))
+        kept = {
+            key: config["data"][key]
+            for key in ("horizons", "lookback", "timeframes")
+            if key in config["data"] and f"data={given['data']}" in options_with_key("data", key, *folders)
+        }
+        node |= {"data": kept} if kept else {}
+    name = f"{root}_{OF_RUN}"
+    store.store(name, {"defaults": [*defaults, "_self_"], **node})
+    return name
+
+
+def open_folder() -> None:
+    """Makes the folder of the current job, with .hydra/ and run.log; does nothing in a job of Hydra's own."""
+    if (job := _CURRENT.get()) is not None:
+        job.open()
+
+
+@dataclass
+class _SingleJob:
+    """A job that is not Hydra's own: what Hydra would write about it, once its folder is to be made."""
+
+    config: DictConfig
+    directory: Path
+    buffer: MemoryHandler = field(
+        default_factory=lambda: MemoryHandler(BUFFERED_RECORDS, logging.CRITICAL + 1)
+    )
+    is_open: bool = False
+
+    def open(self) -> None:
+        if self.is_open:
+            return
+        self.is_open = True
+        node = self.config.hydra
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if node.output_subdir is not None:
+            about = self.directory / node.output_subdir
+            about.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(_without_hydra(self.config), about / "config.yaml")
+            OmegaConf.save(OmegaConf.masked_copy(self.config, "hydra"), about / "hydra.yaml")
+            OmegaConf.save(node.overrides.task, about / "overrides.yaml")
+        configure_log(node.job_logging, node.verbose)
+        for record in self.buffer.buffer:
+            logging.getLogger(record.name).handle(record)
+
+
+_CURRENT: ContextVar[_SingleJob | None] = ContextVar("current job", default=None)
+
+
+def _run_here(config: DictConfig, body: Body) -> None:
+    HydraConfig.instance().set_config(config)
+    directory = Path(str(config.hydra.run.dir)).absolute()
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(directory)
+    HydraConfig.instance().set_config(config)
+    with _single_job(_SingleJob(config, directory)) as job:
+        body(_raw(_without_hydra(config)), RunFolder(directory))
+        job.open()
+
+
+@contextmanager
+def _single_job(job: _SingleJob) -> Iterator[_SingleJob]:
+    """Within, the log is kept in memory until the job's folder is made, and errors are written to it."""
+    token, root = _CURRENT.set(job), logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(job.buffer)
+    try:
+        yield job
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+    except Exception:
+        log.exception("unexpected failure")
+        raise
+    finally:
+        root.removeHandler(job.buffer)
+        _CURRENT.reset(token)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Hydra and its launchers call for each job of a multirun. Can be pickled where `body` can."""
+
+    body: Body
+
+    def __call__(self, config: DictConfig) -> None:
+        """Raises StockenhError where the job failed; the others of a grid go on."""
+        job = HydraConfig.get()
+        folder = RunFolder(Path(job.runtime.output_dir))
+        is_grid = job.sweeper["_target_"].endswith(".BasicSweeper")
+        try:
+            self.body(_raw(config), folder)
+        except StockenhError as error:
+            log.error("%s", error)
+            if is_grid:
+                raise _failed(job.job.num, str(error), error.exit_code) from None
+            raise
+        except Exception as error:
+            log.exception("unexpected failure")
+            if is_grid:
+                what = f"{type(error).__name__}: {error}; more in {folder.log}"
+                raise _failed(job.job.num, what, StockenhError.exit_code) from None
+            raise
+
+
+def _raw(config: DictConfig) -> dict[str, Any]:
+    raw = plain(config)
+    make_paths_absolute(raw)
+    return raw
+
+
+def _failed(number: int, message: str, code: int) -> StockenhError:
+    """Prints why a job of a grid failed, while the others go on; returns what is raised when all are done."""
+    print(f"stockenh: job {number}: {message}", file=sys.stderr)
+    kind = ConfigError if code == ConfigError.exit_code else StockenhError
+    return kind(f"job {number} failed; its folder has run.log, those of the others their results")
+
+
+def _run_by_hydra(root: str, body: Body, arguments: list[str]) -> None:
+    main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=root)(Job(body))
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *flags, *quoted]
+    sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     try:
-        with leftovers.noting(given), _quiet_launcher(), _mode_of_flags(flags, given):
-            main()
-    except COMPOSITION_ERRORS as error:
-        raise ConfigError(explain(error, arguments)) from None
+        main()
     finally:
         sys.argv = argv
         if full_error is None:
@@ -76,154 +237,63 @@ def run(task: Callable[[DictConfig], Any], arguments: list[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-class _Filtered:
-    """Standard error without the line in which Hydra repeats a failed job's overrides."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> Any:
-        return (
-            len(text) if text.startswith("Error executing job with overrides") else self._stream.write(text)
-        )
+def _compose(root: str, quoted: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """The config with Hydra's node."""
+    searched = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
+    more = [f"hydra.searchpath=[{searched}]"] if folders else []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: '{folder}' not found")
+    with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE, job_name="stockenh"):
+        return hydra.compose(root, [*more, *quoted], return_hydra_config=True)
 
 
-@contextlib.contextmanager
-def _mode_of_flags(flags: list[str], given: list[str]) -> Iterator[None]:
-    """Keeps Hydra from composing all once more, only to learn that no config sets hydra.mode.
-
-    A user's own config, or override, may set it.
-    """
-    own = any(flag.startswith(("-c", "--c")) for flag in flags)
-    own = own or any(key in a for a in given for key in ("hydra.mode", "hydra.searchpath"))
-    asks = Hydra.get_mode
-    if not own:
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Hydra.get_mode = asks  # type: ignore[method-assign]
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
-@contextlib.contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    filtered: Any = _Filtered(sys.stderr)
-    logs = [logging.getLogger(name) for name in _LAUNCHERS]
-    for log in logs:
-        log.addFilter(_without_internals)
-    try:
-        with contextlib.redirect_stderr(filtered):
-            yield
-    finally:
-        for log in logs:
-            log.removeFilter(_without_internals)
+@dataclass
+class _Flags:
+    """Hydra's flags among the arguments, each as it was given."""
+
+    words: list[str]
+    multirun: bool
+    for_hydra: bool  # whether Hydra itself must run, or only show something
 
 
-def _without_internals(record: logging.LogRecord) -> bool:
-    """Leaves the choices that stand for a run's own out of the line that announces a job."""
-    record.msg = re.sub(rf" [\w.]+={OF_RUN}\b", "", str(record.msg))
-    return True
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. See: stockenh --help")
 
 
-def based_on(
-    config: Mapping[str, Any],
-    arguments: list[str],
-    of_run: Iterable[str] = GROUPS,
-    nodes: Iterable[str] = ("seed", "threads", "train", "tta"),
-) -> list[str]:
-    """The arguments with a run's config under them: what they don't say is as that run had it.
-
-    Each group in `of_run` becomes an option `of_run` that lives in memory, and with them the other nodes.
-    Where the arguments take another data source, what a model's inputs depend on (horizons, lookback,
-    timeframes) stays the run's. The device and the cache are not the run's business. Raises ConfigError for
-    experiment= where nodes are taken: it would replace them.
-    """
-    given = dict(parts for a in arguments if (parts := split_override(a)))
-    nodes = tuple(nodes)
-    if nodes and given.get("experiment", "null") != "null":
-        raise ConfigError("experiment can't be given with run=RUN: the run has its own choices")
-    store, under = ConfigStore.instance(), []
-    for group in of_run:
-        if group not in given:
-            store.store(OF_RUN, literals(config[group]), group=group)
-            under.append(f"{group}={OF_RUN}")
-    if "data" in given:
-        folders = config_folders(arguments)
-        for key in ("horizons", "lookback", "timeframes"):
-            if key in config["data"] and f"data={given['data']}" in options_with_key("data", key, *folders):
-                value = config["data"][key]
-                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-                under.append(f"data.{key}=[{text}]" if isinstance(value, list) else f"data.{key}={text}")
-    if not nodes:
-        return [*under, *arguments]
-    rest = {key: literals(config[key]) for key in nodes if key in config}
-    store.store(OF_RUN, rest, group="experiment", package="_global_")
-    return [*under, f"experiment={OF_RUN}", *arguments]
-
-
-def compose(arguments: list[str], folders: Sequence[Path] = ()) -> DictConfig:
-    """The composed config alone, without a run folder; folders: as of --config-dir. Raises ConfigError."""
-    quoted = quote_paths(arguments)
-    _check(arguments, quoted, sweeping=False, known=groups(*folders))
-    more = [f"hydra.searchpath=[{_searched(folders)}]"] if folders else []
-    try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            return hydra.compose("config", [*more, *quoted])
-    except COMPOSITION_ERRORS as error:
-        raise ConfigError(explain(error, arguments)) from None
-
-
-def _searched(folders: Iterable[Path]) -> str:
-    return ",".join(f"'file://{folder.absolute()}'" for folder in folders)
-
-
-def explain(error: Exception, arguments: list[str]) -> str:
-    """One or two lines for a composition error: the override at fault and the nearest valid names."""
-    text = str(error)
-    known = groups(*config_folders(arguments))
-    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
-        group, option = found.groups()
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or known.get(group, [])
-        return f"{group}={option}: no such {group}. {suggest(option, options, all_options=True)}"
-    if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
-        return _unknown_key(found[1] or found[2], known, arguments)
-    if found := re.search(r"Multiple values for (\w+)|^(\w+) appears more than once", text):
-        group = found[1] or found[2]
-        return f"{group} has a value already: write {group}=... without a + before it"
-    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
-        return f"{mark.name}, line {mark.line + 1}: not readable YAML: {error.problem}"
-    lines = [line.strip().rstrip(".:") for line in text.splitlines() if line.strip()]
-    cause = [str(error.__cause__).splitlines()[0]] if error.__cause__ else []
-    return ". ".join(dict.fromkeys([*lines[:2], *cause]))
-
-
-def _sort(arguments: list[str]) -> tuple[list[str], list[str], bool]:
-    """Hydra's flags, which it wants first; the overrides; whether --multirun is among the flags."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            parsed = get_args_parser().parse_intermixed_args(arguments)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        message = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        raise ConfigError(f"{message}. See: stockenh train --help") from None
-    overrides = list(parsed.overrides)
-    flags = []
+def _parse(arguments: Sequence[str]) -> tuple[_Flags, list[str]]:
+    """Hydra's flags, which it wants first, and the overrides. Raises ConfigError for an unknown flag."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    for flag in ("--resolve", "--hydra-help"):
+        parser.add_argument(flag, action="store_true")
+    for names in (("--config-dir", "-cd"), ("--package", "-p")):
+        parser.add_argument(*names)
+    parsed = parser.parse_intermixed_args(arguments)
+    rest, words = list(parsed.overrides), []
     for argument in arguments:
-        if overrides and argument == overrides[0]:
-            del overrides[0]
+        if rest and argument == rest[0]:
+            del rest[0]
         else:
-            flags.append(argument)
-    return flags, list(parsed.overrides), bool(parsed.multirun)
+            words.append(argument)
+    shows = bool(parsed.cfg or parsed.info or parsed.hydra_help)
+    return _Flags(words, parsed.multirun, shows or parsed.multirun), list(parsed.overrides)
 
 
-def _check(given: list[str], quoted: list[str], sweeping: bool, known: dict[str, list[str]]) -> None:
+def _check(
+    root: str, given: Sequence[str], quoted: Sequence[str], sweeping: bool, folders: Sequence[Path]
+) -> None:
     """Raises ConfigError with the first override that Hydra would refuse without naming it, or crash on."""
-    parser = OverridesParser.create()
+    parser, known = OverridesParser.create(), groups(*folders)
+    own = groups_of(root.removesuffix(f"_{OF_RUN}"))
     for argument, text in zip(given, quoted, strict=True):
         key, equals, value = argument.partition("=")
         if not (key and equals) and not argument.startswith("~"):
@@ -243,51 +313,27 @@ def _check(given: list[str], quoted: list[str], sweeping: bool, known: dict[str,
                     f"{argument} holds several values: add --multirun for a run each, or write a list: "
                     f"{key}=[{value}]"
                 )
-        elif override.key_or_group in known and not isinstance(override.value(), str | list):
-            options = known[override.key_or_group]
-            raise ConfigError(f"{argument}: no such {key}. {suggest(value, options, all_options=True)}")
+        elif (group := override.key_or_group) in own and not isinstance(override.value(), str | list):
+            raise ConfigError(wrong_option(group, str(value), known[group]))
 
 
-def _unknown_key(key: str, known: dict[str, list[str]], arguments: list[str]) -> str:
-    group, _, rest = key.partition(".")
-    if _RUN_DIR.fullmatch(key):
-        return f"{key}: no such key. The folder of a run is hydra.run.dir=DIR"
-    if group == "hydra":
-        return f"{key}: Hydra has no such key. See: stockenh train --cfg hydra"
-    folders = config_folders(arguments)
-    keys = _keys_with_choices(known, arguments)
-    if rest and (elsewhere := options_with_key(group, rest, *folders)):
-        line = f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
-        chosen = next((a for a in arguments if a.startswith(f"{group}=")), None)
-        own = [name for name in keys if chosen and name.startswith(f"{group}.")]
-        like = nearest(key, own)
-        return f"{line}. {chosen} has {', '.join(like)}" if like else line
-    inside = [name for name in keys if rest and name.startswith(f"{group}.")]
-    if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
-        inside += keys_of_options(group, *folders)
-    near = suggest(key, inside or [*known, *keys])
-    if near.startswith("Options") and not inside:
-        near = suggest(key, {*known, *(name.split(".")[0] for name in keys)})
-    return f"{key}: no such key. {near}"
-
-
-def _keys_with_choices(known: dict[str, list[str]], arguments: list[str]) -> list[str]:
-    """The dotted keys of the config that the valid group choices among the arguments give."""
+def _refuse_hopeless_grid(root: str, quoted: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raises ConfigError where no job of a grid has a valid config, before Hydra makes folders for them."""
+    overrides = OverridesParser.create().parse_overrides(list(quoted))
+    if any(o.is_interval_sweep() for o in overrides):
+        return
     choices = [
-        argument
-        for argument in arguments
-        if (parts := split_override(argument)) and parts[1] in known.get(parts[0], [])
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [text]
+        for o, text in zip(overrides, quoted, strict=True)
     ]
-    folders = _searched(config_folders(arguments))
-    try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            config = hydra.compose("config", [f"hydra.searchpath=[{folders}]", *choices])
-    except COMPOSITION_ERRORS:
-        return []  # a choice is itself at fault
-    return _dotted(OmegaConf.to_container(config, resolve=False))
-
-
-def _dotted(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict) or not node:
-        return [prefix.rstrip(".")]
-    return [name for k, v in node.items() if k != "_target_" for name in _dotted(v, f"{prefix}{k}.")]
+    refusals = []
+    for job in itertools.islice(itertools.product(*choices), MOST_CHECKED):
+        try:
+            parse(plain(_without_hydra(_compose(root, job, folders))))
+        except ConfigError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]

@@ -1,4 +1,4 @@
-"""The command line's overrides: quoting paths, naming groups and options, completing what is half typed.
+"""The command line's overrides: their values, paths quoted for Hydra's grammar, the nearest valid names.
 
 Everything here is needed before torch is, so nothing here imports it.
 """
@@ -9,9 +9,12 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from stockenh.errors import ConfigError
+from stockenh.storage.files import expanded
 
 # Keys whose value is a path, which Hydra's grammar would want quoted wherever it holds more than letters.
 PATH_KEYS = (
@@ -27,26 +30,7 @@ PATH_KEYS = (
     "hydra.sweep.dir",
 )
 
-# Words that a key takes in place of its number.
-_WORDS = {"optimizer.lr": ("auto",)}
-
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
-
-
-def conf_dir() -> Path:
-    """The folder of YAML groups: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def groups(*folders: Path) -> dict[str, list[str]]:
-    """Config groups and their options, by name, from the shipped folder and any others given."""
-    found: dict[str, set[str]] = {}
-    for folder in (conf_dir(), *folders):
-        for file in folder.glob("*/*.yaml"):
-            found.setdefault(file.parent.name, set()).add(file.stem)
-    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def quote_paths(arguments: list[str], sweeping: bool = False) -> list[str]:
@@ -80,83 +64,6 @@ def config_folders(arguments: list[str]) -> list[Path]:
                 return [Path(value)]
             return [Path(a) for a in arguments[at + 1 : at + 2]]
     return []
-
-
-def options_with_key(group: str, key: str, *folders: Path) -> list[str]:
-    """The options of a group whose YAML has this key: where a key that is nowhere else belongs."""
-    return [f"{group}={file.stem}" for file in _options(group, *folders) if key in _with_parents(file)]
-
-
-def keys_of_options(group: str, *folders: Path) -> list[str]:
-    """The dotted keys that the options of a group have, `data.columns.close` among those of data."""
-    keys = [f"{group}.{key}" for file in _options(group, *folders) for key in _flatten(_load(file))]
-    return list(dict.fromkeys(keys))
-
-
-def _options(group: str, *folders: Path) -> list[Path]:
-    return [file for folder in (conf_dir(), *folders) for file in sorted((folder / group).glob("*.yaml"))]
-
-
-def _with_parents(file: Path) -> set[str]:
-    """The dotted keys of a YAML file, those of its mappings included."""
-    parts = [key.split(".") for key in _flatten(_load(file))]
-    return {".".join(key[: n + 1]) for key in parts for n in range(len(key))}
-
-
-def complete(previous: list[str], word: str) -> list[str]:
-    """What the half-typed `word` may become: groups, their options, and the keys of the default config.
-
-    previous: the words before it. Bash splits at "=", so `loss=hu` arrives as three words and wants only
-    the last of them back; other shells hand it over as one.
-    """
-    if word == "=" and previous:
-        return _values(previous[-1])
-    if len(previous) > 1 and previous[-1] == "=":
-        return [value for value in _values(previous[-2]) if value.startswith(word)]
-    key, equals, start = word.partition("=")
-    if equals:
-        return [f"{key}={value}" for value in _values(key) if value.startswith(start)]
-    known = groups()
-    inner = [name for name in default_keys() if "." in word or name.split(".")[0] not in known]
-    found = [f"{name}=" for name in (*known, *inner) if name.startswith(word)]
-    # a shell puts a space behind the only candidate: more of them keep the cursor at the "="
-    return found + [found[0] + value for value in _values(found[0][:-1])] if len(found) == 1 else found
-
-
-def default_keys() -> dict[str, Any]:
-    """The dotted keys of the default config with their values: `seed`, `train.epochs`, `optimizer.lr`, ..."""
-    top = _load(conf_dir() / "config.yaml")
-    keys = _flatten({k: v for k, v in top.items() if k not in ("defaults", "hydra")})
-    for entry in top["defaults"]:
-        if isinstance(entry, dict):
-            for group, option in entry.items():
-                if option is not None:
-                    keys |= _flatten(_load(conf_dir() / group / f"{option}.yaml"), f"{group}.")
-    return keys
-
-
-def _values(key: str) -> list[str]:
-    """A group's options; for a key true and false, or its default where that is a number or a word, and the
-    words that it takes besides."""
-    if options := groups().get(key):
-        return options
-    value = default_keys().get(key)
-    if isinstance(value, bool):
-        return ["false", "true"]
-    found = [str(value)] if isinstance(value, int | float | str) else []
-    return [*found, *_WORDS.get(key, ())]
-
-
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for key, value in node.items():
-        if str(key).startswith("_") or key == "defaults":
-            continue
-        if isinstance(value, dict) and value:
-            keys |= _flatten(value, f"{prefix}{key}.")
-        else:
-            keys[f"{prefix}{key}"] = value
-    return keys
 
 
 def _quote_path(argument: str, sweeping: bool) -> str:
@@ -193,11 +100,49 @@ def _quoted(key: str, path: str) -> str:
     return f"'{escaped}'"
 
 
-def _load(path: Path) -> dict[str, Any]:
-    import yaml  # a twentieth of the time that --help may take
+def value_of(argument: str) -> Any:
+    """The value of an override, read by Hydra's grammar. Raises ConfigError naming the argument."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    try:
+        return OverridesParser.create().parse_override(_quote_path(argument, False)).value()
+    except HydraException as error:
+        raise ConfigError(f"{argument}: {str(error).splitlines()[0]}") from None
+
+
+def unquoted(value: str) -> Path:
+    """The path that an override's value names."""
+    return Path(value.strip("'\"")).expanduser()
+
+
+def split_paths(value: str) -> list[str]:
+    """The paths that `[A,B]` names, or the one that stands alone."""
+    if not (value.startswith("[") and value.endswith("]")) or expanded(value).exists():
+        return [value]
+    return [part.strip().strip("'\"") for part in value[1:-1].split(",") if part.strip()]
+
+
+def join_paths(paths: Sequence[str]) -> str:
+    """The inverse of `split_paths`."""
+    return paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
+
+
+def make_paths_absolute(raw: dict[str, Any]) -> None:
+    """A run must find its data and the runs that it starts from, whatever folder it is resumed in."""
+    for key in ("init_from", "teacher", "run"):
+        if isinstance(raw.get(key), str):
+            raw[key] = join_paths([str(expanded(path).absolute()) for path in split_paths(raw[key])])
+    node = raw.get("data")
+    if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
+        node["path"] = str(expanded(node["path"]).absolute())
+    node = raw.get("embedding")
+    if isinstance(node, dict):
+        # what is no folder may be a Hub id, OWNER/NAME
+        for key in {"checkpoint", "tokenizer"} & node.keys():
+            path = expanded(str(node[key]))
+            if path.is_dir() or str(node[key]).startswith((".", "~")):
+                node[key] = str(path.absolute())
 
 
 def hydra_text(value: Any) -> str:

@@ -1,4 +1,9 @@
-"""The nodes of the config that are no choice of a group: numbers with their units, and what they must be."""
+"""The typed config: what a composed config means, with the constraints of every value.
+
+A root config of conf/ has a dataclass here: `RunConfig` for those that train, a subclass with one more node
+for the others. A group's YAML names a frozen dataclass beside the code that it configures. Nothing here
+imports torch; only the classes of the chosen options may.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from stockenh.config.overrides import literal, suggest
 from stockenh.errors import ConfigError, RunFolderError
@@ -30,115 +37,130 @@ if TYPE_CHECKING:
     from stockenh.training.optimizers import OptimizerSettings
     from stockenh.training.schedules import ScheduleSettings
 
+WEIGHTS = ("raw", "ema", "swa")
+# What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
+# a run folder may come from somebody else and must not be able to name anything else.
+GROUPS = {
+    "data": "stockenh.data.sources.base.DataSettings",
+    "split": "stockenh.data.splits.Split",
+    "embedding": "stockenh.embedding.base.Embedding",
+    "model": "stockenh.models.spec.ModelSettings",
+    "loss": "stockenh.training.losses.base.Loss",
+    "optimizer": "stockenh.training.optimizers.OptimizerSettings",
+    "schedule": "stockenh.training.schedules.ScheduleSettings",
+    "averaging": "stockenh.training.averaging.Averaging",
+    "augment": "stockenh.data.prices.Augment",
+}
+# Nodes of a composed config that are not part of a run.
+NOT_OF_RUN = ("experiment", "sweep", "ablate", "bench")
+# Where version 0.1 had the classes that its run folders name.
+_MOVED = {
+    "stockenh.data.augment.NoAugment": "stockenh.data.prices",
+    "stockenh.data.augment.RawNoise": "stockenh.data.prices",
+    "stockenh.data.sources.FilesData": "stockenh.data.sources.files",
+    "stockenh.data.sources.SampleData": "stockenh.data.sources.files",
+    "stockenh.data.sources.SyntheticData": "stockenh.data.sources.synthetic",
+    "stockenh.data.sources.WindowsData": "stockenh.data.sources.windows_file",
+    "stockenh.data.yahoo.YahooData": "stockenh.data.sources.yahoo",
+    "stockenh.training.schedule.Constant": "stockenh.training.schedules",
+    "stockenh.training.schedule.OneCycle": "stockenh.training.schedules",
+}
+# What version 0.1 kept in every run's config and a run does not need: settings of other commands.
+_DROPPED = ("export", "explain", "audit", "evaluate", "bench", "run", "resume")
 
-AUTO = "auto"
-ENGINES = ("torch", "onnx", "int8")
-EXPLAINED = ("up", "ret")
-MEASURED = ("training", "techniques", "inference", "pipeline", "memory", "growth")
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
-VIEW_PRECISIONS = ("fp32", "bf16")
+Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Part = TypeVar("Part")
+
+
+def _is_date(text: str) -> str:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("is not a date: write 2024-01-31") from None
+    if len(text) != len("2024-01-31"):
+        raise ValueError("is not a date: write 2024-01-31")
+    return text
+
+
+def _is_precision(text: str) -> str:
+    options = ("fp32", "bf16", "fp16", "auto")
+    if text not in options:
+        raise ValueError(f"is no precision. {suggest(text, options, all_options=True)}")
+    return text
+
+
+Date = Annotated[str, AfterValidator(_is_date)]
+Precision = Annotated[str, AfterValidator(_is_precision)]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and in what portions to train."""
 
-    epochs: int = 20
-    batch_size: int = 64  # windows in a micro batch
-    accumulate: int = 1  # micro batches per optimizer step
-    precision: str = "fp32"
+    epochs: Count = 20
+    batch_size: Count = 64  # windows in a micro batch
+    accumulate: Count = 1  # micro batches per optimizer step
+    precision: Precision = "fp32"
     compile: bool = False
-    patience: int = 10  # epochs
-    max_norm: float = 1.0
-    checkpoint_minutes: float = 10.0
-    resident: bool | str = AUTO  # whether all windows lie on the device, or are streamed to it
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("max_norm", "checkpoint_minutes"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"train.{name}={getattr(self, name)} must be above 0")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"train.precision={self.precision}: {suggest(self.precision, PRECISIONS, all_options=True)}"
-            )
-        if self.resident not in (True, False, AUTO):
-            raise ConfigError(f"train.resident={self.resident}: take auto, true or false")
+    patience: Count = 10  # epochs
+    max_norm: Positive = 1.0
+    checkpoint_minutes: Positive = 10.0
+    resident: bool | Literal["auto"] = "auto"  # whether all windows lie on the device, or are streamed to it
 
 
 @dataclass(frozen=True)
 class FinderConfig:
     """The learning-rate range test: `find-lr`, and `optimizer.lr=auto` in a run."""
 
-    start_lr: float = 1e-7
-    end_lr: float = 1.0
-    steps: int = 100  # optimizer steps
-    smoothing: float = 0.9  # weight of the past in the exponential mean of the loss
-    diverge: float = 4.0  # ends where that mean is so many times its best
+    start_lr: PositiveFinite = 1e-7
+    end_lr: PositiveFinite = 1.0
+    steps: Annotated[int, Field(ge=10)] = 100  # optimizer steps; fewer give no curve
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9  # weight of the past in the mean of the loss
+    diverge: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 4.0  # times the best mean loss
 
     def __post_init__(self) -> None:
-        if not 0 < self.start_lr < self.end_lr < math.inf:
+        if not self.start_lr < self.end_lr:
             raise ConfigError(
-                f"finder.start_lr={self.start_lr} and finder.end_lr={self.end_lr}: the rate must rise from "
-                f"above 0 to something finite"
+                f"finder.start_lr={self.start_lr} and finder.end_lr={self.end_lr}: the rate must rise"
             )
-        if self.steps < 10:
-            raise ConfigError(f"finder.steps={self.steps} must be at least 10: fewer draw no curve")
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"finder.smoothing={self.smoothing} must be from 0 to below 1")
-        if not 1 < self.diverge < math.inf:
-            raise ConfigError(f"finder.diverge={self.diverge} must be above 1 and finite")
 
 
 @dataclass(frozen=True)
 class TtaConfig:
-    """Test-time augmentation, and what is forecast: `tta.from` and `tta.to` are `since` and `until`."""
+    """Test-time augmentation: noisy views of a window beside the window itself."""
 
-    views: int = 4  # besides the window itself
-    price: float = 0.002
-    volume: float = 0.05
-    coverage: float = 0.2  # share of the validation forecasts that count as confident
-    engine: str = "torch"
-    precision: str = "fp32"  # of the views, the window itself among them
-    since: str | None = None
-    until: str | None = None
+    views: Annotated[int, Field(ge=0)] = 4
+    price: Annotated[float, Field(ge=0, le=1)] = 0.002  # relative noise
+    volume: Annotated[float, Field(ge=0, le=1)] = 0.05
+    coverage: Annotated[float, Field(gt=0, le=1)] = 0.2  # share of the validation forecasts
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the views, the window itself among them
+
+
+@dataclass(frozen=True)
+class ForecastConfig(TtaConfig):
+    """What is forecast, and by what: `tta.from` and `tta.to` are `since` and `until`."""
+
+    engine: Literal["torch", "onnx", "int8"] = "torch"
+    since: Annotated[Date | None, Field(alias="from")] = None
+    until: Annotated[Date | None, Field(alias="to")] = None
 
     def __post_init__(self) -> None:
-        if self.views < 0:
-            raise ConfigError(
-                f"tta.views={self.views} must be 0 or more: it counts the views besides the window itself"
-            )
-        for name in ("price", "volume"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"tta.{name}={getattr(self, name)} must be relative noise from 0 to 1")
-        if not 0 < self.coverage <= 1:
-            raise ConfigError(f"tta.coverage={self.coverage} must be a share above 0 and at most 1")
-        if self.engine not in ENGINES:
-            raise ConfigError(f"tta.engine={self.engine}: {suggest(self.engine, ENGINES, all_options=True)}")
-        if self.precision not in VIEW_PRECISIONS:
-            options = suggest(self.precision, VIEW_PRECISIONS, all_options=True)
-            raise ConfigError(f"tta.precision={self.precision}: {options}")
         if self.precision != "fp32" and self.engine != "torch":
             raise ConfigError(
                 f"tta.precision={self.precision} is for tta.engine=torch; exported files have their own"
             )
-        _check_dates("tta", self.since, self.until)
+        _check_order("tta", self.since, self.until)
 
 
 @dataclass(frozen=True)
 class DistillConfig:
     """What a student learns from its teacher besides the labels."""
 
-    temperature: float = 2.0  # softens the teacher's and the student's odds alike
-    weight: float = 0.7  # share of the teacher in the loss; the labels have the rest
-
-    def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise ConfigError(f"distill.temperature={self.temperature} must be above 0 and finite")
-        if not 0 <= self.weight <= 1:
-            raise ConfigError(f"distill.weight={self.weight} must be a share from 0 to 1")
+    temperature: PositiveFinite = 2.0  # softens the teacher's and the student's odds alike
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.7  # share of the teacher in the loss
 
 
 @dataclass(frozen=True)
@@ -152,76 +174,48 @@ class ExportConfig:
 class ExplainConfig:
     """Which forecasts are explained, and how exactly the integral of their gradients is taken."""
 
-    windows: int = 256  # evenly spread over the part
-    steps: int = 64  # of the integral; doubled for windows that are not within the tolerance
-    max_steps: int = 1024
-    outputs: list[str] = field(default_factory=lambda: list(EXPLAINED))
-    horizons: list[int] | None = None  # bars ahead; None: all of the run's
+    windows: Count = 256  # evenly spread over the part
+    steps: Count = 64  # of the integral; doubled for windows that are not within the tolerance
+    max_steps: Count = 1024
+    outputs: Annotated[list[Literal["up", "ret"]], Field(min_length=1)] = field(
+        default_factory=lambda: ["up", "ret"]
+    )
+    horizons: Annotated[list[int], Field(min_length=1)] | None = None  # bars ahead; None: all of the run's
 
     def __post_init__(self) -> None:
-        if self.windows < 1:
+        if self.steps > self.max_steps:
             raise ConfigError(
-                f"explain.windows={self.windows} must be at least 1: it counts the windows to explain"
-            )
-        if not 1 <= self.steps <= self.max_steps:
-            raise ConfigError(
-                f"explain.steps={self.steps} must be from 1 to explain.max_steps={self.max_steps}"
+                f"explain.steps={self.steps} must be at most explain.max_steps={self.max_steps}"
             )
         for key, given in (("outputs", self.outputs), ("horizons", self.horizons)):
-            if given is not None and (not given or len(set(given)) < len(given)):
-                raise ConfigError(f"explain.{key}={list(given)}: name one or more, each once")
-        for output in self.outputs:
-            if output not in EXPLAINED:
-                raise ConfigError(
-                    f"explain.outputs={list(self.outputs)}: {suggest(output, EXPLAINED, all_options=True)}"
-                )
+            if given is not None and len(set(given)) < len(given):
+                raise ConfigError(f"explain.{key}={list(given)}: name each once")
 
 
 @dataclass(frozen=True)
 class AuditConfig:
     """How hard a leakage audit looks, and from where on a correlation with a label is implausible."""
 
-    dates: int = 8  # of the test part, and as many before it, after which every bar is replaced
-    correlation: float = 0.3  # of one input with a label; the sampling error comes to it
-    shuffles: int = 4  # trainings of the run's model on shuffled labels
-    epochs: int = 1  # of each
-    windows: int = 4096  # train windows of each, and test windows that it is asked
-
-    def __post_init__(self) -> None:
-        for name, least in (("dates", 1), ("shuffles", 2), ("epochs", 1), ("windows", 2)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"audit.{name}={getattr(self, name)} must be at least {least}")
-        if not 0 < self.correlation < 1:
-            raise ConfigError(f"audit.correlation={self.correlation} must be above 0 and below 1")
+    dates: Count = 8  # of the test part, and as many before it, after which every bar is replaced
+    correlation: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of one input with a label
+    shuffles: Annotated[int, Field(ge=2)] = 4  # trainings of the run's model on shuffled labels
+    epochs: Count = 1  # of each training
+    windows: Annotated[int, Field(ge=2)] = 4096  # train windows of each, and test windows
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How a finished run is judged: `evaluate.from` and `evaluate.to` are `since` and `until`."""
+    """How a finished run is evaluated: `evaluate.from` and `evaluate.to` are `since` and `until`."""
 
-    block: int | None = None  # dates in a block of the bootstrap; None: twice the largest horizon
-    resamples: int = 1000
-    cost_bps: float = 10.0  # of traded value
+    block: Count | None = None  # dates in a block of the bootstrap; None: twice the largest horizon
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = 10.0  # of traded value
     horizon: int | None = None  # bars ahead, whose probability the curve trades on; None: the smallest
-    since: str | None = None
-    until: str | None = None
+    since: Annotated[Date | None, Field(alias="from")] = None
+    until: Annotated[Date | None, Field(alias="to")] = None
 
     def __post_init__(self) -> None:
-        if self.block is not None and self.block < 1:
-            raise ConfigError(f"evaluate.block={self.block} must be at least 1 date, or null")
-        if self.resamples < 100:
-            raise ConfigError(f"evaluate.resamples={self.resamples} must be at least 100: fewer have no ends")
-        if not 0 <= self.cost_bps < 10_000:
-            raise ConfigError(f"evaluate.cost_bps={self.cost_bps} must be basis points from 0 to below 10000")
-        _check_dates("evaluate", self.since, self.until)
-
-
-def _check_dates(node: str, since: str | None, until: str | None) -> None:
-    for key, value in (("from", since), ("to", until)):
-        if value is not None and not _is_date(value):
-            raise ConfigError(f"{node}.{key}={value} is not a date: write 2024-01-31")
-    if since is not None and until is not None and since > until:
-        raise ConfigError(f"{node}.from={since} lies after {node}.to={until}")
+        _check_order("evaluate", self.since, self.until)
 
 
 @dataclass(frozen=True)
@@ -229,74 +223,42 @@ class BenchConfig:
     """What `bench` measures, and for how long."""
 
     models: list[str] = field(default_factory=lambda: ["timeformer_xl", "timeformer", "student", "tft_xl"])
-    parts: list[str] = field(default_factory=lambda: list(MEASURED))
-    minutes: float = 9.0  # for everything; what does not fit is left out and named
-    seconds: float = 10.0  # for one comparison; three rounds are made unless that takes thrice as long
-    rounds: int = 15  # of one comparison at most
-    symbols: int = 500  # files that the data pipeline reads
+    parts: list[Literal["training", "techniques", "inference", "pipeline", "memory", "growth"]] = field(
+        default_factory=lambda: ["training", "techniques", "inference", "pipeline", "memory", "growth"]
+    )
+    minutes: PositiveFinite = 9.0  # for everything; what does not fit is left out and named
+    seconds: PositiveFinite = 10.0  # for one comparison of at least three rounds
+    rounds: Annotated[int, Field(ge=3)] = 15  # of one comparison at most
+    symbols: Count = 500  # files that the data pipeline reads
     compile: bool = True  # torch.compile among the techniques
 
-    def __post_init__(self) -> None:
-        for name in ("minutes", "seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"bench.{name}={getattr(self, name)} must be above 0 and finite")
-        for name, least in (("rounds", 3), ("symbols", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"bench.{name}={getattr(self, name)} must be at least {least}")
-        for part in self.parts:
-            if part not in MEASURED:
-                raise ConfigError(
-                    f"bench.parts={list(self.parts)}: {suggest(part, MEASURED, all_options=True)}"
-                )
+
+def _check_order(node: str, since: str | None, until: str | None) -> None:
+    if since is not None and until is not None and since > until:
+        raise ConfigError(f"{node}.from={since} lies after {node}.to={until}")
 
 
-def _is_date(text: str) -> bool:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return len(text) == len("2024-01-31")
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    """The keys at the top of a config that are plain values."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    device: str = "auto"
+    threads: Count | None = None
+    cache_dir: str | None = None
+    init_from: str | None = None
+    teacher: str | None = None
+    weights: Literal["raw", "ema", "swa"] | None = None
 
 
-WEIGHTS = ("raw", "ema", "swa")
-# Keys that a command reads off the command line; they are no part of a run.
-COMMAND_KEYS = ("resume", "run", "experiment", "sweep", "ablate", "bench")
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(_Common):
+    """One run: the choices of every group and the settings around them."""
 
-# What a group's `_target_` must be a kind of. Only classes defined in this package qualify, because a
-# run folder's config may come from a stranger and must not be able to name anything else.
-GROUPS = {
-    "data": "stockenh.data.sources.base.DataSettings",
-    "split": "stockenh.data.splits.Split",
-    "embedding": "stockenh.embedding.base.Embedding",
-    "model": "stockenh.models.spec.ModelSettings",
-    "loss": "stockenh.training.losses.base.Loss",
-    "optimizer": "stockenh.training.optimizers.OptimizerSettings",
-    "schedule": "stockenh.training.schedules.ScheduleSettings",
-    "averaging": "stockenh.training.averaging.Averaging",
-    "augment": "stockenh.data.prices.Augment",
-}
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """One run: the choices as typed settings, and `raw`, the plain containers that they came from."""
-
-    seed: int
-    device: str
-    threads: int | None
-    cache_dir: str | None
-    init_from: str | None
-    teacher: str | None
-    weights: str | None
-    train: TrainConfig
-    finder: FinderConfig
-    distill: DistillConfig
-    tta: TtaConfig
-    export: ExportConfig
-    explain: ExplainConfig
-    audit: AuditConfig
-    evaluate: EvaluateConfig
-    bench: BenchConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+    finder: FinderConfig = field(default_factory=FinderConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    tta: TtaConfig = field(default_factory=TtaConfig)
     data: DataSettings
     split: Split
     embedding: Embedding
@@ -306,63 +268,141 @@ class RunConfig:
     schedule: ScheduleSettings
     averaging: Averaging
     augment: Augment
-    raw: dict[str, Any] = field(repr=False)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """See `to_dict`."""
+        return to_dict(self)
 
 
-def parse(raw: Mapping[str, Any]) -> RunConfig:
-    """Checks plain containers (as YAML gives them) against the typed settings.
+@dataclass(frozen=True, kw_only=True)
+class TtaPredictConfig(RunConfig):
+    """A finished run's config, and what `tta-predict` forecasts with it."""
 
-    Settings that a run folder of an earlier version lacks take their defaults.
-    Raises ConfigError naming the key, and both keys where two together are wrong.
+    tta: ForecastConfig = field(default_factory=ForecastConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRunConfig(RunConfig):
+    """A finished run's config, and how `export` writes its model."""
+
+    export: ExportConfig = field(default_factory=ExportConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainRunConfig(RunConfig):
+    """A finished run's config, and what `explain` explains."""
+
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRunConfig(RunConfig):
+    """A finished run's config, and how hard `audit` looks."""
+
+    audit: AuditConfig = field(default_factory=AuditConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRunConfig(RunConfig):
+    """A finished run's config, and how `evaluate` evaluates it."""
+
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+Kind = TypeVar("Kind", bound=RunConfig)
+
+
+@overload
+def parse(raw: Mapping[str, Any]) -> RunConfig: ...
+
+
+@overload
+def parse(raw: Mapping[str, Any], kind: type[Kind]) -> Kind: ...
+
+
+def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfig:
+    """Checks plain containers (as YAML gives them) against the typed config of a command.
+
+    Settings that are missing take their defaults. Raises ConfigError naming the key, and both keys where two
+    together are wrong.
     """
-    known = {f.name for f in dataclasses.fields(RunConfig)} - {"raw"} | set(COMMAND_KEYS)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    plain_keys = {f.name for f in dataclasses.fields(_Common)}
     for key in raw:
-        if key not in known:
-            raise ConfigError(f"{key}: no such key. {suggest(key, known)}")
+        if key not in fields and key not in NOT_OF_RUN:
+            raise ConfigError(f"{key}: no such key. {suggest(key, fields)}")
     for key in (*GROUPS, "train", "seed"):
         if key not in raw:
             raise ConfigError(f"{key}: missing from the config")
-    run = settings_of("", _Top, {f.name: raw[f.name] for f in dataclasses.fields(_Top) if f.name in raw})
+    common = settings_of("", _Common, {key: raw[key] for key in raw if key in plain_keys})
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
-    if groups["embedding"].stored and not groups["data"].brings_embedding:
+    kinds: dict[str, Any] = {name: f.default_factory for name, f in fields.items()}
+    nodes: dict[str, Any] = {
+        name: settings_of(name, cls, raw[name])
+        for name, cls in kinds.items()
+        if name in raw and isinstance(cls, type) and dataclasses.is_dataclass(cls)
+    }
+    _check_together(groups)
+    return kind(**vars(common), **groups, **nodes)
+
+
+def _check_together(groups: Mapping[str, Any]) -> None:
+    data, embedding = groups["data"], groups["embedding"]
+    if embedding.stored and not data.brings_embedding:
         raise ConfigError(
             "embedding=stored needs data=windows: other data bring no embedding; take embedding=kernel"
         )
-    if groups["embedding"].needs_bars and not groups["data"].brings_bars:
+    if embedding.needs_bars and not data.brings_bars:
         raise ConfigError(
             "this embedding needs raw bars, and data=windows has none: take embedding=stored or none"
         )
-    if groups["augment"].needs_bars and not groups["data"].brings_bars:
+    if groups["augment"].needs_bars and not data.brings_bars:
         raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
     groups["loss"].check(groups["model"])
-    return RunConfig(
-        seed=run.seed,
-        device=run.device,
-        threads=run.threads,
-        cache_dir=run.cache_dir,
-        init_from=run.init_from,
-        teacher=run.teacher,
-        weights=run.weights,
-        train=settings_of("train", TrainConfig, raw["train"]),
-        finder=settings_of("finder", FinderConfig, raw.get("finder", {})),
-        distill=settings_of("distill", DistillConfig, raw.get("distill", {})),
-        tta=_dated("tta", TtaConfig, raw.get("tta", {})),
-        export=settings_of("export", ExportConfig, raw.get("export", {})),
-        explain=settings_of("explain", ExplainConfig, raw.get("explain", {})),
-        audit=settings_of("audit", AuditConfig, raw.get("audit", {})),
-        evaluate=_dated("evaluate", EvaluateConfig, raw.get("evaluate", {})),
-        bench=settings_of("bench", BenchConfig, raw.get("bench", {})),
-        raw={k: v for k, v in raw.items() if k not in COMMAND_KEYS},
-        **groups,
-    )
 
 
 def config_of(folder: RunFolder) -> RunConfig:
-    """A run's own config, checked as any other. Raises RunFolderError."""
+    """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError."""
     try:
-        return parse(folder.read_config())
+        return parse(_upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
+
+
+def _upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config without what version 0.1 kept of other commands."""
+    kept = {key: node for key, node in raw.items() if key not in _DROPPED}
+    if isinstance(kept.get("tta"), Mapping):
+        kept["tta"] = {k: v for k, v in kept["tta"].items() if k not in ("engine", "from", "to")}
+    return kept
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The inverse of `parse`: plain containers, as config.yaml of a run folder holds them."""
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name in GROUPS:
+            cls = type(value)
+            found[f.name] = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **_dumped(value)}
+        else:
+            found[f.name] = _dumped(value) if dataclasses.is_dataclass(value) else value
+    return found
+
+
+def _dumped(settings: Any) -> dict[str, Any]:
+    kind: Any = type(settings)
+    found = _adapter(kind).dump_python(settings, by_alias=True)
+    listed: dict[str, Any] = _listed(found)
+    return listed
+
+
+def _listed(value: Any) -> Any:
+    """Containers with lists in place of tuples, which YAML doesn't know."""
+    if isinstance(value, Mapping):
+        return {key: _listed(node) for key, node in value.items()}
+    return [_listed(node) for node in value] if isinstance(value, list | tuple) else value
 
 
 def group_settings(group: str, node: Any) -> Any:
@@ -378,38 +418,21 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(_say(error, "")) from None
+        key = getattr(error, "full_key", None) or ""
+        message = str(getattr(error, "msg", None) or error).splitlines()[0]
+        if "missing" in message.lower():
+            raise ConfigError(f"{key} must be given: {key}=...") from None
+        raise ConfigError(re.sub(r"\AWhile .*interpolation '.*?': ", "", f"{key}: {message}")) from None
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
 
 
-@dataclass(frozen=True)
-class _Top:
-    seed: int = 42
-    device: str = "auto"
-    threads: int | None = None
-    cache_dir: str | None = None
-    init_from: str | None = None
-    teacher: str | None = None
-    weights: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed={self.seed} must be from 0 to {2**32 - 1}")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads={self.threads} must be at least 1, or null")
-        if self.weights not in (None, *WEIGHTS):
-            near = suggest(self.weights, [*WEIGHTS, "null"], all_options=True)
-            raise ConfigError(f"weights={self.weights}: no such weights. {near}")
-
-
 def _locate(group: str, target: str, base: str) -> type:
     module, _, name = target.rpartition(".")
+    module = _MOVED.get(target, module)
     base_module, _, base_name = base.rpartition(".")
     kind: type = getattr(importlib.import_module(base_module), base_name)
-    refusal = ConfigError(
-        f"{group}._target_={target} is no {base_name} of this package: such a config is not followed"
-    )
+    refusal = ConfigError(f"{group}._target_={target} is no {base_name} of this package: refused")
     if not module.startswith("stockenh."):
         raise refusal
     try:
@@ -423,7 +446,7 @@ def _locate(group: str, target: str, base: str) -> type:
     return cls
 
 
-def settings_of(group: str, cls: type, values: Any) -> Any:
+def settings_of(group: str, cls: type[Part], values: Any) -> Part:
     """An instance of a settings dataclass, its values converted and checked against the field types.
 
     group: what stands before a key's name in messages. Raises ConfigError.
@@ -431,34 +454,39 @@ def settings_of(group: str, cls: type, values: Any) -> Any:
     prefix = f"{group}." if group else ""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{group}: must be a mapping of settings, not {values!r}")
-    names = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
+    kind: Any = cls  # mypy takes a type[Part] for something that can't be hashed
+    names = _keys(kind)
+    for key, value in values.items():
         if key not in names:
             raise ConfigError(f"{prefix}{key}: no such setting of {cls.__name__}. {suggest(str(key), names)}")
-        if isinstance(values[key], float) and math.isnan(values[key]):
+        if isinstance(value, float) and math.isnan(value):
             raise ConfigError(f"{prefix}{key}=nan is not a number")
     try:
-        schema = OmegaConf.structured(cls)
-        with flag_override(schema, "readonly", False):
-            schema.merge_with(OmegaConf.create(literals(values)))
-        return OmegaConf.to_object(schema)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_say(error, prefix)) from None
+        settings: Part = _adapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_message(error, prefix)) from None
+    for key, value in values.items():
+        # pydantic takes true for 1
+        if isinstance(value, bool) and type(taken := getattr(settings, key, value)) in (int, float):
+            raise ConfigError(f"{prefix}{key}={value} is not {_KINDS[f'{type(taken).__name__}_type']}")
+    return settings
 
 
-def _dated(group: str, cls: type, node: Any) -> Any:
-    """A node whose `since` and `until` are `from` and `to`: `from` is no name of a field in Python."""
-    if isinstance(node, Mapping):
-        for wrong in ("since", "until"):
-            if wrong in node:
-                raise ConfigError(f"{group}.{wrong}: no such setting. Nearest: {group}.from, {group}.to.")
-        fields = {"from": "since", "to": "until"}
-        node = {fields.get(key, key): value for key, value in node.items()}
-    return settings_of(group, cls, node)
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    if "__pydantic_config__" not in vars(cls):
+        with_config(ConfigDict(coerce_numbers_to_str=True))(cls)
+    return TypeAdapter(cls)
+
+
+@cache
+def _keys(cls: Any) -> list[str]:
+    """The keys of a settings dataclass as a config spells them: `from` where the field is `since`."""
+    return list(_adapter(cls).json_schema(by_alias=True).get("properties", ()))
 
 
 def literals(value: Any) -> Any:
-    """Containers whose strings are what they say: composing has resolved every interpolation already."""
+    """Containers with `${` escaped in their strings: composing has resolved every interpolation already."""
     if isinstance(value, Mapping):
         return {k: literals(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -466,23 +494,49 @@ def literals(value: Any) -> Any:
     return literal(value) if isinstance(value, str) else value
 
 
-def _say(error: OmegaConfBaseException, prefix: str) -> str:
-    key = f"{prefix}{getattr(error, 'full_key', None) or ''}"
-    message = str(getattr(error, "msg", None) or error).splitlines()[0]
-    if "Missing mandatory value" in message or "missing" in type(error).__name__.lower():
+_KINDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "finite",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "above"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "below"),
+}
+
+
+def _message(error: ValidationError, prefix: str) -> str:
+    """One line for the first of pydantic's errors: the key, its value and what it must be."""
+    first = error.errors(include_url=False)[0]
+    path = [part for part in first["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z]\w*", part)]
+    names = [part for part in path if part not in ("bool", "int", "float", "str", "constrained-str")]
+    key = prefix + ".".join(str(part) for part in names if not isinstance(part, int))
+    kind, value, context = first["type"], first["input"], first.get("ctx", {})
+    if kind == "missing":
         return f"{key} must be given: {key}=..."
-    message = re.sub(r"\AWhile .*interpolation '.*?': ", "", message)
-    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", message):
-        return f"{key}={found[1]} is not {_KINDS.get(found[2], found[2])}"
-    if found := re.match(r"Value '(.*)' is not a valid bool", message):
-        return f"{key}={found[1]} is not {_KINDS['Boolean']}"
-    if found := re.match(r"Value '(.*?)' .*is incompatible with type hint 'Union\[.*str\]'", message):
-        return f"{key}={found[1]} is neither a number nor a word"
-    if "Incompatible value 'None'" in message:
+    if value is None:
         return f"{key}=null: it must have a value"
-    if "is not a ListConfig, list or tuple" in message:
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", context["expected"])
+        return f"{key}={value}: no such {names[0]}. {suggest(str(value), options, all_options=True)}"
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"{key}={value} must be {words} {context[bound]:g}"
+    if kind in _KINDS:
+        others = [e["ctx"]["expected"] for e in error.errors() if e["type"] == "literal_error"]
+        return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *others])
+    if kind in ("list_type", "tuple_type"):
         return f"{key} must be a list: {key}=[...]"
-    return f"{key}: {message}"
-
-
-_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+    if kind == "too_short":
+        return f"{key}={value}: name one or more"
+    if kind == "value_error":
+        return f"{key}={value} {context['error']}"
+    return f"{key}={value}: {first['msg']}"

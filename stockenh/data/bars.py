@@ -1,4 +1,4 @@
-"""Bars in memory: one contiguous array for all series, and where each series begins.
+"""Bars in memory: one contiguous array for all series, and the offset of each series.
 
 Legend: N bars of all series together, S series.
 """
@@ -18,7 +18,7 @@ OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 
 @dataclass(frozen=True)
 class Bars:
-    """Split-adjusted bars. A symbol whose history has a long gap appears as several series.
+    """Split-adjusted bars. A symbol with a long gap in its history appears as several series.
 
     symbols: (S,) name of each series, in order; a symbol's series follow each other in time
     offsets: (S + 1,) int64; series s holds the rows offsets[s]:offsets[s + 1]
@@ -38,10 +38,10 @@ class Bars:
         return cls(
             symbols=tuple(symbol for symbol, _, _ in series),
             offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            time=np.concatenate([time.astype("datetime64[s]") for _, time, _ in series])
-            if series
-            else np.empty(0, "datetime64[s]"),
-            ohlcv=np.concatenate([ohlcv for _, _, ohlcv in series]) if series else np.empty((0, 5)),
+            time=np.concatenate(
+                [np.empty(0, "datetime64[s]"), *(time.astype("datetime64[s]") for _, time, _ in series)]
+            ),
+            ohlcv=np.concatenate([np.empty((0, 5)), *(ohlcv for _, _, ohlcv in series)]),
         )
 
     def __len__(self) -> int:
@@ -71,10 +71,10 @@ _SPLIT: Final = 1.2
 def adjust_bars(ohlcv: NDArray[np.float64], adj_close: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scales prices by adj_close / close and undoes splits in the volume; (n, 5) in and out, a new array.
 
-    Where the factor jumps by more than 20% from one bar to the next, a split took place (dividends move it
-    less), and volume is put into the shares of the first bar: a 2:1 split halves what comes after it, where
-    the habit is to double what came before. Counted from the first bar, a bar's volume stays as it is when a
-    later split becomes known. Factors beyond float64 give values that are not finite or not above 0.
+    A jump of the factor by more than 20% from one bar to the next is a split (dividends move it less). Volume
+    is converted into shares of the first bar: a 2:1 split halves all later volume, where vendors double all
+    earlier volume. So a bar's volume does not change when a later split becomes known. Factors beyond float64
+    give values that are not finite or not above 0.
     """
     adjusted = ohlcv.copy()
     with np.errstate(all="ignore"):

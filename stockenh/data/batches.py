@@ -21,21 +21,21 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, Prices
 from stockenh.data.windows import Windows
 
-# How many groups (in a sweep: micro batches) are on their way to a device that does not hold them.
+# How many groups (in a sweep: micro batches) are prefetched for a device that does not store the windows.
 AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A teacher's answers: ret (n, H) in train standard deviations, up_logits (n, H); float32, NaN where
-    it was not asked."""
+class TeacherOutput:
+    """A teacher's outputs: ret (n, H) in train standard deviations, up_logits (n, H); float32, NaN where
+    it made none."""
 
     ret: Tensor
     up_logits: Tensor
 
-    def at(self, rows: Tensor) -> Answers:
-        """Those to the windows `rows` (B,)."""
-        return Answers(self.ret[rows], self.up_logits[rows])
+    def take(self, rows: Tensor) -> TeacherOutput:
+        """The outputs for the windows `rows` (B,)."""
+        return TeacherOutput(self.ret[rows], self.up_logits[rows])
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Micro:
     x_price (B, T, 5), x_kron (B, E), x_ctx (B, F) float32
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
     labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
-    taught: what a teacher answers to these windows as they are, where there is one
+    teacher: a teacher's outputs for these windows without augmentation, where there is one
     """
 
     x_price: Tensor
@@ -54,17 +54,17 @@ class Micro:
     y_ret: Tensor
     y_up: Tensor
     labelled: Tensor
-    taught: Answers | None = None
+    teacher: TeacherOutput | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a model's forward takes."""
+        """The arguments of a model's forward."""
         return self.x_price, self.x_kron, self.x_ctx
 
 
 @dataclass(frozen=True)
 class Group:
-    """The micro batches of one optimizer step, and how many labels they hold together."""
+    """The micro batches of one optimizer step, and the number of labels in all of them."""
 
     micros: tuple[Micro, ...]
     count: Tensor
@@ -72,7 +72,7 @@ class Group:
 
 
 class ReadyWindows(ABC):
-    """All windows of a data set, ready for one device; where they are held until then is a subclass's own.
+    """All windows of a data set, ready for one device; subclasses differ in where they are stored.
 
     resident: whether the windows are on the device
     """
@@ -80,7 +80,7 @@ class ReadyWindows(ABC):
     resident: ClassVar[bool]
 
     def __init__(self, windows: Windows, prices: Prices, device: torch.device, index: torch.device) -> None:
-        """index: the device that window numbers are kept on."""
+        """index: the device of window numbers."""
         self.prices = prices
         self.device = device
         self.index = index
@@ -96,19 +96,18 @@ class ReadyWindows(ABC):
         """x_kron (B, E) and x_ctx (B, F) of these window numbers, on the device."""
 
     @abstractmethod
-    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro, None, None]:
-        """The micro batch of each part, one after another; `ahead` may be on their way before their turn.
+    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro]:
+        """The micro batch of each part in turn; up to `ahead` may be prefetched.
 
-        What is random is drawn when a micro batch's turn has come, whoever holds the windows.
+        Random numbers are drawn only at a micro batch's turn, wherever the windows are stored.
         """
 
     def split(self, rows: NDArray[np.int64], size: int) -> tuple[Tensor, ...]:
-        """Window numbers in portions, where `gather` wants them."""
-        portions: tuple[Tensor, ...] = torch.from_numpy(rows).to(self.index).split(size)
-        return portions
+        """Window numbers in portions, on the device that `gather` needs them on."""
+        return tuple(torch.from_numpy(rows).to(self.index).split(size))
 
-    def sweep(self, rows: NDArray[np.int64], size: int) -> Generator[Micro, None, None]:
-        """All given windows once, in their order, as they are."""
+    def sweep(self, rows: NDArray[np.int64], size: int) -> Generator[Micro]:
+        """All given windows once, in their order, without augmentation."""
         return self.micros(self.split(rows, size), NoAugment(), AHEAD)
 
 
@@ -123,13 +122,13 @@ class DeviceWindows(ReadyWindows):
         embedding: NDArray[np.floating],
         fitted: Fitted,
         device: torch.device,
-        taught: Answers | None = None,
+        teacher: TeacherOutput | None = None,
     ) -> None:
         super().__init__(windows, windows.prices(device), device, device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
         self.y_ret, self.labelled = (t.to(device) for t in labels(windows.y_ret, fitted))
-        self.taught = taught
+        self.teacher = teacher
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
         y_ret = self.y_ret[rows]
@@ -141,18 +140,18 @@ class DeviceWindows(ReadyWindows):
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),
             labelled=self.labelled[rows],
-            taught=None if self.taught is None else self.taught.at(rows),
+            teacher=None if self.teacher is None else self.teacher.take(rows),
         )
 
     def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.embedding[rows].float(), self.context[rows]
 
-    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro, None, None]:
+    def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro]:
         return (self.gather(part, augment) for part in parts)
 
 
 def labels(y_ret: NDArray[np.float32], fitted: Fitted) -> tuple[Tensor, Tensor]:
-    """Returns in train standard deviations, and where there are any, of raw ones; see `Micro`."""
+    """Of raw returns (n, H): `y_ret` and `labelled` as in `Micro`."""
     labelled = np.isfinite(y_ret)
     scaled = np.where(labelled, y_ret / np.asarray(fitted.return_std, np.float32), 0)
     return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(labelled.astype(np.float32))
@@ -161,7 +160,7 @@ def labels(y_ret: NDArray[np.float32], fitted: Fitted) -> tuple[Tensor, Tensor]:
 class TrainBatches:
     """The train windows in a fresh order each epoch, in groups of micro batches.
 
-    The order depends on seed and epoch alone, so any step of any epoch can be found again.
+    The order depends on seed and epoch alone, so any step of any epoch can be reproduced.
     """
 
     def __init__(
@@ -197,8 +196,8 @@ class TrainBatches:
         parts = self._parts(epoch, step)
         return self._counted(_group(self.data.gather(part, self.augment) for part in parts), epoch, step)
 
-    def groups(self, epoch: int, first: int) -> Generator[Group, None, None]:
-        """The groups of an epoch from step `first` on. Close it, and nothing is on its way any more."""
+    def groups(self, epoch: int, first: int) -> Generator[Group]:
+        """The groups of an epoch from step `first` on; closing the generator stops the prefetch."""
         steps = range(first, self.steps)
         parts = (part for step in steps for part in self._parts(epoch, step))
         ahead = AHEAD * self.group_size // self.batch_size
@@ -209,16 +208,15 @@ class TrainBatches:
                 yield self._counted(group, epoch, step)
 
     def inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """What the model takes of all train windows, once, as they are."""
+        """The model's inputs for all train windows, once, without augmentation."""
         rows = self.rows.cpu().numpy()
         return (micro.inputs for micro in self.data.sweep(rows, self.batch_size))
 
     def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
-        parts: tuple[Tensor, ...] = self.rows_of(epoch, step).split(self.batch_size)
-        return parts
+        return tuple(self.rows_of(epoch, step).split(self.batch_size))
 
     def _counted(self, group: Group, epoch: int, step: int) -> Group:
-        """The group with the counts of all that its step is made of."""
+        """The group with the counts of its whole step."""
         return group
 
     def _epoch_order(self, epoch: int) -> Tensor:
@@ -229,15 +227,15 @@ class TrainBatches:
         return self._order[1]
 
 
-def _group(found: Iterable[Micro]) -> Group:
-    micros = tuple(found)
+def _group(parts: Iterable[Micro]) -> Group:
+    micros = tuple(parts)
     count = torch.stack([m.labelled.sum() for m in micros]).sum()
     return Group(micros, count, sum(len(m.x_ctx) for m in micros))
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part numbered `rank` of `size` parts that differ by one row at most."""
+    """Part `rank` of `size` parts that differ by at most one row."""
 
     rank: int
     size: int
@@ -248,10 +246,10 @@ class Share:
 
 
 class SharedBatches(TrainBatches):
-    """This process's share of groups whose rows, order and number are those that one process would have.
+    """This process's share of the groups that a single process would have.
 
-    A share is cut into micro batches anew, each as large as the config allows: four processes pass once
-    over what one process accumulates in four passes. `count` and `windows` stay the whole group's.
+    A share is cut into micro batches as large as the config allows: four processes pass once over what one
+    process accumulates in four passes. `count` and `windows` stay those of the whole group.
     """
 
     def __init__(self, whole: TrainBatches, y_ret: NDArray[np.floating], share: Share) -> None:
@@ -278,8 +276,7 @@ class SharedBatches(TrainBatches):
         return Group(micros, count, len(rows))
 
     def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
-        """Where the share is empty, a row without a label: every process takes part in every step."""
+        """An empty share gets one row without its label, since every process takes part in every step."""
         rows = self.rows_of(epoch, step)
         own = self._share.of(rows)
-        parts: tuple[Tensor, ...] = (own if len(own) else rows[:1]).split(self.batch_size)
-        return parts
+        return tuple((own if len(own) else rows[:1]).split(self.batch_size))

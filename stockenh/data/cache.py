@@ -1,4 +1,4 @@
-"""Arrays that are files mapped into memory: their pages come and go with use and crowd out nothing."""
+"""The disk cache: arrays in files that are mapped into memory, so they crowd out nothing."""
 
 from __future__ import annotations
 
@@ -19,34 +19,14 @@ from numpy.typing import DTypeLike, NDArray
 from stockenh.errors import ConfigError
 from stockenh.storage.files import DiskError, expanded, write_atomic
 
-# Bytes from which an array is worth a file: less is no burden to any machine that trains.
-LARGE = 2**28
-
-# Bytes that are written at a time.
-PORTION = 2**24
+LARGE = 2**28  # bytes from which a scratch array goes into a file
+PORTION = 2**24  # bytes that are written at a time
 
 
-def scratch(folder: Path | None, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Room for an array: memory, or where it is large an unnamed file in `folder`, gone with the array.
+def release_pages(array: NDArray[Any]) -> None:
+    """Releases the memory pages of a mapped array; the file keeps their content.
 
-    The file's whole extent is allocated at once. Where there is no folder or no room in it, memory it is.
-    """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if folder is None or size < LARGE:
-        return np.empty(shape, dtype)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would end the process
-            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
-    except OSError:
-        return np.empty(shape, dtype)
-
-
-def give_back(array: NDArray[Any]) -> None:
-    """Lets the pages of a mapped array leave this process; the file keeps their content.
-
-    Nothing may have been written into a copy-on-write mapping, as which the cache opens its files.
+    Changes in a copy-on-write mapping, as which the cache opens its files, would be lost.
     """
     base: Any = array
     while isinstance(base, np.ndarray):
@@ -56,7 +36,7 @@ def give_back(array: NDArray[Any]) -> None:
 
 
 def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
-    """`numpy.save` in portions, after each of which the pages of a mapped array are given back."""
+    """`numpy.save` in portions; the pages of a mapped array are released after each."""
     descr = np.lib.format.dtype_to_descr(array.dtype)
     header = {"descr": descr, "fortran_order": False, "shape": array.shape}
     np.lib.format.write_array_header_1_0(file, header)
@@ -64,7 +44,7 @@ def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
     portion = max(1, PORTION // max(1, rows[:1].nbytes))
     for begin in range(0, len(rows), portion):
         file.write(np.ascontiguousarray(rows[begin : begin + portion]).data)
-        give_back(array)
+        release_pages(array)
 
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -76,10 +56,10 @@ log = logging.getLogger(__name__)
 
 
 class DiskCache:
-    """Named arrays under `root/kind/key/NAME.npy`, memory-mapped when read back; None caches nothing.
+    """Named arrays under `root/kind/key/NAME.npy`, memory-mapped when read back; root None caches nothing.
 
-    A cache never fails a run: what can't be read is computed again, what can't be written is only
-    computed, which `say` is told once. Entries appear whole or not at all (written beside, then renamed).
+    A cache never fails a run: entries that can't be read are computed again, and `say` gets one line when
+    entries can't be written. Entries are atomic (written under a temporary name, then renamed).
     """
 
     def __init__(self, root: Path | None, say: Callable[[str], None] | None = None) -> None:
@@ -87,7 +67,7 @@ class DiskCache:
         self._say = say
 
     def arrays(self, kind: str, key: str, compute: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Arrays:
-        """The arrays stored for this key; computed and stored where there are none."""
+        """The arrays stored for this key; computed and stored if there are none."""
         if self.root is None:
             return dict(compute())
         folder = self.root / kind / key
@@ -98,19 +78,34 @@ class DiskCache:
         try:
             _write(folder, computed)
         except OSError as error:
-            self._tell(f"cache {self.root} can't be written ({error.strerror or error}): going on without it")
+            self._warn(
+                f"cache {self.root} can't be written ({error.strerror or error}): continuing without it"
+            )
             return computed
         return _read(folder) or computed
 
     def parts(self, kind: str, key: str) -> Parts:
-        """Where a long computation of an entry keeps what it has so far."""
+        """The finished parts of an entry whose computation takes long."""
         return Parts(self.root / kind / f"{key}{_PARTS}" if self.root else None)
 
     def scratch(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Room for a large array in the making, which need not all be in memory where there is a cache."""
-        return scratch(self.root, shape, dtype)
+        """An uninitialised array: in memory, or if it is large in an unnamed file beside the entries.
 
-    def _tell(self, message: str) -> None:
+        The file is allocated in full and vanishes with the array. Without a root, or with too little space in
+        it, the array is in memory.
+        """
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self.root is None or size < LARGE:
+            return np.empty(shape, dtype)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process later
+                return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+        except OSError:
+            return np.empty(shape, dtype)
+
+    def _warn(self, message: str) -> None:
         log.warning(message)
         if self._say is not None:
             self._say(message)
@@ -118,7 +113,7 @@ class DiskCache:
 
 
 class Parts:
-    """Finished stretches of an array in the making, so that a killed computation goes on where it was."""
+    """Finished stretches of an array, from which a killed computation continues."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -132,7 +127,7 @@ class Parts:
                 log.warning("cache part %s can't be read (%s): computing it again", file, error)
 
     def write(self, first: int, rows: NDArray[np.generic]) -> None:
-        """Keeps a stretch; one that can't be written is only a warning."""
+        """Stores a stretch; a failure is only a warning."""
         if self.folder is None:
             return
         content = io.BytesIO()
@@ -143,7 +138,7 @@ class Parts:
             log.warning("cache: %s", error)
 
     def clear(self) -> None:
-        """Forgets all stretches: the whole is done."""
+        """Removes all stretches once the whole is done."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -159,12 +154,12 @@ def default_root() -> Path | None:
 
 
 def key_of(*parts: object) -> str:
-    """A cache key from anything whose repr says all of it."""
+    """A cache key from values whose repr is complete."""
     return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=16).hexdigest()
 
 
 def code_of(package: str) -> str:
-    """Hash of the source of a sub-package (`data`), so that an entry computed by other code is not found."""
+    """Hash of the source of a sub-package (`data`): entries computed by other code are not found."""
     h = hashlib.blake2b(digest_size=8)
     for source in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
         h.update(source.read_bytes())
@@ -186,16 +181,16 @@ def _read(folder: Path) -> Arrays | None:
 
 def _write(folder: Path, arrays: Arrays) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
         for name, array in arrays.items():
-            with (beside / f"{name}.npy").open("wb") as file:
+            with (temporary / f"{name}.npy").open("wb") as file:
                 write_npy(file, array)
-        (beside / _NAMES).write_text("\n".join(arrays), encoding="utf-8")
+        (temporary / _NAMES).write_text("\n".join(arrays), encoding="utf-8")
         try:
-            beside.rename(folder)
+            temporary.rename(folder)
         except OSError:
-            if not folder.is_dir():  # another process may have been first: its entry is as good
+            if not folder.is_dir():  # another process may have been first, and its entry is as good
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

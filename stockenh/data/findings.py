@@ -1,14 +1,20 @@
-"""What a check has to say about a file: one finding per rule, file and symbol."""
+"""What the reading rules found, and the rows of one symbol that they look at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.data.bars import CLOSE, VOLUME
+
 Level = Literal["error", "drop", "warning"]
+Mask = NDArray[np.bool_]
+
+_NEVER: Final = np.datetime64(np.iinfo(np.int64).max, "s")
 
 
 @dataclass(frozen=True)
@@ -17,22 +23,22 @@ class Finding:
 
     level:   "error" leaves the file or symbol out, "drop" leaves rows out, "warning" keeps everything
     rule:    short name such as "high-below-low"
-    file:    file name, "" for the folder as a whole
-    symbol:  "" where the file could not be read that far or holds several symbols
-    date:    first affected date "YYYY-MM-DD", or ""
-    rows:    number of affected rows
     message: what was seen, one line
     fix:     what to do about it, one line
+    file:    file name, "" for the folder as a whole
+    symbol:  "" where it is unknown or the file holds several
+    date:    first affected date "YYYY-MM-DD", or ""
+    rows:    number of affected rows
     """
 
     level: Level
     rule: str
-    file: str
-    symbol: str
-    date: str
-    rows: int
     message: str
     fix: str
+    file: str = ""
+    symbol: str = ""
+    date: str = ""
+    rows: int = 0
 
 
 def quoted(text: str, width: int = 80) -> str:
@@ -41,30 +47,45 @@ def quoted(text: str, width: int = 80) -> str:
     return f"'{' '.join(line.split())}'"
 
 
-Mask = NDArray[np.bool_]
-
-_NEVER: Final = np.datetime64(np.iinfo(np.int64).max, "s")
+def first_few(items: Sequence[str], most: int = 3) -> str:
+    """The first `most` items, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 @dataclass(frozen=True)
 class Rows:
     """One symbol's rows, in any order.
 
-    time:      (n,) datetime64[s]
-    ohlcv:     (n, 5) float64, NaN where missing
-    adj_close: (n,) float64 or None where the file has none
-    files:     names of the files that the rows came from
-    of_file:   (n,) the place in `files` of each row's file, or None where all came from the first
+    time:       (n,) datetime64[s]
+    ohlcv:      (n, 5) float64, NaN where missing
+    adj_close:  (n,) float64 or None where the file has none
+    files:      names of the files that the rows came from
+    file_index: (n,) index into `files` of each row's file, or None where all came from the first
     """
 
     time: NDArray[np.datetime64]
     ohlcv: NDArray[np.float64]
     adj_close: NDArray[np.float64] | None = None
     files: tuple[str, ...] = ("",)
-    of_file: NDArray[np.int32] | None = None
+    file_index: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.time)
+
+    @property
+    def prices(self) -> NDArray[np.float64]:
+        """(n, 4) open, high, low, close."""
+        return self.ohlcv[:, :VOLUME]
+
+    @property
+    def volume(self) -> NDArray[np.float64]:
+        return self.ohlcv[:, VOLUME]
+
+    @property
+    def adjusted(self) -> NDArray[np.float64]:
+        """(n,) the adjusted close, or the close where there is none."""
+        return self.ohlcv[:, CLOSE] if self.adj_close is None else self.adj_close
 
     def take(self, index: NDArray[np.int64] | Mask) -> Rows:
         """The rows that an index or mask picks."""
@@ -73,34 +94,20 @@ class Rows:
             time=self.time[index],
             ohlcv=self.ohlcv[index],
             adj_close=None if self.adj_close is None else self.adj_close[index],
-            of_file=None if self.of_file is None else self.of_file[index],
+            file_index=None if self.file_index is None else self.file_index[index],
         )
 
-    def place(self, mask: Mask) -> Place:
-        """Where the masked rows are: the earliest of them, and how many."""
+    def finding(self, level: Level, rule: str, mask: Mask, symbol: str, message: str, fix: str) -> Finding:
+        """A finding about the masked rows. It names file and date of the earliest, and counts the others."""
         rows = np.flatnonzero(mask)
         if not len(rows):
-            return Place(self.files[0], "", 0)
+            return Finding(level, rule, message, fix, self.files[0], symbol)
         time = self.time[rows]
         first = rows[int(np.argmin(np.where(np.isnat(time), _NEVER, time)))]
         date = "" if np.isnat(self.time[first]) else str(self.time[first])[:10]
-        if self.of_file is None:
-            return Place(self.files[0], date, len(rows))
-        others = len(np.unique(self.of_file[rows])) - 1
-        return Place(self.files[int(self.of_file[first])], date, len(rows), others)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Rows that a finding is about: file and date of the earliest, how many, and how many other files."""
-
-    file: str
-    date: str
-    rows: int
-    other_files: int = 0
-
-    def finding(self, level: Level, rule: str, symbol: str, message: str, fix: str) -> Finding:
-        """The finding about these rows; the message says where other files hold some of them."""
-        if self.other_files:
-            message += f"; some of them in {self.other_files} other file{'s' * (self.other_files > 1)}"
-        return Finding(level, rule, self.file, symbol, self.date, self.rows, message, fix)
+        file = self.files[0]
+        if self.file_index is not None:
+            file = self.files[int(self.file_index[first])]
+            if others := len(np.unique(self.file_index[rows])) - 1:
+                message += f"; some of them in {others} other file{'s' * (others > 1)}"
+        return Finding(level, rule, message, fix, file, symbol, date, len(rows))

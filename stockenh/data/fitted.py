@@ -1,4 +1,4 @@
-"""What is fitted on the train part, and on nothing else: scales of context and returns, share of up.
+"""Statistics fitted on the train part only: scales of context and returns, share of up.
 
 Legend: F context features, H horizons.
 """
@@ -19,7 +19,7 @@ CLIP = 5.0
 
 @dataclass(frozen=True)
 class Fitted:
-    """Statistics of the train windows, as plain numbers that a run folder keeps.
+    """Statistics of the train windows, as plain numbers for a run folder.
 
     context_mean, context_std: F each; return_std: H, the unit of a model's `ret`;
     up_share: H, the share of train labels above 0 (a return of exactly 0 counts as neither)
@@ -32,8 +32,8 @@ class Fitted:
     up_share: list[float]
 
     @classmethod
-    def on(cls, windows: Windows, train: NDArray[np.int64]) -> Fitted:
-        """Fits on the rows `train`. A constant column gets the scale 1."""
+    def fit(cls, windows: Windows, train: NDArray[np.int64]) -> Fitted:
+        """Statistics of the rows `train`. A constant column gets the scale 1."""
         context = windows.context[train].astype(np.float64)
         returns = windows.y_ret[train].astype(np.float64)
         moved = np.isfinite(returns) & (returns != 0)
@@ -51,8 +51,8 @@ class Fitted:
         if not isinstance(values, dict) or set(values) != set(cls.__dataclass_fields__):
             raise RunFolderError("fitted.json does not hold the statistics of a run")
         for name, column in values.items():
-            right = _is_name if name == "context_names" else _is_number
-            if not isinstance(column, list) or not all(map(right, column)):
+            is_valid = _is_name if name == "context_names" else _is_number
+            if not isinstance(column, list) or not all(map(is_valid, column)):
                 raise RunFolderError(f"fitted.json: {name} is not a list of the right kind")
         if any(v <= 0 for v in values["context_std"] + values["return_std"]):
             raise RunFolderError("fitted.json: context_std and return_std must be above 0")
@@ -82,10 +82,10 @@ def _is_number(value: object) -> bool:
 
 
 def _nanstd(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    there = np.isfinite(x)
-    count = np.maximum(there.sum(0), 1)
-    mean = np.where(there, x, 0).sum(0) / count
-    return np.asarray(np.sqrt(np.where(there, (x - mean) ** 2, 0).sum(0) / count))
+    known = np.isfinite(x)
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, x, 0).sum(0) / count
+    return np.asarray(np.sqrt(np.where(known, (x - mean) ** 2, 0).sum(0) / count))
 
 
 def _scale(std: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
-"""Augmentation: what may happen to a gathered window of raw bars before it is normalised.
+"""The price input: gathering windows of bars, augmenting them with noise, normalising them.
 
-Only the price input changes. The embedding and the context features are those of the true bars.
+Augmentation changes only the price input; embedding and context features are those of the true bars.
 
 Legend: B windows, T bars; the last axis is open, high, low, close, volume.
 """
@@ -26,7 +26,7 @@ class Augment(ABC):
 
     @abstractmethod
     def __call__(self, ohlcv: Tensor) -> Tensor:
-        """(B, T, 5) raw open, high, low, close, volume -> the same shape, a valid bar each."""
+        """(B, T, 5) raw open, high, low, close, volume -> the same shape, all valid bars."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class NoAugment(Augment):
 
 @dataclass(frozen=True)
 class RawNoise(Augment):
-    """Every number of a bar times exp(s e) with e from N(0, 1): relative noise that keeps all above 0.
+    """Every number of a bar times exp(s e) with e from N(0, 1): relative noise that keeps prices positive.
 
-    Afterwards the highest price of a bar is its high and the lowest its low.
+    Afterwards the highest price of a bar becomes its high and the lowest its low.
 
     price:  s of open, high, low and close
     volume: s of volume; a volume of 0 stays 0
@@ -54,7 +54,10 @@ class RawNoise(Augment):
 
     def __post_init__(self) -> None:
         for name in ("price", "volume"):
-            require_noise(f"augment.{name}", getattr(self, name))
+            value = getattr(self, name)
+            if not 0 <= value <= LARGEST_NOISE:
+                limits = f"relative noise from 0 to {LARGEST_NOISE:g}, such as 0.002"
+                raise ConfigError(f"augment.{name}={value} must be {limits}")
 
     def __call__(self, ohlcv: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Fresh noise for every number; from torch's global generator unless one is given."""
@@ -69,26 +72,36 @@ class RawNoise(Augment):
         return torch.stack([opening, price.amax(-1), price.amin(-1), close, volume], -1)
 
 
-def require_noise(key: str, value: float) -> None:
-    """Raises ConfigError unless the value can be the scale of relative noise."""
-    if not 0 <= value <= LARGEST_NOISE:
-        raise ConfigError(f"{key}={value} must be relative noise from 0 to {LARGEST_NOISE:g}, such as 0.002")
-
-
-# What exports' float noise makes of a price that did not move (relative): flat, and not a full-scale swing.
-FLAT = 1e-6
-
-
 class Prices(ABC):
-    """Gathers normalised price windows on the device where the data already is."""
+    """The price windows of a data set, where they are stored.
+
+    is_raw: whether they are raw bars; ready windows are normalised already
+    """
+
+    is_raw: bool = True
 
     @abstractmethod
-    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        """rows (B,) window numbers -> (B, T, 5) float32 in [-1, 1]."""
+    def fetch(self, rows: Tensor) -> Tensor:
+        """rows (B,) window numbers -> (B, T, 5) float32 as they are stored, on the device."""
 
-    @abstractmethod
     def raw(self, rows: Tensor, augment: Augment) -> Tensor:
-        """The same before it is normalised, where it did not come so."""
+        """The augmented windows (B, T, 5) before they are normalised."""
+        return self.augmented(self.fetch(rows), augment)
+
+    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
+        """The model's price input: (B, T, 5) float32 in [-1, 1]."""
+        return self.normalised(self.raw(rows, augment))
+
+    def augmented(self, fetched: Tensor, augment: Augment) -> Tensor:
+        """Raises ConfigError for an augmentation of windows that are not raw."""
+        if self.is_raw:
+            return augment(fetched)
+        if not isinstance(augment, NoAugment):
+            raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
+        return fetched
+
+    def normalised(self, augmented: Tensor) -> Tensor:
+        return normalise(augmented) if self.is_raw else augmented
 
 
 class BarPrices(Prices):
@@ -99,39 +112,32 @@ class BarPrices(Prices):
         self.end = end
         self.steps = torch.arange(1 - lookback, 1, device=bars.device)
 
-    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        return normalise(self.raw(rows, augment))
-
-    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
-        return augment(self.bars[self.end[rows, None] + self.steps])  # (B, T, 5)
+    def fetch(self, rows: Tensor) -> Tensor:
+        return self.bars[self.end[rows, None] + self.steps]
 
 
 class StoredPrices(Prices):
-    """Windows (n, T, 5) that came normalised."""
+    """Ready windows (n, T, 5) on the device."""
+
+    is_raw = False
 
     def __init__(self, windows: Tensor) -> None:
         self.windows = windows
 
-    def gather(self, rows: Tensor, augment: Augment) -> Tensor:
-        refuse_noise(augment)
+    def fetch(self, rows: Tensor) -> Tensor:
         return self.windows[rows]
 
-    def raw(self, rows: Tensor, augment: Augment) -> Tensor:
-        return self.gather(rows, augment)
 
-
-def refuse_noise(augment: Augment) -> None:
-    """Raises ConfigError for an augmentation of windows that came normalised."""
-    if not isinstance(augment, NoAugment):
-        raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
+# Relative size of the float noise that exports add to a price that did not move: it counts as flat.
+FLAT = 1e-6
 
 
 def normalise(raw: Tensor) -> Tensor:
-    """(B, T, 5) raw bars -> the same in [-1, 1] by the window's own extremes.
+    """(B, T, 5) raw bars -> the same scaled to [-1, 1] by the window's own extremes.
 
-    Open, high, low and close share one scale; log(1 + volume) has its own. What is flat becomes 0.
+    Open, high, low and close share one scale; log(1 + volume) has its own. Flat values become 0.
     """
-    price = raw[..., :4].flatten(1)  # extremes of values in a row are found five times as fast
+    price = raw[..., :4].flatten(1)  # contiguous rows: amin and amax are five times as fast
     price = _min_max(price, price.amin(1, True), price.amax(1, True)).unflatten(1, (-1, 4))
     volume = raw[..., 4:].log1p()
     return torch.cat([price, _min_max(volume, volume.amin(1, True), volume.amax(1, True))], -1)

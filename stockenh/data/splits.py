@@ -1,8 +1,8 @@
 """Which window belongs to train, validation or test: by date, purged, with an embargo.
 
-A part is a range of dates that holds for all symbols. A window is dropped where its label (the largest
-horizon, counted in the symbol's own bars) or the embargo reaches into the next part, so that no price
-that decides a label is seen on both sides of a cut (Lopez de Prado 2018, chapter 7).
+A part is a range of dates for all symbols. A window is dropped where its label (the largest horizon, counted
+in the symbol's own bars) or the embargo reaches into the next part, so that no price that decides a label is
+on both sides of a cut (Lopez de Prado 2018, chapter 7).
 
 Legend: n windows.
 """
@@ -27,33 +27,32 @@ Reach = Callable[[int], Times]
 
 
 class Split(ABC):
-    """A rule that assigns windows to parts, which follow each other in time."""
+    """A rule that assigns windows to parts, which follow each other in time.
+
+    embargo: bars left out before a cut, in addition to the purge
+    """
 
     parts: ClassVar[tuple[str, ...]] = tuple(PARTS)
+    embargo: int
 
     @abstractmethod
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         """From the sorted dates: where each part begins (k,) and where it ends, exclusive (k,)."""
 
-    @abstractmethod
-    def embargo_bars(self) -> int:
-        """Bars left out before a cut, besides the purge."""
-
     def assign(self, asof: Times, reach: Reach) -> NDArray[np.int8]:
         """The part of each window: TRAIN, VAL, TEST (of those that this split has) or DROPPED.
 
-        asof: (n,) the window's last bar; reach(k): (n,) the time of the bar k bars after the last bar
-        that a label uses.
+        asof: (n,) the window's last bar; reach(k): (n,) the time of the bar k bars after the last label's.
         Raises ConfigError where a part would be empty, naming the keys.
         """
         dates = np.unique(asof)
         if len(dates) < len(self.parts):
             raise ConfigError(
                 f"split: {len(dates)} dates with labelled windows don't make {len(self.parts)} part(s); "
-                f"bring more bars, or lower data.lookback or data.horizons"
+                f"add bars, or lower data.lookback or data.horizons"
             )
         begins, ends = self.cuts(dates)
-        reached = reach(self.embargo_bars())
+        reached = reach(self.embargo)
         parts = np.full(len(asof), DROPPED, np.int8)
         for part in range(len(begins)):
             inside = (asof >= begins[part]) & (asof < ends[part])
@@ -69,7 +68,7 @@ class Split(ABC):
         settings = " ".join(f"split.{k}={v}" for k, v in vars(self).items())
         return (
             f"{settings} leave no {part} windows: there are {dates} dates with labelled windows, and the "
-            f"largest of data.horizons is purged before each cut; bring more bars or move the cuts"
+            f"largest of data.horizons is purged before each cut; add bars or move the cuts"
         )
 
 
@@ -88,9 +87,6 @@ class DateSplit(Split):
             raise ConfigError(f"split.val={self.val} and split.test={self.test} leave nothing to train on")
         _check_embargo(self.embargo)
 
-    def embargo_bars(self) -> int:
-        return self.embargo
-
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         n = len(dates)
         test = round(n * self.test)
@@ -102,7 +98,7 @@ class DateSplit(Split):
 class WalkForward(Split):
     """Fold k of an expanding walk-forward: `folds` equal test blocks after a first block of the same size.
 
-    Train is everything before fold k's test block but for its last `val` share, which is validation.
+    Everything before fold k's test block is train, except its last `val` share, which is validation.
     """
 
     folds: int = 5
@@ -118,9 +114,6 @@ class WalkForward(Split):
         _check_share("val", self.val)
         _check_embargo(self.embargo)
 
-    def embargo_bars(self) -> int:
-        return self.embargo
-
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         n = len(dates)
         block = n // (self.folds + 1)
@@ -131,20 +124,17 @@ class WalkForward(Split):
 
 @dataclass(frozen=True)
 class TrainOnly(Split):
-    """Every labelled window trains; nothing is left to judge the model on."""
+    """Every labelled window trains; nothing is left for validation or test."""
 
     parts: ClassVar[tuple[str, ...]] = ("train",)
-
-    def embargo_bars(self) -> int:
-        return 0
+    embargo = 0
 
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         return _bounds(dates, 0, len(dates))
 
 
-def _bounds(dates: Times, *at: int) -> tuple[Times, Times]:
-    after_last = dates[-1] + np.timedelta64(1, "s")
-    edges = np.array([dates[i] if i < len(dates) else after_last for i in at], "datetime64[s]")
+def _bounds(dates: Times, *cuts: int) -> tuple[Times, Times]:
+    edges = np.append(dates, dates[-1] + np.timedelta64(1, "s"))[list(cuts)]
     return edges[:-1], edges[1:]
 
 

@@ -14,24 +14,23 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stockenh.data.bars import CLOSE, Bars
-from stockenh.data.prices import Augment, BarPrices, Prices, StoredPrices, normalise, refuse_noise
+from stockenh.data.prices import BarPrices, Prices, StoredPrices
 
-# No price moves by a billionth: a smaller return is rounding of an adjusted close that did not move.
+# No price moves by a billionth: a smaller return is rounding of an unchanged adjusted close.
 SMALLEST_RETURN = 1e-9
 
 
 @dataclass(frozen=True)
 class Windows(ABC):
-    """What is known of every window, labelled or not.
+    """All windows of a data set, labelled or not.
 
     symbols: distinct names; symbol: (n,) index into them; asof: (n,) datetime64[s] of the window's last bar
     context: (n, F) raw features at the last bar; context_names: F names
     y_ret: (n, H) simple return over the next `horizons` bars, NaN where those bars don't exist
-    best_prob: (n, H) probability at the window's end that this return will be above 0; None where nobody
-        knows it, which is everywhere but in a generated market. No model is shown it.
+    best_prob: (n, H) true probability at the window's end that this return will be above 0, known only in a
+        generated market, else None. It is not an input of any model.
     """
 
     symbols: tuple[str, ...]
@@ -44,15 +43,15 @@ class Windows(ABC):
     lookback: int
     best_prob: NDArray[np.float64] | None = field(default=None, kw_only=True)
 
-    # what holds one entry for each window
-    _of_each: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
+    # the fields with one entry per window
+    _per_window: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
 
     def __len__(self) -> int:
         return len(self.asof)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """These windows alone, in this order. Their digest stays that of the whole."""
-        names = self._of_each if self.best_prob is None else (*self._of_each, "best_prob")
+        """Only these windows, in this order; the digest stays that of all windows."""
+        names = self._per_window if self.best_prob is None else (*self._per_window, "best_prob")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
@@ -62,13 +61,13 @@ class Windows(ABC):
 
     @abstractmethod
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
-        """(len(rows),) time of the bar `extra` bars after the last that a label uses, in own bars.
+        """(len(rows),) time of the bar `extra` bars after the last label's, counted in the symbol's own bars.
 
-        Where the symbol's bars end before that, the days of the other symbols count on, or business days.
+        After the symbol's last bar, the days of the other symbols count, or business days.
         """
 
     def between(self, since: str | None, until: str | None) -> NDArray[np.int64]:
-        """The windows that end on a day from `since` to `until`, both included; None is open."""
+        """The windows that end between the days `since` and `until`, both included; None is open."""
         day = self.asof.astype("datetime64[D]")
         inside = np.ones(len(day), np.bool_)
         if since is not None:
@@ -79,29 +78,20 @@ class Windows(ABC):
 
     @abstractmethod
     def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
-        """The windows that end at the newest bar of their symbol, in order of the symbols, and for each
-        symbol that has no such window the reason."""
+        """The windows that end at their symbol's newest bar, by symbol, and why other symbols have none."""
 
     @abstractmethod
     def prices(self, device: torch.device) -> Prices:
-        """The price inputs, resident on a device."""
+        """The price windows, stored on a device."""
 
     @abstractmethod
-    def raw_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-        """Gathers the prices of these windows on the host, as they are, into `out` (len(rows), T, 5)."""
-
-    @abstractmethod
-    def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
-        """What augmentation makes of gathered prices (B, T, 5). Raises ConfigError where they are not raw."""
-
-    @abstractmethod
-    def normalised(self, raw: Tensor) -> Tensor:
-        """The price input (B, T, 5) of gathered prices."""
+    def gather_prices(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Copies the stored prices of these windows on the host into `out` (len(rows), T, 5)."""
 
     @property
     @abstractmethod
     def price_bytes(self) -> int:
-        """What `prices` takes of a device's memory."""
+        """Bytes that `prices` takes on a device."""
 
     @abstractmethod
     def digest(self) -> str:
@@ -116,27 +106,26 @@ class BarWindows(Windows):
     end: NDArray[np.int64]
     last: NDArray[np.int64]  # (n,) row of the last bar of the window's series
 
-    _of_each = (*Windows._of_each, "end", "last")
+    _per_window = (*Windows._per_window, "end", "last")
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
         ahead = np.minimum(self.end[rows] + max(self.horizons), self.last[rows]) + extra
         inside = np.minimum(ahead, _last_of_symbol(self.bars, self.end[rows]))
-        return _count_on(self.bars.time[inside], ahead - inside, self.bars.time)
+        return _extend(self.bars.time[inside], ahead - inside, self.bars.time)
 
     def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
-        of_symbol = {name: series for series, name in enumerate(self.bars.symbols)}  # the last wins
+        last_series = {name: series for series, name in enumerate(self.bars.symbols)}
         window = {int(end): row for row, end in enumerate(self.end)}
-        rows, lacking = [], {}
+        rows, missing = [], {}
         for name in self.symbols:
-            series = of_symbol[name]
-            stretch = self.bars.rows(series)
+            stretch = self.bars.rows(last_series[name])
             if (row := window.get(stretch.stop - 1)) is not None:
                 rows.append(row)
                 continue
             bars, date = stretch.stop - stretch.start, str(self.bars.time[stretch.stop - 1])[:10]
             since = " since its last gap" if self.bars.symbols.count(name) > 1 else ""
-            lacking[name] = f"{bars} bars{since} up to {date}, where data.lookback is {self.lookback}"
-        return np.array(rows, np.int64), lacking
+            missing[name] = f"{bars} bars{since} up to {date}, where data.lookback is {self.lookback}"
+        return np.array(rows, np.int64), missing
 
     def prices(self, device: torch.device) -> Prices:
         return BarPrices(
@@ -145,15 +134,9 @@ class BarWindows(Windows):
             self.lookback,
         )
 
-    def raw_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    def gather_prices(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         steps = np.arange(1 - self.lookback, 1)
         out[:] = np.take(self.bars.ohlcv, self.end[rows, None] + steps, axis=0)
-
-    def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
-        return augment(raw)
-
-    def normalised(self, raw: Tensor) -> Tensor:
-        return normalise(raw)
 
     @property
     def price_bytes(self) -> int:
@@ -172,18 +155,18 @@ def index_windows(
 ) -> BarWindows:
     """One window per bar that has `lookback - 1` bars of its own series before it.
 
-    context: (N, F). Windows whose labels lie beyond the series' end are kept, for forecasts.
+    context: (N, F). Windows whose labels lie beyond the series' end are kept for forecasts.
     """
     series = bars.series_of_row
-    place = np.arange(len(bars)) - bars.offsets[series]
-    end = np.flatnonzero(place >= lookback - 1)
+    position = np.arange(len(bars)) - bars.offsets[series]
+    end = np.flatnonzero(position >= lookback - 1)
     last = bars.offsets[series[end] + 1] - 1
     names = tuple(dict.fromkeys(bars.symbols))
     number = {name: i for i, name in enumerate(names)}
-    of_series = np.array([number[name] for name in bars.symbols], np.int32)
+    symbol = np.array([number[name] for name in bars.symbols], np.int32)
     return BarWindows(
         symbols=names,
-        symbol=of_series[series[end]],
+        symbol=symbol[series[end]],
         asof=bars.time[end],
         context=context if len(end) == len(bars) else context[end],
         context_names=tuple(context_names),
@@ -203,7 +186,7 @@ class StoredWindows(Windows):
     ohlcv_norm: NDArray[np.float32]
     embedding: NDArray[np.float32]
 
-    _of_each = (*Windows._of_each, "ohlcv_norm", "embedding")
+    _per_window = (*Windows._per_window, "ohlcv_norm", "embedding")
 
     def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
         order = np.lexsort((self.asof, self.symbol))
@@ -211,30 +194,23 @@ class StoredWindows(Windows):
         return np.asarray(order[last]), {}
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
-        """A symbol's distinct dates count as its bars: rows that a file lacks only make the reach longer."""
+        """A symbol's distinct dates count as its bars; rows missing from the file make the reach longer."""
         order = np.lexsort((self.asof, self.symbol))
         symbol, asof = self.symbol[order], self.asof[order]
         fresh = np.ones(len(self), np.bool_)
         fresh[1:] = (symbol[1:] != symbol[:-1]) | (asof[1:] != asof[:-1])
-        place = np.empty(len(self), np.int64)
-        place[order] = np.cumsum(fresh) - 1
+        position = np.empty(len(self), np.int64)
+        position[order] = np.cumsum(fresh) - 1
         final = np.searchsorted(symbol[fresh], self.symbol[rows], side="right") - 1
-        ahead = place[rows] + max(self.horizons) + extra
+        ahead = position[rows] + max(self.horizons) + extra
         inside = np.minimum(ahead, final)
-        return _count_on(asof[fresh][inside], ahead - inside, self.asof)
+        return _extend(asof[fresh][inside], ahead - inside, self.asof)
 
     def prices(self, device: torch.device) -> Prices:
         return StoredPrices(torch.from_numpy(self.ohlcv_norm).to(device))
 
-    def raw_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-        np.take(self.ohlcv_norm, rows, axis=0, out=out, mode="clip")  # "raise" would buffer it all
-
-    def augmented(self, raw: Tensor, augment: Augment) -> Tensor:
-        refuse_noise(augment)
-        return raw
-
-    def normalised(self, raw: Tensor) -> Tensor:
-        return raw
+    def gather_prices(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        np.take(self.ohlcv_norm, rows, axis=0, out=out, mode="clip")  # "raise" would buffer a copy
 
     @property
     def price_bytes(self) -> int:
@@ -242,30 +218,29 @@ class StoredWindows(Windows):
 
     def digest(self) -> str:
         h = hashlib.blake2b("\0".join(self.symbols).encode(), digest_size=16)
-        for array in (self.symbol, self.asof.astype(np.int64), self.ohlcv_norm, self.embedding):
-            h.update(np.ascontiguousarray(array).data)
-        for array in (self.context, self.y_ret):
+        inputs = (self.symbol, self.asof.astype(np.int64), self.ohlcv_norm, self.embedding, self.context)
+        for array in (*inputs, self.y_ret):
             h.update(np.ascontiguousarray(array).data)
         return h.hexdigest()
 
 
 def _last_of_symbol(bars: Bars, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(len(rows),) the last row of each row's symbol, whose series stand side by side."""
+    """(len(rows),) the last row of each row's symbol, whose series are adjacent."""
     names = np.array(bars.symbols)
     closes = np.append(names[1:] != names[:-1], True)  # another symbol follows this series
     last = bars.offsets[1:][closes] - 1
     return np.asarray(last[np.searchsorted(last, rows)])
 
 
-def _count_on(
+def _extend(
     time: NDArray[np.datetime64], bars: NDArray[np.int64], times: NDArray[np.datetime64]
 ) -> NDArray[np.datetime64]:
-    """The time `bars` bars after a symbol's last: by all symbols' times or business days, what is later."""
+    """The time `bars` bars after a symbol's last, by all symbols' times or business days: the later one."""
     if not bars.any():
         return time
     calendar = np.unique(times)
-    place = np.searchsorted(calendar, time) + bars
-    by_others = calendar[np.minimum(place, len(calendar) - 1)]
+    position = np.searchsorted(calendar, time) + bars
+    by_others = calendar[np.minimum(position, len(calendar) - 1)]
     by_weekdays = np.busday_offset(time.astype("datetime64[D]"), bars, roll="backward")
     return np.asarray(np.maximum(by_others, by_weekdays.astype("datetime64[s]")))
 
@@ -273,18 +248,18 @@ def _count_on(
 def _returns(
     close: NDArray[np.float64], end: NDArray[np.int64], last: NDArray[np.int64], horizons: Sequence[int]
 ) -> NDArray[np.float32]:
-    out = np.full((len(end), len(horizons)), np.nan, np.float32)
+    returns = np.full((len(end), len(horizons)), np.nan, np.float32)
     for column, h in enumerate(horizons):
-        there = end + h <= last
-        value = close[end[there] + h] / close[end[there]] - 1
-        out[there, column] = np.where(np.abs(value) < SMALLEST_RETURN, 0, value)
-    return out
+        known = end + h <= last
+        value = close[end[known] + h] / close[end[known]] - 1
+        returns[known, column] = np.where(np.abs(value) < SMALLEST_RETURN, 0, value)
+    return returns
 
 
 def past_moves(windows: Windows, rows: NDArray[np.int64], bars: int) -> NDArray[np.float64]:
-    """(k,) return of close over the `bars` up to each window's last, at most those that the window holds.
+    """(k,) return of close over the last `bars` bars of each window, at most the window's length.
 
-    Of ready samples, whose prices came scaled, the change in units of the window's range: its sign is right.
+    For ready windows, whose prices are scaled, the change in units of the window's range; its sign is right.
     """
     bars = min(bars, windows.lookback - 1)
     if isinstance(windows, BarWindows):
@@ -299,7 +274,5 @@ def past_moves(windows: Windows, rows: NDArray[np.int64], bars: int) -> NDArray[
 
 def next_returns(windows: BarWindows, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """(k,) return of close from each window's last bar to the next of its series; NaN where there is none."""
-    close, end = windows.bars.ohlcv[:, CLOSE], windows.end[rows]
-    there = end < windows.last[rows]
-    after = np.minimum(end + 1, windows.last[rows])
-    return np.where(there, close[after] / close[end] - 1, np.nan)
+    close, end, last = windows.bars.ohlcv[:, CLOSE], windows.end[rows], windows.last[rows]
+    return np.where(end < last, close[np.minimum(end + 1, last)] / close[end] - 1, np.nan)

@@ -1,4 +1,4 @@
-"""What a window embedding is: a fixed function of the window's own bars, or none at all.
+"""Window embeddings: a fixed function of the window's own bars, or none.
 
 Legend: B windows in a batch, T bars in a window, E embedding width.
 """
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stockenh.data.prices import NoAugment
@@ -22,43 +23,43 @@ Rows = Callable[[Tensor], Tensor]  # window numbers (B,) on the device -> (B, E)
 
 
 class Embedding(ABC):
-    """Settings of an embedding; `shuffle` gives each window the vector of another (see shuffle.py)."""
+    """Settings of an embedding; `shuffle` gives each window the vector of another (`earlier_windows`)."""
 
-    stored: ClassVar[bool] = False  # the data brings it
-    needs_bars: ClassVar[bool] = False  # raw ones: normalised windows don't do
-    storage: ClassVar[torch.dtype] = torch.float32  # what a cached vector is kept in
+    stored: ClassVar[bool] = False  # it comes with the data
+    needs_bars: ClassVar[bool] = False  # it is computed from raw bars, not from normalised windows
+    storage: ClassVar[torch.dtype] = torch.float32  # of a cached vector
     shuffle: bool = False
 
     @abstractmethod
     def width_of(self, windows: Windows) -> int:
-        """E, found without computing an embedding. Raises ConfigError where it can't be had."""
+        """E, without computing an embedding. Raises ConfigError where it is unknown."""
 
     @abstractmethod
     def rows(self, windows: Windows, device: torch.device) -> Rows:
-        """The function that embeds windows by their numbers, with all that it needs on the device."""
+        """The function that embeds windows by number, with its data on the device."""
 
     def batch(self, device: torch.device) -> int:
-        """Windows to embed at once."""
+        """Number of windows to embed at once."""
         return 2048
 
     def identity(self) -> object:
-        """What the vectors depend on besides the bars; its repr is part of the cache key."""
+        """Everything besides the bars that the vectors depend on; its repr is part of the cache key."""
         return self
 
-    def settled(self, device: torch.device) -> Self:
-        """These settings with what was left to a rule (`auto`) decided for a device."""
+    def resolve(self, device: torch.device) -> Self:
+        """These settings with every `auto` resolved for a device."""
         return self
 
     def provenance(self) -> dict[str, Any] | None:
-        """What the manifest says of the weights behind it; None where there are none."""
+        """The manifest's entry about its weights; None where it has none."""
         return None
 
     def agrees_with(self, other: Embedding) -> bool:
-        """Whether the settings ask for the same vectors; where weights lie is for `provenance` to judge."""
+        """Whether both settings give the same vectors; weights are compared by `provenance`."""
         return self == other
 
     def warnings(self, test_begins: np.datetime64 | None) -> tuple[str, ...]:
-        """What a reader of the test scores must know. test_begins: None where there is no test part."""
+        """Warnings about the test scores. test_begins: None where there is no test part."""
         return ()
 
 
@@ -67,7 +68,7 @@ class PriceEmbedding(Embedding):
 
     @abstractmethod
     def transform(self, x_price: Tensor) -> Tensor:
-        """(B, T, 5) normalised window -> (B, E), depending on nothing but the window itself."""
+        """(B, T, 5) normalised window -> (B, E), a function of the window alone."""
 
     def width_of(self, windows: Windows) -> int:
         return int(self.transform(torch.zeros(1, windows.lookback, 5)).shape[1])
@@ -79,7 +80,7 @@ class PriceEmbedding(Embedding):
 
 @dataclass(frozen=True)
 class NoEmbedding(Embedding):
-    """No embedding: (B, 0), and models leave their embedding branch out."""
+    """No embedding: (B, 0), and models omit their embedding branch."""
 
     def width_of(self, windows: Windows) -> int:
         return 0
@@ -90,21 +91,21 @@ class NoEmbedding(Embedding):
 
 @dataclass(frozen=True)
 class StoredEmbedding(Embedding):
-    """The embedding that a file of ready windows carries; there is nothing to compute."""
+    """The embedding in a file of ready windows; nothing is computed."""
 
     stored: ClassVar[bool] = True
 
     shuffle: bool = False
 
     def width_of(self, windows: Windows) -> int:
-        return int(self.of(windows).embedding.shape[1])
+        return int(self.vectors(windows).shape[1])
 
     def rows(self, windows: Windows, device: torch.device) -> Rows:
-        vectors = torch.from_numpy(self.of(windows).embedding).to(device)
+        vectors = torch.from_numpy(self.vectors(windows)).to(device)
         return lambda rows: vectors[rows]
 
-    def of(self, windows: Windows) -> StoredWindows:
-        """The windows, which carry vectors. Raises ConfigError where they carry none."""
+    def vectors(self, windows: Windows) -> NDArray[np.float32]:
+        """(n, E) the windows' own vectors. Raises ConfigError where they have none."""
         if not isinstance(windows, StoredWindows):
             raise ConfigError("embedding=stored needs data=windows: other data bring no embedding")
-        return windows
+        return windows.embedding

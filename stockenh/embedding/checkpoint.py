@@ -1,4 +1,4 @@
-"""Checkpoints of foundation models: where they lie, and how a stranger's is read without trusting it.
+"""Checkpoints of foundation models: how they are located, and how an untrusted one is read safely.
 
 A checkpoint is a `config.json` and a `model.safetensors`, in a local folder or at a revision of a repository
 on the Hugging Face Hub. Nothing else is opened: pickles can execute code.
@@ -45,7 +45,7 @@ class Checkpoint:
         return f"{self.where}@{self.revision}" if self.revision else self.where
 
     def file(self, name: str) -> Path:
-        """One of its files on this machine. Raises ConfigError where it can't be had."""
+        """The path of one of its files, downloaded if necessary. Raises ConfigError if it is unavailable."""
         if self.revision is not None:
             return _from_hub(self, name)
         path = Path(self.where) / name
@@ -76,26 +76,21 @@ class Checkpoint:
 
 
 def locate(key: str, value: str, revision: str) -> Checkpoint:
-    """What a setting names: a folder that exists, else a Hub id. Raises ConfigError where it is neither."""
+    """The checkpoint that a setting names: an existing folder, else a Hub id. Raises ConfigError."""
     path = Path(value).expanduser()
     if value and path.is_dir():
         return Checkpoint(key, str(path), None)
-    if is_hub_id(value):
+    if _HUB_ID.fullmatch(value):
         if not revision:
             raise ConfigError(f"{key}={value} is a Hub id: give its revision too, a commit, tag or branch")
         return Checkpoint(key, value, revision)
-    raise ConfigError(f"{key}={value}: no such folder, and no Hub id such as NeoQuasar/Kronos-small")
-
-
-def is_hub_id(value: str) -> bool:
-    """Whether a setting could be OWNER/NAME on the Hub."""
-    return _HUB_ID.fullmatch(value) is not None
+    raise ConfigError(f"{key}={value}: no such folder, and not a Hub id such as NeoQuasar/Kronos-small")
 
 
 def read_numbers(checkpoint: Checkpoint, most: Mapping[str, int]) -> dict[str, int]:
-    """The whole numbers that `config.json` has under these names, each from 1 to what `most` says.
+    """The whole numbers in `config.json` with these names, each from 1 to its limit in `most`.
 
-    Other keys are not looked at. Raises ConfigError naming file and key.
+    Other keys are ignored. Raises ConfigError naming file and key.
     """
     path = checkpoint.file(CONFIG)
     content = _read_json(path)
@@ -104,15 +99,15 @@ def read_numbers(checkpoint: Checkpoint, most: Mapping[str, int]) -> dict[str, i
             raise ConfigError(f"{path} lacks {name}: it is not the config of this kind of model")
         value = content[name]
         if type(value) is not int or not 1 <= value <= limit:
-            said = str(value)[:40]
-            raise ConfigError(f"{path}: {name}={said} must be a whole number from 1 to {limit}")
+            shown = str(value)[:40]
+            raise ConfigError(f"{path}: {name}={shown} must be a whole number from 1 to {limit}")
     return {name: content[name] for name in most}
 
 
 def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
-    """Strict load into a module, which may be on the meta device; weights become float32.
+    """Strict load into a module, possibly on the meta device; weights become float32.
 
-    Raises ConfigError where the file is damaged, no safetensors file, or another model's.
+    Raises ConfigError where the file is damaged, not a safetensors file, or of another model.
     """
     path = checkpoint.file(WEIGHTS)
     try:
@@ -123,9 +118,8 @@ def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         if content.startswith(_PICKLE_BEGINS):
-            raise ConfigError(
-                f"{path} is a pickle, no safetensors file; it can execute code and is not opened: convert it"
-            ) from None
+            danger = "it can execute code and is not opened: convert it"
+            raise ConfigError(f"{path} is a pickle, not a safetensors file; {danger}") from None
         raise ConfigError(f"{path} is cut short or damaged ({error}); fetch it again") from None
     state = net.state_dict()
     if why := _difference(state, tensors):
@@ -144,8 +138,8 @@ def _difference(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) ->
         if name not in own:
             return f"{name} is not part of this architecture"
         if own[name].shape != given[name].shape:
-            there, here = ("x".join(map(str, tensor.shape)) for tensor in (given[name], own[name]))
-            return f"{name} is {there} where the config says {here}"
+            found, expected = ("x".join(map(str, tensor.shape)) for tensor in (given[name], own[name]))
+            return f"{name} is {found} where the config says {expected}"
         if own[name].is_floating_point() != given[name].is_floating_point():
             return f"{name} is of type {given[name].dtype}"
     return None
@@ -165,39 +159,40 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _sha256(path: Path, size: int, modified: int) -> str:
-    """size, modified: make another content another key of the memory."""
+    """size, modified: part of the cache key, since the file may change."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_hub(checkpoint: Checkpoint, name: str) -> Path:
-    asked = f"{checkpoint.key}={checkpoint.where}"
+    setting = f"{checkpoint.key}={checkpoint.where}"
     local = f"fetch it elsewhere and name its folder: {checkpoint.key}=DIR with {CONFIG} and {WEIGHTS}"
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
         raise ConfigError(
-            f"{asked} is a Hub id (there is no such folder), and the Hub client is not installed: "
+            f"{setting} is a Hub id (there is no such folder), and the Hub client is not installed: "
             f"pip install 'stockenh[kronos]', or {local}"
         ) from None
     try:
         return Path(hf_hub_download(checkpoint.where, name, revision=checkpoint.revision))
     except errors.GatedRepoError:
-        raise ConfigError(f"{asked}: the Hub wants a login (hf auth login) and its terms accepted") from None
+        reason = "the Hub requires a login (hf auth login) and acceptance of its terms"
+        raise ConfigError(f"{setting}: {reason}") from None
     except errors.RepositoryNotFoundError:
-        raise ConfigError(f"{asked}: no such folder here, and no such repository on the Hub") from None
+        raise ConfigError(f"{setting}: no such folder here, and no such repository on the Hub") from None
     except errors.RevisionNotFoundError:
         key = "embedding.tokenizer_revision" if checkpoint.key.endswith("tokenizer") else "embedding.revision"
         raise ConfigError(
-            f"{asked} has no revision {checkpoint.revision}: give one of its own with {key}=COMMIT"
+            f"{setting} has no revision {checkpoint.revision}: give one of its own with {key}=COMMIT"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise ConfigError(
-            f"{asked}@{checkpoint.revision} is not on this machine, and the Hub can't be reached: go online "
-            f"once, or {local}"
-        ) from None
+        offline = "is not on this machine, and the Hub can't be reached: go online once"
+        raise ConfigError(f"{setting}@{checkpoint.revision} {offline}, or {local}") from None
     except errors.EntryNotFoundError:
-        raise ConfigError(f"{asked}@{checkpoint.revision} has no {name}: it can't be loaded") from None
-    except Exception as error:  # timeouts, servers, caches, transfers: the client's failures share no class
+        raise ConfigError(f"{setting}@{checkpoint.revision} has no {name}: it can't be loaded") from None
+    except (
+        Exception
+    ) as error:  # the client's errors of timeouts, servers, caches and transfers share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{asked}@{checkpoint.revision} can't be fetched ({reason}); {local}") from None
+        raise ConfigError(f"{setting}@{checkpoint.revision} can't be fetched ({reason}); {local}") from None

@@ -38,14 +38,14 @@ _LIMIT = 2048
 
 @dataclass(frozen=True)
 class KernelEmbedding(PriceEmbedding):
-    """Deterministic features in [-1, 1]: the same bits on every device, alone or in any batch.
+    """Deterministic features in [-1, 1]: bit-identical on every device and in any batch.
 
     width: number of features, a multiple of 4
-    seed:  picks kernels, channels and the synthetic windows behind the thresholds
+    seed:  of kernels, channels and the synthetic windows behind the thresholds
     shuffle: each window gets the features of another (an ablation's control)
     """
 
-    storage: ClassVar[torch.dtype] = torch.float16  # shares of some hundred outputs, to three digits
+    storage: ClassVar[torch.dtype] = torch.float16  # shares of about a hundred outputs: three digits suffice
 
     width: int = 512
     seed: int = 0
@@ -64,10 +64,11 @@ class KernelEmbedding(PriceEmbedding):
 
         Raises ConfigError where T is below the kernels' 9 bars.
         """
-        plan = convolution_banks(self.width, self.seed, x_price.shape[1])
-        banks = [bank.to(x_price.device) for bank in plan]
+        banks = convolution_banks(self.width, self.seed, x_price.shape[1])
+        banks = tuple(bank.to(x_price.device) for bank in banks)
         size = _CPU_CHUNK if x_price.device.type == "cpu" else _CHUNK
-        return torch.cat([_features(chunk, banks) for chunk in torch.split(x_price, size)])
+        grids = map(quantise, torch.split(x_price, size))
+        return torch.cat([torch.cat([bank.features(grid) for bank in banks], dim=1) for grid in grids])
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ConvolutionBank:
 
     weights:    (K, C, 9) integers in float32
     thresholds: (K, Q, 1) half-integers
-    padded:     zeros are put at both ends, so that there are T outputs; else T - 8 x dilation
+    padded:     zero padding at both ends gives T outputs; without it there are T - 8 x dilation
     """
 
     weights: Tensor
@@ -85,9 +86,7 @@ class ConvolutionBank:
     padded: bool
 
     def to(self, device: torch.device) -> ConvolutionBank:
-        return ConvolutionBank(
-            self.weights.to(device), self.thresholds.to(device), self.dilation, self.padded
-        )
+        return replace(self, weights=self.weights.to(device), thresholds=self.thresholds.to(device))
 
     def features(self, grid: Tensor) -> Tensor:
         """(B, C, T) integers -> (B, K x Q) features in [-1, 1]."""
@@ -98,15 +97,10 @@ class ConvolutionBank:
         return 2.0 * (above / torch.full_like(above, outputs.shape[-1])) - 1.0
 
     def convolve(self, grid: Tensor) -> Tensor:
-        """(B, C, T) -> (B, K, outputs), in float32 even where the caller's autocast asks for less."""
+        """(B, C, T) -> (B, K, outputs), in float32 even within a lower-precision autocast."""
         padding = self.dilation * (_TAPS // 2) if self.padded else 0
         with torch.autocast(grid.device.type, enabled=False):
             return F.conv1d(grid, self.weights, padding=padding, dilation=self.dilation)
-
-
-def _features(x_price: Tensor, banks: list[ConvolutionBank]) -> Tensor:
-    grid = quantise(x_price)
-    return torch.cat([bank.features(grid) for bank in banks], dim=1)
 
 
 def quantise(x_price: Tensor) -> Tensor:
@@ -117,13 +111,13 @@ def quantise(x_price: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def convolution_banks(width: int, seed: int, lookback: int) -> tuple[ConvolutionBank, ...]:
-    """Everything random behind the features, on the CPU; made once for each choice and window length."""
+    """All convolutions and thresholds, on the CPU; made once per width, seed and window length."""
     if lookback < _TAPS:
         raise ConfigError(
             f"data.lookback={lookback}: embedding=kernel needs at least {_TAPS} bars; "
             "raise data.lookback or choose embedding=none"
         )
-    # RandomState's stream never changes between numpy versions (NEP 19): a saved run finds its features.
+    # RandomState's stream never changes between numpy versions (NEP 19), so a saved run gets its features.
     rng = np.random.RandomState(seed)
     count = width // _THRESHOLDS
     weights = _random_weights(rng, count)
@@ -151,21 +145,21 @@ def _random_weights(rng: np.random.RandomState, count: int) -> NDArray[np.float3
     order = np.concatenate([rng.permutation(len(kernels)) for _ in range(rounds)])[:count]
     weights = np.zeros((count, _CHANNELS, _TAPS), np.float32)
     for row, kernel in zip(weights, kernels[order], strict=True):
-        # As in MiniRocket few channels are likelier than many: 1 to 5, uniform on a logarithmic scale.
+        # As in MiniRocket, few channels are more likely than many: 1 to 5, log-uniform.
         channels = int((_CHANNELS + 1) ** rng.random_sample())
         row[rng.permutation(_CHANNELS)[:channels]] = kernel
     return weights
 
 
 def _dilations(lookback: int) -> tuple[int, ...]:
-    """1, 2, 3, 4, 6, 8, 12, ... as far as a kernel's reach, 8 x dilation + 1, fits into the window."""
+    """1, 2, 3, 4, 6, 8, 12, ... as long as a kernel's width, 8 x dilation + 1, fits into the window."""
     longest = (lookback - 1) // (_TAPS - 1)
     steps = {factor << power for power in range(longest.bit_length()) for factor in (1, 3)}
     return tuple(sorted(step for step in steps if step <= longest))
 
 
 def _spread(count: int) -> NDArray[np.float64]:
-    """Quantile levels in (0, 1): the golden-ratio sequence, evenly spread however it is cut."""
+    """Quantile levels in (0, 1): the golden-ratio sequence, every prefix of which is evenly spread."""
     golden = (5**0.5 + 1) / 2
     return np.arange(1, count + 1, dtype=np.float64) * golden % 1.0
 
@@ -175,17 +169,16 @@ def _with_thresholds(bank: ConvolutionBank, examples: Tensor, levels: NDArray[np
     outputs = bank.convolve(examples).transpose(0, 1).flatten(1).round().sort(dim=1).values
     places = torch.from_numpy((levels * outputs.shape[1]).astype(np.int64))
     quantiles = outputs.gather(1, places)
-    return ConvolutionBank(bank.weights, (quantiles + 0.5).unsqueeze(-1), bank.dilation, bank.padded)
+    return replace(bank, thresholds=(quantiles + 0.5).unsqueeze(-1))
 
 
 def _random_walks(rng: np.random.RandomState, lookback: int) -> NDArray[np.float32]:
-    """(64, T, 5) random walks scaled as price windows are: OHLC jointly, volume by itself, to [-1, 1].
+    """(64, T, 5) random walks scaled like price windows: OHLC jointly, volume separately, to [-1, 1].
 
-    Built from integers and one division, so that no library's logarithm or exponential has a say.
+    Built from integers and one division, so that the result depends on no library's log or exp.
     """
-    steps = rng.randint(
-        -100, 101, size=(_EXAMPLES, lookback, 9), dtype=np.int64
-    )  # the gap overnight and 8 within a bar
+    # the overnight gap and 8 steps within a bar
+    steps = rng.randint(-100, 101, size=(_EXAMPLES, lookback, 9), dtype=np.int64)
     path = steps.reshape(_EXAMPLES, -1).cumsum(axis=1).reshape(steps.shape)
     ohlc = np.stack([path[..., 0], path.max(axis=-1), path.min(axis=-1), path[..., -1]], axis=-1)
     drift = rng.randint(-20, 21, size=(_EXAMPLES, lookback), dtype=np.int64).cumsum(axis=1)

@@ -1,7 +1,7 @@
 """The embedding of a window by Kronos: the decoder's normed state at the window's last bar.
 
-Shi et al., "Kronos: A Foundation Model for the Language of Financial Markets", AAAI 2026. Only the window's
-own bars enter, their normalisation included.
+Shi et al., "Kronos: A Foundation Model for the Language of Financial Markets", AAAI 2026. The embedding and
+its normalisation depend on the window's own bars alone.
 
 Legend: B windows, T bars in a window, N bars of all series, C = 6 columns, E the decoder's width.
 """
@@ -37,18 +37,18 @@ PRECISIONS = ("auto", "fp32", "bf16")
 NEEDS_BARS = "embedding=kronos needs raw bars, and data=windows has none: take embedding=stored"
 CLIP = 5.0
 EPS = 1e-5
-_ROUNDING = 1e-12  # relative: what double precision makes of a column that stands still
+_ROUNDING = 1e-12  # relative: the spread of a constant column in double precision
 
-# The published weights were trained on data up to February 2024; some months more are left out for safety.
+# The published weights were trained on data up to February 2024; the months after it are a safety margin.
 SEEN_UNTIL = np.datetime64("2024-06-01")
 
-# Below this many parameters a pass on a CPU is bound by operator calls, and casts only add to them.
+# Smaller models on a CPU are bound by the overhead of operator calls, to which casts add.
 CPU_BF16_PARAMETERS = 1_000_000
 
 _CPU_ACTIVATIONS = 4096  # windows x width: at 120 bars they stay in a processor's cache
 _BATCH = 512
 
-# What a stranger's config.json may ask for at most: well beyond all that is published.
+# Limits for an untrusted config.json, well above all published models.
 _MOST = {
     "d_in": COLUMNS, "d_model": 16384, "n_heads": 256, "ff_dim": 65536, "n_layers": 256, "n_enc_layers": 256,
     "n_dec_layers": 256, "s1_bits": 16, "s2_bits": 16, "group_size": 32,
@@ -60,7 +60,7 @@ class KronosEmbedding(Embedding):
     """Settings. A checkpoint is a Hub id, whose revision is pinned, or a folder.
 
     checkpoint: the decoder; a folder with `model/` and `tokenizer/` in it sets both
-    precision:  of the decoder (the tokens are always found in fp32): fp32, bf16, or auto, a fixed rule by
+    precision:  of the decoder (tokens are always computed in fp32): fp32, bf16, or auto, a fixed rule by
                 device and model
     shuffle:    each window gets the vector of another (an ablation's control)
     """
@@ -91,10 +91,10 @@ class KronosEmbedding(Embedding):
         )
 
     def shapes(self) -> tuple[DecoderShape, TokenizerShape]:
-        """What the two config.json say. Raises ConfigError where they can't be or don't fit together."""
+        """The shapes in both config.json. Raises ConfigError where they are invalid or don't match."""
         model, tokenizer = self.checkpoints()
-        decoder = DecoderShape(**read_numbers(model, _of(DecoderShape)))
-        tokens = TokenizerShape(**read_numbers(tokenizer, _of(TokenizerShape)))
+        decoder = DecoderShape(**read_numbers(model, _limits(DecoderShape)))
+        tokens = TokenizerShape(**read_numbers(tokenizer, _limits(TokenizerShape)))
         _check(model, decoder)
         _check(tokenizer, tokens)
         for name in ("s1_bits", "s2_bits"):
@@ -102,7 +102,7 @@ class KronosEmbedding(Embedding):
             if ours != theirs:
                 raise ConfigError(
                     f"embedding.checkpoint={model} has {name}={ours} and embedding.tokenizer={tokenizer} has "
-                    f"{theirs}: they don't belong together"
+                    f"{theirs}: they must be the same"
                 )
         return decoder, tokens
 
@@ -123,16 +123,16 @@ class KronosEmbedding(Embedding):
         steps = torch.arange(1 - windows.lookback, 1, device=device)
         embed = self.load(device)
 
-        def of_rows(rows: Tensor) -> Tensor:
+        def embed_rows(rows: Tensor) -> Tensor:
             bars = end[rows, None] + steps
             return embed(ohlcv[bars], stamps[bars].long())
 
-        return of_rows
+        return embed_rows
 
     def load(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
         """The function from raw bars (B, T, 5 or 6) and time stamps (B, T, 5) to vectors (B, E) in float32.
 
-        Raises ConfigError where the weights can't be had or are not of this architecture.
+        Raises ConfigError where the weights are not available or not of this architecture.
         """
         decoder_shape, tokenizer_shape = self.shapes()
         model, tokens = self.checkpoints()
@@ -144,11 +144,11 @@ class KronosEmbedding(Embedding):
         decoder = decoder.requires_grad_(False).eval().to(device)
         with torch.autocast(device.type, enabled=False):
             decoder.embedding.project()
-        if self.settled(device).precision == "bf16":
+        if self.resolve(device).precision == "bf16":
             _to_bf16(decoder)
 
         def embed(bars: Tensor, stamps: Tensor) -> Tensor:
-            # whatever autocast the caller is in: tokens hang on the sign of float32 numbers
+            # even within the caller's autocast: tokens depend on the signs of float32 numbers
             with torch.autocast(device.type, enabled=False):
                 return decoder.last(*tokenizer.encode(normalise(bars)), stamps)
 
@@ -158,8 +158,8 @@ class KronosEmbedding(Embedding):
         shapes, weights = self.shapes(), [checkpoint.sha256() for checkpoint in self.checkpoints()]
         return "kronos", shapes, weights, self.precision
 
-    def settled(self, device: torch.device) -> Self:
-        """`auto`: bf16 where the device computes it natively, save for small models on a CPU; else fp32."""
+    def resolve(self, device: torch.device) -> Self:
+        """`auto`: bf16 where the device computes it natively, except for small models on a CPU; else fp32."""
         if self.precision != "auto":
             return self
         worthwhile = device.type != "cpu" or _parameters(self.shapes()[0]) >= CPU_BF16_PARAMETERS
@@ -182,21 +182,19 @@ class KronosEmbedding(Embedding):
             return ()
         day = test_begins.astype("datetime64[D]")
         begins = f"the test part begins on {day}, before June 2024, and"
-        so = "its scores may be too good to be true"
+        published = "published Kronos weights have seen market data up to February 2024"
+        doubt = "its scores may be too good"
         model, _ = self.checkpoints()
-        if model.revision is None:
-            return (
-                f"{begins} the weights in {model} may have seen market data of that time, as the published "
-                f"Kronos weights have up to February 2024: unless you know that yours have not, {so}",
-            )
-        return (f"{begins} the published Kronos weights have seen market data up to February 2024: {so}",)
+        if model.revision is not None:
+            return (f"{begins} the {published}: {doubt}",)
+        return (f"{begins} the {published}: unless the weights in {model} have not, {doubt}",)
 
 
 def normalise(bars: Tensor) -> Tensor:
     """(B, T, 5 or 6) raw bars -> (B, T, 6) float32, each column by the window's own mean and deviation.
 
     A missing amount is volume times the mean of open, high, low and close. (x - mean) / (std + 1e-5), clipped
-    to 5. A column that stands still becomes 0, and not its rounding blown up.
+    to 5. A constant column becomes 0 instead of amplified rounding.
     """
     bars = bars.double()
     if bars.shape[-1] == VOLUME + 1:
@@ -223,28 +221,25 @@ def time_stamps(time: NDArray[np.datetime64]) -> NDArray[np.int8]:
     return np.stack(parts, -1).astype(np.int8)
 
 
-def _of(shape: type[DecoderShape | TokenizerShape]) -> dict[str, int]:
+def _limits(shape: type[DecoderShape | TokenizerShape]) -> dict[str, int]:
     return {field.name: _MOST[field.name] for field in fields(shape)}
 
 
 def _check(checkpoint: Checkpoint, shape: DecoderShape | TokenizerShape) -> None:
     width, heads = shape.d_model, shape.n_heads
+    wrong = ""
     if width % (2 * heads):
-        raise ConfigError(
-            f"{checkpoint}: d_model={width} must be a multiple of 2 x n_heads={heads} in config.json"
-        )
-    if isinstance(shape, DecoderShape):
+        wrong = f"d_model={width} must be a multiple of 2 x n_heads={heads}"
+    elif isinstance(shape, DecoderShape):
         if width % (2 * DEPENDENCY_HEADS):
-            raise ConfigError(
-                f"{checkpoint}: d_model={width} must be a multiple of {2 * DEPENDENCY_HEADS} in config.json"
-            )
+            wrong = f"d_model={width} must be a multiple of {2 * DEPENDENCY_HEADS}"
     elif shape.d_in != COLUMNS:
-        raise ConfigError(f"{checkpoint}: d_in={shape.d_in} must be {COLUMNS} in config.json")
+        wrong = f"d_in={shape.d_in} must be {COLUMNS}"
     elif (shape.s1_bits + shape.s2_bits) % shape.group_size:
-        raise ConfigError(
-            f"{checkpoint}: s1_bits={shape.s1_bits} + s2_bits={shape.s2_bits} must be a multiple of "
-            f"group_size={shape.group_size} in config.json"
-        )
+        bits = f"s1_bits={shape.s1_bits} + s2_bits={shape.s2_bits}"
+        wrong = f"{bits} must be a multiple of group_size={shape.group_size}"
+    if wrong:
+        raise ConfigError(f"{checkpoint}: {wrong} in config.json")
 
 
 def _parameters(shape: DecoderShape) -> int:
@@ -253,7 +248,7 @@ def _parameters(shape: DecoderShape) -> int:
 
 
 def _to_bf16(decoder: Decoder) -> None:
-    """The matrices of the blocks, where all the time goes; norms, sums and angles stay in float32."""
+    """Converts the blocks' matrices, which take almost all the time; norms and sums stay in float32."""
     for module in decoder.transformer.modules():
         if isinstance(module, nn.Linear):
             module.to(torch.bfloat16)

@@ -26,7 +26,7 @@ DEPENDENCY_HEADS = 4  # of the layer that conditions s2 on s1, whatever the deco
 
 @dataclass(frozen=True)
 class TokenizerShape:
-    """What a tokenizer's config.json says; a stack of n layers has n - 1 blocks."""
+    """The numbers in a tokenizer's config.json; a stack of n layers has n - 1 blocks."""
 
     d_in: int
     d_model: int
@@ -41,7 +41,7 @@ class TokenizerShape:
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """What a decoder's config.json says."""
+    """The numbers in a decoder's config.json."""
 
     s1_bits: int
     s2_bits: int
@@ -92,7 +92,7 @@ class Tokenizer(nn.Module):
 class Decoder(nn.Module):
     """Tokens and times of a window to the decoder's normed states.
 
-    `dep_layer` and `head` only serve to forecast the next token; they are here so that a load is strict.
+    `dep_layer` and `head` forecast the next token and are unused; they make a strict load possible.
     """
 
     def __init__(self, shape: DecoderShape) -> None:
@@ -114,7 +114,7 @@ class Decoder(nn.Module):
         return normed
 
     def last(self, s1: Tensor, s2: Tensor, stamp: Tensor) -> Tensor:
-        """The last position of `forward` alone, (B, D): the last block computes nothing for the others."""
+        """The last position of `forward`, (B, D); the last block skips all other positions."""
         x = self.embedding(s1, s2) + self.time_emb(stamp)
         for block in self.transformer[:-1]:
             x = block(x)
@@ -145,7 +145,7 @@ class Block(nn.Module):
         self.ffn = FeedForward(width, ff_dim)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """queries: only the last so many positions are wanted, (B, queries, D)."""
+        """queries: compute only this many last positions, (B, queries, D)."""
         count = queries or x.shape[1]
         x = x[:, -count:] + self.self_attn(self.norm1(x), count)
         mixed: Tensor = x + self.ffn(self.norm2(x))
@@ -153,7 +153,7 @@ class Block(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Multi-head self-attention on the past, with rotary positions."""
+    """Causal multi-head self-attention with rotary positions."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -165,11 +165,11 @@ class CausalAttention(nn.Module):
         self.rotary = Rotary(width // heads)
 
     def forward(self, x: Tensor, queries: int) -> Tensor:
-        """(B, T, D) -> (B, queries, D) of the last positions: all of them, or one that sees everything."""
+        """(B, T, D) -> (B, queries, D) of the last positions; queries: all of them or 1."""
         x = x.to(self.q_proj.weight.dtype)
         cos, sin = self.rotary(x.shape[1], x.dtype)
-        q = _turn(self._split(self.q_proj(x[:, -queries:])), cos[-queries:], sin[-queries:])
-        k = _turn(self._split(self.k_proj(x)), cos, sin)
+        q = _rotate(self._split(self.q_proj(x[:, -queries:])), cos[-queries:], sin[-queries:])
+        k = _rotate(self._split(self.k_proj(x)), cos, sin)
         v = self._split(self.v_proj(x))
         y = _attend(q, k, v, causal=queries > 1)
         mixed: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
@@ -190,7 +190,7 @@ class Rotary(nn.Module):
         self.register_buffer("inv_freq", _ROTARY_BASE ** (-torch.arange(0, width, 2) / width))
 
     def forward(self, positions: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(positions, d) each: cos beside cos, and -sin beside sin, as a turn of (left, right) wants them."""
+        """(positions, d) each: [cos, cos] and [-sin, sin], the factors of a rotation of (left, right)."""
         angle = torch.outer(torch.arange(positions, device=self.inv_freq.device), self.inv_freq)
         cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
         return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
@@ -212,7 +212,7 @@ class FeedForward(nn.Module):
 
 
 class _TokenEmbedding(nn.Module):
-    """Both tokens' vectors, times sqrt(D), side by side through one projection."""
+    """Both tokens' vectors, times sqrt(D), concatenated and projected."""
 
     def __init__(self, s1_bits: int, s2_bits: int, width: int) -> None:
         super().__init__()
@@ -222,12 +222,12 @@ class _TokenEmbedding(nn.Module):
         self.projected: tuple[Tensor, Tensor] | None = None
 
     def project(self) -> None:
-        """Puts both vocabularies through the projection once, as weights and device are to stay."""
+        """Projects both vocabularies once; weights and device must not change afterwards."""
         width = self.emb_s1.embedding_dim
-        of_s1, of_s2 = (self.fusion_proj.weight * math.sqrt(width)).split(width, dim=1)
+        weight_s1, weight_s2 = (self.fusion_proj.weight * math.sqrt(width)).split(width, dim=1)
         self.projected = (
-            F.linear(self.emb_s1.weight, of_s1, self.fusion_proj.bias),
-            F.linear(self.emb_s2.weight, of_s2),
+            F.linear(self.emb_s1.weight, weight_s1, self.fusion_proj.bias),
+            F.linear(self.emb_s2.weight, weight_s2),
         )
 
     def forward(self, s1: Tensor, s2: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ class _TimeEmbedding(nn.Module):
 
 
 class _Quantizer(nn.Module):
-    """The quantizer has no parameters; its buffers are place values that only training uses."""
+    """The quantizer has no parameters; its buffers are place values used in training only."""
 
     def __init__(self, bits: int, group_size: int) -> None:
         super().__init__()
@@ -280,13 +280,13 @@ def _blocks(count: int, width: int, heads: int, ff_dim: int) -> nn.ModuleList:
     return nn.ModuleList(Block(width, heads, ff_dim) for _ in range(count))
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns coordinates i and i + d/2 of (B, H, L, d) by the angles of their positions."""
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates coordinates i and i + d/2 of (B, H, L, d) by the angles of their positions."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v, each position seeing itself and those before it."""
+    """softmax(q k^T / sqrt(d)) v; each position attends to itself and earlier ones."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     # At 120 positions two plain products take 0.7 of the time of the CPU's fused kernel in bf16.

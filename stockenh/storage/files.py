@@ -1,22 +1,24 @@
-"""Files that are there whole or not at all."""
+"""Atomic files, and locks that a killed process leaves free."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import socket
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
 
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
 
-_PART = ".part"
+LOCK: Final = ".lock"  # in a folder that only one process may work in
+_LOCK_SECONDS: Final = 0.2  # `is_locked` holds a lock for a moment, which is no reason to refuse a folder
+_PART: Final = ".part"
 
 
 class DiskError(StockenhError):
@@ -24,32 +26,27 @@ class DiskError(StockenhError):
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Replaces a file in one step: a reader or a kill at any moment sees the old one or the new one.
+    """Replaces a file in one step: readers see the old content or the new, also after a kill.
 
-    Raises DiskError where the content can't be written; the old file then stays as it was.
+    Raises DiskError where the content can't be written; the old file stays as it was.
     """
-    temporary: str | None = None
-    try:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PART}")
+    with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DiskError(f"{path} can't be written: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what writers that were killed have left of files; only where no writer can be at work.
+    """Removes the temporary files of killed writers. Call it only while no writer can be at work.
 
-    A stranger's link leads nowhere, and what is no file of a writer's stays.
+    Links are not followed, and anything that is not a plain file stays: the folder may be untrusted.
     """
     if folder.is_symlink():
         return
@@ -59,12 +56,12 @@ def remove_parts(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically; NaN is refused, for it is no JSON."""
+    """Writes JSON atomically. Raises ValueError on NaN, which JSON does not have."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def expanded(path: str) -> Path:
-    """The path with its ~ written out. Raises ConfigError where nobody knows what that is."""
+    """The path with its ~ expanded. Raises ConfigError where there is no home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -72,27 +69,26 @@ def expanded(path: str) -> Path:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends one line and puts it on the disk."""
+    """Appends one line and syncs it to disk. Raises DiskError."""
+    with _disk_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        yield
     except OSError as error:
         raise DiskError(f"{path} can't be written: {error.strerror}") from None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-LOCK = ".lock"  # in the folder that only one process may work in
-
-
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds this lock file; asks without writing anything."""
+    """Whether a living process holds this lock file.
+
+    It only reads, so it may probe an untrusted folder; a FileLock would create and truncate files there.
+    """
     try:
         with path.open("r") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -104,32 +100,32 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def alone_in(folder: Path, doing: str) -> Iterator[None]:
-    """Keeps every other process out of a folder, which is made where it is not there yet.
+def lock_folder(folder: Path, activity: str) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is created if needed; a killed process frees it.
 
-    Raises RunFolderError where another is in it already; doing: what that one does.
+    Raises RunFolderError where another process holds it; activity: what that process does there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(f"{folder}: another process {doing}") from None
+    try:
+        lock = FileLock(folder / LOCK).acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise RunFolderError(f"{folder}: another process {activity}") from None
+    with lock:
         yield
 
 
 class WorkerLock:
-    """The lock file of a worker: free as soon as the worker is dead, however it died."""
+    """A worker's lock file, which other processes probe with `is_locked`; free once the worker is dead."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{self.id}.lock"
-        self._handle = self.path.open("w")
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        self._lock = FileLock(self.path, thread_local=False)
+        self._lock.acquire()
 
     def release(self) -> None:
-        """Takes the file away."""
-        self._handle.close()
+        """Frees the lock and removes its file."""
+        self._lock.release()
         with suppress(OSError):
             self.path.unlink()

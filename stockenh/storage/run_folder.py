@@ -1,11 +1,11 @@
-"""A run folder: what it holds, how it is made, and how a stranger's is read without trusting it."""
+"""A run folder: its files, how they are written, and how an untrusted folder is read safely."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +14,20 @@ import yaml
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import (
     LOCK,
-    alone_in,
     append_line,
     is_locked,
+    lock_folder,
     remove_parts,
     write_atomic,
     write_json,
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor  # only weights need torch: listing runs and refusing overrides do without
+    from torch import Tensor  # only weights need torch; listing runs must not wait for its import
 
 
 class RunFolder:
-    """Names of the files of one run; nothing is read before it is asked for."""
+    """The files of one run, read on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class RunFolder:
         self.manifest = path / "manifest.json"
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
-        self.taught = path / "teacher.safetensors"
+        self.teacher_output = path / "teacher.safetensors"
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.report = path / "report"
@@ -60,11 +60,11 @@ class RunFolder:
                 f"{path}: no such folder; a run folder is what `stockenh train` left in outputs/"
             )
         if not folder.config.is_file():
-            raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never began")
+            raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never started")
         return folder
 
     def refuse_if_run(self) -> None:
-        """Raises ConfigError where a run is there that has learnt something, or is about to."""
+        """Raises ConfigError where the folder holds a run that has trained or is about to."""
         if self.last.exists() or self.metrics.exists() or is_locked(self.path / LOCK):
             again = shlex.quote(str(self.path))
             raise ConfigError(
@@ -72,26 +72,24 @@ class RunFolder:
             )
 
     def begin(self, config: dict[str, Any]) -> None:
-        """Makes this a new run's folder; what a run left that never learnt anything is forgotten."""
-        for leftover in (self.manifest, self.fitted, self.taught, self.lr_finder, self.lr_picture):
+        """Starts a new run here, and removes the files of one that never trained."""
+        for leftover in (self.manifest, self.fitted, self.teacher_output, self.lr_finder, self.lr_picture):
             leftover.unlink(missing_ok=True)
         self.reopen()
         self.write_config(config)
 
     def reopen(self) -> None:
-        """Makes this the folder of an unfinished run: what was concluded from its weights is forgotten."""
-        for conclusion in (self.summary, self.calibration, self.confidence):
-            conclusion.unlink(missing_ok=True)
+        """Marks the run as unfinished: removes what was derived from its final weights."""
+        for derived in (self.summary, self.calibration, self.confidence):
+            derived.unlink(missing_ok=True)
 
     def chosen_weights(self, name: str | None) -> str:
-        """`name`, or what the run chose on validation; raises RunFolderError where there are no such."""
+        """`name`, or the weights that validation chose. Raises RunFolderError where there are none such."""
         summary = self.read_json(self.summary)
         chosen = name or (summary.get("weights") if isinstance(summary, dict) else None)
         if not isinstance(chosen, str):
-            raise RunFolderError(f"{self.summary} names no weights; say which: weights=raw")
-        if chosen not in (there := self.weight_names()):
-            others = f"it has {', '.join(there)}" if there else "it has none at all"
-            raise RunFolderError(f"{self.path} has no {chosen} weights; {others}")
+            raise RunFolderError(f"{self.summary} names no weights; choose them with weights=raw")
+        self._require_weights(chosen)
         return chosen
 
     def require_finished(self) -> None:
@@ -107,7 +105,7 @@ class RunFolder:
         write_atomic(self.config, text.encode())
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved config as plain containers, read without following anything in it."""
+        """The resolved config as plain containers; nothing in it is executed or interpolated."""
         try:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -119,7 +117,7 @@ class RunFolder:
         return config
 
     def read_json(self, path: Path) -> Any:
-        """One of the folder's JSON files."""
+        """One of the folder's JSON files. Raises RunFolderError."""
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -134,20 +132,17 @@ class RunFolder:
         append_line(self.metrics, json.dumps(line, allow_nan=False))
 
     def read_metrics(self, up_to_epoch: int | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a torn last line (a kill while writing) is left out."""
+        """The lines of metrics.jsonl; a line cut short by a kill is left out."""
         lines = []
         if self.metrics.exists():
             for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict) and (up_to_epoch is None or line.get("epoch", 0) <= up_to_epoch):
-                    lines.append(line)
-        return lines
+                with suppress(ValueError):
+                    lines.append(json.loads(text))
+        dicts = (line for line in lines if isinstance(line, dict))
+        return [line for line in dicts if up_to_epoch is None or line.get("epoch", 0) <= up_to_epoch]
 
     def rewind_metrics(self, epoch: int) -> None:
-        """Forgets lines after `epoch`, which will be written again."""
+        """Removes the lines after `epoch`, which will be written again."""
         kept = self.read_metrics(epoch)
         if self.metrics.exists():
             write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -157,7 +152,7 @@ class RunFolder:
         return self.path / "weights" / f"{name}.safetensors"
 
     def weight_names(self) -> list[str]:
-        """The names of the weights that are there."""
+        """The names of the weights in the folder."""
         return sorted(p.stem for p in (self.path / "weights").glob("*.safetensors"))
 
     def write_weights(self, name: str, state: dict[str, Tensor]) -> None:
@@ -169,29 +164,29 @@ class RunFolder:
         write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
-        """Raises RunFolderError where they are missing (naming those there are) or damaged."""
-        there = self.weight_names()
-        if name not in there:
-            others = f"it has {', '.join(there)}" if there else "the run is not finished"
-            raise RunFolderError(f"{self.path} has no {name} weights; {others}")
+        """Raises RunFolderError where they are missing or damaged."""
+        self._require_weights(name)
         return self.read_tensors(self.weights(name))
 
+    def _require_weights(self, name: str) -> None:
+        if name not in (names := self.weight_names()):
+            others = f"it has {', '.join(names)}" if names else "the run is not finished"
+            raise RunFolderError(f"{self.path} has no {name} weights; {others}")
+
     def read_tensors(self, path: Path) -> dict[str, Tensor]:
-        """What a safetensors file of the folder holds. Raises RunFolderError where it is damaged."""
-        import torch
+        """The tensors of a safetensors file. Raises RunFolderError where it is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
-            tensors = load(path.read_bytes())
+            return load(path.read_bytes())
         except (SafetensorError, OSError, ValueError) as error:
             raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
-        return {k: torch.as_tensor(v) for k, v in tensors.items()}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps a second process out; a killed one leaves no lock behind. Raises RunFolderError."""
-        with alone_in(self.path, "is training in this folder"):
+        """Keeps a second process out. Raises RunFolderError where one is training here."""
+        with lock_folder(self.path, "is training in this folder"):
             for folder in (self.path, self.last.parent, self.path / "weights"):
                 remove_parts(folder)
             yield

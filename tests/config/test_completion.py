@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stockenh.config.overrides import complete, groups
+from stockenh.config.catalog import complete, groups
 
 SCRIPT = """
 PATH={bin}:$PATH
@@ -42,7 +42,7 @@ def bash(console_script):
     def run(*words: str) -> list[str]:
         script = SCRIPT.format(bin=console_script)
         command = [program, "--norc", "-c", script, "bash", "stockenh", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
@@ -91,9 +91,7 @@ def test_zsh_and_fish_protocols(console_script, name, line, wanted, unwanted):
         "_TYPER_COMPLETE_ARGS": line,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    done = subprocess.run(
-        [console_script / "stockenh"], env=environment, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([console_script / "stockenh"], env=environment, capture_output=True, text=True)
     assert wanted in done.stdout, done.stderr
     assert unwanted not in done.stdout
 
@@ -107,19 +105,19 @@ def test_every_shell_gets_a_script(console_script, name):
 
 
 def test_a_key_that_takes_a_word_offers_it():
-    assert complete([], "optimizer.lr=") == ["optimizer.lr=1e-3", "optimizer.lr=auto"]
+    assert complete("train", [], "optimizer.lr=") == ["optimizer.lr=1e-3", "optimizer.lr=auto"]
 
 
 def test_keys_of_a_group_wait_for_the_dot():
-    assert "loss.delta=" not in complete([], "")
-    assert "loss.delta=" in complete([], "loss.")
-    assert {"train.epochs=", "seed=", "model="} <= set(complete([], ""))
+    assert "loss.delta=" not in complete("train", [], "")
+    assert "loss.delta=" in complete("train", [], "loss.")
+    assert {"train.epochs=", "seed=", "model="} <= set(complete("train", [], ""))
 
 
 def test_a_switch_offers_both_values():
-    assert complete([], "train.compile=") == ["train.compile=false", "train.compile=true"]
+    assert complete("train", [], "train.compile=") == ["train.compile=false", "train.compile=true"]
 
 
 def test_an_unknown_word_offers_nothing():
-    assert complete([], "nonsense=") == []
-    assert complete([], "zzz") == []
+    assert complete("train", [], "nonsense=") == []
+    assert complete("train", [], "zzz") == []

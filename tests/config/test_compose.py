@@ -93,7 +93,7 @@ DEFAULTS = {
     "seed": 42, "device": "auto",
     "train.epochs": 20, "train.batch_size": 64, "train.accumulate": 1, "train.precision": "fp32",
     "train.compile": False, "train.patience": 10, "train.max_norm": 1.0,
-    "data._target_": "stockenh.data.sources.base.SampleData",
+    "data._target_": "stockenh.data.sources.files.SampleData",
     "data.horizons": [3, 5, 10], "data.lookback": 120,
     "split._target_": "stockenh.data.splits.DateSplit",
     "split.val": 0.15, "split.test": 0.15, "split.embargo": 0,

@@ -27,7 +27,7 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("tta-predict", ["teacher=x"], "teacher= names no run for this command: write run=RUN"),
         ("tta-predict", ["seed=1"], "run= must be given: run=RUN, a folder that stockenh train left"),
         ("train", ["resum=x"], "resum: no such key. Nearest: resume"),
-        ("train", ["run=x"], "to begin with a run's weights write init_from=RUN"),
+        ("train", ["run=x"], "to start with a run's weights write init_from=RUN"),
     ],
 )
 def test_the_key_of_a_run_may_be_misspelt(
@@ -77,9 +77,9 @@ def test_what_stands_in_a_run_s_folder_is_not_overwritten_by_another_command(
         runs = [] if command == "find-lr" else ["run=run"]
         answer = stockenh(command, *runs, "hydra.run.dir=run")
         assert answer.code == 2
-        assert f"hydra.run.dir=run holds a run: {name} takes a folder of its own" in answer.err
+        assert f"run holds a run: {name} takes a folder of its own" in answer.err
     answer = stockenh("train", *small_run, "hydra.run.dir=run")
-    assert answer.code == 2 and "continue it with resume=run" in answer.err
+    assert answer.code == 2 and "continue it with resume=" in answer.err
     before = sorted(Path().rglob("*"))
     gone = bars_folder.rename(bars_folder.parent / "gone")
     try:

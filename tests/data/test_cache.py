@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import logging
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stockenh.data import cache as cache_module
-from stockenh.data.cache import DiskCache, default_root, key_of
+from stockenh.data.cache import DiskCache, default_root, key_of, release_pages, write_npy
 from stockenh.data.features.context import FeatureSettings
 from stockenh.errors import ConfigError
 
@@ -38,7 +38,7 @@ def same(found: dict[str, np.ndarray]) -> bool:
 
 
 class Trap:
-    """What a pickle of a stranger could do: leave a mark when it is loaded."""
+    """A hostile pickle: it leaves a mark when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -76,10 +76,6 @@ def truncated(entry: Path) -> None:
     (entry / "a.npy").write_bytes((entry / "a.npy").read_bytes()[:-8])
 
 
-def garbled(entry: Path) -> None:
-    (entry / "a.npy").write_bytes(b"\xff" * 200)
-
-
 def emptied(entry: Path) -> None:
     for file in entry.iterdir():
         file.unlink()
@@ -89,8 +85,8 @@ def emptied(entry: Path) -> None:
     "spoil",
     [
         truncated,
-        garbled,
         emptied,
+        lambda entry: (entry / "a.npy").write_bytes(b"\xff" * 200),
         lambda entry: (entry / "a.npy").write_bytes(b""),
         lambda entry: (entry / "a.npy").unlink(),
         lambda entry: (entry / "names.txt").write_bytes(b"\xff\xfe"),
@@ -117,33 +113,22 @@ def test_a_pickle_in_the_cache_is_never_loaded(tmp_path: Path) -> None:
     assert same(store.arrays("kind", "key", compute))
     assert compute.calls == 2
     assert not (tmp_path / "mark").exists()
-    np.load(_saved(tmp_path, hostile), allow_pickle=True)
+    np.save(tmp_path / "trap.npy", hostile, allow_pickle=True)
+    np.load(tmp_path / "trap.npy", allow_pickle=True)
     assert (tmp_path / "mark").exists(), "the trap itself works"
 
 
-def _saved(folder: Path, array: np.ndarray) -> Path:
-    np.save(folder / "trap.npy", array, allow_pickle=True)
-    return folder / "trap.npy"
-
-
-def test_a_root_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_root_that_cannot_be_written_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    compute = Counted()
-    with caplog.at_level(logging.WARNING):
-        assert same(DiskCache(tmp_path / "file").arrays("kind", "key", compute))
-    assert "can't be written" in caplog.text
-    assert compute.calls == 1
-
-
-def test_that_nothing_can_be_kept_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("in the way")
-    said: list[str] = []
-    store = DiskCache(tmp_path / "file", said.append)
+    lines: list[str] = []
+    compute, store = Counted(), DiskCache(tmp_path / "file", lines.append)
     for key in ("one", "two"):
-        assert same(store.arrays("kind", key, Counted()))
-    (line,) = said
+        assert same(store.arrays("kind", key, compute))
+    (line,) = lines
     assert line.startswith(f"cache {tmp_path / 'file'} can't be written (")
-    assert caplog.text.count("can't be written") == 2
+    assert (compute.calls, caplog.text.count("can't be written")) == (2, 2)
 
 
 def test_a_full_disk_leaves_no_part_of_an_entry(
@@ -195,8 +180,7 @@ def test_keys_follow_every_part() -> None:
         key_of("a", "b"),
         key_of("a', 'b"),
     ]
-    assert len(set(keys)) == len(keys)
-    assert key_of("digest", FeatureSettings()) == keys[0]
+    assert len(set(keys)) == len(keys) and key_of("digest", FeatureSettings()) == keys[0]
 
 
 def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,9 +213,8 @@ def test_parts_are_read_back_until_they_are_cleared(tmp_path: Path, caplog: pyte
     parts.write(0, np.arange(4).reshape(2, 2))
     again = DiskCache(tmp_path).parts("kind", "key")
     assert {first: rows.tolist() for first, rows in again.read()} == {0: [[0, 1], [2, 3]], 10: [0, 1, 2]}
-    np.save(
-        tmp_path / "kind" / "key.parts" / "20.npy", np.array([Trap(tmp_path / "mark")]), allow_pickle=True
-    )
+    trap = np.array([Trap(tmp_path / "mark")])
+    np.save(tmp_path / "kind" / "key.parts" / "20.npy", trap, allow_pickle=True)
     assert sorted(first for first, _ in again.read()) == [0, 10]
     assert "can't be read" in caplog.text
     assert not (tmp_path / "mark").exists()
@@ -252,3 +235,57 @@ def test_parts_that_cannot_be_written_only_warn(tmp_path: Path, caplog: pytest.L
     (tmp_path / "kind").write_text("in the way")
     DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
     assert "can't be written" in caplog.text
+
+
+@pytest.fixture
+def anything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "LARGE", 0)
+
+
+@pytest.mark.usefixtures("anything_is_large")
+def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path: Path) -> None:
+    array = DiskCache(tmp_path / "cache").scratch((1000, 16), np.float32)
+    assert array.shape == (1000, 16) and array.dtype == np.float32
+    array[:] = np.arange(16000).reshape(1000, 16)
+    release_pages(array)
+    np.testing.assert_array_equal(array, np.arange(16000).reshape(1000, 16))
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert f"{tmp_path}/cache/" in Path("/proc/self/maps").read_text()
+    del array
+    assert f"{tmp_path}/cache/" not in Path("/proc/self/maps").read_text()
+
+
+def test_a_small_scratch_is_memory(tmp_path: Path) -> None:
+    array = DiskCache(tmp_path).scratch((10, 4), np.float16)
+    assert array.shape == (10, 4) and str(tmp_path) not in Path("/proc/self/maps").read_text()
+    release_pages(array)  # has none to give
+
+
+@pytest.mark.usefixtures("anything_is_large")
+def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert DiskCache(tmp_path).scratch((3, 2), np.float32).shape == (3, 2)
+    assert DiskCache(None).scratch((3, 2), np.float32).shape == (3, 2)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7,), (0, 3), (5, 0), (4, 2, 3), ()])
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.bool_])
+def test_a_file_in_portions_is_the_file_of_numpy(
+    shape: tuple[int, ...], dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "PORTION", 20)
+    array = np.asarray(np.random.default_rng(0).integers(0, 9, shape)).astype(dtype)
+    whole, portions = io.BytesIO(), io.BytesIO()
+    np.save(whole, array)
+    write_npy(portions, array)
+    assert portions.getvalue() == whole.getvalue()
+
+
+def test_columns_side_by_side_are_written_as_rows() -> None:
+    array, file = np.asfortranarray(np.arange(12.0).reshape(4, 3)), io.BytesIO()
+    write_npy(file, array)
+    file.seek(0)
+    np.testing.assert_array_equal(np.load(file), array)

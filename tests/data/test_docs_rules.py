@@ -8,10 +8,11 @@ from pathlib import Path
 
 import stockenh
 
-SOURCES = Path(stockenh.__file__).parent / "data"
+PACKAGE = Path(stockenh.__file__).parent
+SOURCES = [*(PACKAGE / "data").rglob("*.py"), PACKAGE / "commands" / "data_check.py"]
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 LEVELS = {"error", "drop", "warning"}
-MAKERS = {"Finding", "finding", "_finding", "TextFinding", "NoTableError", "Reason", "RowRule", "_Warning"}
+MAKERS = {"Finding", "finding", "NoTableError", "Reason", "RowRule", "_Warning"}
 
 
 def texts(nodes: list[ast.expr]) -> list[str]:
@@ -30,7 +31,7 @@ def of_call(node: ast.Call) -> list[str]:
 
 def rules_in_code() -> set[str]:
     found: set[str] = set()
-    for source in SOURCES.rglob("*.py"):
+    for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 found.update(of_call(node))

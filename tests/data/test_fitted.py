@@ -34,31 +34,31 @@ def hand(context: list[list[float]], y_ret: list[list[float]]) -> BarWindows:
 def test_statistics_by_hand() -> None:
     nan = float("nan")
     data = hand([[1, 7], [3, 7], [99, 99]], [[0.5, nan], [-0.5, 0.0], [9, 9]])
-    fitted = Fitted.on(data, np.array([0, 1]))
+    fitted = Fitted.fit(data, np.array([0, 1]))
     assert fitted == Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
 
 
 def test_share_of_up_leaves_ties_and_missing_labels_out() -> None:
     nan = float("nan")
     data = hand([[0.0]] * 5, [[0.1], [0.2], [0.0], [nan], [-0.1]])
-    assert Fitted.on(data, np.arange(5)).up_share == pytest.approx([2 / 3])
+    assert Fitted.fit(data, np.arange(5)).up_share == pytest.approx([2 / 3])
 
 
 def test_only_train_rows_count() -> None:
     data = windows()
-    before = Fitted.on(data, TRAIN)
+    before = Fitted.fit(data, TRAIN)
     others = np.setdiff1d(np.arange(len(data)), TRAIN)
     context, y_ret = data.context.copy(), data.y_ret.copy()
     context[others] += 1000
     y_ret[others] *= -7
-    assert Fitted.on(replace(data, context=context, y_ret=y_ret), TRAIN) == before
+    assert Fitted.fit(replace(data, context=context, y_ret=y_ret), TRAIN) == before
     context[TRAIN[0]] += 1
-    assert Fitted.on(replace(data, context=context), TRAIN) != before
+    assert Fitted.fit(replace(data, context=context), TRAIN) != before
 
 
 def test_standardised_train_features_have_mean_0_and_deviation_1() -> None:
     data = windows()
-    fitted = Fitted.on(data, TRAIN)
+    fitted = Fitted.fit(data, TRAIN)
     mean, std = np.array(fitted.context_mean), np.array(fitted.context_std)
     scaled = fitted.standardise(data.context[TRAIN])
     exact = (data.context[TRAIN].astype(float) - mean) / std
@@ -78,7 +78,7 @@ def test_values_are_clipped_at_5_and_the_input_is_left_alone() -> None:
 
 
 def test_a_run_folders_json_brings_back_the_same_bits() -> None:
-    fitted = Fitted.on(windows(), TRAIN)
+    fitted = Fitted.fit(windows(), TRAIN)
     assert Fitted.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def splits() -> st.SearchStrategy[Split]:
     return st.one_of(by_date, walk)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(markets(), splits())
 def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Split) -> None:
     try:
@@ -88,7 +89,7 @@ def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Spl
                 == windows.symbols[windows.symbol[row]]
             ]
             gap = ((own > last_label(windows, row)) & (own < begins)).sum()
-            assert gap >= split.embargo_bars() or own.max() < begins
+            assert gap >= split.embargo or own.max() < begins
 
 
 def test_parts_are_shares_of_the_dates() -> None:
@@ -101,20 +102,17 @@ def test_parts_are_shares_of_the_dates() -> None:
     assert numbers(windows, parts, TEST) == [38, 39, 40, 41] * 2
 
 
-def test_the_label_on_the_last_bar_before_the_cut_is_kept_and_the_next_window_dropped() -> None:
+@pytest.mark.parametrize(
+    ("embargo", "train", "val"), [(0, range(2, 11), [13, 14, 15]), (2, range(2, 9), [13])]
+)
+def test_labels_before_the_cut_are_kept_and_the_embargo_leaves_out_more_bars(
+    embargo: int, train: range, val: list[int]
+) -> None:
     windows = windows_of(("A", list(range(24))), horizons=(1, 2))
-    parts = assign(DateSplit(val=0.25, test=0.25), windows)
+    parts = assign(DateSplit(val=0.25, test=0.25, embargo=embargo), windows)
     # Dates 2 to 22; validation begins on day 13, the test on day 18.
-    assert numbers(windows, parts, TRAIN) == list(range(2, 11))
-    assert numbers(windows, parts, VAL) == [13, 14, 15]
-    assert numbers(windows, parts, TEST) == [18, 19, 20, 21, 22]
-
-
-def test_the_embargo_leaves_out_that_many_more_bars() -> None:
-    windows = windows_of(("A", list(range(24))), horizons=(1, 2))
-    parts = assign(DateSplit(val=0.25, test=0.25, embargo=2), windows)
-    assert numbers(windows, parts, TRAIN) == list(range(2, 9))
-    assert numbers(windows, parts, VAL) == [13]
+    assert numbers(windows, parts, TRAIN) == list(train)
+    assert numbers(windows, parts, VAL) == val
     assert numbers(windows, parts, TEST) == [18, 19, 20, 21, 22]
 
 
@@ -123,16 +121,8 @@ def test_the_purge_counts_each_symbols_own_bars() -> None:
     windows = windows_of(daily, every_second, horizons=(3,))
     parts = assign(DateSplit(val=0.3, test=0.3), windows)
     begins = min(numbers(windows, parts, VAL))
-    of_a = [
-        n
-        for n, s in zip(numbers(windows, parts, TRAIN), windows.symbol[parts == TRAIN], strict=True)
-        if s == 0
-    ]
-    of_b = [
-        n
-        for n, s in zip(numbers(windows, parts, TRAIN), windows.symbol[parts == TRAIN], strict=True)
-        if s == 1
-    ]
+    train = windows.symbol[parts == TRAIN]
+    of_a, of_b = (np.array(numbers(windows, parts, TRAIN))[train == symbol] for symbol in (0, 1))
     assert max(of_a) == begins - 4
     assert begins - 8 <= max(of_b) < begins - 6
 
@@ -151,23 +141,20 @@ def test_a_gap_right_before_the_cut_hides_no_label() -> None:
     rows = np.flatnonzero(windows.labelled & (windows.symbol == 1) & (windows.asof < day(14)))
     assert windows.reach(rows, 0).tolist() == [day(min(n + 2, 13)).tolist() for n in range(2, 13)]
     # With the test from day 14 on, B's last label before its gap is on day 13, and it is kept.
-    cut = [day(12), day(14), day(99)]
-    part = _fixed(cut).assign(
-        windows.asof[windows.labelled], lambda k: windows.reach(np.flatnonzero(windows.labelled), k)
-    )
-    kept = windows.asof[windows.labelled][(part == VAL) & (windows.symbol[windows.labelled] == 1)]
-    assert kept.max() == day(12)
+    split = Fixed(np.array([day(12), day(14), day(99)]))
+    parts = assign(split, windows)
+    assert windows.asof[(parts == VAL) & (windows.symbol == 1)].max() == day(12)
 
 
-def _fixed(cut: list[np.datetime64]) -> Split:
-    class Fixed(Split):
-        def cuts(self, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return np.array([dates[0], *cut[:2]]), np.array(cut)
+@dataclass(frozen=True)
+class Fixed(Split):
+    """Parts that end at these times."""
 
-        def embargo_bars(self) -> int:
-            return 0
+    ends: np.ndarray
+    embargo = 0
 
-    return Fixed()
+    def cuts(self, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([dates[0], *self.ends[:2]]), self.ends
 
 
 def test_walk_forward_tests_tile_the_later_dates_and_train_expands() -> None:

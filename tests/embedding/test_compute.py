@@ -7,11 +7,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from random_bars import as_stored, plain_windows
+from random_walks import walks
 
-from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache
 from stockenh.data.prices import NoAugment
-from stockenh.data.windows import BarWindows, StoredWindows, Windows, index_windows
+from stockenh.data.windows import BarWindows, StoredWindows, Windows
 from stockenh.embedding import compute
 from stockenh.embedding.base import NoEmbedding, PriceEmbedding, StoredEmbedding
 from stockenh.embedding.compute import embed
@@ -24,7 +25,7 @@ CALLS: list[int] = []
 
 @dataclass(frozen=True)
 class Closes(PriceEmbedding):
-    """The last `width` normalised closes, times `factor`; notes how many windows it was given."""
+    """The last `width` normalised closes, times `factor`; it records the sizes of its batches."""
 
     width: int = 3
     factor: float = 1.0
@@ -47,22 +48,12 @@ def in_batches_of(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PriceEmbedding, "batch", lambda self, device: size)
 
 
-def bar_windows(seed: int = 0, lookback: int = 12) -> BarWindows:
-    rng = np.random.default_rng(seed)
-    time = np.arange("2020-01-01", "2020-02-10", dtype="datetime64[D]")
-    close = np.exp(rng.normal(0, 0.02, len(time)).cumsum())[:, None]
-    ohlcv = np.hstack([close, close * 1.01, close * 0.99, close, rng.uniform(1, 9, close.shape)])
-    bars = Bars.from_series([("A", time, ohlcv)])
-    return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), (1,), lookback)
+def bar_windows(bars: int = 40, lookback: int = 12) -> BarWindows:
+    return plain_windows(walks(bars, 1), lookback)
 
 
 def stored_windows() -> StoredWindows:
-    data = bar_windows()
-    prices = data.prices(CPU).gather(torch.arange(len(data)), NoAugment()).numpy()
-    names = "symbols symbol asof context context_names y_ret horizons lookback"
-    shared = {name: getattr(data, name) for name in names.split()}
-    own = np.full((len(data), 2), 7, np.float32)
-    return StoredWindows(**shared, ohlcv_norm=prices, embedding=own)
+    return as_stored(bar_windows(), np.full((29, 2), 7, np.float32))
 
 
 def test_every_window_has_the_embedding_it_has_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +85,7 @@ def test_other_bars_settings_or_windows_are_embedded_anew(tmp_path: Path) -> Non
     ohlcv[-1, 4] += 1
     for data, settings in (
         (bar_windows(), Closes()),
-        (bar_windows(seed=1), Closes()),
+        (bar_windows(bars=41), Closes()),
         (bar_windows(), Closes(width=2)),
         (bar_windows(), Closes(factor=0.5)),
         (bar_windows(lookback=14), Closes()),
@@ -105,14 +96,9 @@ def test_other_bars_settings_or_windows_are_embedded_anew(tmp_path: Path) -> Non
         assert len(CALLS) == before + 1
 
 
-def test_no_embedding_has_no_width_and_needs_no_cache(tmp_path: Path) -> None:
-    found = embed(bar_windows(), NoEmbedding(), DiskCache(tmp_path), CPU)
-    assert found.shape == (29, 0)
-    assert list(tmp_path.iterdir()) == []
+def test_no_embedding_and_stored_ones_need_no_cache(tmp_path: Path) -> None:
+    assert embed(bar_windows(), NoEmbedding(), DiskCache(tmp_path), CPU).shape == (29, 0)
     assert NoEmbedding().rows(bar_windows(), CPU)(torch.arange(4)).shape == (4, 0)
-
-
-def test_stored_windows_bring_their_own(tmp_path: Path) -> None:
     data = stored_windows()
     assert embed(data, StoredEmbedding(), DiskCache(tmp_path), CPU) is data.embedding
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +116,7 @@ def test_bars_bring_none_of_their_own(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """What a kill is to the code: nothing more runs."""
+    """Ends a computation like a kill."""
 
 
 def killed_after(count: int, done: int, total: int) -> None:
@@ -146,7 +132,7 @@ def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
         embed(data, Closes(), store, CPU, lambda done, total: killed_after(17, done, total))
     assert CALLS == [5, 5, 5, 5]
     found = embed(data, Closes(), store, CPU, lambda done, total: seen.append((done, total)))
-    assert CALLS == [5, 5, 5, 5, 5, 5, 4]  # the fourth five were computed but not kept yet
+    assert CALLS == [5, 5, 5, 5, 5, 5, 4]  # the fourth batch was computed but not stored yet
     assert seen == [(15, 29), (20, 29), (25, 29), (29, 29)]
     np.testing.assert_array_equal(found, embed(data, Closes(), DiskCache(None), CPU))
     assert [file.name for file in (tmp_path / "embedding").iterdir() if file.suffix == ".parts"] == []

@@ -5,17 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from kronos_checkpoints import TINY, decoder_layout, tokenizer_layout
+from kronos_checkpoints import (
+    BASE_TOKENIZER,
+    SMALL_DECODER,
+    TINY,
+    decoder_layout,
+    tokenizer_layout,
+    write_random,
+)
+from random_bars import plain_windows
 from safetensors.torch import load_file
 
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache
-from stockenh.data.windows import BarWindows, index_windows
+from stockenh.data.windows import BarWindows
 from stockenh.embedding import kronos
 from stockenh.embedding.compute import embed
 from stockenh.embedding.kronos import KronosEmbedding, normalise, time_stamps
@@ -39,11 +48,7 @@ def known_windows() -> BarWindows:
     """The six known windows as bars of six symbols; the amount is not among a bar's columns."""
     time = KNOWN["dates"].astype("datetime64[s]")
     series = [(f"S{i}", time, raw[:, :5].astype(np.float64)) for i, raw in enumerate(KNOWN["raw"])]
-    return windows_of(Bars.from_series(series))
-
-
-def windows_of(bars: Bars, lookback: int = 120) -> BarWindows:
-    return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), (1,), lookback)
+    return plain_windows(Bars.from_series(series), 120)
 
 
 def walk(seed: int, bars: int = 160) -> np.ndarray:
@@ -56,13 +61,10 @@ def days(bars: int) -> np.ndarray:
     return np.busday_offset("2024-07-01", np.arange(bars), roll="forward").astype("datetime64[s]")
 
 
-def test_the_reference_s_token_ids_come_out() -> None:
+def test_the_reference_s_tokens_and_embedding_come_out() -> None:
     s1, s2 = tiny_nets()[1].encode(normalise(torch.from_numpy(KNOWN["raw"])))
     np.testing.assert_array_equal(s1.numpy(), KNOWN["s1"])
     np.testing.assert_array_equal(s2.numpy(), KNOWN["s2"])
-
-
-def test_the_reference_s_embedding_comes_out_to_1e_5() -> None:
     found = SETTINGS.load(CPU)(torch.from_numpy(KNOWN["raw"]), torch.from_numpy(KNOWN["stamp"]))
     np.testing.assert_allclose(found.numpy(), KNOWN["embedding"], rtol=0, atol=1e-5)
 
@@ -104,20 +106,18 @@ def test_a_token_is_the_corner_that_the_signs_of_its_bits_name() -> None:
     # (1, -1, -1, 1) / sqrt(4), and without blocks its bars are two linear maps of it.
     torch.manual_seed(0)
     tokenizer = Tokenizer(TokenizerShape(6, 8, 2, 8, 1, 1, 2, 2, 2)).requires_grad_(False)
-    corner = torch.tensor([0.5, -0.5, -0.5, 0.5])
-    by_hand = tokenizer.head(tokenizer.post_quant_embed(corner))
+    by_hand = tokenizer.head(tokenizer.post_quant_embed(torch.tensor([0.5, -0.5, -0.5, 0.5])))
     torch.testing.assert_close(tokenizer.decode(torch.tensor([[1]]), torch.tensor([[2]]))[0, 0], by_hand)
     # encoding: the four numbers before quantization are the bars' own, through maps that copy four of them
-    tokenizer.embed.weight.copy_(torch.eye(8, 6))
-    tokenizer.quant_embed.weight.copy_(torch.eye(4, 8))
-    tokenizer.embed.bias.zero_()
-    tokenizer.quant_embed.bias.zero_()
+    for layer, shape in ((tokenizer.embed, (8, 6)), (tokenizer.quant_embed, (4, 8))):
+        layer.weight.copy_(torch.eye(*shape))
+        layer.bias.zero_()
     s1, s2 = tokenizer.encode(torch.tensor([[[0.1, -2.0, 0.0, 3.0, 0.0, 0.0]]]))
     assert (s1.item(), s2.item()) == (1, 2)
 
 
 def test_normalisation_by_hand() -> None:
-    # open 1, 3: mean 2, deviation 1 -> -1, 1. high 4, 4: stands still -> 0. volume 0, 2, mean prices 2 and
+    # open 1, 3: mean 2, deviation 1 -> -1, 1. high 4, 4: constant -> 0. volume 0, 2, mean prices 2 and
     # 2.5: amount 0, 5 -> mean 2.5, deviation 2.5.
     bars = torch.tensor([[[1.0, 4.0, 1.0, 2.0, 0.0], [3.0, 4.0, 1.0, 2.0, 2.0]]])
     scaled = normalise(bars)
@@ -129,10 +129,12 @@ def test_normalisation_by_hand() -> None:
     assert scaled[0, :, 5].tolist() == pytest.approx([-2.5 / 2.50001, 2.5 / 2.50001], rel=1e-6)
 
 
-def test_what_is_beyond_five_deviations_is_clipped() -> None:
+def test_extreme_values_are_clipped_and_do_not_overflow() -> None:
     bars = torch.ones(1, 120, 6)
     bars[0, 7] = 1e6
     assert normalise(bars)[0, 7].tolist() == [5.0] * 6
+    huge = walk(0, 120) * np.array([1e7, 1e7, 1e7, 1e7, 1e9])
+    assert math.isfinite(float(normalise(torch.from_numpy(huge)[None]).abs().max()))
 
 
 @pytest.mark.parametrize("price", [0.1, 179.68, 1e9 / 3])
@@ -161,7 +163,7 @@ def test_time_stamps_are_minute_hour_weekday_day_and_month() -> None:
 
 def test_a_window_has_the_embedding_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KronosEmbedding, "batch", lambda self, device: 7)
-    windows = windows_of(Bars.from_series([("A", days(160), walk(0)), ("B", days(160), walk(1))]))
+    windows = plain_windows(Bars.from_series([("A", days(160), walk(0)), ("B", days(160), walk(1))]), 120)
     together = embed(windows, SETTINGS, DiskCache(None), CPU)
     assert together.shape == (82, 64)
     rows = SETTINGS.rows(windows, CPU)
@@ -176,7 +178,7 @@ def test_only_the_window_s_own_bars_count() -> None:
     other[140:] = walk(5, 60) * 3
     other[:20] = walk(6, 20) * 2
     before, after = (
-        embed(windows_of(Bars.from_series([("A", days(200), ohlcv)])), SETTINGS, DiskCache(None), CPU)
+        embed(plain_windows(Bars.from_series([("A", days(200), ohlcv)]), 120), SETTINGS, DiskCache(None), CPU)
         for ohlcv in (bars, other)
     )
     same = (before == after).all(1)
@@ -184,15 +186,11 @@ def test_only_the_window_s_own_bars_count() -> None:
     assert same.tolist() == [w == 20 for w in range(81)]
 
 
-def test_bf16_is_near_fp32_and_keeps_the_tokens() -> None:
+def test_bf16_is_near_fp32_and_the_callers_autocast_changes_nothing() -> None:
     raw, stamp = torch.from_numpy(KNOWN["raw"]), torch.from_numpy(KNOWN["stamp"])
     rough = KronosEmbedding(checkpoint=str(TINY), precision="bf16").load(CPU)(raw, stamp)
     assert rough.dtype == torch.float32
     assert 1e-6 < (rough - torch.from_numpy(KNOWN["embedding"])).abs().max() < 0.05
-
-
-def test_a_lower_precision_around_it_changes_nothing() -> None:
-    raw, stamp = torch.from_numpy(KNOWN["raw"]), torch.from_numpy(KNOWN["stamp"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = SETTINGS.load(CPU)(raw, stamp)
     np.testing.assert_allclose(found.numpy(), KNOWN["embedding"], rtol=0, atol=1e-5)
@@ -201,23 +199,21 @@ def test_a_lower_precision_around_it_changes_nothing() -> None:
 def test_auto_is_a_fixed_rule_by_device_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = KronosEmbedding(checkpoint=str(TINY))
     monkeypatch.setattr(kronos, "has_bf16", lambda device: True)
-    assert auto.settled(CPU).precision == "fp32"  # 0.1 million parameters
-    assert auto.settled(torch.device("cuda")).precision == "bf16"
+    assert auto.resolve(CPU).precision == "fp32"  # 0.1 million parameters
+    assert auto.resolve(torch.device("cuda")).precision == "bf16"
     large = DecoderShape(10, 10, 8, 512, 8, 1024)
     monkeypatch.setattr(KronosEmbedding, "shapes", lambda self: (large, None))
-    assert auto.settled(CPU).precision == "bf16"
+    assert auto.resolve(CPU).precision == "bf16"
     monkeypatch.setattr(kronos, "has_bf16", lambda device: False)
-    assert auto.settled(CPU).precision == "fp32"
-    assert KronosEmbedding(precision="bf16").settled(CPU).precision == "bf16"
+    assert auto.resolve(CPU).precision == "fp32"
+    assert KronosEmbedding(precision="bf16").resolve(CPU).precision == "bf16"
     with pytest.raises(ConfigError, match=r"embedding\.precision=fp16: take auto, fp32, bf16"):
         KronosEmbedding(precision="fp16")
 
 
 def test_the_width_follows_the_checkpoint_and_reads_no_weights(tmp_path: Path) -> None:
-    for part in ("model", "tokenizer"):
-        (tmp_path / part).mkdir()
-        (tmp_path / part / "config.json").write_bytes((TINY / part / "config.json").read_bytes())
-    assert KronosEmbedding(checkpoint=str(tmp_path)).width_of(known_windows()) == 64
+    shutil.copytree(TINY, tmp_path / "tiny", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert KronosEmbedding(checkpoint=str(tmp_path / "tiny")).width_of(known_windows()) == 64
 
 
 def test_where_the_weights_lie_is_no_setting_of_the_vectors_but_the_precision_is() -> None:
@@ -244,6 +240,29 @@ def test_a_test_part_that_the_published_weights_have_seen_is_warned_of(
     assert KronosEmbedding(checkpoint=str(TINY), shuffle=True).warnings(date) == ()
 
 
-def test_a_large_amount_is_no_overflow() -> None:
-    huge = walk(0, 120) * np.array([1e7, 1e7, 1e7, 1e7, 1e9])
-    assert math.isfinite(float(normalise(torch.from_numpy(huge)[None]).abs().max()))
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kronos-small and its tokenizer in full size, with random weights."""
+    folder = tmp_path_factory.mktemp("small")
+    write_random(folder / "model", SMALL_DECODER, decoder_layout(SMALL_DECODER))
+    write_random(folder / "tokenizer", BASE_TOKENIZER, tokenizer_layout(BASE_TOKENIZER))
+    return folder
+
+
+def test_kronos_small_has_24_7_million_parameters() -> None:
+    sizes = {name: int(np.prod(shape)) for name, shape in decoder_layout(SMALL_DECODER).items()}
+    assert sum(size for name, size in sizes.items() if "inv_freq" not in name) == 24_741_376
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_kronos_small_loads_runs_and_sees_no_later_bar(small: Path, precision: str) -> None:
+    embed = KronosEmbedding(checkpoint=str(small), precision=precision).load(CPU)
+    bars, stamps = walk(0, 160), torch.ones(2, 120, 5, dtype=torch.int64)
+    windows = np.stack([bars[:120], bars[40:]])
+    found = embed(torch.from_numpy(windows), stamps)
+    assert found.shape == (2, 512) and found.dtype == torch.float32 and torch.isfinite(found).all()
+    windows[1] *= 1.5  # the other window's bars, among them all that come after the first one's
+    windows[1, 80:] += np.random.default_rng(0).normal(0, 1, (40, 5))
+    again = embed(torch.from_numpy(windows), stamps)
+    assert torch.equal(found[0], again[0])
+    assert not torch.equal(found[1], again[1])

@@ -1,4 +1,4 @@
-"""What a stranger's checkpoint may be, and what is said of one that can't be used."""
+"""Untrusted checkpoints: which ones load, and the message for those that don't."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 class Trap:
-    """What a pickle of a stranger could do: leave a mark when it is loaded."""
+    """A hostile pickle: it leaves a mark when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -68,15 +68,17 @@ def test_the_defaults_are_published_ids_at_pinned_revisions() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["/no/such/folder", "no such", "a/b/c", "../no-such", ""])
-def test_what_is_neither_folder_nor_hub_id_is_said_so(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"embedding\.checkpoint=.*: no such folder, and no Hub id such as"):
-        KronosEmbedding(checkpoint=value).checkpoints()
-
-
-def test_a_hub_id_without_a_revision_is_refused() -> None:
-    with pytest.raises(ConfigError, match="give its revision too"):
-        KronosEmbedding(checkpoint="me/mine", revision="").checkpoints()
+@pytest.mark.parametrize(
+    ("value", "revision", "message"),
+    [
+        *((value, "x", r"embedding\.checkpoint=.*: no such folder, and not a Hub id such as")
+          for value in ("/no/such/folder", "no such", "a/b/c", "../no-such", "")),
+        ("me/mine", "", "give its revision too"),
+    ],
+)  # fmt: skip
+def test_settings_that_name_no_checkpoint_are_refused(value: str, revision: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        KronosEmbedding(checkpoint=value, revision=revision).checkpoints()
 
 
 def test_weights_cut_short_are_said_to_be(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_weights_cut_short_are_said_to_be(tmp_path: Path) -> None:
 def test_a_pickle_in_place_of_safetensors_is_never_loaded(tmp_path: Path, modern: bool) -> None:
     path, mark = copy_tiny(tmp_path) / "model" / "model.safetensors", tmp_path / "mark"
     torch.save({"weight": Trap(mark)}, path, _use_new_zipfile_serialization=modern)
-    assert refusal(tmp_path).startswith(f"{path} is a pickle, no safetensors file; it can execute code")
+    assert refusal(tmp_path).startswith(f"{path} is a pickle, not a safetensors file; it can execute code")
     assert not mark.exists()
     torch.load(path.rename(path.with_suffix(".pt")), weights_only=False)
     assert mark.exists(), "the trap itself works"
@@ -106,15 +108,15 @@ def test_a_folder_with_pickles_only_says_what_is_wanted(tmp_path: Path) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     copy_tiny(tmp_path)
     (tmp_path / "tokenizer" / "model.safetensors").unlink()
-    told = f"embedding.tokenizer={tmp_path}/tokenizer: the folder has no model.safetensors"
-    assert refusal(tmp_path).startswith(told)
+    message = f"embedding.tokenizer={tmp_path}/tokenizer: the folder has no model.safetensors"
+    assert refusal(tmp_path).startswith(message)
     (tmp_path / "model" / "config.json").unlink()
     assert "embedding.checkpoint" in refusal(tmp_path)
     assert "the folder has no config.json" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("part", "changes", "told"),
+    ("part", "changes", "message"),
     [
         ("model", {"d_model": "absent"}, r"config\.json lacks d_model"),
         ("model", {"d_model": "64"}, r"d_model=64 must be a whole number from 1 to 16384"),
@@ -126,14 +128,14 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         ("model", {"n_heads": 5}, r"d_model=64 must be a multiple of 2 x n_heads=5"),
         ("model", {"n_heads": None}, r"n_heads=None must be"),
         ("model", {"d_model": [64] * 99}, r"d_model=\[64, .{0,40} must be"),
-        ("model", {"s2_bits": 5}, r"s2_bits=5 and embedding\.tokenizer=.* has 4: they don't belong together"),
+        ("model", {"s2_bits": 5}, r"s2_bits=5 and embedding\.tokenizer=.* has 4: they must be the same"),
         ("tokenizer", {"d_in": 5}, r"d_in=5 must be 6"),
         ("tokenizer", {"group_size": 3}, r"s1_bits=4 \+ s2_bits=4 must be a multiple of group_size=3"),
     ],
 )
-def test_a_config_out_of_range_is_refused_by_key(tmp_path: Path, part: str, changes: dict, told: str) -> None:
+def test_a_wrong_config_is_refused_by_key(tmp_path: Path, part: str, changes: dict, message: str) -> None:
     spoil_config(copy_tiny(tmp_path), part, **changes)
-    assert re.search(told, refusal(tmp_path))
+    assert re.search(message, refusal(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -145,38 +147,35 @@ def test_a_config_that_is_no_config_is_refused(tmp_path: Path, content: str) -> 
     assert str(path) in refusal(tmp_path)
 
 
-def test_other_keys_of_a_config_are_not_looked_at(tmp_path: Path) -> None:
+def test_other_keys_of_a_config_are_ignored(tmp_path: Path) -> None:
     spoil_config(copy_tiny(tmp_path), "model", model_type="kronos", ffn_dropout_p="absent", license=["mit"])
     KronosEmbedding(checkpoint=str(tmp_path), precision="fp32").load(CPU)
-    spoil_config(tmp_path, "model", d_model=128)
-    assert "does not fit its config.json" in refusal(tmp_path)
 
 
 def test_weights_of_another_width_are_named_with_both_shapes(tmp_path: Path) -> None:
     spoil_config(copy_tiny(tmp_path), "model", d_model=128)
-    told = refusal(tmp_path)
-    assert "does not fit its config.json" in told
-    assert re.search(r"is 64x64 where the config says 128x128|is 64 where the config says 128", told)
+    message = refusal(tmp_path)
+    assert "does not fit its config.json" in message
+    assert re.search(r"is 64x64 where the config says 128x128|is 64 where the config says 128", message)
 
 
-def test_weights_that_lack_or_have_too_much_are_named(tmp_path: Path) -> None:
-    copy_tiny(tmp_path)
-    spoil_weights(tmp_path, lambda tensors: tensors.pop("norm.weight"))
-    assert "norm.weight is missing" in refusal(tmp_path)
-    spoil_weights(
-        tmp_path, lambda tensors: tensors.update({"norm.weight": torch.ones(64), "zz": torch.ones(1)})
-    )
-    assert "zz is not part of this architecture" in refusal(tmp_path)
-
-
-def test_weights_that_are_not_finite_or_no_numbers_are_refused(tmp_path: Path) -> None:
-    copy_tiny(tmp_path)
-    spoil_weights(tmp_path, lambda tensors: tensors["norm.weight"].fill_(float("nan")))
-    assert "norm.weight holds numbers that are not finite" in refusal(tmp_path)
-    spoil_weights(
-        tmp_path, lambda tensors: tensors.update({"norm.weight": torch.ones(64, dtype=torch.int64)})
-    )
-    assert "norm.weight is of type torch.int64" in refusal(tmp_path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("norm.weight"), "norm.weight is missing"),
+        (lambda t: t.update({"zz": torch.ones(1)}), "zz is not part of this architecture"),
+        (lambda t: t["norm.weight"].fill_(float("nan")), "norm.weight holds numbers that are not finite"),
+        (
+            lambda t: t.update({"norm.weight": torch.ones(64, dtype=torch.int64)}),
+            "norm.weight is of type torch.int64",
+        ),
+    ],
+)
+def test_wrong_weights_are_named(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    spoil_weights(copy_tiny(tmp_path), change)
+    assert message in refusal(tmp_path)
 
 
 def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:

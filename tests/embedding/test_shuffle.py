@@ -6,28 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_bars import plain_windows
 from random_walks import walks
 
 from stockenh.data import cache as mapped
 from stockenh.data.cache import DiskCache
-from stockenh.data.windows import BarWindows, index_windows
+from stockenh.data.windows import BarWindows
 from stockenh.embedding import compute as shuffle
 from stockenh.embedding.compute import earlier_windows, shuffled
 
 
 def windows(bars: int = 400, symbols: int = 3) -> BarWindows:
-    found = walks(bars, symbols)
-    return index_windows(found, np.zeros((len(found), 0), np.float32), (), (1,), lookback=20)
+    return plain_windows(walks(bars, symbols), lookback=20)
 
 
-def test_no_window_draws_a_later_one() -> None:
-    data = windows()
-    assert (data.asof[earlier_windows(data, 1)] <= data.asof).all()
-
-
-def test_the_draws_are_even_over_what_has_ended_and_over_symbols() -> None:
+def test_draws_are_uniform_over_earlier_windows_and_over_symbols() -> None:
     data = windows()
     sources = earlier_windows(data, 1)
+    assert (data.asof[sources] <= data.asof).all()
     newest = np.flatnonzero(data.asof > data.asof[300])
     rank = np.searchsorted(np.sort(data.asof), data.asof, side="right")
     share = rank[sources[newest]] / rank[newest]
@@ -48,12 +44,9 @@ def test_the_seed_decides_and_nothing_else() -> None:
 def test_bars_that_come_later_change_no_draw() -> None:
     long, short = windows(400), windows(300)
     known = np.flatnonzero(long.asof <= short.asof.max())
-    same = long.end[earlier_windows(long, 1)[known]], short.end[earlier_windows(short, 1)]
-    # rows of bars differ by where a symbol begins, so compare by symbol and place
-    for data, rows in zip((long, short), same, strict=True):
-        assert len(rows) == len(known), data.symbols
-    of = [data.bars.time[rows] for data, rows in zip((long, short), same, strict=True)]
-    np.testing.assert_array_equal(*of)
+    drawn = earlier_windows(long, 1)[known], earlier_windows(short, 1)
+    for field in ("asof", "symbol"):
+        np.testing.assert_array_equal(getattr(long, field)[drawn[0]], getattr(short, field)[drawn[1]])
 
 
 @pytest.mark.parametrize("large", [0, 2**40])

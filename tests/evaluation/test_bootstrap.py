@@ -35,7 +35,7 @@ def test_no_draws_where_two_blocks_do_not_fit():
     assert BlockBootstrap.draw(dates=10, block=5, resamples=100, seed=0) is not None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), levels=st.integers(1, 12), dates=st.integers(4, 300))
 def test_the_auc_of_every_draw_is_scikit_learns_on_the_rows_drawn(seed, levels, dates):
     rng = np.random.default_rng(seed)

@@ -54,7 +54,7 @@ def test_probabilities_of_0_and_1_cost_a_finite_log_loss():
     assert found["brier"] == pytest.approx(1.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), n=st.integers(10, 200), levels=st.integers(1, 30))
 def test_figures_equal_scikit_learn(seed, n, levels):
     rng = np.random.default_rng(seed)
@@ -154,11 +154,11 @@ def test_a_part_of_30000_rows_is_scored_within_an_epochs_patience():
     y_ret, up_prob = rng.normal(size=(10_000, 3)), rng.random((10_000, 3))
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         part_metrics(y_ret, up_prob, y_ret, days(2500, symbols=4), [3, 5, 10], resamples=0)
-        middle = time.perf_counter()
+        middle = time.process_time()
         part_metrics(y_ret, up_prob, y_ret, days(2500, symbols=4), [3, 5, 10])
-        seconds.append((middle - start, time.perf_counter() - middle))
+        seconds.append((middle - start, time.process_time() - middle))
     plain, with_intervals = np.min(seconds, axis=0)
     assert plain < 0.1
     assert with_intervals < 1.0

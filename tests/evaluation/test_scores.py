@@ -25,7 +25,7 @@ def rows(seed: int, dates: int = 60, symbols: int = 3):
     return date, y_ret, Forecast(prob, prob, 0.3 * y_ret + rng.normal(0, 0.01, len(date)), prob)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31))
 def test_figures_equal_scikit_learn(seed):
     date, y_ret, forecast = rows(seed)

@@ -19,7 +19,7 @@ from torch import nn
 
 from stockenh.config import build
 from stockenh.config.compose import compose
-from stockenh.config.schema import RunConfig, parse, plain
+from stockenh.config.schema import RunConfig, TtaPredictConfig, parse, plain
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import RawNoise, normalise
@@ -51,7 +51,7 @@ class Prepared:
         self.config: RunConfig = parse(plain(compose(small_run)))
         self.prepared = build.data(self.config, CPU)
         self.rows = self.prepared.rows["val"]
-        self.fitted = Fitted.on(self.prepared.windows, self.prepared.rows["train"])
+        self.fitted = Fitted.fit(self.prepared.windows, self.prepared.rows["train"])
         self.resident = DeviceWindows(self.prepared.windows, self.prepared.embedding, self.fitted, CPU)
 
 
@@ -158,10 +158,15 @@ def test_a_stranger_s_levels_are_checked(values: object) -> None:
         Confidence.from_dict(values, 2)
 
 
+def parsed(*settings: str) -> TtaPredictConfig:
+    config = plain(compose(settings, "tta_predict"))
+    return parse({**plain(compose([])), **{k: v for k, v in config.items() if k != "run"}}, TtaPredictConfig)
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("tta.views=-1", "tta.views=-1 must be 0 or more"),
+        ("tta.views=-1", "tta.views=-1 must be at least 0"),
         ("tta.views=two", "tta.views=two is not a whole number"),
         ("tta.price=-1", "tta.price=-1"),
         ("tta.coverage=0", "tta.coverage=0"),
@@ -169,19 +174,19 @@ def test_a_stranger_s_levels_are_checked(values: object) -> None:
         ("tta.precision=bf16 tta.engine=onnx", "tta.precision=bf16 is for tta.engine=torch"),
         ("tta.from=yesterday", "tta.from=yesterday is not a date"),
         ("tta.to=2020-13-01", "tta.to=2020-13-01 is not a date"),
-        ("+tta.since=2020-01-01", "tta.since: no such setting. Nearest: tta.from"),
+        ("+tta.since=2020-01-01", "tta.since: no such setting"),
         ("+tta.wievs=3", "tta.wievs: no such setting"),
     ],
 )
 def test_wrong_settings_name_their_key(setting: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        parse(plain(compose(setting.split())))
+        parsed(*setting.split())
     assert says in str(raised.value)
 
 
 def test_dates_in_the_wrong_order() -> None:
     with pytest.raises(ConfigError, match=r"tta\.from=2020-02-01 lies after tta\.to=2020-01-01"):
-        parse(plain(compose(["tta.from=2020-02-01", "tta.to=2020-01-01"])))
+        parsed("tta.from=2020-02-01", "tta.to=2020-01-01")
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +350,7 @@ def short(folder: Path, bars: int) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run={run}", "tta.views=-1"], "tta.views=-1 must be 0 or more"),
+        (["run={run}", "tta.views=-1"], "tta.views=-1 must be at least 0"),
         (["run={run}", "data.path={short}"], "AAA has 15 bars up to 2020-01-21, where data.lookback is 20"),
         (["run={run}", "tta.to=2020-01-10"], "no bar of these dates has the 20 bars of data.lookback"),
         (["run={run}", "tta.from=2031-01-01"], "no bar of these dates has the 20 bars of data.lookback"),
@@ -354,8 +359,8 @@ def short(folder: Path, bars: int) -> Path:
             "data.horizons=[1, 2, 3]: run={run} was trained with [3, 5, 10]",
         ),
         (["run={run}", "data=sample", "data.lookback=40"], "data.lookback=40: run={run} was trained with 20"),
-        (["run={run}", "model=timeformer_xl"], "model can't be other than that of run={run}"),
-        (["run={run}", "experiment=plain"], "experiment can't be given with run=RUN"),
+        (["run={run}", "model=timeformer_xl"], "model comes from run=RUN"),
+        (["run={run}", "experiment=plain"], "experiment comes from run=RUN"),
         (["run={run}", "weights=swa"], "{run} has no swa weights; it has ema, raw"),
         (["run={run}", "weights=../raw"], "has no ../raw weights; it has ema, raw"),
         (["run={run}", "los=focal"], "los: no such key"),
@@ -382,7 +387,7 @@ def test_what_trains_does_not_take_a_finished_run(
     stockenh: Callable[..., object], here: Path, command: str
 ) -> None:
     answer = stockenh(command, "run=x")
-    assert answer.code == 2 and "run= belongs to commands that work on a finished run" in answer.err
+    assert answer.code == 2 and "run is not a key of stockenh" in answer.err
     assert "init_from=RUN" in answer.err and len(answer.err.splitlines()) == 1
 
 
@@ -390,7 +395,7 @@ def test_what_trains_does_not_take_a_finished_run(
     ("file", "content", "says"),
     [
         ("summary.json", None, "is not finished: continue it with stockenh train resume="),
-        ("summary.json", "[]", "names no weights; say which: weights=raw"),
+        ("summary.json", "[]", "names no weights; choose them with weights=raw"),
         ("summary.json", '{"weights": "../../x"}', "has no ../../x weights"),
         ("calibration.json", None, "lacks calibration.json"),
         ("calibration.json", "{}", "says nothing of the"),

@@ -14,7 +14,7 @@ from rich.table import Table
 from stockenh.commands.train.result import result_table
 from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
-from stockenh.data.sources.base import FilesData
+from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import PARTS, WalkForward
 from stockenh.report.table import findings_table
 from stockenh.report.terminal import embedding_progress, program, show_data
@@ -90,7 +90,7 @@ def test_missing_figures_stay_told() -> None:
 
 def found(rule: str, symbol: str, rows: int, fix: str = "fetch again", level: Any = "drop") -> Finding:
     message = f"{rows} of 900 rows left out: the high is below the low"
-    return Finding(level, rule, f"{symbol}.csv", symbol, f"2020-01-{rows:02d}", rows, message, fix)
+    return Finding(level, rule, message, fix, f"{symbol}.csv", symbol, f"2020-01-{rows:02d}", rows)
 
 
 def test_findings_of_one_rule_with_one_fix_share_a_line() -> None:
@@ -112,9 +112,10 @@ def test_the_gravest_finding_comes_first_and_one_alone_names_file_and_date() -> 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_findings_fit_the_terminal(width: int) -> None:
-    long = Finding("warning", "time-zone", "a-very-long-file-name-of-an-export-from-somewhere.csv", "", "", 0,
-                   "dates carry a time zone (+05:30): used as written, without the zone",
-                   "nothing to do if they are the exchange's dates; else convert them")  # fmt: skip
+    seen = "dates carry a time zone (+05:30): used as written, without the zone"
+    fix = "nothing to do if they are the exchange's dates; else convert them"
+    file = "a-very-long-file-name-of-an-export-from-somewhere.csv"
+    long = Finding("warning", "time-zone", seen, fix, file)
     told = lines(findings_table([long, *(found("spike", f"S{i}", i) for i in range(1, 9))]), width)
     assert max(map(len, told)) <= width
     for word in ("warning", "time-zone:", "exchange's", "convert", "spike:"):

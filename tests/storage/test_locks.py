@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from stockenh.errors import RunFolderError
-from stockenh.storage.files import LOCK, WorkerLock, alone_in, is_locked
+from stockenh.storage.files import LOCK, WorkerLock, is_locked, lock_folder
 
 
 def test_only_one_is_in_a_folder_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert not is_locked(folder / LOCK)
-    with alone_in(folder, "trains there"):
+    with lock_folder(folder, "trains there"):
         assert is_locked(folder / LOCK)
         with pytest.raises(RunFolderError, match=f"{folder}: another process trains there"):
-            alone_in(folder, "trains there").__enter__()
+            lock_folder(folder, "trains there").__enter__()
     assert not is_locked(folder / LOCK)
-    with alone_in(folder, "trains there"):
+    with lock_folder(folder, "trains there"):
         pass
 
 

@@ -75,9 +75,9 @@ def assemble(*overrides: str) -> Small:
     config = parse(plain(compose(list(overrides))))
     on = torch.device("cuda") if config.device == "cuda" else CPU
     prepared = build.data(config, on)
-    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
-    holding = build.holding(config, prepared, on)
-    resident = holding.hold(prepared.windows, prepared.embedding, fitted, on)
+    fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
+    placement = build.placement(config, prepared, on)
+    resident = placement.place(prepared.windows, prepared.embedding, fitted, on)
     batches = build.batches(config, prepared, resident)
     net = build.model(config, prepared, on).train()
     learner = build.learner(config, net, fitted, on, batches.steps)

@@ -48,7 +48,7 @@ def test_focal_with_smoothed_targets_by_hand() -> None:
     assert float(found) == pytest.approx(0.5 * math.log(2), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(-80, 80), st.booleans(), st.floats(0, 5), st.floats(0, 0.5))
 def test_it_is_finite_and_so_is_its_gradient(logit: float, up: bool, gamma: float, smoothing: float) -> None:
     logits = torch.tensor([[logit]], requires_grad=True)

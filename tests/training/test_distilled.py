@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stockenh.data.batches import Answers, Micro
+from stockenh.data.batches import Micro, TeacherOutput
 from stockenh.training.losses.distilled import Distilled, bernoulli_kl
 from stockenh.training.losses.huber_bce import HuberBCE
 
@@ -21,9 +21,9 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def micro(y_ret: Tensor, taught: Answers | None) -> Micro:
+def micro(y_ret: Tensor, teacher: TeacherOutput | None) -> Micro:
     nothing = torch.zeros(len(y_ret), 0)
-    return Micro(nothing, nothing, nothing, y_ret, (y_ret > 0).float(), torch.ones_like(y_ret), taught)
+    return Micro(nothing, nothing, nothing, y_ret, (y_ret > 0).float(), torch.ones_like(y_ret), teacher)
 
 
 def out(ret: Tensor, up_logits: Tensor) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def out(ret: Tensor, up_logits: Tensor) -> dict[str, Tensor]:
 def drawn() -> tuple[dict[str, Tensor], Micro]:
     generator = torch.Generator().manual_seed(0)
     ret, up, y, taught_ret, taught_up = (torch.randn(5, 3, generator=generator) for _ in range(5))
-    return out(ret, up), micro(y, Answers(taught_ret, taught_up))
+    return out(ret, up), micro(y, TeacherOutput(taught_ret, taught_up))
 
 
 def test_weight_0_is_the_loss_of_the_labels_to_the_last_bit(drawn):
@@ -50,7 +50,7 @@ def test_by_hand():
     q, p = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(1.0))  # of the logits 1 and -2, halved
     kl = temperature**2 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
     answer = out(torch.tensor([[0.5]]), torch.tensor([[1.0]]))
-    given_ = micro(torch.tensor([[0.2]]), Answers(torch.tensor([[-0.3]]), torch.tensor([[-2.0]])))
+    given_ = micro(torch.tensor([[0.2]]), TeacherOutput(torch.tensor([[-0.3]]), torch.tensor([[-2.0]])))
     returns, direction = Distilled(HuberBCE(), temperature, weight).elements(answer, given_)
     assert float(returns) == pytest.approx(0.3 * 0.5 * 0.3**2 + 0.7 * 0.5 * 0.8**2, rel=1e-6)
     assert float(direction) == pytest.approx(0.3 * -math.log(sigmoid(1.0)) + 0.7 * kl, rel=1e-6)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from stockenh.commands.find_lr import lr_curve
+from stockenh.commands.find_lr.find_lr import lr_curve
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import FinderConfig, parse, plain
@@ -222,7 +222,7 @@ def made(bars: Path, *overrides: str) -> tuple[build.Learner, object]:
         )
     )  # fmt: skip
     prepared = build.data(config, CPU)
-    fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+    fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
     resident = DeviceWindows(prepared.windows, prepared.embedding, fitted, CPU)
     batches = build.batches(config, prepared, resident)
     net = build.model(config, prepared, CPU).train()
@@ -413,7 +413,10 @@ def test_auto_trains_as_the_rate_it_finds_would_and_a_resume_uses_that(
 @pytest.mark.slow
 def test_auto_killed_while_it_looks_looks_again(telling_run: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    kill = "import os; from stockenh.run import find; find.suggest = lambda curve: os._exit(9)"
+    kill = (
+        "import os; from stockenh.commands.find_lr import find_lr as find\n"
+        "find.suggest = lambda curve: os._exit(9)"
+    )
     arguments = ["train", *telling_run, "optimizer.lr=auto", "finder.steps=40", f"hydra.run.dir={run}"]
     assert processes.run(*arguments, first=kill).returncode == 9
     assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == "auto"

@@ -40,7 +40,7 @@ def test_without_missing_labels_it_is_the_mean_that_torch_gives_to_the_last_bit(
     assert torch.equal(ours, plain)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 2**31))
 def test_micro_batches_add_up_to_the_big_batch(sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

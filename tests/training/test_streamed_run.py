@@ -63,7 +63,7 @@ def run(made: Small, state: State, progress: SilentProgress, stop: StopRequest) 
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stockenh-ahead")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stockenh-prefetch")]
 
 
 @pytest.fixture

@@ -18,10 +18,8 @@ from stockenh.commands.multirun.launch import launch
 from stockenh.commands.multirun.resume import kept_arguments
 from stockenh.commands.multirun.watch import MultirunWatch, time_left
 from stockenh.commands.multirun.worker import Worker
-from stockenh.errors import ConfigError, StockenhError
+from stockenh.errors import StockenhError
 from stockenh.report import terminal
-
-CELLS = "stockenh.commands.ablate.command"  # whose task alone can run a cell
 
 
 def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> int:
@@ -30,8 +28,6 @@ def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     Raises ConfigError for what can't be compared, StockenhError where cells failed (their table is there
     all the same), and KeyboardInterrupt after a stop; the same folder can then be resumed.
     """
-    if task.__module__ != CELLS:
-        raise ConfigError("ablate= makes a comparison of many runs: stockenh ablate")
     console = terminal.console()
     spec = AblationSpec.of(context, config, arguments)
     with spec.folder.lock():

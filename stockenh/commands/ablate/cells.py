@@ -16,7 +16,7 @@ from stockenh.commands.ablate.plan import Cell, Plan
 from stockenh.commands.multirun.folder import MultirunFolder
 from stockenh.commands.multirun.worker import Assignment
 from stockenh.config.overrides import hydra_text
-from stockenh.storage.files import alone_in, is_locked, write_json
+from stockenh.storage.files import is_locked, lock_folder, write_json
 from stockenh.storage.run_folder import RunFolder
 
 DONE, FAILED = "done", "failed"
@@ -92,7 +92,7 @@ class AblationFolder(MultirunFolder):
 
     def lock(self) -> AbstractContextManager[None]:
         """Keeps a second command off this ablation. Raises RunFolderError."""
-        return alone_in(self.path, "works on this ablation")
+        return lock_folder(self.path, "works on this ablation")
 
     def is_own(self, about: Mapping[str, Any]) -> bool:
         return isinstance(about["base"], dict) and isinstance(about["recipes"], dict)

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig
-
 from stockenh.commands.ablate.cells import AblationFolder
-from stockenh.commands.job import exit_with, refuse_run, run_job
-from stockenh.commands.multirun.resume import (
-    is_resumed,
-    new_arguments,
-    parts_of,
-    resume_arguments,
-    stop_message,
-)
+from stockenh.commands.multirun.resume import is_resumed, new_arguments, resume_arguments, stop_message
 from stockenh.commands.multirun.worker import current
-from stockenh.commands.train.command import INTERRUPTED, train_assigned
+from stockenh.commands.train.command import train_assigned
 from stockenh.config import compose
 from stockenh.config.schema import parse
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, Stopped
 from stockenh.storage.run_folder import RunFolder
 
-DEFAULT = "ablate=quick"
-# What may be other when an ablation goes on; more seeds and other techniques are more cells.
+# What may change when an ablation is resumed; more seeds and other techniques are more cells.
 RESUME_KEYS = ("ablate.seeds", "ablate.n_workers", "ablate.only", "ablate.rounds", "device", "threads")
 JUDGED = ("val", "test")
 
@@ -33,20 +23,15 @@ def ablate(arguments: list[str]) -> None:
     if is_resumed(arguments):
         arguments = resume_arguments(arguments, AblationFolder, RESUME_KEYS)
     else:
-        named = any(key == "ablate" for key, _ in map(parts_of, arguments))
-        arguments = new_arguments(arguments, [] if named else [DEFAULT])
+        arguments = new_arguments(arguments)
     try:
-        compose.run(ablate_composed, arguments)
+        compose.run("ablate", cell_job, arguments)
     except KeyboardInterrupt:
-        exit_with(stop_message(arguments, AblationFolder, "cells"), INTERRUPTED)
+        raise Stopped(stop_message(arguments, AblationFolder, "cells")) from None
 
 
-def ablate_composed(cfg: DictConfig) -> None:
+def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One cell: what a worker calls with the composed config."""
-    run_job(cfg, _cell)
-
-
-def _cell(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.ablate.cells import CellAssignment
     from stockenh.commands.ablate.perform import costs, search, with_views
     from stockenh.config import build
@@ -54,7 +39,6 @@ def _cell(raw: dict[str, Any], folder: RunFolder) -> None:
     assignment = current()
     if not isinstance(assignment, CellAssignment):
         raise ConfigError("hydra/sweeper must be stockenh_ablate: leave it to stockenh ablate")
-    refuse_run(raw)
     config, cell, source = parse(raw), assignment.cell, assignment.source
     on = build.device(config.device)
     if cell.recipe is None:

@@ -20,7 +20,7 @@ from stockenh.commands.train.session import settled
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import AuditRunConfig
 from stockenh.data.bars import CLOSE
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
@@ -44,7 +44,7 @@ class LeakFound(StockenhError):
     """The audit found a leak; everything is written and shown by then."""
 
 
-def audit_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> list[Check]:
+def audit_run(config: AuditRunConfig, trained: Trained, into: Path, out: Console) -> list[Check]:
     """All checks of a run; leaves audit.md, audit.json and audit.png in `into`, and shows the table.
 
     config: the run's. Raises DataError or RunFolderError where the run's data are not to be had as they
@@ -82,12 +82,12 @@ def audit_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> 
     return checks
 
 
-def _work(config: RunConfig) -> int:
+def _work(config: AuditRunConfig) -> int:
     """Steps of the progress bar: changed dates, shuffles of both models, and the rest."""
     return 2 * config.audit.dates + 2 * LINEAR_SHUFFLES * config.audit.shuffles + 20
 
 
-def _data(config: RunConfig, trained: Trained, on: torch.device) -> Prepared:
+def _data(config: AuditRunConfig, trained: Trained, on: torch.device) -> Prepared:
     """The run's data as they were. Raises DataError or RunFolderError, naming data.path."""
     path = getattr(config.data, "path", None)
     if isinstance(path, str) and not expanded(path).exists():
@@ -105,12 +105,12 @@ def _data(config: RunConfig, trained: Trained, on: torch.device) -> Prepared:
 
 
 def _checks(
-    config: RunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, ready: ReadyWindows,
+    config: AuditRunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, ready: ReadyWindows,
     net: nn.Module, on: torch.device, advance: Any, more: dict[str, Any],
 ) -> Iterator[Check]:  # fmt: skip
     """Check by check; what only the picture shows goes into `more`."""
     windows, rows = prepared.windows, prepared.rows
-    split = audit_split.check_split(windows, rows, config.split.embargo_bars())
+    split = audit_split.check_split(windows, rows, config.split.embargo)
     yield later_bars(config, prepared, fitted, net, on, advance)
     yield audit_fitted.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
     yield _calibration(trained, prepared, fitted, ready, net)
@@ -168,7 +168,9 @@ def _hashes(ready: ReadyWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
     return audit_split.hashes(chunks)
 
 
-def _correlations(config: RunConfig, prepared: Prepared, ready: ReadyWindows, more: dict[str, Any]) -> Check:
+def _correlations(
+    config: AuditRunConfig, prepared: Prepared, ready: ReadyWindows, more: dict[str, Any]
+) -> Check:
     """Every context feature, how far the window's last closes moved, and every column of the embedding."""
     windows = prepared.windows
     rows = evenly(prepared.rows["train"], audit_features.MOST_ROWS)

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from stockenh.commands.finished import based_on_run, trained
-from stockenh.commands.job import run_job
-from stockenh.config import compose
-from stockenh.config.schema import parse
+from stockenh.commands.finished import config_for, run_on_finished
+from stockenh.config.schema import AuditRunConfig
 from stockenh.storage.run_folder import RunFolder
 
 
 def audit(arguments: list[str]) -> None:
     """Leaves audit.md, audit.json and audit.png in RUN/report, or where hydra.run.dir says."""
     # the report folder holds what people read: the composed config is the run's own
-    based = based_on_run(
-        arguments, into=lambda run: [f"hydra.run.dir={run.report}", "hydra.output_subdir=null"]
-    )
-    compose.run(audit_composed, based)
+    run_on_finished("audit", _audit, arguments, lambda run: run.report, ("hydra.output_subdir=null",))
 
 
-def audit_composed(cfg: DictConfig) -> None:
-    """One job of `audit`."""
-    run_job(cfg, _audit)
-
-
-def _audit(raw: dict[str, Any], into: RunFolder) -> None:
+def _audit(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.audit.audit import LeakFound, audit_run
+    from stockenh.commands.trained import Trained
+    from stockenh.config.compose import open_folder
     from stockenh.evaluation.leakage import leaks
     from stockenh.report.terminal import console
 
-    run = trained(raw)
-    checks = audit_run(parse(raw), run, into.path, console())
+    run = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
+    checks = audit_run(config_for(raw, run.run, AuditRunConfig), run, folder.path, console())
+    open_folder()
     if found := leaks(checks):
-        raise LeakFound(f"a leak was found: {', '.join(found)}; see {into.path / 'audit.md'}")
+        raise LeakFound(f"a leak was found: {', '.join(found)}; see {folder.path / 'audit.md'}")

@@ -14,7 +14,7 @@ from torch import nn
 from stockenh.commands.explain.explain import evenly
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import AuditRunConfig
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
@@ -47,7 +47,12 @@ def dates_to_change(windows: Windows, test: NDArray[np.int64] | None, count: int
 
 
 def later_bars(
-    config: RunConfig, prepared: Prepared, fitted: Fitted, net: nn.Module, on: torch.device, advance: Advance
+    config: AuditRunConfig,
+    prepared: Prepared,
+    fitted: Fitted,
+    net: nn.Module,
+    on: torch.device,
+    advance: Advance,
 ) -> Check:
     """Replaces every bar after some dates and makes inputs and forecasts anew (analysis/audit_later.py)."""
     windows = prepared.windows
@@ -76,7 +81,7 @@ def later_bars(
 
 
 def _seen(
-    config: RunConfig, windows: Windows, rows: NDArray[np.int64], fitted: Fitted, net: nn.Module,
+    config: AuditRunConfig, windows: Windows, rows: NDArray[np.int64], fitted: Fitted, net: nn.Module,
     on: torch.device,
 ) -> Iterator[NDArray[np.generic]]:  # fmt: skip
     """x_price, x_kron, x_ctx, ret and up_prob of these windows, always in the same batches."""
@@ -91,7 +96,7 @@ def _seen(
 
 
 def taught_nothing(
-    config: RunConfig, prepared: Prepared, fitted: Fitted, on: torch.device, advance: Advance
+    config: AuditRunConfig, prepared: Prepared, fitted: Fitted, on: torch.device, advance: Advance
 ) -> tuple[dict[str, Accuracies], dict[str, float]]:
     """Test accuracies of a linear model and the run's own after training on shuffled labels, by model and
     horizon, and the majority class by horizon; empty without a test part."""
@@ -139,7 +144,7 @@ def _note(
 
 
 def _trained_on(
-    config: RunConfig, prepared: Prepared, fitted: Fitted, train: NDArray[np.int64],
+    config: AuditRunConfig, prepared: Prepared, fitted: Fitted, train: NDArray[np.int64],
     y_train: NDArray[np.floating], test: NDArray[np.int64], on: torch.device,
 ) -> NDArray[np.float64]:  # fmt: skip
     """(k, H) test probabilities of the run's model, fresh, trained for a few epochs on these labels.
@@ -159,8 +164,8 @@ def _trained_on(
         config.train, epochs=epochs, accumulate=1, compile=False, precision=resolve("auto", on, net)
     )
     config = replace(config, teacher=None, averaging=Averaging(), train=settings)
-    holding = build.holding(config, blind, on)
-    ready = holding.hold(blind.windows, blind.embedding, fitted, on)
+    placement = build.placement(config, blind, on)
+    ready = placement.place(blind.windows, blind.embedding, fitted, on)
     batches = build.batches(config, blind, ready)
     learner = build.learner(config, net, fitted, on, batches.steps)
     limits = Limits(epochs, epochs, math.inf)

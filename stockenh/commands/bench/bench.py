@@ -24,20 +24,25 @@ from stockenh.commands.bench.setup import Bed
 from stockenh.commands.bench.show import benchmark_chart, benchmark_markdown, benchmark_table
 from stockenh.commands.bench.techniques import NO_CARD, compiling, techniques
 from stockenh.commands.bench.training import loop_overhead, training
-from stockenh.config.schema import MEASURED, BenchConfig, parse
+from stockenh.config.schema import BenchConfig, parse
 from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.machine import has_bf16
 from stockenh.training.precision import DTYPES
 
-PARTS = ("machine", *MEASURED)
+PARTS = ("machine", "training", "techniques", "inference", "pipeline", "memory", "growth")
 
 Work = tuple[str, str, Callable[[], list[Figure]]]  # its part, its name, and what measures it
 
 
 def benchmark(
-    raw: Mapping[str, Any], models: Mapping[str, Any], on: torch.device, into: Path, out: Console
+    raw: Mapping[str, Any],
+    settings: BenchConfig,
+    models: Mapping[str, Any],
+    on: torch.device,
+    into: Path,
+    out: Console,
 ) -> dict[str, Any]:
-    """Measures what `bench` asks for and leaves the files in `into`.
+    """Measures what the settings ask for and leaves the files in `into`.
 
     raw: a composed config; models: the node of every model to measure by its name, teacher and student
     of the exports besides.
@@ -45,14 +50,14 @@ def benchmark(
     config = parse(raw)
     torch.set_num_threads(config.threads or 1)
     began = time.perf_counter()
-    clock = Clock(on, config.bench.seconds, config.bench.rounds, began + 60 * config.bench.minutes)
+    clock = Clock(on, settings.seconds, settings.rounds, began + 60 * settings.minutes)
     with out.status("measuring the machine") as status:
         machine, top = describe(on), peaks(replace(clock, seconds=1.0))
         figures, took = _machine(top, on), {}
-        for part, what, measure in _work(raw, models, clock, top, config.bench):
+        for part, what, measure in _work(raw, models, clock, top, settings):
             started = time.perf_counter()
             if clock.is_over:
-                figures.append(skipped(part, what, f"bench.minutes={config.bench.minutes:g} are over"))
+                figures.append(skipped(part, what, f"bench.minutes={settings.minutes:g} are over"))
                 continue
             status.update(f"measuring {what}; {started - began:.0f} s so far")
             figures += measure()

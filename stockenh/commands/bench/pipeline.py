@@ -20,7 +20,7 @@ from stockenh.commands.bench.plain import loaded
 from stockenh.commands.bench.setup import Bed
 from stockenh.data.cache import DiskCache
 from stockenh.data.features.context import FeatureSettings, context_features
-from stockenh.data.sources.base import FilesData
+from stockenh.data.sources.files import FilesData
 from stockenh.data.windows import BarWindows
 from stockenh.embedding.kernel import KernelEmbedding
 

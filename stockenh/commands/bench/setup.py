@@ -19,7 +19,7 @@ from stockenh.config.schema import RunConfig, parse
 from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
-from stockenh.data.sources.base import SyntheticData
+from stockenh.data.sources.synthetic import SyntheticData
 from stockenh.training.step import Learner
 
 SYMBOLS, BARS, EMBEDDING = 4, 700, 512
@@ -45,7 +45,7 @@ class Bed:
         rows = np.flatnonzero(windows.labelled)
         embedding = np.random.default_rng(0).normal(size=(len(windows), EMBEDDING)).astype(np.float16)
         prepared = Prepared(windows, embedding, {"train": rows}, ())
-        fitted = Fitted.on(windows, rows)
+        fitted = Fitted.fit(windows, rows)
         return cls(config, device, prepared, fitted, DeviceWindows(windows, embedding, fitted, device))
 
     def with_train(self, **settings: Any) -> Bed:

@@ -6,21 +6,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from stockenh.commands.job import finished_run, refuse_old_folder, refuse_run, refuse_sweep, run_job
+from stockenh.commands.finished import finished_run
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train.command import (
     device_of,
     is_finished,
+    is_resumed,
     log_into,
-    taken_up,
+    resumed_run,
     train_assigned,
     train_in,
 )
 from stockenh.config import compose
-from stockenh.config.overrides import config_folders, split_override
-from stockenh.config.schema import RunConfig, config_of, parse
+from stockenh.config.schema import RunConfig, config_of, parse, to_dict
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.storage.run_folder import RunFolder
 
@@ -30,41 +28,24 @@ OF_TEACHER = ("data", "split", "embedding")
 log = logging.getLogger(__name__)
 
 
-def distill(arguments: list[str]) -> None:
-    """A new student, a grid of them, or with resume=RUN one that was interrupted."""
-    given = [parts for a in arguments if (parts := split_override(a))]
-    if any(key == "resume" and value != "null" for key, value in given):
+def distill(arguments: list[str], root: str = "distill") -> None:
+    """A new student, a grid of them, or with resume=RUN one that was interrupted.
+
+    root: the config whose defaults hold but for what the teacher's run gives
+    """
+    if is_resumed(arguments):
         _resume(arguments)
         return
-    refuse_old_folder(given)
     teacher = finished_run(arguments, "teacher")
-    student = [] if any(key == "model" for key, _ in given) or _names_model(arguments) else ["model=student"]
-    based = compose.based_on(config_of(teacher).raw, [*student, *arguments], OF_TEACHER, ())
-    compose.run(distill_composed, based)
+    name = compose.with_run(root, to_dict(config_of(teacher)), arguments, OF_TEACHER, ())
+    compose.run(name, distill_job, arguments)
 
 
-def _names_model(arguments: list[str]) -> bool:
-    """Whether an experiment among the arguments has a model of its own, as the best trial of a search has."""
-    ours = [a for a in arguments if (split_override(a) or ("",))[0] == "experiment"]
-    if not ours:
-        return False
-    folders = config_folders(arguments)
-    return bool(compose.compose(ours, folders).model != compose.compose([]).model)
-
-
-def distill_composed(cfg: DictConfig) -> None:
-    """One job of `distill`."""
-    run_job(cfg, _distill)
-
-
-def _distill(raw: dict[str, Any], folder: RunFolder) -> None:
+def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
+    """One student: alone, a job of a grid, or a trial of a search."""
     from stockenh.commands.trained import Trained
 
-    refuse_run(raw)
-    refuse_sweep(raw)
     config = parse(raw)
-    if config.init_from:
-        raise ConfigError("init_from= can't be given with teacher=: weights= then names the teacher's")
     # before the data are read, which may take long
     Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights).require_inputs(config, "teacher")
     if (assignment := current()) is not None:
@@ -75,7 +56,7 @@ def _distill(raw: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    folder, config, overrides = taken_up(arguments)
+    folder, config, overrides = resumed_run(arguments)
     if config.teacher is None:
         raise ConfigError(f"{folder} is no student of a teacher: continue it with stockenh train resume=RUN")
     if not is_finished(folder, config):

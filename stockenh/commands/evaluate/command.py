@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from stockenh.commands.job import listed, refuse_old_folder, run_job, several, value_of
+from stockenh.commands.finished import config_for
 from stockenh.config import compose
-from stockenh.config.overrides import quote_paths, split_override
-from stockenh.config.schema import config_of, parse
+from stockenh.config.overrides import join_paths, split_override, split_paths, value_of
+from stockenh.config.schema import EvaluateRunConfig, config_of, to_dict
 from stockenh.errors import ConfigError
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
@@ -19,23 +17,22 @@ from stockenh.storage.run_folder import RunFolder
 def evaluate(arguments: list[str]) -> None:
     """Leaves the report in RUN/report, of a sweep in SWEEPDIR/report, or where hydra.run.dir says."""
     given = dict(parts for a in arguments if (parts := split_override(a)))
-    refuse_old_folder(list(given.items()))
-    source, folders = runs_to_judge(arguments)
+    source, folders = runs_to_evaluate(arguments)
     if "hydra.run.dir" not in given and source is not None:
         arguments = [f"hydra.run.dir={source / 'report'}", *arguments]
     rest = [a for a in arguments if (split_override(a) or ("",))[0] != "run"]
-    runs = f"run={listed([str(folder) for folder in folders])}"
-    compose.run(evaluate_composed, compose.based_on(config_of(folders[0]).raw, [*rest, runs]))
+    name = compose.with_run("evaluate", to_dict(config_of(folders[0])), rest)
+    compose.run(name, _evaluate, [*rest, f"run={join_paths([str(folder) for folder in folders])}"])
 
 
-def runs_to_judge(arguments: list[str]) -> tuple[Path | None, list[RunFolder]]:
+def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]]:
     """The finished runs of run=RUN, run=[RUN,RUN] or run=SWEEPDIR, and the folder named where it is one.
 
     Raises ConfigError where run= is missing, RunFolderError where one of them is no finished run.
     """
-    for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
+    for argument in arguments:
         if (split_override(argument) or ("",))[0] == "run":
-            named = [expanded(path) for path in several(str(value_of(argument, quoted)))]
+            named = [expanded(path) for path in split_paths(str(value_of(argument)))]
             paths = [run for path in named for run in _runs_of_sweep(path)]
             folders = [RunFolder.open(path) for path in paths]
             for folder in folders:
@@ -55,15 +52,11 @@ def _runs_of_sweep(path: Path) -> list[Path]:
     return inside or [path]
 
 
-def evaluate_composed(cfg: DictConfig) -> None:
-    """One job of `evaluate`."""
-    run_job(cfg, _evaluate)
-
-
-def _evaluate(raw: dict[str, Any], into: RunFolder) -> None:
+def _evaluate(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.evaluate.evaluate import evaluate_runs
     from stockenh.commands.trained import Trained
     from stockenh.report.terminal import console
 
-    runs = [Trained.open(RunFolder.open(Path(path)), raw["weights"]) for path in several(raw["run"])]
-    evaluate_runs(parse(raw), runs, into.path, console())
+    folder.refuse_if_run()
+    runs = [Trained.open(RunFolder.open(Path(path)), raw["weights"]) for path in split_paths(raw["run"])]
+    evaluate_runs(config_for(raw, runs[0].run, EvaluateRunConfig), runs, folder.path, console())

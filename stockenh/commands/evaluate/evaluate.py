@@ -33,7 +33,7 @@ from stockenh.commands.evaluate.tables import TITLES, grids, header, notes, part
 from stockenh.commands.train.figures import reliability_chart
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats
@@ -61,7 +61,7 @@ Days = NDArray[np.datetime64]
 
 
 def evaluate_run(
-    folder: RunFolder, weights: str | None = None, config: RunConfig | None = None
+    folder: RunFolder, weights: str | None = None, config: EvaluateRunConfig | None = None
 ) -> dict[str, Any]:
     """All figures of a run on its test part, as in evaluation.json, without a word or a file.
 
@@ -70,11 +70,14 @@ def evaluate_run(
     """
     trained = Trained.open(folder, weights)
     with open(os.devnull, "w") as nowhere:
-        found, _, _ = evaluation(config or trained.run, [trained], Console(file=nowhere))
+        config = config or parse(to_dict(trained.run), EvaluateRunConfig)
+        found, _, _ = evaluation(config, [trained], Console(file=nowhere))
     return found
 
 
-def evaluate_runs(config: RunConfig, runs: Sequence[Trained], into: Path, out: Console) -> dict[str, Any]:
+def evaluate_runs(
+    config: EvaluateRunConfig, runs: Sequence[Trained], into: Path, out: Console
+) -> dict[str, Any]:
     """Judges runs, several as one; leaves evaluation.json, .md and pictures in `into`, prints the tables.
 
     config: that of the first run, with what the command line says.
@@ -100,7 +103,7 @@ def evaluate_runs(config: RunConfig, runs: Sequence[Trained], into: Path, out: C
 
 
 def evaluation(
-    config: RunConfig, runs: Sequence[Trained], out: Console
+    config: EvaluateRunConfig, runs: Sequence[Trained], out: Console
 ) -> tuple[dict[str, Any], Judged, dict[str, Curve]]:
     """The figures, the forecasts that they are of, and the curves of the next bar by strategy."""
     chosen = _chosen(config, runs, out)
@@ -171,7 +174,7 @@ def _rank_ics(judged: Judged, column: int) -> tuple[Days, Floats]:
     return days[np.isfinite(found)], found[np.isfinite(found)]
 
 
-def _chosen(config: RunConfig, runs: Sequence[Trained], out: Console) -> list[Chosen]:
+def _chosen(config: EvaluateRunConfig, runs: Sequence[Trained], out: Console) -> list[Chosen]:
     """The rows of every run; data are read once."""
     first = runs[0]
     on = build.device(config.device)
@@ -235,7 +238,7 @@ def _refuse_overlap(runs: Sequence[Trained], chosen: Sequence[Chosen]) -> None:
 
 
 def _about(
-    config: RunConfig,
+    config: EvaluateRunConfig,
     runs: Sequence[Trained],
     chosen: Sequence[Chosen],
     judged: Judged,
@@ -290,7 +293,7 @@ def _folds(runs: Sequence[Trained], each: Sequence[Judged], resampling: Resampli
 
 
 def _curve(
-    config: RunConfig, judged: Judged, resampling: Resampling
+    config: EvaluateRunConfig, judged: Judged, resampling: Resampling
 ) -> tuple[dict[str, Curve], dict[str, Any] | None]:
     """Strategies on the next bar; none where there are no bars."""
     if judged.next_ret is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import EvaluateRunConfig
 from stockenh.data.fitted import Fitted
 from stockenh.data.splits import TrainOnly
 from stockenh.data.windows import BarWindows, Windows, next_returns, past_moves
@@ -105,7 +105,7 @@ class Judged:
 
 
 def load(
-    config: RunConfig, trained: Trained, on: torch.device, watch: Callable[[int, int], None]
+    config: EvaluateRunConfig, trained: Trained, on: torch.device, watch: Callable[[int, int], None]
 ) -> Prepared:
     """All labelled windows that the config names, not yet split. Raises DataError where there are none."""
     try:
@@ -124,7 +124,7 @@ def is_own(trained: Trained, windows: Windows) -> bool:
     return isinstance(manifest, dict) and manifest.get("data") == windows.digest()
 
 
-def choose(config: RunConfig, trained: Trained, prepared: Prepared) -> Chosen:
+def choose(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Chosen:
     """The run's own test part, or of other bars those after all that the run has seen.
 
     `evaluate.from` and `evaluate.to` narrow the test part, and say which part of other bars is meant.
@@ -142,7 +142,7 @@ def choose(config: RunConfig, trained: Trained, prepared: Prepared) -> Chosen:
     return _other_bars(config, trained, prepared)
 
 
-def _test_part(config: RunConfig, trained: Trained, prepared: Prepared) -> Chosen:
+def _test_part(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Chosen:
     windows = prepared.windows
     parts = build.split_rows(trained.run.split, windows)
     if "test" not in parts:
@@ -165,7 +165,7 @@ def _test_part(config: RunConfig, trained: Trained, prepared: Prepared) -> Chose
     return Chosen(prepared, rows, test, True, windows, parts["train"], warnings)
 
 
-def _other_bars(config: RunConfig, trained: Trained, prepared: Prepared) -> Chosen:
+def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Chosen:
     windows, since = prepared.windows, config.evaluate.since
     own = _own_windows(config, trained)
     parts = {} if own is None else build.split_rows(trained.run.split, own)
@@ -200,7 +200,7 @@ def _other_bars(config: RunConfig, trained: Trained, prepared: Prepared) -> Chos
     return Chosen(prepared, rows, title, False, own, parts.get("train"), tuple(warnings))
 
 
-def _own_windows(config: RunConfig, trained: Trained) -> Windows | None:
+def _own_windows(config: EvaluateRunConfig, trained: Trained) -> Windows | None:
     try:
         windows = trained.run.data.load(build.cache(config)).windows
     except StockenhError:
@@ -208,14 +208,14 @@ def _own_windows(config: RunConfig, trained: Trained) -> Windows | None:
     return windows if is_own(trained, windows) else None
 
 
-def baselines_of(config: RunConfig) -> tuple[str, ...]:
+def baselines_of(config: EvaluateRunConfig) -> tuple[str, ...]:
     """The names of the baselines that can be had here."""
     names = (MAJORITY, PERSISTENCE, MOMENTUM, LOGISTIC, BOOSTING)
     return (*names, LIGHTGBM) if has_lightgbm() else names
 
 
 def forecast_rows(
-    config: RunConfig, trained: Trained, chosen: Chosen, on: torch.device, advance: Advance
+    config: EvaluateRunConfig, trained: Trained, chosen: Chosen, on: torch.device, advance: Advance
 ) -> Judged:
     """What the run, its views and the baselines say of the chosen rows. advance: told of pieces of work done,
     see `work`."""
@@ -263,7 +263,7 @@ def work(horizons: int) -> int:
 
 
 def _baselines(
-    config: RunConfig, trained: Trained, chosen: Chosen, fitted: Fitted, column: int
+    config: EvaluateRunConfig, trained: Trained, chosen: Chosen, fitted: Fitted, column: int
 ) -> dict[str, Forecast]:
     windows = chosen.prepared.windows
     train = None
@@ -285,7 +285,7 @@ def _known(windows: Windows, rows: Rows, fitted: Fitted, column: int) -> Known:
     )
 
 
-def _bounds(config: RunConfig) -> str:
+def _bounds(config: EvaluateRunConfig) -> str:
     given = (("from", config.evaluate.since), ("to", config.evaluate.until))
     return " ".join(f"evaluate.{key}={value}" for key, value in given if value is not None)
 

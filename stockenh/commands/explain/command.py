@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from stockenh.commands.finished import based_on_run, trained
-from stockenh.commands.job import run_job
-from stockenh.config import compose
-from stockenh.config.schema import parse
+from stockenh.commands.finished import config_for, require_own_folder, run_on_finished
+from stockenh.config.schema import ExplainRunConfig
 from stockenh.storage.run_folder import RunFolder
 
 
 def explain(arguments: list[str]) -> None:
     """Leaves tables and pictures in RUN/explain, or where hydra.run.dir says."""
-    based = based_on_run(arguments, "the explanation takes", lambda run: [f"hydra.run.dir={run.explained}"])
-    compose.run(explain_composed, based)
+    run_on_finished("explain", _explain, arguments, lambda run: run.explained)
 
 
-def explain_composed(cfg: DictConfig) -> None:
-    """One job of `explain`."""
-    run_job(cfg, _explain)
-
-
-def _explain(raw: dict[str, Any], into: RunFolder) -> None:
+def _explain(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.explain.explain import explain_run
+    from stockenh.commands.trained import Trained
     from stockenh.report.terminal import console
 
-    run = trained(raw)
-    explain_run(parse(raw), run, into.path, console())
+    require_own_folder(folder, "the explanation")
+    run = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
+    explain_run(config_for(raw, run.run, ExplainRunConfig), run, folder.path, console())

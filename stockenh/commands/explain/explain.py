@@ -31,7 +31,7 @@ from stockenh.commands.explain.show import (
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import ExplainRunConfig
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.features.context import feature_family
 from stockenh.data.fitted import Fitted
@@ -69,7 +69,7 @@ class ExplainError(StockenhError):
     """Attributions that can't be had, or don't add up to the forecast."""
 
 
-def explain_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
+def explain_run(config: ExplainRunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
     """Explains an even sample of the test part; leaves explain.json, attributions, pictures, prints tables.
 
     config: the run's. Raises ExplainError where attributions miss the forecast by more than 1%, and where
@@ -124,7 +124,7 @@ def input_groups(prepared: Prepared) -> dict[str, str]:
     return found | ({EMBEDDING: EMBEDDING} if prepared.embedding.shape[1] else {})
 
 
-def _columns(config: RunConfig) -> dict[int, int]:
+def _columns(config: ExplainRunConfig) -> dict[int, int]:
     """The horizons to explain, and their place among the run's. Raises ConfigError."""
     known = list(config.data.horizons)
     asked = known if config.explain.horizons is None else list(config.explain.horizons)
@@ -173,7 +173,7 @@ def _weights(
 
 def _attributions(
     net: nn.Module, ready: ReadyWindows, prepared: Prepared, fitted: Fitted, rows: NDArray[np.int64],
-    config: RunConfig, columns: Mapping[int, int], out: Console,
+    config: ExplainRunConfig, columns: Mapping[int, int], out: Console,
 ) -> list[Explained]:  # fmt: skip
     """Of every output and horizon. Raises ExplainError where one of them misses its forecast."""
     wanted = config.explain

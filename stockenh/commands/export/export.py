@@ -21,7 +21,7 @@ from stockenh.commands.timing import in_turn
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import AS_IT_IS, Prepared
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import ExportRunConfig
 from stockenh.data.batches import ReadyWindows
 from stockenh.evaluation.metrics import part_metrics
 from stockenh.inference.export import (
@@ -113,7 +113,7 @@ Answers = Mapping[str, NDArray[np.floating]]
 Engine = Callable[[Arrays], Answers]
 
 
-def export_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
+def export_run(config: ExportRunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
     """Writes the ONNX file and the `torch.export` program, checks both, leaves manifest and pictures.
 
     config: the run's. Raises ExportError, and leaves neither file, where one of them forecasts anything else

@@ -9,9 +9,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from stockenh.commands.job import unquoted, value_of
 from stockenh.commands.multirun.folder import MultirunFolder
-from stockenh.config.overrides import PATH_KEYS, config_folders, quote_paths, split_override, suggest
+from stockenh.config.overrides import (
+    PATH_KEYS,
+    config_folders,
+    split_override,
+    suggest,
+    unquoted,
+    value_of,
+)
 from stockenh.errors import ConfigError
 from stockenh.report.terminal import program
 from stockenh.storage.files import expanded
@@ -36,11 +42,11 @@ def is_resumed(arguments: list[str]) -> bool:
     return any(key == "resume" and value != "null" for key, value in map(parts_of, arguments))
 
 
-def new_arguments(arguments: list[str], default: Sequence[str]) -> list[str]:
-    """The arguments of a new multirun, with its default, and with paths that hold from every folder."""
+def new_arguments(arguments: list[str]) -> list[str]:
+    """The arguments of a new multirun, with paths that hold from every folder."""
     shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
     flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
-    return [*flag, *default, *_absolute(arguments)]
+    return [*flag, *_absolute(arguments)]
 
 
 def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[str]) -> list[str]:
@@ -54,10 +60,10 @@ def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Seq
     folder: MultirunFolder | None = None
     words = iter(arguments)
     arguments = [f"{CONFIG_DIR}{next(words, '')}" if word in CONFIG_DIR_FLAGS else word for word in words]
-    for argument, quoted in zip(arguments, quote_paths(arguments), strict=True):
+    for argument in arguments:
         key, _ = parts_of(argument)
         if key == "resume":
-            folder = kind(expanded(str(value_of(argument, quoted))).absolute())
+            folder = kind(expanded(str(value_of(argument))).absolute())
         elif key in keys:
             changed.append(argument)
         elif argument.startswith(CONFIG_DIR):

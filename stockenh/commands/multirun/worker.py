@@ -108,11 +108,6 @@ class Worker:
         return done
 
     def _run(self, assignment: Assignment) -> None:
-        config = self.context.config_loader.load_sweep_config(
-            self.config, [*self.arguments, *assignment.overrides]
-        )
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = assignment.number
         ended = False
 
         def task(cfg: DictConfig) -> Any:
@@ -128,6 +123,10 @@ class Worker:
 
         token = _CURRENT.set(assignment)
         try:
+            overrides = [*self.arguments, *assignment.overrides]
+            config = self.context.config_loader.load_sweep_config(self.config, overrides)
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = assignment.number
             run_job(
                 hydra_context=self.context,
                 task_function=task,
@@ -135,6 +134,9 @@ class Worker:
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
+        except Exception as error:  # before the task: no valid config, or a folder that can't be made
+            if not ended:
+                assignment.fail(f"{type(error).__name__}: {error}")
         except BaseException:
             # after a second Ctrl-C the job will be resumed from its last checkpoint
             if not ended and not assignment.stopped:

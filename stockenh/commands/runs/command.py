@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stockenh.commands.job import unquoted
-from stockenh.config.overrides import split_override
+from stockenh.config.overrides import split_override, unquoted
 from stockenh.errors import ConfigError
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from stockenh.config.overrides import conf_dir, groups, suggest
+from stockenh.config.catalog import conf_dir, groups
+from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import LOCK, is_locked
 from stockenh.storage.run_folder import RunFolder

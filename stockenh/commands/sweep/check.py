@@ -8,7 +8,8 @@ from typing import Any
 
 from stockenh.commands.sweep.spec import SearchSpec
 from stockenh.config import build
-from stockenh.config.overrides import groups, suggest
+from stockenh.config.catalog import groups
+from stockenh.config.overrides import suggest
 from stockenh.config.schema import parse
 from stockenh.errors import ConfigError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from stockenh.commands.distill.command import distill
-from stockenh.commands.job import exit_with
 from stockenh.commands.multirun.resume import (
     is_resumed,
     new_arguments,
@@ -12,11 +11,10 @@ from stockenh.commands.multirun.resume import (
     stop_message,
 )
 from stockenh.commands.sweep.spec import SweepFolder
-from stockenh.commands.train.command import INTERRUPTED, train
-from stockenh.config.compose import compose
-from stockenh.config.overrides import split_override
+from stockenh.commands.train.command import train_job
+from stockenh.config import compose
+from stockenh.errors import Stopped
 
-DEFAULT = "sweep=default"
 # What may change when a sweep is resumed.
 RESUME_KEYS = (
     "sweep.n_trials",
@@ -33,21 +31,11 @@ def sweep(arguments: list[str]) -> None:
     if is_resumed(arguments):
         arguments = resume_arguments(arguments, SweepFolder, RESUME_KEYS)
     else:
-        arguments = new_arguments(arguments, _default(arguments))
-    command = distill if any(key == "teacher" for key, _ in map(parts_of, arguments)) else train
+        arguments = new_arguments(arguments)
     try:
-        command(arguments)
+        if any(key == "teacher" for key, _ in map(parts_of, arguments)):
+            distill(arguments, "sweep_student")
+        else:
+            compose.run("sweep", train_job, arguments)
     except KeyboardInterrupt:
-        exit_with(stop_message(arguments, SweepFolder, "trials"), INTERRUPTED)
-
-
-def _default(arguments: list[str]) -> list[str]:
-    """The default search where the arguments name none; a search may be part of an experiment."""
-    plain = [a for a in arguments if split_override(a) and "," not in a and "(" not in a]
-    names = {key for key, _ in map(parts_of, arguments)}
-    return [] if "sweep" in names or ("experiment" in names and _has_search(plain)) else [DEFAULT]
-
-
-def _has_search(arguments: list[str]) -> bool:
-    ours = [a for a in arguments if parts_of(a)[0] == "experiment"]
-    return compose(ours).get("sweep") is not None
+        raise Stopped(stop_message(arguments, SweepFolder, "trials")) from None

@@ -27,7 +27,7 @@ from stockenh.commands.train.result import RESAMPLES, result_table
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
-from stockenh.config.overrides import groups
+from stockenh.config.catalog import groups
 from stockenh.config.schema import config_of
 from stockenh.errors import StockenhError
 from stockenh.report.table import interval, markdown_header, number, percent

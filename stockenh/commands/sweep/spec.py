@@ -165,7 +165,9 @@ class SearchSpec:
 
     def compose_alone(self, overrides: list[str]) -> dict[str, Any]:
         """The config that these overrides and nothing else give; what only a user can name is ???."""
-        composed = self.context.config_loader.load_configuration("config", overrides, RunMode.RUN)
+        composed = self.context.config_loader.load_configuration(
+            str(self.config.hydra.job.config_name).removesuffix("_of_run"), overrides, RunMode.RUN
+        )
         found = OmegaConf.to_container(_without_sweep(composed), resolve=True)
         assert isinstance(found, dict)
         return {str(key): value for key, value in found.items()}

@@ -34,7 +34,7 @@ from stockenh.storage.files import is_locked
 DEFAULT_NAME = "stockenh"
 TRIES = 5  # to open a database that other processes begin to use in the same second
 HEARTBEAT_SECONDS = 30  # of a database's trials, for workers on other machines; dead after six of them
-FILLING_SECONDS = 10.0  # how long another process may take to make the trials of a study
+FILLING_SECONDS = 60.0, 5.0  # how long another process may take to make a first trial, and the next
 NAMELESS_SECONDS = 60  # within which a worker that took a trial has recorded its name
 MADE_OF = "made_of"
 DIED = "its worker died"
@@ -219,16 +219,18 @@ class SharedStudy:
 
     def fill(self) -> None:
         """Makes waiting trials up to n_trials, unless another process is doing so."""
-        wanted = self.settings.n_trials
-        number, since = len(self.trials()), time.monotonic()
-        while not self.is_new and number < wanted:
-            if time.monotonic() - since > (1.0 if number else FILLING_SECONDS):
+        if self.settings.storage is None:
+            with FileLock(self.folder / ".fill.lock"):
+                self._enqueue()
+            return
+        number, since = len(self.trials()), time.monotonic()  # a database has no such lock
+        while not self.is_new and number < self.settings.n_trials:
+            if time.monotonic() - since > FILLING_SECONDS[number > 0]:
                 break
             time.sleep(0.2)
             if (now := len(self.trials())) > number:
                 number, since = now, time.monotonic()
-        while len(self.trials()) < wanted:
-            self.study.enqueue_trial({})
+        self._enqueue()
 
     def take(self) -> int | None:
         """The number of a waiting trial that is now this process's own; None where none waits."""
@@ -282,6 +284,10 @@ class SharedStudy:
             yield
         finally:
             over.set()
+
+    def _enqueue(self) -> None:
+        while len(self.trials()) < self.settings.n_trials:
+            self.study.enqueue_trial({})
 
     def _set(self, number: int, state: TrialState) -> bool:
         return self.storage.set_trial_state_values(self.id_of(number), state=state)

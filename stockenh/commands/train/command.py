@@ -9,24 +9,14 @@ import sys
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from stockenh.commands.job import (
-    exit_with,
-    make_paths_absolute,
-    refuse_old_folder,
-    refuse_run,
-    refuse_sweep,
-    run_job,
-    value_of,
-)
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
-from stockenh.config.overrides import quote_paths, split_override, suggest
+from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
 from stockenh.config.schema import RunConfig, config_of, parse
-from stockenh.errors import ConfigError, RunFolderError, StockenhError, TrainingError
+from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped, TrainingError
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import world
@@ -36,34 +26,30 @@ if TYPE_CHECKING:
 
 
 RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
-INTERRUPTED = 130
 
 log = logging.getLogger(__name__)
 
 
 def train(arguments: list[str]) -> None:
     """A new run, a grid of them, or with resume=RUN an old one."""
-    given = [parts for a in arguments if (parts := split_override(a))]
-    if any(key == "resume" and value != "null" for key, value in given):
+    if is_resumed(arguments):
         resume(arguments)
         return
-    refuse_old_folder(given)
-    compose.run(train_composed, arguments)
+    compose.run("train", train_job, arguments)
 
 
-def train_composed(cfg: DictConfig) -> None:
-    """One job: what Hydra calls with the composed config, in this process or in a launcher's."""
-    run_job(cfg, _train_anew)
+def is_resumed(arguments: list[str]) -> bool:
+    """Whether resume=RUN stands among the arguments."""
+    given = [parts for a in arguments if (parts := split_override(a))]
+    return any(key == "resume" and value != "null" for key, value in given)
 
 
-def _train_anew(raw: dict[str, Any], folder: RunFolder) -> None:
-    refuse_run(raw)
-    refuse_sweep(raw)
+def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
+    """One run: alone, a job of a grid, or a trial of a search."""
     config = parse(raw)
-    _refuse_teacher(config)
     if config.weights and not config.init_from:
         raise ConfigError(
-            f"weights={config.weights} says which weights of init_from=RUN to begin with, but there is "
+            f"weights={config.weights} says which weights of init_from=RUN to start with, but there is "
             f"no init_from; a run keeps all its own weights and chooses among them on validation"
         )
     if (assignment := current()) is not None:
@@ -94,38 +80,9 @@ def train_assigned(
     assignment.complete(summary, kept["by_weights"][summary["weights"]])
 
 
-def find_lr(arguments: list[str]) -> None:
-    """A learning-rate range test, or a grid of them, each in a folder of its own."""
-    given = [parts for a in arguments if (parts := split_override(a))]
-    refuse_old_folder(given, "a range test takes")
-    compose.run(find_lr_composed, arguments)
-
-
-def find_lr_composed(cfg: DictConfig) -> None:
-    """One range test: what Hydra calls with the composed config."""
-    run_job(cfg, _find_lr)
-
-
-def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
-    from stockenh.commands.find_lr import find_lr as find
-    from stockenh.config import build
-    from stockenh.report.terminal import console
-
-    refuse_run(raw)
-    config = parse(raw)
-    _refuse_teacher(config)
-    folder.refuse_if_run()
-    find(config, folder, build.device(config.device), console())
-
-
-def _refuse_teacher(config: RunConfig) -> None:
-    if config.teacher is not None:
-        raise ConfigError("teacher= belongs to stockenh distill, which trains a student with it")
-
-
 def resume(arguments: list[str]) -> None:
     """Continues a run in its own folder, with its own config and data."""
-    folder, config, overrides = taken_up(arguments)
+    folder, config, overrides = resumed_run(arguments)
     if is_finished(folder, config):
         return
     log_into(folder)
@@ -147,7 +104,7 @@ def _tell_of_comparison(folder: RunFolder) -> None:
     console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
 
 
-def taken_up(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     """The folder of resume=RUN, its config, and what the command line says besides."""
     overrides = _resume_overrides(arguments)
     folder = RunFolder.open(expanded(overrides.pop("resume")))
@@ -198,6 +155,7 @@ def train_in(
     if fresh:
         folder.refuse_if_run()
     try:
+        compose.open_folder()
         with folder.lock():
             if fresh:
                 folder.begin(config.raw)
@@ -206,7 +164,7 @@ def train_in(
         saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
         log.info("%s", saved)
         again = f"{program()} {command} resume={shlex.quote(str(named or folder))}"
-        exit_with(f"{saved}. Continue with: {again}", INTERRUPTED)
+        raise Stopped(f"{saved}. Continue with: {again}") from None
 
 
 def device_of(config: RunConfig, given: bool, out: Console) -> Any:
@@ -249,15 +207,15 @@ def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bo
 def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
     """The values among the arguments; raises ConfigError where one may not be given on resume."""
     found: dict[str, Any] = {}
-    for original, quoted in zip(arguments, quote_paths(arguments), strict=True):
-        parts = split_override(original)
+    for argument in arguments:
+        parts = split_override(argument)
         if parts is None or parts[0] not in ("resume", *RESUME_KEYS):
-            name = parts[0] if parts else original
+            name = parts[0] if parts else argument
             raise ConfigError(
                 f"{name} can't be given with resume: a run goes on with its own config; only "
                 f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
             )
-        found[parts[0]] = value_of(original, quoted)
+        found[parts[0]] = value_of(argument)
     return found
 
 

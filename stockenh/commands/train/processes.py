@@ -218,7 +218,7 @@ def _prepare(team: Team, run: dict[str, Any]) -> tuple[Learner, SharedBatches]:
     fitted = Fitted.from_dict(run["fitted"])
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
-    ready = build.holding(config, prepared, on).hold(prepared.windows, prepared.embedding, fitted, on)
+    ready = build.placement(config, prepared, on).place(prepared.windows, prepared.embedding, fitted, on)
     batches = build.batches(config, prepared, ready)
     net = build.model(config, prepared, on).train()
     made = build.learner(config, net, fitted, on, batches.steps)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig
-from stockenh.data.batches import Answers, ReadyWindows
+from stockenh.config.schema import Kind, RunConfig
+from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.metrics import part_metrics, with_limits
@@ -27,12 +27,11 @@ from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
 
 
-def settled(config: RunConfig, net: nn.Module, on: torch.device) -> RunConfig:
+def settled(config: Kind, net: nn.Module, on: torch.device) -> Kind:
     """The config with precision and threads decided, so that whoever goes on from it computes the same."""
     precision = resolve(config.train.precision, on, net)
     threads = config.threads or default_threads(net)
-    raw = {**config.raw, "threads": threads, "train": {**config.raw["train"], "precision": precision}}
-    return replace(config, threads=threads, train=replace(config.train, precision=precision), raw=raw)
+    return replace(config, threads=threads, train=replace(config.train, precision=precision))
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Session:
 
 def answers(
     config: RunConfig, folder: RunFolder, prepared: Prepared, fitted: Fitted, on: torch.device, out: Console
-) -> Answers | None:
+) -> TeacherOutput | None:
     """The teacher's answers for all windows, NaN outside train; None where there is no teacher.
 
     A resumed or moved student finds them in its own folder and needs its teacher no more.
@@ -91,7 +90,7 @@ def answers(
     if config.teacher is None:
         return None
     rows = prepared.rows["train"]
-    if not folder.taught.exists():
+    if not folder.teacher_output.exists():
         teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
         out.print(
             f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows",
@@ -101,7 +100,7 @@ def answers(
         with torch.random.fork_rng([on] if on.type == "cuda" else []):
             given = ask(config, teacher, prepared, rows, on)
         folder.write_tensors(
-            folder.taught,
+            folder.teacher_output,
             {
                 "rows": torch.from_numpy(rows),
                 "ret": torch.from_numpy(given.ret.astype(np.float32)),
@@ -110,7 +109,7 @@ def answers(
         )
     kept = _read(folder, rows, len(prepared.windows.horizons))
     unit = torch.tensor(fitted.return_std)
-    return Answers(
+    return TeacherOutput(
         ret=_spread(kept["ret"] / unit, rows, len(prepared.windows)).to(on),
         up_logits=_spread(kept["up_logits"], rows, len(prepared.windows)).to(on),
     )
@@ -133,14 +132,16 @@ def ask(
 
 
 def _read(folder: RunFolder, rows: np.ndarray, horizons: int) -> dict[str, Tensor]:
-    kept = folder.read_tensors(folder.taught)
+    kept = folder.read_tensors(folder.teacher_output)
     shape = (len(rows), horizons)
     if (
         set(kept) != {"rows", "ret", "up_logits"}
         or any(kept[name].shape != shape or not kept[name].isfinite().all() for name in ("ret", "up_logits"))
         or not torch.equal(kept["rows"], torch.from_numpy(rows))
     ):
-        raise RunFolderError(f"{folder.taught} does not hold the teacher's answers to this run's windows")
+        raise RunFolderError(
+            f"{folder.teacher_output} does not hold the teacher's answers to this run's windows"
+        )
     return kept
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from stockenh.commands.find_lr import search
+from stockenh.commands.find_lr.find_lr import search
 from stockenh.commands.train.processes import OneProcess, Processes
 from stockenh.commands.train.result import conclude
 from stockenh.commands.train.session import Session, answers, settled
@@ -79,9 +79,9 @@ def train(
         made_with = manifest(prepared.windows.digest(), on, precision, origins, prepared.warnings)
         folder.write_json(folder.manifest, made_with)
     taught = answers(config, folder, prepared, fitted, on, out)
-    holding = build.holding(config, prepared, on)
-    out.print(f"windows  {holding}", markup=False)
-    ready = holding.hold(prepared.windows, prepared.embedding, fitted, on, taught)
+    placement = build.placement(config, prepared, on)
+    out.print(f"windows  {placement}", markup=False)
+    ready = placement.place(prepared.windows, prepared.embedding, fitted, on, taught)
     session = Session(config, folder, prepared, fitted, ready, on, precision)
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {processes.size} processes" if processes.size > 1 else ""
@@ -144,15 +144,15 @@ def _with_lr(session: Session, net: nn.Module, out: Console) -> Session:
         return session
     out.print("lr       optimizer.lr=auto: a range test finds it, which leaves the run as it was")
     lr = search(session, net, out)
-    raw = {**config.raw, "optimizer": {**config.raw["optimizer"], "lr": lr}}
-    session.folder.write_config(raw)
-    return replace(session, config=replace(config, optimizer=replace(config.optimizer, lr=lr), raw=raw))
+    config = replace(config, optimizer=replace(config.optimizer, lr=lr))
+    session.folder.write_config(config.raw)
+    return replace(session, config=config)
 
 
 def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:
     """The run's own statistics; fitted on the train part the first time."""
     if not folder.fitted.exists():
-        fitted = Fitted.on(prepared.windows, prepared.rows["train"])
+        fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
         folder.write_json(folder.fitted, fitted.to_dict())
     return build.fitted_of(folder, prepared)
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from stockenh.commands.finished import based_on_run, trained
-from stockenh.commands.job import run_job
-from stockenh.config import compose
-from stockenh.config.schema import parse
+from stockenh.commands.finished import config_for, require_own_folder, run_on_finished
+from stockenh.config.schema import TtaPredictConfig
 from stockenh.storage.run_folder import RunFolder
 
 
 def tta_predict(arguments: list[str]) -> None:
     """Forecasts of a finished run, in a folder of their own."""
-    compose.run(tta_predict_composed, based_on_run(arguments, "the forecast takes"))
+    run_on_finished("tta_predict", _tta_predict, arguments)
 
 
-def tta_predict_composed(cfg: DictConfig) -> None:
-    """One job of `tta_predict`."""
-    run_job(cfg, _tta_predict)
-
-
-def _tta_predict(raw: dict[str, Any], into: RunFolder) -> None:
+def _tta_predict(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.trained import Trained
     from stockenh.commands.tta_predict.forecast import forecast_run
     from stockenh.report.terminal import console
 
-    run = trained(raw)
-    forecast_run(parse(raw), run, into.path, console())
+    require_own_folder(folder, "the forecast")
+    run = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
+    forecast_run(config_for(raw, run.run, TtaPredictConfig), run, folder.path, console())

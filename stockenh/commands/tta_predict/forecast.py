@@ -23,7 +23,7 @@ from stockenh.commands.train.result import confidence_of
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import OnnxEngine, Trained, exported_model, require_same_weights
 from stockenh.config import build
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
 from stockenh.errors import RunFolderError, StockenhError
 from stockenh.inference.tta import (
@@ -143,7 +143,7 @@ def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str,
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
 
 
-def forecast_run(config: RunConfig, trained: Trained, into: Path, out: Console) -> pl.DataFrame:
+def forecast_run(config: TtaPredictConfig, trained: Trained, into: Path, out: Console) -> pl.DataFrame:
     """Forecasts what `config` asks for; leaves forecast.parquet, .csv and .png in `into`, prints a table.
 
     config: the run's, with the data to forecast. Raises ConfigError where it asks for another model.
@@ -224,7 +224,7 @@ def _write(frame: pl.DataFrame, into: Path) -> None:
 
 
 def _confidence(
-    config: RunConfig, trained: Trained, net: nn.Module, views: Views, on: torch.device, out: Console
+    config: TtaPredictConfig, trained: Trained, net: nn.Module, views: Views, on: torch.device, out: Console
 ) -> Confidence | None:
     """The run's own percentiles of uncertainty; measured anew for other views than it kept."""
     if views.count == 0:
@@ -248,7 +248,7 @@ def _confidence(
     return found
 
 
-def _session(config: RunConfig, trained: Trained, on: torch.device, out: Console) -> Session:
+def _session(config: TtaPredictConfig, trained: Trained, on: torch.device, out: Console) -> Session:
     """The run with its own data. Raises StockenhError where they are not there any more."""
     run = replace(trained.run, cache_dir=config.cache_dir, embedding=config.embedding)
     with embedding_progress(out) as watch:

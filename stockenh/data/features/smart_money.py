@@ -29,7 +29,7 @@ SMART_MONEY_NAMES = (
 
 _BLOCK_MOVE = 0.02  # how far beyond the block candle the next bar must close
 _SWING_REACH = 20  # bars on either side of a swing point
-_CHUNK = 1024  # bars whose lookbacks are laid out at once; bounds the memory of long series
+_CHUNK = 1024  # bars processed at once, which bounds the memory of long series
 
 Mask = NDArray[np.bool_]
 Series = NDArray[np.float64]
@@ -38,9 +38,8 @@ Series = NDArray[np.float64]
 def smart_money(ohlcv: NDArray[np.float64], lookback: int) -> NDArray[np.float64]:
     """The twelve structure features, (T, 12), in the order of `SMART_MONEY_NAMES`.
 
-    Counts and nearest levels take the patterns all of whose bars lie in the last `lookback` bars.
-    Swing levels, and the break before the present one, may be older. Distances are
-    (level - close) / close, and 0 where there is no level yet.
+    Counts and nearest levels use the patterns all of whose bars lie in the last `lookback` bars. Swing levels
+    and the previous break may be older. Distances are (level - close) / close, and 0 where there is no level.
     """
     close = ohlcv[:, CLOSE]
     bull_ob, bear_ob, ob_level = order_blocks(ohlcv)
@@ -100,8 +99,8 @@ def fair_value_gaps(ohlcv: NDArray[np.float64]) -> tuple[Mask, Mask, Series]:
 def swing_levels(ohlcv: NDArray[np.float64]) -> tuple[Series, Series]:
     """The last confirmed swing high and swing low at each bar, (T,) each; NaN before the first.
 
-    A swing high at i is the highest high of the bars i-20 to i+20, all of them present. It shows from
-    i+20 on.
+    A swing high at i is the highest high of the bars i-20 to i+20, all of them present. It counts from i+20
+    on.
     """
     high, low = ohlcv[:, HIGH], ohlcv[:, LOW]
     width = 2 * _SWING_REACH + 1
@@ -122,7 +121,7 @@ def breaks(close: Series, swing_high: Series, swing_low: Series) -> tuple[Mask, 
 
 
 def changes_of_character(bull: Mask, bear: Mask) -> tuple[Mask, Mask]:
-    """Breaks whose predecessor in time went the other way, two (T,) masks (bullish, bearish)."""
+    """Breaks in the direction opposite to the previous break, two (T,) masks (bullish, bearish)."""
     direction = bull.astype(np.int64) - bear
     here = np.flatnonzero(direction)
     turn = np.zeros(len(direction), dtype=bool)
@@ -154,7 +153,7 @@ def _distance(level: Series, close: Series) -> Series:
 
 
 def _nearest_distance(level: Series, close: Series, reach: int) -> Series:
-    """Signed distance to the nearest of the levels of the last `reach` bars; of two as near, the later."""
+    """Signed distance to the nearest level of the last `reach` bars; of two equally near, the later."""
     missing = np.where(np.isnan(level), np.inf, level)
     padded = np.concatenate([np.full(reach - 1, np.inf), missing])
     latest_first = sliding_window_view(padded, reach)[:, ::-1]

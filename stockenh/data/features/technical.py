@@ -1,8 +1,8 @@
 """Classical technical indicators of one series, made scale-free.
 
-Every figure at bar t is the same to the last bit whatever follows t: recursions run forward bar by bar,
-and rolling sums add the bars of each window in one fixed order. (Differences of a running total would
-also be causal, but one huge volume would leave its rounding error in every later bar.)
+Every value at bar t is bit-identical whatever follows t: recursions run forward bar by bar, and rolling
+sums add the bars of each window in one fixed order. (Differences of a running total would also be causal,
+but one huge volume would leave its rounding error in every later bar.)
 Legend: T bars of one series.
 """
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, VOLUME
-from stockenh.data.features.timeframes import ema
 
 TECHNICAL_NAMES = (
     "rsi_14",
@@ -32,7 +31,7 @@ TECHNICAL_NAMES = (
 _WILDER = 14
 _BAND = 20  # bars of the Bollinger band, the VWAP and the volume average
 _OBV_BARS = 10
-_LEAST_VOLUME = 1e-3  # share of the mean volume; the log of none at all must stay finite
+_LEAST_VOLUME = 1e-3  # share of the mean volume, so that the log of zero volume stays finite
 _FLAT = 1e-9  # a standard deviation below this share of the price is rounding, not movement
 
 Series = NDArray[np.float64]
@@ -41,7 +40,7 @@ Series = NDArray[np.float64]
 def technical(ohlcv: NDArray[np.float64]) -> NDArray[np.float64]:
     """The twelve indicators, (T, 12), in the order of `TECHNICAL_NAMES`.
 
-    EMAs and MACD start at the first bar. Rolling figures take the bars that there are. RSI is 0.5 and
+    EMAs and MACD start at the first bar. Rolling figures use the bars available. RSI is 0.5 and
     ADX 0 until their Wilder averages begin (bars 14 and 27).
     """
     close, volume = ohlcv[:, CLOSE], ohlcv[:, VOLUME]
@@ -129,7 +128,7 @@ def adx(ohlcv: NDArray[np.float64]) -> Series:
 
 
 def bollinger_position(close: Series) -> Series:
-    """Place of the close between the 20-bar bands of 2 population standard deviations, (T,).
+    """Position of the close between the 20-bar bands of 2 population standard deviations, (T,).
 
     0 is the lower band, 1 the upper; 0.5 where the price is flat.
     """
@@ -171,8 +170,22 @@ def volume_ratio(volume: Series) -> Series:
     return np.log(np.maximum(ratio, _LEAST_VOLUME))
 
 
+def ema(x: NDArray[np.float64], span: int) -> NDArray[np.float64]:
+    """Exponential moving average along the last axis, started at the first value.
+
+    y_0 = x_0, y_t = y_{t-1} + alpha (x_t - y_{t-1}), alpha = 2 / (span + 1).
+    """
+    from scipy.signal import lfilter  # takes half a second to import, which a cache hit can do without
+
+    if x.shape[-1] == 0:
+        return x.copy()
+    alpha = 2.0 / (span + 1)
+    smoothed, _ = lfilter([alpha], [1.0, alpha - 1.0], x, zi=(1.0 - alpha) * x[..., :1])
+    return np.asarray(smoothed)
+
+
 def rolling_sum(x: Series, bars: int) -> Series:
-    """Sum of the last `bars` values, (T,); of those that there are at the beginning."""
+    """Sum of the last `bars` values, (T,); at the beginning of those available."""
     total = np.zeros(len(x))
     for lag in range(min(bars, len(x))):
         total[lag:] += x[: len(x) - lag]
@@ -180,7 +193,7 @@ def rolling_sum(x: Series, bars: int) -> Series:
 
 
 def rolling_mean(x: Series, bars: int) -> Series:
-    """Mean of the last `bars` values, (T,); of those that there are at the beginning."""
+    """Mean of the last `bars` values, (T,); at the beginning of those available."""
     return rolling_sum(x, bars) / np.minimum(np.arange(len(x)) + 1, bars)
 
 
@@ -196,7 +209,7 @@ def _wilder_sum(x: Series) -> Series:
 
 
 def _recursion(x: Series, seed: Series, gain: float) -> Series:
-    from scipy.signal import lfilter  # half a second to import, which a cache hit need not pay
+    from scipy.signal import lfilter  # takes half a second to import, which a cache hit can do without
 
     decay = (_WILDER - 1) / _WILDER
     smoothed, _ = lfilter([gain], [1.0, -decay], x, zi=decay * seed[..., None])

@@ -1,4 +1,4 @@
-"""From one symbol's rows to series that are fit for use: dropped, ordered, adjusted, checked and cut.
+"""From one symbol's rows to usable series: joined, filtered, sorted, adjusted, checked and cut at gaps.
 
 Legend: n rows of one symbol.
 """
@@ -6,20 +6,19 @@ Legend: n rows of one symbol.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.data.bars import CLOSE, VOLUME, adjust_bars
+from stockenh.data.bars import CLOSE, adjust_bars
 from stockenh.data.findings import Finding, Mask, Rows
 from stockenh.data.readers.row_rules import NOISE, Reason, drop_rows, leave_out
-from stockenh.data.readers.series_rules import check_series
+from stockenh.data.readers.series_rules import FEW, check_series
 
 _DAY: Final = np.timedelta64(1, "D")
-FEW: Final = 5  # repeated dates up to which nothing is concluded from their prices
 _OTHER_SCALE: Final = 0.02
 
 Times = NDArray[np.datetime64]
@@ -29,7 +28,7 @@ Stretch = tuple[str, Times, NDArray[np.float64]]
 def clean_rows(
     rows: Rows, symbol: str, max_gap_days: int, min_bars: int
 ) -> tuple[list[Stretch], list[Finding]]:
-    """Makes (symbol, time (n,), ohlcv (n, 5)) stretches of one symbol's rows, and says what was found.
+    """(symbol, time (n,), ohlcv (n, 5)) stretches of one symbol's rows, and findings.
 
     Nothing is filled: a gap of more than `max_gap_days` calendar days ends a stretch, and a stretch of fewer
     than `min_bars` bars is left out. No stretch, and an error finding, where the symbol is unusable.
@@ -41,12 +40,11 @@ def clean_rows(
         return [], found
     if rows.adj_close is not None:
         rows = replace(rows, ohlcv=adjust_bars(rows.ohlcv, rows.adj_close))
-    sound = np.column_stack([np.isfinite(rows.ohlcv), rows.ohlcv[:, :VOLUME] > 0])
-    wrong: Mask = np.logical_not(np.logical_and.reduce(sound, axis=1))
+    wrong = np.asarray(~np.isfinite(rows.ohlcv).all(1) | (rows.prices <= 0).any(1))
     if wrong.any():
-        message = "the adjusted close gives prices or volumes that are no numbers"
+        message = "the adjusted close gives prices or volumes that are not numbers"
         fix = "fetch adjusted prices again, or set data.adjust=false"
-        return [], [*found, rows.place(wrong).finding("error", "adj-close-overflow", symbol, message, fix)]
+        return [], [*found, rows.finding("error", "adj-close-overflow", wrong, symbol, message, fix)]
     found += check_series(rows, symbol)
     pieces, gaps = _stretches(rows, symbol, max_gap_days)
     long, short = _long_enough(rows, pieces, symbol, min_bars)
@@ -54,7 +52,7 @@ def clean_rows(
 
 
 def daily(rows: Rows) -> Rows:
-    """Puts daily bars at midnight; where most dates have several times, the bars are intraday and stay."""
+    """Moves daily bars to midnight; bars are intraday, and stay, where most dates have several times."""
     day = rows.time.astype("datetime64[D]")
     if (day == rows.time).all():
         return rows
@@ -65,7 +63,7 @@ def daily(rows: Rows) -> Rows:
 
 
 def other_scale(close: NDArray[np.float64], again: NDArray[np.float64]) -> bool:
-    """Whether two closes (n,) of the same dates are not those of one symbol: over 2% apart for most dates."""
+    """Whether two closes (n,) of the same dates belong to different symbols: most are over 2% apart."""
     with np.errstate(all="ignore"):
         apart = np.abs(np.log(close / again))
     return len(close) > FEW and 2 * int((apart > _OTHER_SCALE).sum()) > len(close)
@@ -78,20 +76,17 @@ def _in_order(rows: Rows, symbol: str) -> tuple[Rows, list[Finding]]:
         return rows, []
     found = []
     if (step < 0).any() and (step > 0).any():
-        place = rows.place(np.append(False, step < 0))
         message = "dates run neither forwards nor backwards; the rows were sorted"
         fix = "nothing to do, or sort the file by date"
-        found.append(place.finding("warning", "unsorted", symbol, message, fix))
+        found.append(rows.finding("warning", "unsorted", np.append(False, step < 0), symbol, message, fix))
     rows = rows.take(np.argsort(rows.time, kind="stable"))
     repeated: Mask = np.append(rows.time[1:] == rows.time[:-1], False)
     here = np.flatnonzero(repeated)
     if other_scale(rows.ohlcv[here, CLOSE], rows.ohlcv[here + 1, CLOSE]):
-        message = f"{len(here)} dates come again with quite other prices: several symbols in one"
-        fix = "name the column that tells them apart: data.columns.symbol=NAME, or put each into its own file"
-        return rows.take(here[:0]), [
-            *found,
-            rows.place(repeated).finding("error", "duplicate-date", symbol, message, fix),
-        ]
+        message = f"{len(here)} dates repeat with very different prices: several symbols in one"
+        fix = "name the column that separates them: data.columns.symbol=NAME, or put each into its own file"
+        error = rows.finding("error", "duplicate-date", repeated, symbol, message, fix)
+        return rows.take(here[:0]), [*found, error]
     alive, drops = leave_out([(_repeat_reason(rows, here), repeated)], rows, symbol)
     return rows.take(alive), [*found, *drops]
 
@@ -101,7 +96,7 @@ def _repeat_reason(rows: Rows, here: NDArray[np.int64]) -> Reason:
     how = "identical" if same == len(here) else "all different" if not same else f"{same} identical"
     return Reason(
         "duplicate-date",
-        f"the date comes again, with values {how}; the last row was kept",
+        f"the date repeats, with values {how}; the last row was kept",
         "remove the repeats; a file of several symbols needs data.columns.symbol=NAME",
     )
 
@@ -116,7 +111,7 @@ def _stretches(rows: Rows, symbol: str, max_gap_days: int) -> tuple[list[slice],
     longest = int(np.diff(rows.time).max() / _DAY)
     message = f"gaps of more than {max_gap_days} days: {len(after)}, the longest of {longest}; cut there"
     fix = "fetch the missing dates, or raise data.max_gap_days; nothing is filled in"
-    return pieces, [rows.place(gap).finding("warning", "gap", symbol, message, fix)]
+    return pieces, [rows.finding("warning", "gap", gap, symbol, message, fix)]
 
 
 def _long_enough(
@@ -126,52 +121,59 @@ def _long_enough(
     if len(long) == len(pieces):
         return long, []
     fix = "fetch a longer history, or leave it out"
-    left: Mask = np.ones(len(rows), bool)
+    left = np.ones(len(rows), bool)
     for piece in long:
         left[piece] = False
-    place = rows.place(left)
     if not long:
         most = max(piece.stop - piece.start for piece in pieces)
-        message = (
-            f"the longest usable stretch has {most} of the {min_bars} bars that a window and its label need"
-        )
-        return [], [place.finding("error", "too-short", symbol, message, fix)]
-    message = f"{place.rows} bars left out: they lie between gaps, in stretches shorter than {min_bars} bars"
-    return long, [place.finding("drop", "short-stretch", symbol, message, fix)]
-
-
-Indices = NDArray[np.int64]
+        needed = f"the {min_bars} bars that a window and its label need"
+        message = f"the longest usable stretch has {most} of {needed}"
+        return [], [rows.finding("error", "too-short", left, symbol, message, fix)]
+    message = f"{left.sum()} bars left out: they lie between gaps, in stretches shorter than {min_bars} bars"
+    return long, [rows.finding("drop", "short-stretch", left, symbol, message, fix)]
 
 
 def join_rows(parts: Sequence[Rows], symbol: str) -> tuple[Rows, list[Finding]]:
-    """Joins the rows of one symbol, each from one file; files come in order, rows as they stand in theirs.
+    """Joins the rows of one symbol, each part from one file, in the order of files and rows.
 
-    Where files share dates the first one's rows stay. A file most of whose rows contradict another's, or
-    whose prices are on another scale, is left out with an error, as is one without the adjusted close that
-    another has.
+    Where files share dates the first one's rows stay. A file is left out with an error where most of its rows
+    contradict another file's, where its prices are on another scale, or where it lacks the adjusted close
+    that another file has.
     """
     if len(parts) == 1:
         return parts[0], []
-    parts, found = _alike(parts, symbol)
+    parts, found = _same_adjustment(parts, symbol)
     while True:
         rows = daily(_concatenate(parts))
-        first = _first_of_date(rows)
-        repeated = _file_of(rows) != _file_of(rows)[first]
-        if not repeated.any():
+        overlap = _overlap(rows)
+        if not overlap.repeated.any():
             return rows, found
-        differs = repeated & _differs(rows, first)
-        refused = _refused(rows, first, repeated, differs)
+        refused = _refused(rows, overlap)
         if not refused:
-            found += [
-                _shared(rows, first, repeated, differs, p, symbol)
-                for p in np.unique(_file_of(rows)[repeated]).tolist()
-            ]
-            return rows.take(~repeated), found
-        found += [_contradicts(rows, first, differs, p, symbol) for p in refused]
-        parts = [part for p, part in enumerate(parts) if p not in refused]
+            shared = np.unique(overlap.file[overlap.repeated]).tolist()
+            found += [_shared_dates(rows, overlap, file, symbol) for file in shared]
+            return rows.take(~overlap.repeated), found
+        found += [_contradiction(rows, overlap, file, symbol) for file in refused]
+        parts = [part for file, part in enumerate(parts) if file not in refused]
 
 
-def _alike(parts: Sequence[Rows], symbol: str) -> tuple[list[Rows], list[Finding]]:
+@dataclass(frozen=True)
+class _Overlap:
+    """Rows (n,) whose date another file has.
+
+    file:     each row's file
+    first:    the first row, in the order of the files, with the same time
+    repeated: that row is in another file
+    differs:  and it has other values
+    """
+
+    file: NDArray[np.int32]
+    first: NDArray[np.int64]
+    repeated: Mask
+    differs: Mask
+
+
+def _same_adjustment(parts: Sequence[Rows], symbol: str) -> tuple[list[Rows], list[Finding]]:
     """The parts with an adjusted close where any has one: the others' prices are on another scale."""
     adjusted = [part for part in parts if part.adj_close is not None]
     if not adjusted or len(adjusted) == len(parts):
@@ -180,7 +182,8 @@ def _alike(parts: Sequence[Rows], symbol: str) -> tuple[list[Rows], list[Finding
     fix = "fetch this file with its adjusted close, or set data.adjust=false"
     others = [part for part in parts if part.adj_close is None]
     return adjusted, [
-        Finding("error", "adj-close-absent", p.files[0], symbol, "", len(p), message, fix) for p in others
+        Finding("error", "adj-close-absent", message, fix, part.files[0], symbol, rows=len(part))
+        for part in others
     ]
 
 
@@ -195,63 +198,49 @@ def _concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _file_of(rows: Rows) -> NDArray[np.int32]:
-    return np.zeros(len(rows), np.int32) if rows.of_file is None else rows.of_file
-
-
-def _first_of_date(rows: Rows) -> Indices:
-    """(n,) the first row, in the order of the files, that has each row's time."""
-    order = np.argsort(rows.time, kind="stable")
-    time = rows.time[order]
-    begins = np.append(True, time[1:] != time[:-1])
-    first = np.empty(len(rows), np.int64)
-    first[order] = order[begins][np.cumsum(begins) - 1]
-    return first
-
-
-def _values(rows: Rows) -> NDArray[np.float64]:
-    return rows.ohlcv if rows.adj_close is None else np.column_stack([rows.ohlcv, rows.adj_close])
-
-
-def _differs(rows: Rows, first: Indices) -> Mask:
-    values = _values(rows)
+def _overlap(rows: Rows) -> _Overlap:
+    file = np.zeros(len(rows), np.int32) if rows.file_index is None else rows.file_index
+    _, earliest, date = np.unique(rows.time, return_index=True, return_inverse=True)
+    first = earliest[date]
+    repeated = file != file[first]
+    values = np.column_stack([rows.ohlcv, rows.adjusted])
     with np.errstate(invalid="ignore"):
-        equal = np.isclose(values, values[first], rtol=NOISE, atol=0.0, equal_nan=True)
-    differs: Mask = np.logical_not(np.logical_and.reduce(equal, axis=1))
-    return differs
+        equal = np.isclose(values, values[first], rtol=NOISE, atol=0.0, equal_nan=True).all(axis=1)
+    return _Overlap(file, first, repeated, repeated & ~equal)
 
 
-def _refused(rows: Rows, first: Indices, repeated: Mask, differs: Mask) -> list[int]:
-    """The files (places in `rows.files`) that contradict one before them which is itself not refused."""
-    file = _file_of(rows)
+def _refused(rows: Rows, overlap: _Overlap) -> list[int]:
+    """The files that contradict an earlier one which is itself not refused, as indices into `rows.files`."""
+    file, first = overlap.file, overlap.first
     size = np.bincount(file, minlength=len(rows.files))
+    close = rows.ohlcv[:, CLOSE]
     wrong: list[int] = []
-    for p in np.unique(file[differs]).tolist():
-        mine = np.flatnonzero(repeated & (file == p))
-        mine = mine[~np.isin(file[first[mine]], wrong)]
-        if not len(mine):
+    for number in np.unique(file[overlap.differs]).tolist():
+        own = np.flatnonzero(overlap.repeated & (file == number))
+        own = own[~np.isin(file[first[own]], wrong)]
+        if not len(own):
             continue
-        conflicts = int(differs[mine].sum())
-        close = rows.ohlcv[:, CLOSE]
-        if 2 * conflicts > size[p] or (conflicts > FEW and other_scale(close[first[mine]], close[mine])):
-            wrong.append(p)
+        conflicts = int(overlap.differs[own].sum())
+        if 2 * conflicts > size[number] or (conflicts > FEW and other_scale(close[first[own]], close[own])):
+            wrong.append(number)
     return wrong
 
 
-def _contradicts(rows: Rows, first: Indices, differs: Mask, p: int, symbol: str) -> Finding:
-    mine = differs & (_file_of(rows) == p)
-    place = replace(rows.place(mine), rows=int((_file_of(rows) == p).sum()))
-    other = rows.files[int(_file_of(rows)[first[mine]][0])]
+def _contradiction(rows: Rows, overlap: _Overlap, file: int, symbol: str) -> Finding:
+    own = overlap.differs & (overlap.file == file)
+    other = rows.files[int(overlap.file[overlap.first[own]][0])]
     message = f"{other} has the symbol {symbol} too, for the same dates, with other values"
     fix = "remove one of the two files, or name their symbols differently"
-    return place.finding("error", "duplicate-symbol", symbol, message, fix)
+    finding = rows.finding("error", "duplicate-symbol", own, symbol, message, fix)
+    return replace(finding, rows=int((overlap.file == file).sum()))
 
 
-def _shared(rows: Rows, first: Indices, repeated: Mask, differs: Mask, p: int, symbol: str) -> Finding:
-    file = _file_of(rows)
-    mine = repeated & (file == p)
-    place, total, other = rows.place(mine), int((file == p).sum()), rows.files[int(file[first[mine]][0])]
-    conflicts = int((differs & mine).sum())
+def _shared_dates(rows: Rows, overlap: _Overlap, file: int, symbol: str) -> Finding:
+    own = overlap.repeated & (overlap.file == file)
+    total, other = int((overlap.file == file).sum()), rows.files[int(overlap.file[overlap.first[own]][0])]
+    conflicts = int((overlap.differs & own).sum())
     how = f"{conflicts} of them with other values; {other}'s stay" if conflicts else "with the same values"
-    message = f"{place.rows} of {total} rows left out: {other} has these dates too, {how}"
-    return place.finding("drop", "shared-date", symbol, message, "remove the repeats from one of the files")
+    message = f"{own.sum()} of {total} rows left out: {other} has these dates too, {how}"
+    return rows.finding(
+        "drop", "shared-date", own, symbol, message, "remove the repeats from one of the files"
+    )

@@ -1,16 +1,29 @@
-"""Which of a file's columns is which: the names that public exports give to the parts of a bar."""
+"""Which of a table's columns is which: the names that public exports give to the parts of a bar.
+
+Legend: N rows of a file.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+
+from stockenh.data.findings import Finding, quoted
+from stockenh.data.readers.numbers import is_empty
+from stockenh.data.readers.series_rules import FEW, SPLIT_MOVE
 
 CANONICAL: Final = ("symbol", "date", "open", "high", "low", "close", "volume", "adj_close")
-REQUIRED: Final = ("date", "open", "high", "low", "close")
+_PRICES: Final = ("open", "high", "low", "close")
+REQUIRED: Final = ("date", *_PRICES)
+
+Index = Mapping[str, int]  # canonical name -> position
+Names = tuple[str, ...]
 
 # Keys are names as `plain` leaves them. Earlier names win where a file has several.
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -42,9 +55,9 @@ _CLOSE_LIKE: Final = ("price", "lastprice", "last", "ltp", "lasttradedprice", "s
 class Columns:
     """The position of each part of a bar among a file's columns.
 
-    index:  canonical name (also "series" and "time" where the file has them) -> position
+    index:       where each part is, also "series" and "time" where the file has them
     close_among: names of several columns that could all be the close, the one taken first; else empty
-    absent: names from an explicit mapping that the file does not have
+    absent:      names from an explicit mapping that the file does not have
     """
 
     index: Mapping[str, int]
@@ -68,11 +81,12 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
     index: dict[str, int] = {}
     absent: list[str] = []
     for canonical, own in mapping.items():
-        found = _position(names, plains, own)
-        if found is None:
-            absent.append(own)
+        if own in names:
+            index[canonical] = list(names).index(own)
+        elif plain(own) in plains:
+            index[canonical] = plains.index(plain(own))
         else:
-            index[canonical] = found
+            absent.append(own)
     close_among: tuple[str, ...] = ()
     if "close" not in mapping:
         candidates = _close_candidates(plains, set(index.values()))
@@ -90,13 +104,6 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
     return Columns(index, close_among, tuple(absent))
 
 
-def _position(names: Sequence[str], plains: Sequence[str], own: str) -> int | None:
-    if own in names:
-        return list(names).index(own)
-    wanted = plain(own)
-    return plains.index(wanted) if wanted in plains else None
-
-
 def _close_candidates(plains: Sequence[str], taken: set[int]) -> list[int]:
     """Positions that could be the close, best first; a single exact name leaves no doubt."""
     for name in _NAMES["close"]:
@@ -112,15 +119,151 @@ def _close_candidates(plains: Sequence[str], taken: set[int]) -> list[int]:
     return [i for i in (*named, *known) if i not in taken]
 
 
-Names = tuple[str, ...]
+@dataclass(frozen=True)
+class Table:
+    """The cells of a file: `frame` has one column per name, in order."""
 
-_FIELDS: Final = {"open", "high", "low", "close"}
+    names: tuple[str, ...]
+    frame: pl.DataFrame
+    separator: str = ","
+
+    def column(self, position: int) -> pl.Series:
+        """The cells of one column: numbers, dates or timestamps where the file has such types, else text."""
+        cells = self.frame.to_series(position)
+        dtype = cells.dtype
+        if dtype.is_numeric() or dtype in (pl.String, pl.Date, pl.Datetime):
+            return cells
+        if dtype in (pl.Categorical, pl.Enum, pl.Boolean):
+            return cells.cast(pl.String)
+        texts = [c.decode("utf-8", "replace") if isinstance(c, bytes) else c for c in cells]
+        return pl.Series([None if text is None else str(text) for text in texts], dtype=pl.String)
+
+
+def column_findings(file: str, table: Table, columns: Columns) -> tuple[Finding, ...]:
+    """Findings about the names of a file's columns."""
+    found = []
+    names = ", ".join(name or "''" for name in table.names)
+    names = names if len(names) <= 200 else names[:200] + " ..."
+    for absent in columns.absent:
+        message = f"no column is called {absent!r}, which data.columns names; the file has {names}"
+        found.append(Finding("error", "mapped-column-missing", message, "correct data.columns", file))
+    if columns.missing and not columns.absent:
+        fix = "name it: " + " ".join(f"data.columns.{name}=NAME" for name in columns.missing)
+        if columns.missing == REQUIRED:
+            fix = "begin the file with a line of names such as Date,Open,High,Low,Close,Volume, or remove it"
+        message = f"no column for {', '.join(columns.missing)}; the file has {names}"
+        found.append(Finding("error", "column-missing", message, fix, file))
+    elif twice := _repeated_prices(table.names, columns.index):
+        message = f"several columns are called {twice[0]!r}, {twice[1]!r}, ...: symbols side by side"
+        fix = "export one symbol per file, or with a line of tickers below the line of names"
+        found.append(Finding("error", "columns-repeated", message, fix, file))
+    elif columns.close_among:
+        first, *others = columns.close_among
+        message = f"the close could be {', '.join(map(repr, columns.close_among))}; {first!r} was taken"
+        fix = f"if that is wrong: data.columns.close={others[0]!r}"
+        found.append(Finding("warning", "several-closes", message, fix, file))
+    return tuple(found)
+
+
+def with_volume(file: str, table: Table, index: Index) -> tuple[Index, tuple[Finding, ...]]:
+    """The index without an empty volume column, and a warning where there is no volume."""
+    what = "no volume column"
+    if "volume" in index:
+        if not is_empty(table.column(index["volume"])):
+            return index, ()
+        what = "the volume column is empty"
+    fix = "name it: data.columns.volume=NAME; for an index there is nothing to do"
+    without = {name: at for name, at in index.items() if name != "volume"}
+    return without, (Finding("warning", "no-volume", f"{what}; volume is taken as 0", fix, file),)
+
+
+def equity_only(file: str, table: Table, index: Index) -> tuple[Table, tuple[Finding, ...]]:
+    """Keeps the rows of the series EQ, where an Indian export has any."""
+    if "series" not in index:
+        return table, ()
+    equity = table.column(index["series"]).cast(pl.String).str.strip_chars() == "EQ"
+    equity = equity.fill_null(False)
+    others = int((~equity).sum())
+    if not others or others == len(equity):
+        return table, ()
+    message = f"{others} of {len(equity)} rows left out: not of the equity series EQ"
+    finding = Finding("drop", "other-series", message, "nothing to do", file, rows=others)
+    return replace(table, frame=table.frame.filter(equity)), (finding,)
+
+
+def mixed_symbols(
+    file: str, table: Table, index: Index, time: NDArray[np.datetime64], close: NDArray[np.float64]
+) -> tuple[Finding, ...]:
+    """Whether an unused column distinguishes several symbols that would be read as one.
+
+    An error where rows of different values share dates, or follow each other with a break in time or price;
+    a warning where they follow each other in time. Files that name their symbols are not checked.
+    """
+    if "symbol" in index or len(table.names) == len(index):
+        return ()
+    shared = len(time) - len(np.unique(time))
+    for name, code, values in _labels(table, index):
+        if shared > FEW:
+            if len(np.unique(np.stack([code, time.astype(np.int64)]), axis=1).T) < len(time):
+                continue
+            broken, what = True, f"rows that share {shared} dates"
+        else:
+            if (np.diff(code) != 0).sum() != code.max() or np.bincount(code).min() <= FEW:
+                continue
+            broken, what = _turns_back(code, time), "rows one after the other"
+            if not broken and _is_number(values):
+                continue  # shares outstanding, say
+            broken = broken or _jumps(code, close)
+        known = ", ".join(quoted(value, 20) for value in values[:3]) + (", ..." if len(values) > 3 else "")
+        message = f"the column {name!r} ({known}) tells apart {what}"
+        fix = f"if it names the symbols: data.columns.symbol={name!r}; else remove it from the file"
+        return (Finding("error" if broken else "warning", "symbol-column", message, fix, file),)
+    return ()
+
+
+def _repeated_prices(names: tuple[str, ...], index: Index) -> list[str]:
+    """The repeated column names of the four prices, where all four repeat."""
+    plains = [plain(name) for name in _bases(names)]
+    twice = [names[index[price]] for price in _PRICES if plains.count(plain(names[index[price]])) > 1]
+    return twice if len(twice) == len(_PRICES) else []
+
+
+def _labels(table: Table, index: Index) -> Iterator[tuple[str, NDArray[np.int64], list[str]]]:
+    """Unused columns of few distinct values: name, each row's index (N,) into the values, the values."""
+    used = set(index.values())
+    for at, name in enumerate(table.names):
+        if at in used or not name:
+            continue
+        cells = table.column(at).cast(pl.String).str.strip_chars().fill_null("")
+        if 2 <= cells.n_unique() <= len(cells) // FEW:
+            values = cells.unique(maintain_order=True)
+            code = cells.replace_strict(values, pl.int_range(len(values), eager=True), return_dtype=pl.Int64)
+            yield name, code.to_numpy(), values.to_list()
+
+
+def _is_number(values: list[str]) -> bool:
+    return any(re.fullmatch(r"[-+]?[\d.,]*(?:[eE][-+]?\d+)?", value) for value in values)
+
+
+def _turns_back(code: NDArray[np.int64], time: NDArray[np.datetime64]) -> bool:
+    """Whether time runs backwards where one value follows another."""
+    steps = np.sign(np.diff(time).astype(np.int64))
+    return bool((steps[np.diff(code) != 0] != np.sign(np.median(steps))).any())
+
+
+def _jumps(code: NDArray[np.int64], close: NDArray[np.float64]) -> bool:
+    """Whether the close moves by more than 40% where one value follows another."""
+    with np.errstate(all="ignore"):
+        move = np.abs(np.diff(np.log(close)))
+    return bool((move[np.diff(code) != 0] > np.log(SPLIT_MOVE)).any())
+
+
 _CORNER: Final = ("", "price", "ticker", "tickers", "symbol", "symbols", "date", "datetime", "attributes")
 _NUMBER: Final = re.compile(r"[-+.,\d\s]*(?:[eE][-+]?\d+)?")
 
 
-def stacked(frame: pl.DataFrame) -> tuple[Names, pl.DataFrame] | None:
-    """The names and rows of a table whose first two rows name fields and tickers; None where it has no such.
+def stack_tickers(frame: pl.DataFrame) -> tuple[Names, pl.DataFrame] | None:
+    """Names and rows of a table whose first two rows name fields and tickers; None where they don't.
 
     Either row may come first; a third row that only says Date is left out. The names are Date, Ticker and
     the fields. A ticker's rows without any value are left out.
@@ -138,12 +281,12 @@ def stacked(frame: pl.DataFrame) -> tuple[Names, pl.DataFrame] | None:
 def _are_levels(fields: Names, tickers: Names) -> bool:
     if plain(fields[0]) not in _CORNER or plain(tickers[0]) not in _CORNER:
         return False
-    named = all(fields[1:]) and {plain(field) for field in _bases(fields[1:])} >= _FIELDS
+    named = all(fields[1:]) and {plain(field) for field in _bases(fields[1:])} >= set(_PRICES)
     return named and not any(_NUMBER.fullmatch(ticker) for ticker in tickers[1:])
 
 
 def _bases(names: Sequence[str]) -> Names:
-    """Names without the .1, .2 that pandas puts behind repeated ones."""
+    """Names without the .1, .2 that pandas appends to repeated ones."""
     bases = [re.sub(r"\.\d+$", "", name) for name in names]
     return tuple(base if base in names else name for base, name in zip(bases, names, strict=True))
 
@@ -152,14 +295,9 @@ def _unstack(body: pl.DataFrame, fields: Names, tickers: Names) -> tuple[Names, 
     names = ("Date", "Ticker", *dict.fromkeys(fields[1:]))
     parts = []
     for ticker in dict.fromkeys(tickers[1:]):
-        own = {
-            field: body.to_series(i)
-            for i, (field, its) in enumerate(zip(fields, tickers, strict=True))
-            if i and its == ticker
-        }
-        nothing = pl.Series([None], dtype=pl.String).new_from_index(0, body.height)
-        columns = [body.to_series(0), pl.Series([ticker]).new_from_index(0, body.height)]
-        columns += [own.get(name, nothing) for name in names[2:]]
-        part = pl.DataFrame([column.alias(str(i)) for i, column in enumerate(columns)])
-        parts.append(part.filter(pl.any_horizontal(pl.all().exclude("0", "1").is_not_null())))
+        columns = zip(fields[1:], tickers[1:], body.columns[1:], strict=True)
+        own = {field: pl.col(column) for field, its, column in columns if its == ticker}
+        values = [own.get(name, pl.lit(None, pl.String)).alias(name) for name in names[2:]]
+        part = body.select(pl.nth(0).alias("Date"), pl.lit(ticker).alias("Ticker"), *values)
+        parts.append(part.filter(pl.any_horizontal(pl.col(names[2:]).is_not_null())))
     return names, pl.concat(parts)

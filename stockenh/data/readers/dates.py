@@ -1,4 +1,4 @@
-"""Dates as public exports write them, read as the wall-clock time on the page."""
+"""Dates as public exports write them, read as wall-clock time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Dates:
 def parse_dates(column: pl.Series, today: np.datetime64) -> Dates:
     """Reads a column of text, numbers, dates or timestamps, n values.
 
-    A year of two digits is the last such year that begins before tomorrow is over.
+    A year of two digits is the latest one that has begun by the end of tomorrow.
     """
     dtype = column.dtype
     if isinstance(dtype, pl.Datetime):
@@ -68,7 +68,7 @@ def parse_dates(column: pl.Series, today: np.datetime64) -> Dates:
 
 
 def last_day(today: np.datetime64) -> np.datetime64:
-    """The last day on which a bar may lie: tomorrow, for where it has begun elsewhere."""
+    """The last possible day of a bar: tomorrow, which has begun in other time zones."""
     day: np.datetime64 = today.astype("datetime64[D]") + np.timedelta64(1, "D")
     return day
 
@@ -98,7 +98,7 @@ def _parse_text(text: pl.Series, last: np.datetime64) -> Dates:
 
 
 def _ints(column: pl.Series) -> Ints:
-    """Small whole numbers; 0, which no month or day has, where there is none."""
+    """Small whole numbers, 0 where there is none; no month or day is 0."""
     return column.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
 
 
@@ -116,7 +116,7 @@ def _month(parts: pl.DataFrame) -> Ints:
 
 
 def _join(year: Ints, month: Ints, day: Ints) -> Times:
-    """Calendar dates; NaT where there is no such day."""
+    """Calendar dates, NaT for days that don't exist."""
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (day - 1)
     real = (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]") == months)
@@ -146,10 +146,10 @@ def _epoch(value: pl.Series) -> Times:
 
 
 def _month_and_day(parts: pl.DataFrame, last: np.datetime64) -> tuple[Ints, Ints, bool]:
-    """Orders the two numbers of dates like 1/4/1999 by the whole column: month, day, and whether in doubt.
+    """Month and day of dates like 1/4/1999, decided by the whole column, and whether that is in doubt.
 
-    A part above 12 decides. Else the order under which the dates run one way, then the one with fewer
-    weekends, decides; else the month is taken to come first.
+    A part above 12 decides. Else the order in which the dates are monotonic, then the one with fewer
+    weekends; else the month comes first.
     """
     left, right = _ints(parts["left"]), _ints(parts["right"])
     over = int((left > 12).sum()), int((right > 12).sum())
@@ -163,11 +163,10 @@ def _month_and_day(parts: pl.DataFrame, last: np.datetime64) -> tuple[Ints, Ints
 
 
 def _disorder(time: Times) -> tuple[bool, int]:
-    """(dates run both ways, number of weekend dates): the smaller, the likelier the reading."""
+    """(whether dates run both ways, number of weekend dates): the smaller, the likelier the reading."""
     known = time[~np.isnat(time)].astype("datetime64[D]").astype(np.int64)
     steps = np.diff(known)
-    # Day 0 of the epoch, 1 January 1970, was a Thursday.
-    weekends = int(((known + 3) % 7 >= 5).sum())
+    weekends = int((~np.is_busday(known.astype("datetime64[D]"))).sum())
     return bool((steps > 0).any() and (steps < 0).any()), weekends
 
 

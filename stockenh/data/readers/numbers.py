@@ -17,7 +17,7 @@ _WITH_COMMA: Final = (
     r"^[+-]?(?:\d+|\d{1,3}(?:[.' \x{a0}\x{202f}]\d{3})+)?(?:,\d*)?(?:[eE][+-]?\d+)?\s?[KMBTkmbt]?$"
 )
 _SCALES: Final = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-# What can be read in one way only. 1,234 and 1.234 are neither: thousands, or three decimals.
+# Numbers with one possible reading. 1,234 and 1.234 have two: thousands, or three decimals.
 _COMMA_DECIMAL: Final = (
     r"^[+-]?(?:\d*,\d{1,2}|\d*,\d{4,}|\d{4,},\d{3}|0\d*,\d+|,\d+|\d{1,3}(?:\.\d{3})+,\d*"
     r"|\d{1,3}(?:\.\d{3}){2,})$"
@@ -36,7 +36,7 @@ class Numbers:
 
     value:      (n,) float64, NaN where missing or unreadable
     unreadable: (n,) text that is neither a number nor a mark for a missing one
-    plain:      all that are there were written as a computer does, without commas, groups or units
+    plain:      all numbers are in machine notation, without commas, groups or units
     """
 
     value: NDArray[np.float64]
@@ -50,7 +50,7 @@ class DecimalSign:
 
     comma:  a comma is the decimal sign, and a point divides thousands
     mixed:  columns some of whose numbers prove the other sign
-    doubt:  "" or an example that both signs explain, where no number decides
+    doubt:  "" or an example that fits both signs, where no number decides
     clash:  "" or how two columns contradict each other
     """
 
@@ -93,17 +93,15 @@ def parse_numbers(column: pl.Series, sign: DecimalSign | None = None, name: str 
     return Numbers(value, unreadable, plain=False)
 
 
-def says_nothing(column: pl.Series) -> bool:
-    """Whether a column holds no more than marks for a missing number."""
+def is_empty(column: pl.Series) -> bool:
+    """Whether a column holds nothing but marks for a missing number."""
     if column.dtype.is_numeric():
-        return (
-            column.drop_nulls().drop_nans().is_empty() if column.dtype.is_float() else column.is_null().all()
-        )
+        return column.cast(pl.Float64).drop_nulls().drop_nans().is_empty()
     return _all_missing(column.cast(pl.String).drop_nulls())
 
 
 def _all_missing(text: pl.Series) -> bool:
-    """Whether all (n,) are marks for a missing number; the first one mostly settles it."""
+    """Whether all (n,) are marks for a missing number; the first one usually decides."""
     if len(text) and text[0].strip(_AROUND).lower() not in _NOTHING:
         return False
     return all(mark.strip(_AROUND).lower() in _NOTHING for mark in text.unique())
@@ -112,14 +110,14 @@ def _all_missing(text: pl.Series) -> bool:
 def decimal_sign(columns: Mapping[str, pl.Series], separator: str) -> DecimalSign:
     """The decimal sign of a file's columns of prices and volume.
 
-    A column speaks for a comma where some of its numbers prove one and most of those with a comma or a point
-    agree with it; likewise for a point. Columns that disagree are a clash. Where no column speaks, 1,234 is a
+    A column votes for a comma where some of its numbers prove one and most of those with a comma or a point
+    agree with it; likewise for a point. Columns that disagree are a clash. Where no column votes, 1,234 is a
     decimal comma between semicolons or tabs, unless the volume is written so too, and else thousands.
     """
     texts = {name: column for name, column in columns.items() if column.dtype == pl.String}
     votes = _votes(pl.DataFrame(texts)) if texts else {}
-    comma = [name for name, vote in votes.items() if vote.says_comma]
-    point = [name for name, vote in votes.items() if vote.says_point]
+    comma = [name for name, vote in votes.items() if vote.is_comma]
+    point = [name for name, vote in votes.items() if vote.is_point]
     mixed = frozenset(name for name, vote in votes.items() if vote.comma and vote.point)
     if comma and point:
         clash = (
@@ -149,11 +147,11 @@ class _Vote:
     point_either: int
 
     @property
-    def says_comma(self) -> bool:
+    def is_comma(self) -> bool:
         return self.comma > 0 and self.comma + self.comma_either > self.point + self.point_either
 
     @property
-    def says_point(self) -> bool:
+    def is_point(self) -> bool:
         return self.point > 0 and self.comma + self.comma_either <= self.point + self.point_either
 
 
@@ -161,10 +159,7 @@ def _votes(columns: pl.DataFrame) -> dict[str, _Vote]:
     bodies = columns.select(_body(pl.all()))
     kinds = (_COMMA_DECIMAL, _POINT_DECIMAL, _COMMA_EITHER, _POINT_EITHER)
     counts = [bodies.select(pl.all().str.contains(kind).sum()).row(0) for kind in kinds]
-    return {
-        name: _Vote(*of_kinds)
-        for name, of_kinds in zip(columns.columns, zip(*counts, strict=True), strict=True)
-    }
+    return {name: _Vote(*kinds) for name, *kinds in zip(columns.columns, *counts, strict=True)}
 
 
 def _first(column: pl.Series, kind: str) -> str:
@@ -173,19 +168,20 @@ def _first(column: pl.Series, kind: str) -> str:
 
 
 def _body(text: pl.Expr) -> pl.Expr:
-    """A number without currency, unit and the marks between thousands that are no point or comma."""
+    """A number without currency, unit and thousands separators other than point and comma."""
     bare = text.str.strip_chars(_AROUND)
     return bare.str.replace_all(r"[' \x{a0}\x{202f}]", "").str.strip_chars_end("KMBTkmbt")
 
 
 def _with_point(text: pl.Series) -> pl.Series:
-    """Numbers with a decimal comma as ones with a decimal point; whatever is no such number stays unread."""
+    """Numbers with a decimal comma, rewritten with a decimal point; anything else becomes unreadable."""
     fits = text.str.contains(_WITH_COMMA)
     point = text.str.replace_all(r"[.' \x{a0}\x{202f}]", "").str.replace(",", ".", literal=True)
     return point.set(~fits, "?")
 
 
 def _loose(text: pl.Series) -> pl.Series:
+    """Numbers with thousands separators or unit suffixes; null where unreadable."""
     frame = text.to_frame("text")
     body = pl.col("text")
     grouped = body.str.contains(_GROUPED)

@@ -1,4 +1,4 @@
-"""From a table's cells to rows of bars per symbol, with what could not be read left out and counted.
+"""From a table's cells to rows of bars per symbol; unreadable rows are left out and counted.
 
 Legend: N rows of a file, n rows of one symbol.
 """
@@ -14,20 +14,19 @@ import numpy as np
 import polars as pl
 
 from stockenh.data.findings import Finding, Level, Mask, Rows, quoted
-from stockenh.data.readers.columns import match_columns
-from stockenh.data.readers.dates import Dates, last_day, parse_clock, parse_dates
-from stockenh.data.readers.layout import (
+from stockenh.data.readers.columns import (
     Index,
     Table,
     column_findings,
     equity_only,
-    glued_symbols,
-    load_table,
+    match_columns,
+    mixed_symbols,
     with_volume,
 )
+from stockenh.data.readers.dates import Dates, last_day, parse_clock, parse_dates
 from stockenh.data.readers.numbers import DecimalSign, Numbers, decimal_sign, parse_numbers
 from stockenh.data.readers.row_rules import Reason, leave_out
-from stockenh.data.readers.text import shown, symbol_of
+from stockenh.data.readers.table import display_name, load_table, symbol_of
 
 _OHLCV: Final = ("open", "high", "low", "close", "volume")
 
@@ -42,51 +41,45 @@ FUTURE_DATE: Final = Reason(
     "future-date", "the date lies after tomorrow", "correct it, and write years with four digits"
 )
 NUMBER_UNREADABLE: Final = Reason(
-    "number-unreadable", "a price or volume is no number", "correct it, or map the right column: data.columns"
+    "number-unreadable",
+    "a price or volume is not a number",
+    "correct it, or map the right column: data.columns",
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one file says about one symbol."""
-
-    symbol: str
-    rows: Rows
 
 
 def parse_file(
     path: Path, mapping: Mapping[str, str], adjust: bool, today: np.datetime64
-) -> tuple[tuple[Part, ...], tuple[Finding, ...]]:
-    """Reads one CSV or Parquet file.
+) -> tuple[dict[str, Rows], tuple[Finding, ...]]:
+    """The rows of each symbol in one CSV or Parquet file, and findings.
 
     `mapping` (canonical -> own column name) wins over guessed columns; without `adjust`, an adjusted close is
-    not read; no bar lies after the day that follows `today`. No parts, and an error finding that says why,
-    where the file can't be used.
+    not read; rows after the day that follows `today` are left out. No rows, and an error finding with the
+    reason, where the file can't be used.
     """
-    file = shown(path)
+    file = display_name(path)
     table, found = load_table(path)
     if table is None:
-        return (), found
+        return {}, found
     columns = match_columns(table.names, mapping)
     found += column_findings(file, table, columns)
-    if _is_refused(found):
-        return (), found
+    if _has_error(found):
+        return {}, found
     table, more = equity_only(file, table, columns.index)
     index, no_volume = with_volume(file, table, columns.index)
     cells = _read_cells(file, table, index, symbol_of(path), adjust, today)
     found += more + no_volume + _number_findings(cells)
-    found += glued_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
-    if _is_refused(found):
-        return (), found
+    found += mixed_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
+    if _has_error(found):
+        return {}, found
     alive, drops = leave_out(_hits(cells, today), cells.rows, cells.only)
     found += drops + _date_findings(cells)
-    if not alive.any() and not _is_refused(drops):
+    if not alive.any() and not _has_error(drops):
         message = "no row is left after the others were left out"
-        found += (cells.finding("error", "too-short", message, "mend the file, or fetch it again"),)
-    return tuple(_parts(cells, alive)), found
+        found += (cells.finding("error", "too-short", message, "correct the file, or fetch it again"),)
+    return dict(_by_symbol(cells, alive)), found
 
 
-def _is_refused(found: Sequence[Finding]) -> bool:
+def _has_error(found: Sequence[Finding]) -> bool:
     return any(finding.level == "error" for finding in found)
 
 
@@ -94,8 +87,9 @@ def _is_refused(found: Sequence[Finding]) -> bool:
 class _Cells:
     """A file's cells as read: rows (N,) of all its symbols, and what could not be read.
 
-    symbols: (N,) text; only: the one symbol of the file, or ""
-    unreadable: (N,) some number was no number; its first text, and that of the first unreadable date
+    symbols:    (N,) text; only: the one symbol of the file, or ""
+    blank:      (N,) no numbers at all; unreadable: (N,) some cell is not a number
+    bad_number: the first unreadable number as text, bad_date: the first unreadable date
     """
 
     symbols: pl.Series
@@ -110,7 +104,7 @@ class _Cells:
 
     def finding(self, level: Level, rule: str, message: str, fix: str) -> Finding:
         """A finding about the file as a whole."""
-        return Finding(level, rule, self.rows.files[0], self.only, "", 0, message, fix)
+        return Finding(level, rule, message, fix, self.rows.files[0], self.only)
 
 
 def _read_cells(
@@ -150,13 +144,13 @@ def _numbers(raw: Mapping[str, pl.Series], separator: str) -> tuple[dict[str, Nu
 
 
 def _symbols(table: Table, index: Index, file_symbol: str) -> pl.Series:
-    of_file = pl.Series([file_symbol]).new_from_index(0, table.frame.height)
+    from_name = pl.Series([file_symbol]).new_from_index(0, table.frame.height)
     if "symbol" not in index:
-        return of_file
+        return from_name
     symbols = table.column(index["symbol"]).cast(pl.String).str.strip_chars().replace({"": None})
     if table.names[index["symbol"]].startswith("<"):
         symbols = symbols.str.strip_suffix(".US")
-    return of_file if symbols.null_count() == len(symbols) else symbols
+    return from_name if symbols.null_count() == len(symbols) else symbols
 
 
 def _dates(table: Table, index: Index, today: np.datetime64) -> Dates:
@@ -192,7 +186,7 @@ def _number_findings(cells: _Cells) -> tuple[Finding, ...]:
         return (cells.finding("error", "decimal-sign", message, "write all numbers with a decimal point"),)
     if cells.sign.doubt:
         kind = "a decimal comma" if cells.sign.comma else "a comma between thousands"
-        message = f"{cells.sign.doubt!r} and its like have {kind}, or so it was assumed: no number decides"
+        message = f"{cells.sign.doubt!r} and the like were read with {kind}, though no number proves it"
         return (cells.finding("warning", "decimal-sign", message, "write them with a decimal point"),)
     return ()
 
@@ -213,17 +207,17 @@ def _date_findings(cells: _Cells) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _parts(cells: _Cells, alive: Mask) -> Iterator[Part]:
-    """The rows that are left, symbol by symbol, each in the order of the file."""
+def _by_symbol(cells: _Cells, alive: Mask) -> Iterator[tuple[str, Rows]]:
+    """The remaining rows of each symbol, in the order of the file."""
     if not alive.any():
         return
     rows, symbols = cells.rows, cells.symbols
     if not alive.all():
         rows, symbols = rows.take(alive), symbols.filter(pl.Series(alive))
     if symbols.n_unique() == 1:
-        yield Part(str(symbols[0]), rows)
+        yield str(symbols[0]), rows
         return
     code = symbols.rank("dense").to_numpy()
     order = np.argsort(code, kind="stable")
     for index in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
-        yield Part(str(symbols[int(index[0])]), rows.take(index))
+        yield str(symbols[int(index[0])]), rows.take(index)

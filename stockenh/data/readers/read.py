@@ -1,4 +1,4 @@
-"""Which files of a folder are read, and which are not."""
+"""Reads a folder of files, or one file, into checked bars."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Final
 import numpy as np
 
 from stockenh.data.bars import Bars
-from stockenh.data.findings import Finding, Rows
+from stockenh.data.findings import Finding, Rows, first_few
 from stockenh.data.readers.clean import Stretch, clean_rows, join_rows
 from stockenh.data.readers.columns import CANONICAL
 from stockenh.data.readers.parse import parse_file
-from stockenh.data.readers.text import SUFFIXES, shown
+from stockenh.data.readers.table import SUFFIXES, display_name
 from stockenh.errors import ConfigError, DataError
 
-_SHOWN: Final = 4
+_LATE_DAYS: Final = 10
+_DAY: Final = np.timedelta64(1, "D")
 
 
 def list_files(path: Path) -> list[Path]:
@@ -34,19 +35,19 @@ def list_files(path: Path) -> list[Path]:
     if not files:
         what = "no .csv, .tsv, .txt or .parquet file in this folder"
         others = _others(path, files)
-        there = f", only {_listed(others)}" if others else ""
+        there = f", only {first_few(others, 4)}" if others else ""
         raise DataError(f"{path}: {what}{there}; set data.path to a folder that has some")
     return files
 
 
-def left_aside(path: Path, files: Sequence[Path]) -> tuple[Finding, ...]:
-    """One warning about everything else that lies in the folder; hidden files don't count."""
+def _skipped_files(path: Path, files: Sequence[Path]) -> list[Finding]:
+    """One warning about everything else in the folder; hidden files don't count."""
     others = _others(path, files) if path.is_dir() else []
     if not others:
-        return ()
-    message = f"{len(others)} other things in the folder were not read: {_listed(others)}"
+        return []
+    message = f"{len(others)} other files or folders were not read: {first_few(others, 4)}"
     fix = "nothing to do if they hold no bars; else unpack them, save them as CSV, or move them up"
-    return (Finding("warning", "skipped-files", "", "", "", len(others), message, fix),)
+    return [Finding("warning", "skipped-files", message, fix, rows=len(others))]
 
 
 def _is_table_file(path: Path) -> bool:
@@ -54,19 +55,9 @@ def _is_table_file(path: Path) -> bool:
     return path.is_file() and not name.startswith(".") and name.endswith(SUFFIXES)
 
 
-def _others(path: Path, files: Sequence[Path]) -> list[Path]:
-    read = set(files)
-    return sorted(other for other in path.iterdir() if other not in read and other.name[0] != ".")
-
-
-def _listed(others: Sequence[Path]) -> str:
-    names = [shown(other) + "/" * other.is_dir() for other in others[:_SHOWN]]
-    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    return ", ".join(names) + more
-
-
-_LATE_DAYS: Final = 10
-_DAY: Final = np.timedelta64(1, "D")
+def _others(path: Path, files: Sequence[Path]) -> list[str]:
+    others = sorted(set(path.iterdir()) - set(files))
+    return [display_name(other) + "/" * other.is_dir() for other in others if other.name[0] != "."]
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,7 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class ReadResult:
-    """The usable bars (none where nothing was usable), what was found, and how many files gave bars."""
+    """The usable bars (possibly none), the findings, and how many files gave bars."""
 
     bars: Bars
     findings: tuple[Finding, ...]
@@ -109,25 +100,25 @@ class ReadResult:
 def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = None) -> ReadResult:
     """Reads and checks a folder of CSV or Parquet files, or one such file with one symbol or many.
 
-    Bad content never raises: the findings say what was left out, where, and how to mend it. Raises DataError
-    where the path does not exist or a folder has no CSV or Parquet file. today: for dates in the future and
-    years of two digits; the clock's where none is given.
+    Bad content never raises: the findings say what was left out, where, and how to fix it. Raises DataError
+    where the path does not exist or a folder has no CSV or Parquet file. today: decides which dates lie in
+    the future and how years of two digits are read; the system's date by default.
     """
     today = np.datetime64("today") if today is None else today
     files = list_files(path)
-    found: list[Finding] = list(left_aside(path, files))
+    found = _skipped_files(path, files)
     parts: dict[str, list[Rows]] = {}
     for file in files:
-        of_file, more = parse_file(file, settings.columns, settings.adjust, today)
+        by_symbol, more = parse_file(file, settings.columns, settings.adjust, today)
         found += more
-        for part in of_file:
-            parts.setdefault(part.symbol, []).append(part.rows)
+        for symbol, rows in by_symbol.items():
+            parts.setdefault(symbol, []).append(rows)
     stretches: list[Stretch] = []
     used: set[str] = set()
     for symbol in sorted(parts):
-        rows, of_files = join_rows(parts.pop(symbol), symbol)
-        clean, of_rows = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
-        found += [*of_files, *of_rows]
+        rows, joining = join_rows(parts.pop(symbol), symbol)
+        clean, cleaning = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
+        found += [*joining, *cleaning]
         stretches += clean
         used.update(rows.files if clean else ())
     found += _ends_early(stretches)
@@ -144,9 +135,8 @@ def _ends_early(stretches: Sequence[Stretch]) -> list[Finding]:
     early = sorted((time, symbol) for symbol, time in last.items() if newest - time > _LATE_DAYS * _DAY)
     if not early:
         return []
-    listed = ", ".join(f"{symbol} ({str(time)[:10]})" for time, symbol in early[:5])
-    more = f" and {len(early) - 5} more" if len(early) > 5 else ""
+    listed = first_few([f"{symbol} ({str(time)[:10]})" for time, symbol in early], 5)
     how = f"more than {_LATE_DAYS} days before {str(newest)[:10]}"
-    message = f"{len(early)} of {len(last)} symbols end {how}: {listed}{more}"
+    message = f"{len(early)} of {len(last)} symbols end {how}: {listed}"
     fix = "fetch them again if they still trade; if delisted there is nothing to do"
-    return [Finding("warning", "ends-early", "", "", str(early[0][0])[:10], len(early), message, fix)]
+    return [Finding("warning", "ends-early", message, fix, date=str(early[0][0])[:10], rows=len(early))]

@@ -1,4 +1,4 @@
-"""What looks wrong only beside a symbol's other bars. These rules may look ahead, so they only warn.
+"""Rules that compare a bar with the symbol's other bars. They look ahead, so they only warn.
 
 Legend: n bars of one symbol, strictly increasing in time.
 """
@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
-from stockenh.data.findings import Finding, Mask, Rows
+from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN
+from stockenh.data.findings import Finding, Mask, Rows, first_few
 from stockenh.data.readers.row_rules import NOISE, outside_range
 
 Values = NDArray[np.float64]
@@ -25,6 +25,7 @@ SPIKE_REST: Final = 0.25  # what may remain of a spike's log move on the next da
 FAR_MOVE: Final = 0.4
 STALE_BARS: Final = 20
 ZERO_SHARE: Final = 0.1
+FEW: Final = 5  # rows up to which their prices prove nothing
 
 _SPLITS: Final = (
     *((n, 1) for n in (*range(2, 11), 15, 20, 25, 30, 40, 50, 100)),
@@ -47,9 +48,7 @@ def check_series(series: Rows, symbol: str) -> tuple[Finding, ...]:
     with np.errstate(all="ignore"):
         warnings = [warning for check in _CHECKS for warning in check(series)]
     return tuple(
-        series.place(w.mask).finding("warning", w.rule, symbol, w.message, w.fix)
-        for w in warnings
-        if w.mask.any()
+        series.finding("warning", w.rule, w.mask, symbol, w.message, w.fix) for w in warnings if w.mask.any()
     )
 
 
@@ -64,7 +63,7 @@ def split_ratio(move: float) -> tuple[int, int] | None:
 
 
 def spikes(close: Values) -> Mask:
-    """(n,) closes that jump by more than 20% and are back the next day to within a quarter of the move."""
+    """(n,) closes that jump by more than 20% and return the next day to within a quarter of the move."""
     mask = np.zeros(len(close), bool)
     move = np.diff(np.log(close))
     there, both = move[:-1], move[:-1] + move[1:]
@@ -111,8 +110,7 @@ def _split_warnings(series: Rows, splits: list[tuple[int, tuple[int, int]]]) -> 
         return []
     mask = np.zeros(len(series.time), bool)
     mask[[row for row, _ in splits]] = True
-    named = [f"{new}:{old} on {str(series.time[row])[:10]}" for row, (new, old) in splits[:3]]
-    listed = ", ".join(named) + (f" and {len(splits) - 3} more" if len(splits) > 3 else "")
+    listed = first_few([f"{new}:{old} on {str(series.time[row])[:10]}" for row, (new, old) in splits])
     if series.adj_close is not None:
         message = f"the adjusted close itself jumps like a split: {listed}"
         return [_Warning("adjusted-split", mask, message, "wrong split factor: fetch adjusted prices again")]
@@ -127,7 +125,7 @@ def _outside(series: Rows) -> list[_Warning]:
 
 
 def _copied_back(series: Rows) -> list[_Warning]:
-    prices = series.ohlcv[:, :VOLUME]
+    prices = series.prices
     mask = np.zeros(len(prices), bool)
     moved = prices[:-1, HIGH] > prices[:-1, LOW]
     mask[:-1] = (np.diff(prices, axis=0) == 0).all(1) & moved
@@ -159,10 +157,9 @@ def _stale(series: Rows) -> list[_Warning]:
 
 
 def _weekend(series: Rows) -> list[_Warning]:
-    # Day 0 of the epoch, 1 January 1970, was a Thursday.
-    weekday = (series.time.astype("datetime64[D]").astype(np.int64) + 3) % 7
+    weekend = ~np.is_busday(series.time.astype("datetime64[D]"))
     message = "sessions on a Saturday or Sunday; kept"
-    return [_Warning("weekend", weekday >= 5, message, "nothing to do if real; else check the date order")]
+    return [_Warning("weekend", weekend, message, "nothing to do if real; else check the date order")]
 
 
 _CHECKS: Final[tuple[Callable[[Rows], list[_Warning]], ...]] = (

@@ -1,36 +1,38 @@
-"""Hidden Markov chains: walked, filtered from evidence, and asked for the sign of what comes.
+"""`data=synthetic`: a market driven by hidden Markov chains, and the exact probabilities of its moves.
 
-Everything here is exact but for rounding. Legend: T bars, S series, K states of the chain, H horizons.
+Everything is exact up to rounding. Legend: T bars, S series, K states of a chain, H horizons.
 """
 
 from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars
+from stockenh.data.cache import DiskCache
+from stockenh.data.sources.base import BarData, Loaded
 from stockenh.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-_NODES = 512  # of the integral; the result stands to 1e-12 from half as many
-_CUT = 9.0  # standard deviations of the narrowest sum in frequency: what lies beyond is below 1e-17
-_LEAST = -600.0  # log-likelihood beside the likeliest state's: e to it is still no zero
+_NODES = 512  # of the integral; half as many already give 1e-12
+_CUT = 9.0  # standard deviations of the narrowest sum in frequency; the rest is below 1e-17
+_LEAST = -600.0  # log-likelihood relative to the likeliest state; exp of it is still above zero
 
 
 def stationary(transition: Floats) -> Floats:
-    """(K,) the distribution that the chain (K, K; rows are where from) keeps."""
+    """(K,) the stationary distribution of a chain (K, K) whose rows are the states it leaves."""
     k = len(transition)
     equations = np.vstack([transition.T - np.eye(k), np.ones(k)])
     return np.asarray(np.linalg.lstsq(equations, np.append(np.zeros(k), 1.0), rcond=None)[0])
 
 
 def walk(transition: Floats, uniform: Floats) -> NDArray[np.int64]:
-    """(T,) states of a stationary chain, one number from [0, 1) spent on each."""
+    """(T,) states of a stationary chain, each drawn with one number from [0, 1)."""
     edges = [row.cumsum()[:-1].tolist() for row in transition]
     state = bisect(stationary(transition).cumsum()[:-1].tolist(), float(uniform[0]))
     path = [state]
@@ -41,9 +43,9 @@ def walk(transition: Floats, uniform: Floats) -> NDArray[np.int64]:
 
 
 def filtered(evidence: Floats, transition: Floats) -> Floats:
-    """(T, S, K) probability of each state given the evidence up to and with that bar (Hamilton 1989).
+    """(T, S, K) probability of each state given the evidence up to and including that bar (Hamilton 1989).
 
-    evidence: (T, S, K) log-likelihood of what is seen at a bar in each state, up to a constant
+    evidence: (T, S, K) log-likelihood of a bar's values in each state, up to a constant
     """
     weight = np.exp(np.maximum(evidence - evidence.max(-1, keepdims=True), _LEAST))
     belief = np.broadcast_to(stationary(transition), evidence.shape[1:])
@@ -56,10 +58,10 @@ def filtered(evidence: Floats, transition: Floats) -> Floats:
 
 
 def up_probability(transition: Floats, mean: Floats, deviation: Floats, horizons: Sequence[int]) -> Floats:
-    """(K, H) probability that the next h returns add up to more than 0, by the state that the chain is in.
+    """(K, H) probability that the next h returns add up to more than 0, by the current state.
 
     A return is normal with the mean and deviation (K,) of its bar's state. The characteristic function of
-    the sum from each state is a product of h matrices; its sign follows by Gil-Pelaez's (1951) integral.
+    the sum from each state is a product of h matrices; its sign follows from Gil-Pelaez's (1951) integral.
     """
     columns = []
     for horizon in horizons:
@@ -74,14 +76,16 @@ def up_probability(transition: Floats, mean: Floats, deviation: Floats, horizons
 
 
 TRENDS = np.array([-1.0, 0.0, 1.0])
-TREND_BARS, PAUSE_BARS = 25, 5  # mean length of a trend, and of the time without one
-DRIFT = 0.64  # of a trend per bar, in the symbol's mean volatility, at strength 1
+TREND_BARS, PAUSE_BARS = 25, 5  # mean lengths of a trend and of a pause
+DRIFT = 0.64  # of a trend per bar, in units of the symbol's mean volatility, at strength 1
 
-VOLATILITIES = np.array([0.7, 0.9, 1.15, 1.45])  # in the symbol's mean volatility
-LEANING = np.array([1.0, 1.0, -1.0, -1.0])  # how volume leans at each of them: with the trend or against it
+VOLATILITIES = np.array([0.7, 0.9, 1.15, 1.45])  # in units of the symbol's mean volatility
+LEANING = np.array(
+    [1.0, 1.0, -1.0, -1.0]
+)  # whether volume leans with the trend or against it at each of them
 VOLATILITY_BARS = 25
 
-OVERNIGHT = 0.3  # share of the variance between two closes that the gap has
+OVERNIGHT = 0.3  # the gap's share of the variance between two closes
 VOLUME_BY_VOLATILITY = 0.7  # exponent
 VOLUME_BY_TREND, VOLUME_NOISE = 0.45, 0.35  # in log volume
 
@@ -89,8 +93,8 @@ MAX_STRENGTH = 3.0
 
 
 @dataclass(frozen=True)
-class MarketSettings:
-    """What a synthetic market depends on. Raises ConfigError naming the key of `data` that is wrong.
+class SyntheticData(BarData):
+    """A generated market whose best forecast is known. It is cheaper to generate than to cache.
 
     strength: of the drift; 0 is pure noise, at 1 the best forecast is right about 80% of the time at 5 bars
     start:    the first business day, as 2012-01-02
@@ -103,6 +107,7 @@ class MarketSettings:
     start: str = "2012-01-02"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("symbols", "bars"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name}={getattr(self, name)} must be at least 1")
@@ -117,10 +122,16 @@ class MarketSettings:
         if not valid:
             raise ConfigError(f"data.start={self.start} is not a date: write 2012-01-02")
 
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        bars = generate(self)
+        windows = self._windows(bars, cache, labels)
+        best_prob = best_probabilities(bars, self, self.horizons)[windows.end]
+        return Loaded(replace(windows, best_prob=best_prob))
+
 
 @dataclass(frozen=True)
 class _States:
-    """The joint states of trend and volatility: their chain (K, K) and what a bar is like in each (K,)."""
+    """The joint states of trend and volatility: their chain (K, K), and a bar's parameters in each (K,)."""
 
     transition: Floats
     drift: Floats
@@ -130,19 +141,19 @@ class _States:
 
 @dataclass(frozen=True)
 class _Traits:
-    """What tells one symbol from another; volatility and volume are those of a mean bar."""
+    """The parameters of one symbol; volatility and volume are those of a mean bar."""
 
     volatility: float
     price: float
     volume: float
 
 
-def generate(settings: MarketSettings) -> Bars:
+def generate(settings: SyntheticData) -> Bars:
     """The bars of all symbols on the same business days.
 
-    A symbol's bars depend on the seed and its number alone: more symbols or more bars leave what there is.
-    Prices are rounded to float32, so that an exponential that another machine rounds otherwise in its last
-    bit still gives the same bars.
+    A symbol's bars depend on the seed and its number alone: more symbols or more bars change no others.
+    Prices are rounded to float32, so that machines whose exponentials differ in the last bit make the same
+    bars.
     """
     days = np.busday_offset(settings.start, np.arange(settings.bars), roll="forward")
     level = walk(_volatility_chain(), _random(settings, 0, 0).random_sample(settings.bars))
@@ -150,11 +161,11 @@ def generate(settings: MarketSettings) -> Bars:
     return Bars.from_series([(f"SYN{n:03}", days, _series(settings, n, level)) for n in numbers])
 
 
-def best_probabilities(bars: Bars, settings: MarketSettings, horizons: Sequence[int]) -> Floats:
+def best_probabilities(bars: Bars, settings: SyntheticData, horizons: Sequence[int]) -> Floats:
     """(N, H) probability that the close h bars on is higher, given the symbol's own bars up to now.
 
-    No forecast from these bars beats it in the long run. It knows the laws of the market and each symbol's
-    mean volatility and volume; the first bar, which has no close before it, counts for nothing.
+    No forecast from these bars beats it in the long run. It knows the market's parameters and each symbol's
+    mean volatility and volume; the first bar, which has no close before it, is ignored.
     """
     states = _states(settings.strength)
     evidence = [
@@ -166,8 +177,8 @@ def best_probabilities(bars: Bars, settings: MarketSettings, horizons: Sequence[
     return np.asarray((beliefs.swapaxes(0, 1) @ up).reshape(len(bars), len(horizons)))
 
 
-def _series(settings: MarketSettings, number: int, level: NDArray[np.int64]) -> Floats:
-    """(T, 5) bars of one symbol in a market that goes through these levels (T,) of volatility."""
+def _series(settings: SyntheticData, number: int, level: NDArray[np.int64]) -> Floats:
+    """(T, 5) bars of one symbol in a market with these levels (T,) of volatility."""
     traits = _traits(settings, number)
     normal = _random(settings, number, 1).standard_normal((settings.bars, 3))
     uniform = _random(settings, number, 2).random_sample((settings.bars, 3))
@@ -217,13 +228,13 @@ def _states(strength: float) -> _States:
 
 
 def _volume(trend: Floats, level: NDArray[np.int64]) -> Floats:
-    """Mean log volume beside the symbol's own."""
+    """Mean log volume relative to the symbol's own."""
     by_volatility = VOLUME_BY_VOLATILITY * np.log(VOLATILITIES[level])
     return np.asarray(by_volatility + VOLUME_BY_TREND * LEANING[level] * trend)
 
 
 def _trend_chain() -> Floats:
-    """A trend or a pause that ends is followed by either of the two others."""
+    """After a trend or a pause ends, either of the two others follows."""
     leave = 1 / np.array([TREND_BARS, PAUSE_BARS, TREND_BARS])[:, None]
     return np.where(np.eye(3, dtype=bool), 1 - leave, leave / 2)
 
@@ -236,11 +247,11 @@ def _volatility_chain() -> Floats:
     return np.asarray(leave + np.eye(levels) * (1 - 1 / VOLATILITY_BARS))
 
 
-def _traits(settings: MarketSettings, number: int) -> _Traits:
+def _traits(settings: SyntheticData, number: int) -> _Traits:
     volatility, price, volume = _random(settings, number, 0).random_sample(3)
     return _Traits(0.008 * 2**volatility, 20 * 10**price, 3e5 * 100**volume)
 
 
-def _random(settings: MarketSettings, number: int, stream: int) -> np.random.RandomState:
-    # RandomState's stream never changes between numpy versions (NEP 19): a saved run finds its market again
+def _random(settings: SyntheticData, number: int, stream: int) -> np.random.RandomState:
+    # RandomState's stream never changes between numpy versions (NEP 19), so a saved run gets the same market
     return np.random.RandomState([settings.seed, number, stream])

@@ -1,18 +1,22 @@
-"""Ready samples from one Parquet: the file that notebooks write, checked column by column.
+"""`data=windows`: ready samples from one Parquet, as notebooks write them, checked column by column.
 
 Legend: n rows, T = 120 bars, E = embedding width, F context features, H horizons.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stockenh.data.cache import DiskCache
 from stockenh.data.features.context import FeatureSettings, feature_names
 from stockenh.data.findings import Finding, Level
+from stockenh.data.sources.base import DataSettings, Loaded, check_horizons, located
 from stockenh.data.windows import StoredWindows
 from stockenh.errors import DataError
 
@@ -20,7 +24,24 @@ COLUMNS = ("symbol", "asof", "ohlcv_norm", "kronos_emb", "context", "y_ret", "y_
 PRICE_COLUMNS = 5
 
 _VECTORS = ("kronos_emb", "context")
-_UNIT = 1 + 1e-5  # a float32 scaled in another order of operations ends a little beyond 1
+_UNIT = 1 + 1e-5  # tolerance for float32 values scaled in another order of operations
+
+
+@dataclass(frozen=True)
+class WindowsData(DataSettings):
+    """Ready samples in one Parquet."""
+
+    brings_embedding: ClassVar[bool] = True
+    brings_bars: ClassVar[bool] = False
+
+    path: str = "???"
+    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
+
+    def __post_init__(self) -> None:
+        check_horizons(self.horizons)
+
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        return Loaded(*read_windows(located(self.path), tuple(self.horizons)))
 
 
 def read_windows(path: Path, horizons: tuple[int, ...]) -> tuple[StoredWindows, tuple[Finding, ...]]:
@@ -163,18 +184,17 @@ def _findings(
     outside = int((np.abs(windows.ohlcv_norm) > _UNIT).any((1, 2)).sum())
     rows = np.stack([windows.symbol, windows.asof.astype(np.int64)], 1)
     twice = len(rows) - len(np.unique(rows, axis=0))
-    seen: list[tuple[Level, str, int, str, str]] = [
-        ("drop", "non-finite-input", dropped,
-         "rows with a missing or infinite input were left out", "write finite inputs"),
-        ("warning", "y-up-disagrees", disagree,
-         "rows have a y_up that is not y_ret > 0; y_ret is taken", "write y_up as y_ret > 0"),
-        ("warning", "not-normalised", outside,
-         "rows have ohlcv_norm beyond [-1, 1]", "scale each window to [-1, 1], open to close jointly"),
-        ("warning", "duplicate-row", twice,
-         "rows repeat a symbol and asof", "write each window once"),
+    seen: list[tuple[Level, str, str, str, int]] = [
+        ("drop", "non-finite-input", "rows with a missing or infinite input were left out",
+         "write finite inputs", dropped),
+        ("warning", "y-up-disagrees", "rows have a y_up that is not y_ret > 0; y_ret is used",
+         "write y_up as y_ret > 0", disagree),
+        ("warning", "not-normalised", "rows have ohlcv_norm beyond [-1, 1]",
+         "scale each window to [-1, 1], open to close jointly", outside),
+        ("warning", "duplicate-row", "rows repeat a symbol and asof", "write each window once", twice),
     ]  # fmt: skip
     return tuple(
-        Finding(level, rule, path.name, "", "", count, f"{count} {what}", fix)
-        for level, rule, count, what, fix in seen
+        Finding(level, rule, f"{count} {what}", fix, path.name, rows=count)
+        for level, rule, what, fix, count in seen
         if count
     )

@@ -1,4 +1,4 @@
-"""`data=yahoo`: daily bars from Yahoo, downloaded once and read as any other file."""
+"""`data=yahoo`: daily bars from Yahoo, downloaded once and then read like any other file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from stockenh.data.cache import DiskCache
-from stockenh.data.findings import Finding
-from stockenh.data.sources.base import BarData, FilesData, Loaded
-from stockenh.data.sources.yahoo_download import STAMP, Request, listed, missing, obtain, yahoo_name
+from stockenh.data.findings import Finding, first_few
+from stockenh.data.sources.base import BarData, Loaded
+from stockenh.data.sources.files import FilesData
+from stockenh.data.sources.yahoo_download import STAMP, Request, missing, obtain, yahoo_name
 from stockenh.errors import ConfigError, DataError
 
 _SYMBOL: Final = re.compile(r"\^?[A-Z0-9][A-Z0-9.&=_-]*")
@@ -20,12 +21,12 @@ _SYMBOL: Final = re.compile(r"\^?[A-Z0-9][A-Z0-9.&=_-]*")
 
 @dataclass(frozen=True)
 class YahooData(BarData):
-    """Symbols and dates of a download, and which download it is.
+    """Symbols and dates of a download, and which download to use.
 
-    start, end: the first and the last date, both included; None: all there is
-    refresh:    download anew, though there is a download already
-    downloaded: the stamp of one download; a run writes down which it took
-    path:       a download that was copied from another machine, taken as it is
+    start, end: the first and the last date, both included; None: no limit
+    refresh:    download again, even if there is a download already
+    downloaded: the stamp of the download to use; a run records the one it used
+    path:       a download that was copied from another machine
     """
 
     downloads: ClassVar[bool] = True
@@ -43,7 +44,7 @@ class YahooData(BarData):
         request = self._request()
         for symbol in request.symbols:
             if not _SYMBOL.fullmatch(symbol):
-                raise ConfigError(f"data.symbols: {symbol!r} is no symbol such as AAPL, BRK.B or VOD.L")
+                raise ConfigError(f"data.symbols: {symbol!r} is not a symbol such as AAPL, BRK.B or VOD.L")
         names = [yahoo_name(symbol) for symbol in request.symbols]
         if not names:
             raise ConfigError("data.symbols names no symbol: data.symbols=[AAPL,MSFT]")
@@ -53,19 +54,19 @@ class YahooData(BarData):
             raise ConfigError(f"data.start={self.start} must not be after data.end={self.end}")
         if self.downloaded is not None and not STAMP.fullmatch(self.downloaded):
             raise ConfigError(
-                f"data.downloaded={self.downloaded} is no download's stamp such as 2024-01-31T120000Z; "
-                f"leave it out to take the newest"
+                f"data.downloaded={self.downloaded} is not a download's stamp such as 2024-01-31T120000Z; "
+                f"leave it out to use the newest"
             )
         if self.refresh and self.path is not None:
             raise ConfigError(
-                "data.refresh=true downloads, and data.path names bars to take instead: drop one"
+                "data.refresh=true downloads, and data.path names bars to use instead: drop one"
             )
         self._files(Path("x"))
 
-    def settled(
+    def resolve(
         self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
     ) -> Self:
-        """The settings with one download named; it is made where there is none, or where `refresh` asks."""
+        """The settings with one download named, which is made if there is none or `refresh` is set."""
         if self.path is not None or (self.downloaded is not None and not self.refresh):
             return self
         request = self._request()
@@ -73,20 +74,20 @@ class YahooData(BarData):
         found = replace(self, refresh=False, downloaded=stamp)
         file = found._file(cache)
         newer = "" if fresh or self.end is not None else "; data.refresh=true downloads newer bars"
-        say(f"yahoo    {listed(request.symbols)} as downloaded {stamp[:10]}: {file}{newer}")
+        say(f"yahoo    {first_few(request.symbols)} as downloaded {stamp[:10]}: {file}{newer}")
         if renamed := [f"{s} is {yahoo_name(s)}" for s in request.symbols if yahoo_name(s) != s]:
-            say(f"yahoo    as Yahoo writes it, {listed(renamed)}")
+            say(f"yahoo    as Yahoo writes it, {first_few(renamed)}")
         return found
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
-        file = self.settled(cache, lambda done, total: None, lambda text: None)._file(cache)
+        file = self.resolve(cache, lambda done, total: None, lambda text: None)._file(cache)
         loaded = self._files(file).load(cache, labels)
-        lacking = tuple(
-            Finding("error", "not-at-yahoo", symbol, symbol, "", 0, f"Yahoo has no bars: {why}",
-                    "correct data.symbols; of a delisted company there may be none")
+        fix = "correct data.symbols; a delisted company may have none"
+        absent = [
+            Finding("error", "not-at-yahoo", f"Yahoo has no bars: {why}", fix, symbol, symbol)
             for symbol, why in missing(file).items()
-        )  # fmt: skip
-        return replace(loaded, findings=(*lacking, *loaded.findings))
+        ]
+        return replace(loaded, findings=(*absent, *loaded.findings))
 
     def _file(self, cache: DiskCache) -> Path:
         if self.path is not None:
@@ -95,18 +96,18 @@ class YahooData(BarData):
         file = folder / f"{self.downloaded}.parquet"
         if not file.is_file():
             raise DataError(
-                f"the bars of {listed(self.symbols)} that were downloaded {(self.downloaded or '')[:10]} are "
+                f"the bars of {first_few(self.symbols)} that were downloaded {str(self.downloaded)[:10]} are "
                 f"not in this cache ({file}), and Yahoo's adjusted prices have changed since: copy that file "
-                f"from where it was downloaded and name it with data.path=FILE, give the cache_dir=DIR that "
-                f"holds it, or train anew"
+                f"from the machine that downloaded it and name it with data.path=FILE, set the cache_dir=DIR "
+                f"that holds it, or train again"
             )
         return file
 
     def _root(self, cache: DiskCache) -> Path:
         if cache.root is None:
             raise ConfigError(
-                "data=yahoo keeps what it downloads in the cache, and there is no folder for one: name it "
-                "with cache_dir=DIR or $STOCKENH_CACHE"
+                "data=yahoo keeps its downloads in the cache, and there is no folder for one: name it with "
+                "cache_dir=DIR or $STOCKENH_CACHE"
             )
         return cache.root
 
@@ -127,4 +128,4 @@ def _day(key: str, text: str | None) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{key}={text} is no date such as 2010-01-31") from None
+        raise ConfigError(f"{key}={text} is not a date such as 2010-01-31") from None

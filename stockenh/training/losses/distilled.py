@@ -51,12 +51,12 @@ class Distilled(Loss):
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
         """Raises ValueError for windows that no teacher has answered."""
         returns, direction = self.hard.elements(out, micro)
-        if micro.taught is None:
+        if micro.teacher is None:
             raise ValueError("a distilled loss needs the teacher's answers to its windows")
         if self.weight == 0:
             return returns, direction
-        matched = F.huber_loss(out["ret"], micro.taught.ret, reduction="none")
-        softened = bernoulli_kl(out["up_logits"], micro.taught.up_logits, self.temperature)
+        matched = F.huber_loss(out["ret"], micro.teacher.ret, reduction="none")
+        softened = bernoulli_kl(out["up_logits"], micro.teacher.up_logits, self.temperature)
         return (
             (1 - self.weight) * returns + self.weight * matched,
             (1 - self.weight) * direction + self.weight * softened,

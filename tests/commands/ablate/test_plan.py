@@ -107,7 +107,7 @@ def test_names_of_its_own_folders_are_taken(name):
 
 @pytest.mark.parametrize("option", ["quick", "full"])
 def test_the_shipped_lists_hold_every_claim(option):
-    node = plain(compose([f"ablate={option}"]))["ablate"]
+    node = plain(compose([f"ablate={option}"], "ablate"))["ablate"]
     found = AblateSettings.of(node)
     names = [technique.name for technique in found.chosen]
     assert names == [

@@ -131,7 +131,7 @@ def test_backfilled_features_are_caught(audited, monkeypatch):
             rows[:] = rows[ahead[::-1]] * (ahead[::-1] - np.arange(len(rows)))  # bars to the next break
         return table
 
-    monkeypatch.setattr(sources.features, "context_features", backfilled)
+    monkeypatch.setattr(sources.context, "context_features", backfilled)
     _, found = audited(code=1)
     assert found["leaks"][0] == "later bars"
     moved = check(found, "later bars")["figures"]["moved"]
@@ -148,7 +148,7 @@ def test_a_backfill_of_the_first_bars_alone_is_caught(audited, monkeypatch):
             rows[:60] = rows[60]
         return table
 
-    monkeypatch.setattr(sources.features, "context_features", backfilled)
+    monkeypatch.setattr(sources.context, "context_features", backfilled)
     _, found = audited(code=1)
     assert check(found, "later bars")["figures"]["moved"].keys() >= {"ema_50"}
 
@@ -187,7 +187,7 @@ def test_a_label_among_the_features_is_caught(audited, monkeypatch):
             )
         return table
 
-    monkeypatch.setattr(sources.features, "context_features", with_label)
+    monkeypatch.setattr(sources.context, "context_features", with_label)
     _, found = audited(code=1)
     assert {"later bars", "inputs and labels"} <= set(found["leaks"])
     assert check(found, "inputs and labels")["figures"]["beyond"] == ["macd"]
@@ -211,9 +211,7 @@ def test_a_label_that_reaches_the_model_inside_a_batch_is_caught(audited, monkey
 def test_features_of_other_code_in_the_cache_are_told(trained, stockenh, monkeypatch):
     trained()
     clean = features.context_features
-    monkeypatch.setattr(
-        sources.features, "context_features", lambda bars, settings: 2 * clean(bars, settings)
-    )
+    monkeypatch.setattr(sources.context, "context_features", lambda bars, settings: 2 * clean(bars, settings))
     answer = stockenh("audit", "run=run", *QUICK)
     assert answer.code == 0 and "the cache holds other values of align_1d" in " ".join(answer.out.split())
 
@@ -257,10 +255,10 @@ def test_what_it_can_not_audit_it_says_in_a_line(trained, stockenh, walks, tmp_p
     for arguments, told in {
         (f"data.path={moved}",): "these are not the data that the run was trained on",
         ("data.path=nowhere",): "are gone; say where they are: data.path=...",
-        ("split.val=0.2",): "split can't be other than that of run=",
+        ("split.val=0.2",): "split.val comes from run=RUN",
         ("embedding=kernel",): "embedding can't be other",
         ("audit.dates=0",): "audit.dates=0 must be at least 1",
-        ("audit.correlation=1.5",): "audit.correlation=1.5 must be above 0 and below 1",
+        ("audit.correlation=1.5",): "audit.correlation=1.5 must be below 1",
         ("audit.date=3",): "audit.date: no such key. Nearest: audit.dates",
         ("weights=ema",): "has no ema weights",
     }.items():
@@ -277,4 +275,4 @@ def test_a_strangers_config_is_not_followed(trained, here, stockenh):
     raw["split"]["_target_"] = "subprocess.Popen"
     config.write_text(yaml.safe_dump(raw))
     answer = stockenh("audit", "run=run", *QUICK)
-    assert answer.code == 2 and "such a config is not followed" in answer.err
+    assert answer.code == 2 and "of this package: refused" in answer.err

@@ -12,7 +12,7 @@ import torch
 
 from stockenh.data.cache import DiskCache
 from stockenh.data.prices import NoAugment
-from stockenh.data.sources.base import SampleData
+from stockenh.data.sources.files import SampleData
 from stockenh.data.windows import BarWindows
 
 TINY = [

@@ -80,7 +80,7 @@ def test_what_the_time_does_not_suffice_for_is_named(bench: Callable[..., object
         ("bench.seconds=0", "bench.seconds=0.0 must be above 0"),
         ("bench.rounds=2", "bench.rounds=2 must be at least 3"),
         ("bench=quik", "bench=quik: no such bench. Nearest: quick."),
-        ("run=somewhere", "run= belongs to commands that work on a finished run"),
+        ("run=somewhere", "run is not a key of stockenh bench"),
     ],
 )
 def test_wrong_settings_name_their_key(bench: Callable[..., object], override: str, said: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -167,8 +166,7 @@ def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, 
     moment = Hold(tmp_path / "hold", epochs=1)
     process = command("distill", *arguments, hold=moment)
     moment.wait_for(process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
     kept = copy.rename(tmp_path / "elsewhere")
     resumed = command("train", f"resume={run}")
     told, said = resumed.communicate()
@@ -201,9 +199,9 @@ def short_of(teacher: Path, here: Path, missing: str) -> Path:
         (["teacher={teacher}", "data.lookback=30", "model.patch=10"], "data.lookback=30: teacher={teacher}"),
         (["teacher={teacher}", "data.timeframes=[1d]"], "data.timeframes"),
         (["teacher={teacher}", "weights=swa"], "has no swa weights; it has ema, raw"),
-        (["teacher={teacher}", "distill.temperature=0"], "distill.temperature=0.0 must be above 0"),
-        (["teacher={teacher}", "distill.weight=1.5"], "distill.weight=1.5 must be a share"),
-        (["teacher={teacher}", "init_from={teacher}"], "init_from= can't be given with teacher="),
+        (["teacher={teacher}", "distill.temperature=0"], "distill.temperature=0 must be above 0"),
+        (["teacher={teacher}", "distill.weight=1.5"], "distill.weight=1.5 must be at most 1"),
+        (["teacher={teacher}", "init_from={teacher}"], "init_from is not a key of stockenh distill"),
         (["resume={teacher}"], "is no student of a teacher"),
     ],
 )
@@ -239,7 +237,7 @@ def test_an_incomplete_teacher_is_refused(teacher, stockenh, tmp_path, monkeypat
 def test_only_distill_takes_a_teacher(teacher, stockenh, tmp_path, monkeypatch, small_run, name):
     monkeypatch.chdir(tmp_path)
     answer = stockenh(name, *small_run, f"teacher={teacher}")
-    assert answer.code == 2 and "teacher= belongs to stockenh distill" in answer.err
+    assert answer.code == 2 and "stockenh distill" in answer.err
 
 
 def scores(accuracy: float | None, low: float | None, majority: float | None) -> dict[str, float | None]:

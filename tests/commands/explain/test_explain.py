@@ -190,14 +190,17 @@ def test_attributions_that_do_not_add_up_are_refused(run, stockenh):
         ([], "run= must be given"),
         (["run=nowhere"], "nowhere: no such folder"),
         (["run={run}", "weights=swa"], "has no swa weights; it has raw"),
-        (["run={run}", "model=tft_xl"], "model can't be other than that of run="),
+        (["run={run}", "model=tft_xl"], "model comes from run=RUN"),
         (["run={run}", "data.horizons=[1,2,4]"], "data.horizons=[1, 2, 4]: run={run} was trained with"),
         (["run={unfinished}"], "is not finished: continue it with stockenh train resume="),
         (["run={run}", "data.path=nowhere.parquet"], "nowhere.parquet: no such file"),
         (["run={run}", "explain.windows=0"], "explain.windows=0 must be at least 1"),
-        (["run={run}", "explain.steps=64", "explain.max_steps=8"], "from 1 to explain.max_steps=8"),
-        (["run={run}", "explain.outputs=[upp]"], "explain.outputs=['upp']: Nearest: up. Options: ret, up."),
-        (["run={run}", "explain.outputs=[]"], "explain.outputs=[]: name one or more, each once"),
+        (["run={run}", "explain.steps=64", "explain.max_steps=8"], "at most explain.max_steps=8"),
+        (
+            ["run={run}", "explain.outputs=[upp]"],
+            "no such outputs. Nearest: up. Options: ret, up.",
+        ),
+        (["run={run}", "explain.outputs=[]"], "explain.outputs=[]: name one or more"),
         (["run={run}", "explain.horizons=[4]"], "explain.horizons=[4]: the run has [3, 5, 10], not 4"),
     ],
 )
@@ -261,7 +264,7 @@ def test_the_baseline_is_the_train_mean_of_everything():
         embedding=np.array([[1, 2], [3, 6], [50, 50], [50, 50]], np.float32),
     )
     train = np.array([0, 1])
-    resident = DeviceWindows(windows, windows.embedding, Fitted.on(windows, train), torch.device("cpu"))
+    resident = DeviceWindows(windows, windows.embedding, Fitted.fit(windows, train), torch.device("cpu"))
     bars, embedding, context = explain.average_window(resident, train)
     torch.testing.assert_close(bars, torch.full((1, 2, 5), 0.3))
     assert embedding.tolist() == [[2.0, 4.0]] and context.tolist() == [[0.0]]

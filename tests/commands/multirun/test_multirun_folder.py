@@ -65,18 +65,18 @@ def test_a_folder_of_another_kind_says_so(kind: type[MultirunFolder], text: str,
         kind(tmp_path).read()
 
 
-def test_a_new_one_has_its_default_and_paths_that_hold_from_everywhere(
+def test_a_new_one_has_paths_that_hold_from_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bars").mkdir()
     monkeypatch.chdir(tmp_path)
     given = ["data=files", "data.path=bars", "teacher=nowhere", "hydra.sweep.dir=bars"]
-    assert new_arguments(given, ["sweep=default"]) == [
-        "--multirun", "sweep=default", "data=files", f"data.path={tmp_path}/bars", "teacher=nowhere",
+    assert new_arguments(given) == [
+        "--multirun", "data=files", f"data.path={tmp_path}/bars", "teacher=nowhere",
         "hydra.sweep.dir=bars",
     ]  # fmt: skip
-    assert new_arguments(["-m", "seed=1"], []) == ["-m", "seed=1"]
-    assert new_arguments(["--cfg", "job"], ["ablate=quick"]) == ["ablate=quick", "--cfg", "job"]
+    assert new_arguments(["-m", "seed=1"]) == ["-m", "seed=1"]
+    assert new_arguments(["--cfg", "job"]) == ["--cfg", "job"]
 
 
 @KINDS

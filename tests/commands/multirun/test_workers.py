@@ -14,6 +14,7 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from rich.console import Console
+from waiting import LIMIT
 
 from stockenh.commands.multirun import watch
 from stockenh.commands.multirun.watch import MultirunWatch, time_left
@@ -87,8 +88,8 @@ def test_a_look_that_fails_is_followed_by_the_next_and_the_end_is_shown(
 ) -> None:
     monkeypatch.setattr(watch, "REFRESH_SECONDS", 0.001)
     with Away(Console(quiet=True)) as one:
-        assert one.twice.wait(60)
-    monkeypatch.setattr(watch, "REFRESH_SECONDS", 3600)
+        assert one.twice.wait(LIMIT)
+    monkeypatch.setattr(watch, "REFRESH_SECONDS", LIMIT)
     with (
         pytest.raises(OSError, match="the disk is away"),
         Away(Console(force_terminal=True, quiet=True)) as two,

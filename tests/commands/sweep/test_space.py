@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stockenh.commands.sweep.space import Expression, Space, params_of
-from stockenh.config.overrides import conf_dir
+from stockenh.config.catalog import conf_dir
 from stockenh.errors import ConfigError
 
 NOTHING: dict[str, object] = {}

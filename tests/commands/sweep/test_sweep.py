@@ -162,8 +162,7 @@ def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path, n_worker
     assert (workers == [going.pid]) == (n_workers == 1)
     locks = [lock for pid in workers for lock in (folder / "workers").glob(f"*-{pid}-*.lock")]
     assert len(locks) == n_workers and all(map(is_locked, locks))
-    going.send_signal(signal.SIGKILL)
-    going.communicate()
+    going.kill()
     wait_for(lambda: not any(map(is_locked, locks)))  # as long as a process lives its lock is held
     dead = running(folder)
     answer = stockenh("sweep", f"resume={folder}")
@@ -297,3 +296,10 @@ def test_an_untrusted_folder_does_not_decide_what_hydra_is_made_of(
     answer = stockenh(command, f"resume={tmp_path}")
     assert answer.code == 2
     assert "it is not followed" in answer.err or "if you trust it" in answer.err
+
+
+def test_a_trial_without_a_folder_fails_alone(small, stockenh, tmp_path):
+    (tmp_path / "0").touch()
+    answer = stockenh("sweep", *small, "sweep.n_trials=2", f"hydra.sweep.dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert states(tmp_path) == {"FAIL": 1, "COMPLETE": 1} and "FileExistsError" in answer.out

@@ -15,7 +15,6 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from processes import Hold, start
-from waiting import LIMIT
 
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import open_storage
@@ -82,7 +81,7 @@ def postgresql() -> Iterator[str]:
     def run(program: str, *arguments: str) -> None:
         subprocess.run(
             [programs / program, *arguments], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, timeout=LIMIT,
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     run("initdb", "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync")

@@ -15,8 +15,7 @@ from stockenh.data.batches import DeviceWindows, Micro
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
-from stockenh.data.sources.base import SyntheticData
-from stockenh.data.sources.synthetic import MarketSettings, best_probabilities, generate
+from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 
 MARKET = ["data=synthetic", "data.symbols=4", "data.bars=400", "data.lookback=20"]
 SMALL = [
@@ -38,7 +37,7 @@ def summary_of(stockenh: Callable[..., object], tmp_path: Path) -> Callable[...,
 def test_every_part_and_horizon_has_its_limit(summary_of: Callable[..., tuple[dict, str]]) -> None:
     summary, out = summary_of(*MARKET)
     assert set(summary["parts"]) == {"train", "val", "test"}
-    settings = MarketSettings(symbols=4, bars=400)
+    settings = SyntheticData(symbols=4, bars=400)
     best = best_probabilities(generate(settings), settings, [3, 5, 10]).reshape(4, 400, 3)
     test_bars = slice(-summary["parts"]["test"]["h3"]["n"] // 4 - 3, -3)
     by_hand = np.maximum(best, 1 - best)[:, test_bars, 0].mean()
@@ -70,10 +69,10 @@ def test_other_data_have_no_such_figures(
 
 def test_a_model_sees_the_same_with_and_without_the_answer() -> None:
     windows = SyntheticData(symbols=2, bars=200).load(DiskCache(None)).windows
-    fitted, embedding = Fitted.on(windows, np.arange(40)), np.zeros((len(windows), 0), np.float32)
+    fitted, embedding = Fitted.fit(windows, np.arange(40)), np.zeros((len(windows), 0), np.float32)
     seen = [
         DeviceWindows(known, embedding, fitted, torch.device("cpu")).gather(torch.arange(9), NoAugment())
         for known in (windows, replace(windows, best_prob=None))
     ]
-    for name in set(Micro.__dataclass_fields__) - {"taught"}:
+    for name in set(Micro.__dataclass_fields__) - {"teacher"}:
         assert torch.equal(getattr(seen[0], name), getattr(seen[1], name))

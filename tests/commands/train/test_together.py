@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,8 @@ import processes
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
+from waiting import wait_for
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 # 120 train windows in groups of 119: an epoch ends with one row for one process and none for the other
@@ -27,9 +27,12 @@ SHORT = [
 
 def as_torchrun(*arguments: str, cwd: Path, first: str = "") -> tuple[list[int | None], str, str]:
     """Two processes with the environment that torchrun gives them: exit codes, and what both said."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    # bound from here on, as torchrun's own: nobody else can take its port
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    meeting = {
+        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
     pair = [
         processes.start(*arguments, cwd=cwd, first=first, RANK=rank, LOCAL_RANK=rank, **meeting)
         for rank in ("0", "1")
@@ -102,12 +105,9 @@ def test_a_stop_reaches_all_and_the_run_goes_on_in_one_process(
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.pt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for((run / "checkpoints" / "last.pt").exists, process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     assert process.returncode != 0
     assert said.count("stockenh: stopped; its state is saved. Continue with: ") == 1
     epochs = len(lines(run))

@@ -26,10 +26,12 @@ def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it() -> None:
     np.testing.assert_allclose(found["nearest_ob_distance"][:5], [0, *[(100 - 105) / 105] * 3, 0])
 
 
-def test_a_bearish_order_block_mirrors_it() -> None:
-    found = structure([(100, 102, 98, 101), (97, 97, 95, 96), *quiet(96, 1)])
-    assert found["bear_ob_count"].tolist() == [0, 1, 1]
-    assert not found["bull_ob_count"].any()
+def test_bearish_patterns_mirror_bullish_ones() -> None:
+    block = structure([(100, 102, 98, 101), (97, 97, 95, 96), *quiet(96, 1)])
+    assert block["bear_ob_count"].tolist() == [0, 1, 1] and not block["bull_ob_count"].any()
+    gap = structure([(10, 11, 10, 10), (10, 10, 8, 8), (8, 9, 7, 8)])
+    assert gap["bear_fvg_count"].tolist() == [0, 0, 1]
+    assert gap["nearest_fvg_distance"][-1] == pytest.approx(1.5 / 8)
 
 
 @pytest.mark.parametrize("candle", [(101, 103, 98, 100), (100, 102, 98, 101), (100, 102, 98, 100)])
@@ -48,12 +50,6 @@ def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback() -> N
     np.testing.assert_allclose(found["nearest_fvg_distance"], [0, 0, -1.5 / 12, -1.5 / 12, 0, 0])
 
 
-def test_a_bearish_fair_value_gap_mirrors_it() -> None:
-    found = structure([(10, 11, 10, 10), (10, 10, 8, 8), (8, 9, 7, 8)])
-    assert found["bear_fvg_count"].tolist() == [0, 0, 1]
-    assert found["nearest_fvg_distance"][-1] == pytest.approx(1.5 / 8)
-
-
 def test_of_two_levels_as_near_the_later_counts() -> None:
     # Gaps 10-12 (middle 11) and 12-14 (middle 13) around a close of 12: the second is the later one.
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 12, 12, 12), (12, 14, 12, 14), (14, 14, 14, 14)]
@@ -62,26 +58,17 @@ def test_of_two_levels_as_near_the_later_counts() -> None:
     assert found["nearest_fvg_distance"][-1] == pytest.approx(1 / 12)
 
 
-def swing_bars() -> list[Bar]:
-    """A peak of 120 at bar 20 and a trough of 80 at bar 41, then quiet bars at 100."""
+def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars() -> None:
     bars = quiet(100, 90)
-    bars[20] = (100, 120, 100, 100)
-    bars[41] = (100, 100, 80, 100)
-    return bars
-
-
-def test_a_swing_shows_twenty_bars_later() -> None:
-    found = structure(swing_bars())
+    bars[20], bars[41] = (100, 120, 100, 100), (100, 100, 80, 100)
+    found = structure(bars)
     assert not found["swing_high_distance"][:40].any()
     np.testing.assert_allclose(found["swing_high_distance"][40:61], 0.2)
     assert not found["swing_low_distance"][:61].any()
     np.testing.assert_allclose(found["swing_low_distance"][61], -0.2)
-
-
-def test_a_swing_needs_all_its_bars() -> None:
     bars = quiet(100, 60)
     bars[19] = (100, 120, 100, 100)  # only nineteen bars before it
-    assert not structure(bars)["swing_high_distance"][:60].any()
+    assert not structure(bars)["swing_high_distance"].any()
 
 
 def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_other_kind() -> None:

@@ -13,13 +13,13 @@ from stockenh.data.features.technical import (
     adx,
     average_true_range,
     bollinger_position,
+    ema,
     obv_trend,
     rolling_sum,
     rsi,
     technical,
     vwap_distance,
 )
-from stockenh.data.features.timeframes import ema
 
 
 def indicators(ohlcv: np.ndarray) -> dict[str, np.ndarray]:

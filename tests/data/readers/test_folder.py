@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bar_files import finding, numbers, read, rows, rules, write
 
-from stockenh.data.readers.text import symbol_of
+from stockenh.data.readers.table import symbol_of
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_polish_names_of_columns(tmp_path: Path, header: str) -> None:
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(30))
 
 
-def test_what_is_not_read_is_told_once(tmp_path: Path) -> None:
+def test_skipped_files_are_named_once(tmp_path: Path) -> None:
     write(tmp_path / "ACME.csv", rows(30))
     (tmp_path / "old").mkdir()
     for name in ("b.zip", "c.xlsx", "d.feather", "e.md", ".hidden"):

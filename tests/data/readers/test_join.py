@@ -59,6 +59,15 @@ def test_prices_on_another_scale_leave_the_second_file_out(tmp_path: Path) -> No
     assert len(result.bars) == 100
 
 
+def test_another_symbols_prices_under_the_same_name_leave_the_second_file_out(tmp_path: Path) -> None:
+    two_files(tmp_path, rows(30), rows(40, seed=1))
+    result = read(tmp_path)
+    found = finding(result, "duplicate-symbol")
+    assert (found.level, found.file, found.symbol) == ("error", "b.csv", "ACME")
+    assert "a.csv" in found.message
+    np.testing.assert_array_equal(result.bars.ohlcv, numbers(30))
+
+
 def test_a_refused_file_does_not_take_others_with_it(tmp_path: Path) -> None:
     cells = rows(140)
     two_files(tmp_path, cells[:70], [[row[0], *rows(140, seed=5)[i][1:]] for i, row in enumerate(cells)])
@@ -77,19 +86,15 @@ def test_daily_bars_with_and_without_a_clock_share_their_dates(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("column", "bad", "rule"), [(1, "0", "price-not-positive"), (2, "1", "high-below-low")]
+    ("bad", "rule"), [("0,101,99,100,5", "price-not-positive"), ("100,99,101,100,5", "high-below-low")]
 )
-def test_a_finding_names_the_file_that_holds_the_row(
-    tmp_path: Path, column: int, bad: str, rule: str
-) -> None:
+def test_a_finding_names_the_file_that_holds_the_row(tmp_path: Path, bad: str, rule: str) -> None:
     cells = rows(140)
-    cells[100][column] = bad
-    if rule == "high-below-low":
-        cells[100][1:] = ["100", "99", "101", "100", "5"]
+    cells[100][1:] = bad.split(",")
     two_files(tmp_path, cells[:70], cells[70:])
     found = finding(read(tmp_path), rule)
     assert (found.file, found.date) == ("b.csv", cells[100][0])
-    cells[10] = [cells[10][0], *cells[100][1:]]
+    cells[10][1:] = bad.split(",")
     two_files(tmp_path, cells[:70], cells[70:])
     found = finding(read(tmp_path), rule)
     assert (found.file, found.date, found.rows) == ("a.csv", cells[10][0], 2)

@@ -1,4 +1,4 @@
-"""Symbols that a file glues together, and columns that stand for several symbols."""
+"""Symbols that a file mixes without naming them, and tickers side by side as yfinance writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bar_files import HEADER, Row, finding, numbers, read, rows, rules, write
+from bar_files import HEADER, Row, dates, finding, numbers, read, read_cells, rows, rules, write
 
 FIRMS = f"Firm,{HEADER}"
 
@@ -52,7 +52,7 @@ def test_symbols_one_after_the_other_are_refused_at_a_jump_and_warned_about_with
 def test_numbers_and_remarks_in_other_columns_are_no_symbols(tmp_path: Path) -> None:
     cells = [[*row, "0" if i % 60 else "0.25", "x" if i == 7 else ""] for i, row in enumerate(rows(140))]
     cells.insert(9, [*cells[8]])
-    result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Dividends,Note"))
+    result = read_cells(tmp_path, cells, f"{HEADER},Dividends,Note")
     assert rules(result) == ["duplicate-date"]
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(140))
 
@@ -61,14 +61,19 @@ def test_shares_outstanding_that_double_with_a_split_are_no_symbols(tmp_path: Pa
     cells = [[*row, "1000000"] for row in rows(140)]
     for row in cells[70:]:
         row[1:5], row[6] = [str(float(price) / 2) for price in row[1:5]], "2000000"
-    assert rules(read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Shares"))) == ["raw-split"]
+    assert rules(read_cells(tmp_path, cells, f"{HEADER},Shares")) == ["raw-split"]
 
 
-def test_symbols_that_no_column_tells_apart_are_told_apart_by_their_prices(tmp_path: Path) -> None:
+def test_symbols_that_share_all_dates_and_no_column_are_refused(tmp_path: Path) -> None:
+    cells = [row for seed in range(3) for row in rows(30, seed)]
+    assert finding(read_cells(tmp_path, cells), "duplicate-date").level == "error"
+
+
+def test_symbols_without_a_column_of_names_are_recognised_by_their_prices(tmp_path: Path) -> None:
     other = [[r[0], *(str(3 * float(p)) for p in r[1:5]), r[5]] for r in rows(200, seed=3)[120:]]
     found = finding(result := read(write(tmp_path / "all.csv", [*rows(140), *other])), "duplicate-date")
     assert (found.level, found.rows) == ("error", 20)  # of 220 rows
-    assert "quite other prices" in found.message and "data.columns.symbol=NAME" in found.fix
+    assert "very different prices" in found.message and "data.columns.symbol=NAME" in found.fix
     assert len(result.bars) == 0
 
 
@@ -80,3 +85,45 @@ def test_columns_of_several_symbols_without_names_are_refused(tmp_path: Path, ag
     found = finding(result := read(write(tmp_path / "all.csv", cells, header)), "columns-repeated")
     assert found.level == "error" and "'Open', 'High', ..." in found.message
     assert len(result.bars) == 0
+
+
+TICKERS = numbers(30, seed=1), numbers(30, seed=2)
+FIELDS, ORDER = ("Adj Close", "Close", "High", "Low", "Open", "Volume"), (3, 3, 1, 2, 0, 4)
+DATE_LINE = "Date" + "," * 12
+
+
+def by_field(first: str, second: str, again: str = "{}") -> list[str]:
+    """Header lines with the fields above the tickers; `again` is how a repeated field is written."""
+    fields = ",".join(f"{field},{again.format(field)}" for field in FIELDS)
+    return [f"{first},{fields}", second + ",AA,BB" * 6]
+
+
+HEADERS = {
+    "fields over tickers, unnamed, then Date": [*by_field("", ""), DATE_LINE],
+    "fields over tickers, named, then Date": [*by_field("Price", "Ticker"), DATE_LINE],
+    "fields over tickers, two lines": by_field("Price", "Ticker"),
+    "fields over tickers, the date named above": by_field("Date", ""),
+    "repeated names numbered by pandas": by_field("Date", "", again="{}.1"),
+    "tickers over fields": ["," + "AA," * 6 + ",".join(["BB"] * 6), "," + ",".join(FIELDS * 2), DATE_LINE],
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+@pytest.mark.parametrize("listed", [0, 5])
+def test_tickers_side_by_side_are_several_symbols(tmp_path: Path, kind: str, listed: int) -> None:
+    """The second ticker has no bars before day `listed`."""
+    cells = []
+    for i, day in enumerate(dates(30)):
+        one, two = ([repr(float(bars[i, k])) for k in ORDER] for bars in TICKERS)
+        two = two if i >= listed else [""] * 6
+        pairs = [cell for pair in zip(one, two, strict=True) for cell in pair]
+        cells.append([day, *([*one, *two] if kind == "tickers over fields" else pairs)])
+    result = read_cells(tmp_path, cells, "\n".join(HEADERS[kind]))
+    assert result.bars.symbols == ("AA", "BB")
+    np.testing.assert_array_equal(result.bars.ohlcv, np.concatenate([TICKERS[0], TICKERS[1][listed:]]))
+    assert result.findings == ()
+
+
+def test_a_file_whose_first_bar_is_text_is_not_a_wide_one(tmp_path: Path) -> None:
+    result = read_cells(tmp_path, [["2019-12-31", *["null"] * 5], *rows(30)])
+    assert (result.bars.symbols, len(result.bars)) == (("ACME",), 30)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from bar_files import HEADER, Row, dates, finding, numbers, read, rows, rules, write
+from bar_files import HEADER, Row, dates, finding, numbers, read, read_cells, rows, rules
 
 from stockenh.data.readers.numbers import DecimalSign, decimal_sign, parse_numbers
 
@@ -136,5 +136,5 @@ def test_three_decimals_behind_commas_are_read_as_such_with_a_warning(tmp_path: 
 def test_quoted_thousands_in_a_comma_file_stay_thousands(tmp_path: Path) -> None:
     cells = [[row[0], *(f'"{1000 * float(p):,.0f}"' for p in row[1:5]), f'"{float(row[5]):,.0f}"']
              for row in rows(30)]  # fmt: skip
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     np.testing.assert_allclose(result.bars.ohlcv[:, :4], 1000 * numbers(30)[:, :4])

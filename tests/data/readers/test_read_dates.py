@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from bar_files import finding, read, rows, write
+from bar_files import finding, read_cells, rows
 
 from stockenh.data.readers.dates import Dates, parse_clock, parse_dates
 
@@ -26,24 +26,12 @@ def times(*texts: str | None) -> list[str]:
 @pytest.mark.parametrize(
     "text",
     [
-        "2024-01-02",
-        " 2024-1-2 ",
-        "2024/01/02",
-        "20240102",
-        "02-Jan-2024",
-        "2-JAN-24",
-        "02 January 2024",
-        "Jan 2, 2024",
-        "1/2/2024",
-        "1/2/2024 12:00:00 AM",
-        "1704153600",
-        "1704153600000",
-        "2024-01-02 00:00:00",
-        "2024-01-02T00:00:00.000Z",
-        "2024-01-02 00:00:00-05:00",
+        "2024-01-02", " 2024-1-2 ", "2024/01/02", "20240102", "02-Jan-2024", "2-JAN-24", "02 January 2024",
+        "Jan 2, 2024", "1/2/2024", "1/2/2024 12:00:00 AM", "1704153600", "1704153600000",
+        "2024-01-02 00:00:00", "2024-01-02T00:00:00.000Z", "2024-01-02 00:00:00-05:00",
         "2024-01-02 00:00:00+05:30",
     ],
-)
+)  # fmt: skip
 def test_every_form_gives_the_second_of_january(text: str) -> None:
     assert times(text) == ["2024-01-02T00:00:00"]
 
@@ -60,28 +48,25 @@ def test_the_time_of_day_is_kept_as_written() -> None:
     assert times("1/2/2024 4:05:06 PM") == ["2024-01-02T16:05:06"]
 
 
-def test_a_part_above_twelve_decides_the_order_for_the_whole_column() -> None:
-    assert times("04/01/1999", "13/01/1999") == ["1999-01-04T00:00:00", "1999-01-13T00:00:00"]
-    assert times("1/4/1999", "1/13/1999") == ["1999-01-04T00:00:00", "1999-01-13T00:00:00"]
-
-
-def test_the_order_under_which_dates_run_one_way_decides() -> None:
-    column = pl.Series(["01/02/1999", "02/02/1999", "01/03/1999"])
-    dates = parse(column)
-    assert [str(t)[:10] for t in dates.time] == ["1999-02-01", "1999-02-02", "1999-03-01"]
-    assert not dates.ambiguous
-
-
-def test_fewer_weekends_decide_where_both_orders_run_one_way() -> None:
-    # 5 and 6 August 1999 were a Thursday and a Friday; 8 May 1999 was a Saturday.
-    dates = parse(pl.Series(["05/08/1999", "06/08/1999"]))
-    assert [str(t)[:10] for t in dates.time] == ["1999-08-05", "1999-08-06"]
-    assert not dates.ambiguous
-
-
-def test_month_comes_first_where_nothing_decides() -> None:
-    dates = parse(pl.Series(["05/05/1999"]))
-    assert dates.ambiguous
+@pytest.mark.parametrize(
+    ("texts", "days", "ambiguous"),
+    [
+        # a part above twelve decides for the whole column
+        (["04/01/1999", "13/01/1999"], ["1999-01-04", "1999-01-13"], False),
+        (["1/4/1999", "1/13/1999"], ["1999-01-04", "1999-01-13"], False),
+        # the order in which dates run one way
+        (["01/02/1999", "02/02/1999", "01/03/1999"], ["1999-02-01", "1999-02-02", "1999-03-01"], False),
+        # fewer weekends: 5 and 6 August 1999 were a Thursday and a Friday, 8 May 1999 was a Saturday
+        (["05/08/1999", "06/08/1999"], ["1999-08-05", "1999-08-06"], False),
+        # nothing decides: month first
+        (["05/05/1999"], ["1999-05-05"], True),
+    ],
+)
+def test_the_whole_column_decides_the_order_of_day_and_month(
+    texts: list[str], days: list[str], ambiguous: bool
+) -> None:
+    dates = parse(pl.Series(texts))
+    assert ([str(time)[:10] for time in dates.time], dates.ambiguous) == (days, ambiguous)
 
 
 def test_mixed_offsets_keep_the_wall_clock_and_name_a_zone() -> None:
@@ -126,7 +111,7 @@ def test_the_pivot_moves_with_the_day_and_has_room_for_tomorrow() -> None:
 def test_a_date_after_tomorrow_costs_its_row(tmp_path: Path, form: str) -> None:
     cells = rows(30)
     cells[-2][0], cells[-1][0] = form.format("2026-06-02"), form.format("2026-06-03")
-    result = read(write(tmp_path / "ACME.csv", cells), max_gap_days=9999)  # as on 1 June 2026
+    result = read_cells(tmp_path, cells, max_gap_days=9999)  # as on 1 June 2026
     found = finding(result, "future-date")
     assert (found.level, found.rows, found.date) == ("drop", 1, "2026-06-03")
     assert str(result.bars.time[-1])[:10] == "2026-06-02"
@@ -134,7 +119,7 @@ def test_a_date_after_tomorrow_costs_its_row(tmp_path: Path, form: str) -> None:
 
 def test_a_file_from_the_future_is_left_out(tmp_path: Path) -> None:
     cells = [[row[0].replace("2020", "2120"), *row[1:]] for row in rows(30)]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     assert finding(result, "future-date").level == "error"
     assert len(result.bars) == 0
 
@@ -143,5 +128,5 @@ def test_old_bars_with_years_of_two_digits_keep_their_order(tmp_path: Path) -> N
     days = [str(day) for day in np.busday_offset("1968-06-03", np.arange(700), roll="forward")]
     written = [np.datetime64(day).astype(dt.date).strftime("%d-%b-%y") for day in days]
     cells = [[day, *row[1:]] for day, row in zip(written, rows(700), strict=True)]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     assert result.bars.time.astype("datetime64[D]").astype(str).tolist() == days

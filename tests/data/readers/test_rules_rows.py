@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bar_files import dates, finding, numbers, read, rows, rules, write
-
-from stockenh.data.readers.read import ReadSettings, read_bars
+from bar_files import dates, finding, numbers, read, read_cells, rows, rules, write
 
 BAD = 70
 # Cells open, high, low, close, volume of one bad row; None keeps the good cell.
@@ -42,7 +40,7 @@ def test_a_bad_row_is_left_out_and_counted(tmp_path: Path, case: str) -> None:
     cells = rows()
     good = cells[BAD]
     cells[BAD] = [good[0], *(g if b is None else b for g, b in zip(good[1:], bad, strict=True))]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     found = finding(result, rule)
     assert (found.level, found.symbol, found.file) == ("drop", "ACME", "ACME.csv")
     assert (found.date, found.rows) == (good[0], 1)
@@ -56,7 +54,7 @@ def test_unreadable_text_is_shown(tmp_path: Path) -> None:
     cells = rows()
     cells[3][2] = "halted"
     cells[5][0] = "2020-13-45"
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     assert "'halted'" in finding(result, "number-unreadable").message
     assert "'2020-13-45'" in finding(result, "date-unreadable").message
     assert len(result.bars) == 138
@@ -65,7 +63,7 @@ def test_unreadable_text_is_shown(tmp_path: Path) -> None:
 def test_wholly_blank_lines_are_left_out(tmp_path: Path) -> None:
     cells = rows()
     cells[10:10] = [["", "", "", "", "", ""], [""]]
-    found = finding(result := read(write(tmp_path / "ACME.csv", cells)), "blank-row")
+    found = finding(result := read_cells(tmp_path, cells), "blank-row")
     assert found.rows == 2
     assert len(result.bars) == 140
 
@@ -77,7 +75,7 @@ def test_thousands_separators_that_begin_inside_the_column(tmp_path: Path) -> No
         [day, *(f'"{price:,.2f}"' for price in bar[:4]), f'"{bar[4]:,.0f}"']
         for day, bar in zip(dates(140), values, strict=True)
     ]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     assert result.findings == ()
     np.testing.assert_allclose(result.bars.ohlcv, values, rtol=1e-12)
 
@@ -97,7 +95,7 @@ def test_adjusted_close_at_or_below_zero_or_missing_is_left_out(tmp_path: Path) 
 def test_an_open_or_close_slightly_outside_is_kept(tmp_path: Path, excess: float) -> None:
     cells = rows()
     cells[BAD][1:5] = ["100", "101", "99", repr(101 * (1 + excess))]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     assert len(result.bars) == 140
     assert ("range-rounding" in rules(result)) == (excess > 1e-6)
     assert result.bars.ohlcv[BAD, 3] == 101 * (1 + excess)
@@ -106,14 +104,13 @@ def test_an_open_or_close_slightly_outside_is_kept(tmp_path: Path, excess: float
 def test_float_noise_that_puts_high_below_low_is_kept(tmp_path: Path) -> None:
     cells = rows()
     cells[BAD][1:5] = ["100", "99.9999999", "100", "100"]
-    result = read(write(tmp_path / "ACME.csv", cells))
-    assert len(result.bars) == 140
-    assert result.findings == ()
+    result = read_cells(tmp_path, cells)
+    assert (len(result.bars), result.findings) == (140, ())
 
 
 def test_a_rule_that_hits_most_rows_is_an_error_for_the_file(tmp_path: Path) -> None:
     cells = [[d, o, low, high, c, v] for d, o, high, low, c, v in rows()]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     found = finding(result, "high-below-low")
     assert found.level == "error"
     assert found.message.startswith("mostly unusable, 140 of 140 rows")
@@ -123,7 +120,7 @@ def test_a_rule_that_hits_most_rows_is_an_error_for_the_file(tmp_path: Path) -> 
 
 def test_mostly_unreadable_dates_are_an_error(tmp_path: Path) -> None:
     cells = [["Q" + row[0], *row[1:]] for row in rows()]
-    found = finding(read(write(tmp_path / "ACME.csv", cells)), "date-unreadable")
+    found = finding(read_cells(tmp_path, cells), "date-unreadable")
     assert found.level == "error"
     assert "data.columns.date=NAME" in found.fix
 
@@ -131,43 +128,37 @@ def test_mostly_unreadable_dates_are_an_error(tmp_path: Path) -> None:
 def test_a_repeated_date_keeps_the_last_row_and_says_whether_they_differ(tmp_path: Path) -> None:
     cells = rows()
     cells.insert(11, [cells[10][0], "100", "101", "99", "100.5", "7"])
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     found = finding(result, "duplicate-date")
     assert (found.level, found.rows, found.date) == ("drop", 1, cells[10][0])
     assert "all different" in found.message
     assert result.bars.ohlcv[10].tolist() == [100, 101, 99, 100.5, 7]
     cells[11] = cells[10]
-    assert "identical" in finding(read(write(tmp_path / "ACME.csv", cells)), "duplicate-date").message
+    assert "identical" in finding(read_cells(tmp_path, cells), "duplicate-date").message
 
 
 def test_a_row_counts_under_its_first_rule_only(tmp_path: Path) -> None:
     cells = rows()
     cells[BAD][1:] = ["0", "", "5", "-1", "-9"]
-    result = read(write(tmp_path / "ACME.csv", cells))
+    result = read_cells(tmp_path, cells)
     assert [f.rows for f in result.findings if f.level == "drop"] == [1]
 
 
 def test_nothing_is_found_in_good_bars(tmp_path: Path) -> None:
-    result = read(write(tmp_path / "ACME.csv", rows()))
+    result = read_cells(tmp_path, rows())
     assert result.findings == ()
     assert result.bars.time.astype("datetime64[D]").astype(str).tolist() == dates(140)
 
 
 def test_years_of_blank_rows_before_the_first_bar_cost_only_themselves(tmp_path: Path) -> None:
-    rows = [f"{day},,,,," for day in np.busday_offset("2000-01-03", np.arange(300))]
-    bars = [f"{day},10,11,9,10.5,100" for day in np.busday_offset("2004-01-05", np.arange(140))]
-    (tmp_path / "A.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *rows, *bars]) + "\n")
-    result = read_bars(tmp_path, ReadSettings())
-    assert len(result.bars) == 140
-    assert [(f.rule, f.level, f.rows) for f in result.findings if f.rule == "blank-row"] == [
-        ("blank-row", "drop", 300)
-    ]
+    blank = [[day, *[""] * 5] for day in dates(300, "2000-01-03")]
+    result = read_cells(tmp_path, [*blank, *rows(140)])
+    found = finding(result, "blank-row")
+    assert (len(result.bars), found.level, found.rows) == (140, "drop", 300)
 
 
 @pytest.mark.parametrize("empty", ["", "-"])
-def test_a_volume_column_that_never_says_anything_is_no_volume(tmp_path: Path, empty: str) -> None:
-    bars = [f"{day},10,11,9,10.5,{empty}" for day in np.busday_offset("2004-01-05", np.arange(140))]
-    (tmp_path / "EURUSD.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *bars]) + "\n")
-    result = read_bars(tmp_path, ReadSettings())
+def test_an_empty_volume_column_is_no_volume(tmp_path: Path, empty: str) -> None:
+    result = read_cells(tmp_path, [[*row[:5], empty] for row in rows(140)])
     assert len(result.bars) == 140 and (result.bars.ohlcv[:, 4] == 0).all()
-    assert "no-volume" in [f.rule for f in result.findings]
+    assert "no-volume" in rules(result)

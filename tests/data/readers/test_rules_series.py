@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bar_files import dates, finding, numbers, read, rules, write
+from bar_files import HEADER, dates, finding, numbers, read_cells, rules
 
 from stockenh.data.findings import Finding
 from stockenh.data.readers.read import ReadResult
@@ -19,18 +19,15 @@ def warn(tmp_path: Path, values: np.ndarray, rule: str, days: list[str] | None =
     """Writes bars, checks that all are kept, and returns the warning."""
     result = kept(tmp_path, values, days)
     found = finding(result, rule)
-    assert found.level == "warning"
-    assert found.fix
+    assert found.level == "warning" and found.fix
     assert len(result.bars) == len(values)
     return found
 
 
 def kept(tmp_path: Path, values: np.ndarray, days: list[str] | None = None) -> ReadResult:
-    cells = [
-        [day, *(repr(float(value)) for value in bar)]
-        for day, bar in zip(days or dates(len(values)), values, strict=True)
-    ]
-    return read(write(tmp_path / "ACME.csv", cells))
+    days = days or dates(len(values))
+    cells = [[day, *map(repr, bar)] for day, bar in zip(days, values.tolist(), strict=True)]
+    return read_cells(tmp_path, cells)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +65,11 @@ def test_a_wrong_split_factor_shows_in_the_adjusted_close(tmp_path: Path) -> Non
     adjusted[:70] *= 4
     adjusted[70] = adjusted[69] / 4
     cells = [
-        [day, *map(str, bar), str(adj)]
-        for day, bar, adj in zip(dates(N), values.tolist(), adjusted.tolist(), strict=True)
+        [day, *map(str, bar)] for day, bar in zip(dates(N), np.c_[values, adjusted].tolist(), strict=True)
     ]
-    path = write(tmp_path / "ACME.csv", cells, "Date,Open,High,Low,Close,Volume,Adj Close")
-    found = finding(read(path), "adjusted-split")
-    assert "4:1 on" in found.message
-    assert "raw-split" not in rules(read(path))
+    result = read_cells(tmp_path, cells, f"{HEADER},Adj Close")
+    assert "4:1 on" in finding(result, "adjusted-split").message
+    assert "raw-split" not in rules(result)
 
 
 def test_a_large_overnight_move_that_is_no_split(tmp_path: Path) -> None:

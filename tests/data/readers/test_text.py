@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bar_files import HEADER, Row, finding, numbers, read, rows, rules, write
+from bar_files import HEADER, Row, finding, numbers, read, read_cells, rows, rules, write
 
 
 def quoted_rows() -> list[Row]:
@@ -19,22 +19,22 @@ def test_a_stray_quote_costs_its_line_and_not_the_lines_up_to_the_next(tmp_path:
     cells = quoted_rows()
     cells[40][6] = '"bar'
     cells[90][1] = '"' + cells[90][1]
-    result = read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Note"))
+    result = read_cells(tmp_path, cells, f"{HEADER},Note")
     found = finding(result, "stray-quote")
     assert (found.level, found.file, found.rows) == ("drop", "ACME.csv", 2)
     assert "2 of 141 lines" in found.message
     np.testing.assert_array_equal(result.bars.ohlcv, np.delete(numbers(140), [40, 90], axis=0))
 
 
-def test_a_stray_quote_on_the_last_line_does_not_cost_the_file(tmp_path: Path) -> None:
+def test_a_stray_quote_on_the_last_line_costs_only_that_line(tmp_path: Path) -> None:
     cells = quoted_rows()
     cells[-1][1] = '"5'
-    assert len(read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Note")).bars) == 139
+    assert len(read_cells(tmp_path, cells, f"{HEADER},Note").bars) == 139
 
 
 def test_mostly_open_quotes_are_an_error(tmp_path: Path) -> None:
     cells = [[*row, '"bar'] for row in rows(140)]
-    found = finding(read(write(tmp_path / "ACME.csv", cells, f"{HEADER},Note")), "unreadable-file")
+    found = finding(read_cells(tmp_path, cells, f"{HEADER},Note"), "unreadable-file")
     assert "quotation mark that is not closed" in found.message
 
 
@@ -54,20 +54,22 @@ def test_line_ends_of_old_macs_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(30))
 
 
-@pytest.mark.parametrize("name", ["bars.zip", "bars.csv"])
-def test_an_archive_is_called_one(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "inside", "kind", "fix"),
+    [
+        ("bars.zip", "ACME.csv", "a ZIP archive", "unpack it, and give the folder"),
+        ("bars.csv", "ACME.csv", "a ZIP archive", "unpack it, and give the folder"),
+        ("bars.xlsx", "xl/workbook.xml", "an Excel workbook", "save its sheet as CSV"),
+    ],
+)
+def test_archives_and_workbooks_are_recognised(
+    tmp_path: Path, name: str, inside: str, kind: str, fix: str
+) -> None:
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
-        archive.writestr("ACME.csv", "x")
-    found = finding(read(tmp_path / name), "unreadable-file")
-    assert (found.message, found.fix) == ("not bars but a ZIP archive", "unpack it, and give the folder")
-
-
-def test_a_workbook_is_called_one(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "bars.xlsx", "w") as archive:
         archive.writestr("[Content_Types].xml", "x")
-        archive.writestr("xl/workbook.xml", "x")
-    found = finding(read(tmp_path / "bars.xlsx"), "unreadable-file")
-    assert (found.message, found.fix) == ("not bars but an Excel workbook", "save its sheet as CSV")
+        archive.writestr(inside, "x")
+    found = finding(read(tmp_path / name), "unreadable-file")
+    assert (found.message, found.fix) == (f"not bars but {kind}", fix)
 
 
 def test_binary_data_is_not_shown(tmp_path: Path) -> None:

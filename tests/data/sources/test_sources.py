@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import bar_files
 import numpy as np
@@ -10,24 +11,20 @@ import pytest
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import context as features
 from stockenh.data.readers import read
-from stockenh.data.sources.base import (
-    DataSettings,
-    FilesData,
-    Loaded,
-    SampleData,
-    SyntheticData,
-    WindowsData,
-)
-from stockenh.data.sources.synthetic import MarketSettings, best_probabilities, generate
+from stockenh.data.sources.base import DataSettings, Loaded
+from stockenh.data.sources.files import FilesData, SampleData
+from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
+from stockenh.data.sources.windows_file import WindowsData
 from stockenh.data.windows import BarWindows
 from stockenh.errors import ConfigError, DataError
 
 
 class Counter:
-    """Wraps a function and counts its calls."""
+    """Replaces a function of a module by one that counts its calls."""
 
-    def __init__(self, function: Callable[..., object]) -> None:
-        self.function, self.calls = function, 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+        self.function, self.calls = getattr(module, name), 0
+        monkeypatch.setattr(module, name, self)
 
     def __call__(self, *args: object) -> object:
         self.calls += 1
@@ -52,16 +49,12 @@ def store(tmp_path: Path) -> DiskCache:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(read.read_bars)
-    monkeypatch.setattr(read, "read_bars", counter)
-    return counter
+    return Counter(monkeypatch, read, "read_bars")
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(features.context_features)
-    monkeypatch.setattr(features, "context_features", counter)
-    return counter
+    return Counter(monkeypatch, features, "context_features")
 
 
 def files(folder: Path, **settings: object) -> FilesData:
@@ -80,6 +73,7 @@ def test_files_become_windows_with_what_was_found(folder: Path, store: DiskCache
     assert np.bincount(windows.symbol).tolist() == [41, 40]
     assert windows.bars.ohlcv[:60].tolist() == bar_files.numbers(60, seed=1).tolist()
     assert [(f.rule, f.file, f.rows) for f in loaded.findings] == [("number-unreadable", "B.csv", 1)]
+    assert windows.best_prob is None and windows.take(np.array([1])).best_prob is None
 
 
 def test_the_second_time_nothing_is_read_or_computed_and_all_is_the_same(
@@ -123,33 +117,26 @@ def test_every_setting_of_reading_has_its_own_entry(folder: Path, store: DiskCac
     assert reads.calls == len(variants)
 
 
-def test_other_timeframes_need_other_features_of_the_same_bars(
+def test_other_timeframes_and_later_horizons_need_no_new_reading(
     folder: Path, store: DiskCache, reads: Counter, computed: Counter
 ) -> None:
-    files(folder).load(store)
+    files(folder, horizons=[3, 5]).load(store)
+    windows = files(folder, horizons=[3, 7, 9]).load(store).windows
+    assert windows.y_ret.shape[1] == 3
+    assert (reads.calls, computed.calls) == (1, 1)
     windows = files(folder, timeframes=["1d"]).load(store).windows
     assert windows.context_names[:2] == ("align_1d", "bull_ob_count")
     assert (reads.calls, computed.calls) == (1, 2)
 
 
-def test_horizons_beyond_the_first_only_change_labels(folder: Path, store: DiskCache, reads: Counter) -> None:
-    files(folder, horizons=[3, 5]).load(store)
-    windows = files(folder, horizons=[3, 7, 9]).load(store).windows
-    assert reads.calls == 1
-    assert windows.y_ret.shape[1] == 3
-
-
-def test_without_usable_bars_the_first_reason_is_told(folder: Path, store: DiskCache) -> None:
+def test_without_usable_bars_the_first_reason_is_shown(folder: Path, store: DiskCache) -> None:
+    with pytest.raises(DataError, match=r"no usable bars\. A\.csv.*60"):
+        files(folder, lookback=58).load(store)
     for file in folder.iterdir():
         file.write_text("Error: limit reached\n")
     for _ in range(2):
         with pytest.raises(DataError, match=r"bars: no usable bars\. A\.csv: .*stockenh data check .*bars$"):
             files(folder).load(store)
-
-
-def test_too_short_a_history_is_told(folder: Path, store: DiskCache) -> None:
-    with pytest.raises(DataError, match=r"no usable bars\. A\.csv.*60"):
-        files(folder, lookback=58).load(store)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "empty"])
@@ -177,17 +164,12 @@ def test_a_generated_market_brings_its_best_probabilities(store: DiskCache, comp
     np.testing.assert_array_equal(first.best_prob, second.best_prob)
     rows = np.array([40, 3])
     np.testing.assert_array_equal(first.take(rows).best_prob, first.best_prob[rows])
-    market = MarketSettings(symbols=2, bars=150)
+    market = SyntheticData(symbols=2, bars=150)
     whole = best_probabilities(generate(market), market, [2, 7])
     np.testing.assert_array_equal(first.best_prob[[0, 61]], whole[[119, 299]])
 
 
-def test_of_real_bars_nobody_knows_the_best_probability(folder: Path, store: DiskCache) -> None:
-    windows = files(folder).load(store).windows
-    assert windows.best_prob is None and windows.take(np.array([1])).best_prob is None
-
-
-def test_a_market_too_short_for_a_window_is_told(store: DiskCache) -> None:
+def test_a_market_too_short_for_a_window_is_refused(store: DiskCache) -> None:
     with pytest.raises(DataError, match=r"no symbol has the 120 bars of data\.lookback and the 3 more"):
         SyntheticData(symbols=2, bars=122).load(store)
 

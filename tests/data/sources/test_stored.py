@@ -13,8 +13,7 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
-from stockenh.data.sources.base import WindowsData
-from stockenh.data.sources.windows_file import read_windows
+from stockenh.data.sources.windows_file import WindowsData, read_windows
 from stockenh.data.splits import TEST, TRAIN, VAL, DateSplit
 from stockenh.data.windows import StoredWindows
 from stockenh.errors import DataError
@@ -100,7 +99,7 @@ def test_ready_samples_split_and_become_batches(tmp_path: Path) -> None:
     parts = DateSplit(val=0.2, test=0.2).assign(windows.asof, lambda extra: windows.reach(rows, extra))
     # 100 days: 60, 20 and 20, of which the last 10 before each cut have labels that reach over it.
     assert [int((parts == part).sum()) for part in (TRAIN, VAL, TEST)] == [100, 20, 40]
-    fitted = Fitted.on(windows, rows[parts == TRAIN])
+    fitted = Fitted.fit(windows, rows[parts == TRAIN])
     micro = DeviceWindows(windows, KRONOS, fitted, torch.device("cpu")).gather(
         torch.tensor([7, 3]), NoAugment()
     )
@@ -132,22 +131,19 @@ def test_rows_with_a_missing_input_are_left_out_and_counted(tmp_path: Path) -> N
     assert windows.symbol.tolist() == [1, 0, 0, 0, 1]
 
 
-def test_directions_that_contradict_the_returns_are_a_finding_and_ties_are_not(tmp_path: Path) -> None:
+def test_contradictions_are_findings_and_ties_are_not(tmp_path: Path) -> None:
     frame = changed(samples(), "y_up", 4, (RETURNS[4] <= 0).astype(int).tolist())
     frame = changed(changed(frame, "y_ret", 6, [0.0, 0.0, 0.0]), "y_up", 6, [1, 0, None])
-    assert read(tmp_path, frame)[1] == [("warning", "y-up-disagrees", 1)]
+    frame = changed(frame, "ohlcv_norm", 2, (PRICE[2] * 100).tolist())
+    assert read(tmp_path, pl.concat([frame, frame[:1]]))[1] == [
+        ("warning", "y-up-disagrees", 1), ("warning", "not-normalised", 1), ("warning", "duplicate-row", 1),
+    ]  # fmt: skip
 
 
-def test_prices_that_are_not_normalised_and_repeated_rows_are_findings(tmp_path: Path) -> None:
-    frame = changed(samples(), "ohlcv_norm", 2, (PRICE[2] * 100).tolist())
-    frame = pl.concat([frame, frame[:1]])
-    assert read(tmp_path, frame)[1] == [("warning", "not-normalised", 1), ("warning", "duplicate-row", 1)]
-
-
+NONE = pl.List(pl.Float32)
 BAD: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
     "missing columns": (
-        lambda f: f.drop("context", "y_up"),
-        r"lacks the column\(s\) context, y_up; it has symbol, asof",
+        lambda f: f.drop("context", "y_up"), r"lacks the column\(s\) context, y_up; it has symbol, asof",
     ),
     "no rows": (lambda f: f.clear(), "has no rows"),
     "two labels": (
@@ -155,12 +151,10 @@ BAD: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
         r"y_ret has 2 numbers a row where data\.horizons has 3",
     ),
     "four directions": (
-        lambda f: put(f, "y_up", [[0, 1, 0, 1]] * N),
-        r"y_up has 4 numbers a row where data\.horizons has 3",
+        lambda f: put(f, "y_up", [[0, 1, 0, 1]] * N), r"y_up has 4 numbers a row where data\.horizons has 3",
     ),
     "odd width": (
-        lambda f: put(f, "ohlcv_norm", PRICE[:N].reshape(N, 600)[:, :599].tolist()),
-        "has 599 numbers a row",
+        lambda f: put(f, "ohlcv_norm", PRICE[:N].reshape(N, 600)[:, :599].tolist()), "has 599 numbers a row",
     ),
     "transposed": (
         lambda f: put(f, "ohlcv_norm", PRICE[:N].transpose(0, 2, 1).tolist()),
@@ -168,31 +162,18 @@ BAD: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
     ),
     "ragged rows": (lambda f: changed(f, "context", 2, [0.0] * 28), "rows of context differ in length"),
     "ragged bars": (
-        lambda f: changed(f, "ohlcv_norm", 1, [[0.0] * 4, [0.0] * 6] * 60),
-        "rows of ohlcv_norm differ in length",
+        lambda f: changed(f, "ohlcv_norm", 1, [[0.0] * 4, [0.0] * 6] * 60), "ohlcv_norm differ in length",
     ),
-    "a null bar": (
-        lambda f: changed(f, "ohlcv_norm", 1, [None] * 120),
-        "rows of ohlcv_norm differ in length",
-    ),
-    "empty lists": (
-        lambda f: put(f, "kronos_emb", [[]] * N, pl.List(pl.Float32)),
-        "rows of kronos_emb are empty lists",
-    ),
-    "text": (
-        lambda f: put(f, "context", [["1.5"] * 29] * N),
-        "column context does not hold lists of numbers",
-    ),
-    "all null": (
-        lambda f: put(f, "context", [[None] * 29] * N, pl.List(pl.Float32)),
-        "every row has a missing",
-    ),
+    "a null bar": (lambda f: changed(f, "ohlcv_norm", 1, [None] * 120), "ohlcv_norm differ in length"),
+    "empty lists": (lambda f: put(f, "kronos_emb", [[]] * N, NONE), "rows of kronos_emb are empty lists"),
+    "text": (lambda f: put(f, "context", [["1.5"] * 29] * N), "context does not hold lists of numbers"),
+    "all null": (lambda f: put(f, "context", [[None] * 29] * N, NONE), "every row has a missing"),
     "nameless": (lambda f: changed(f, "symbol", 3, None), "column symbol has 1 rows without a name"),
     "names in lists": (lambda f: put(f, "symbol", [["A"]] * N), "column symbol does not hold names"),
     "undated": (lambda f: changed(f, "asof", 3, None), "column asof has 1 rows without a date"),
     "numbered dates": (lambda f: put(f, "asof", list(range(N))), "column asof does not hold dates but Int64"),
     "no dates": (lambda f: put(f, "asof", ["soon"] * N), "column asof does not hold dates"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -1,4 +1,4 @@
-"""The generated market: its bars are sound, its limit is the true one, and its signal can be learnt."""
+"""The generated market: its bars are valid, its limit is the true one, and its signal can be learnt."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from stockenh.data.bars import CLOSE, Bars
 from stockenh.data.features.context import FeatureSettings, context_features
 from stockenh.data.readers.read import ReadSettings, read_bars
 from stockenh.data.sources import synthetic
-from stockenh.data.sources.synthetic import MarketSettings, best_probabilities, generate
+from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 from stockenh.errors import ConfigError
 
 HORIZONS = (3, 5, 10)
-SMALL = MarketSettings(symbols=3, bars=400)
+SMALL = SyntheticData(symbols=3, bars=400)
 
 
 @pytest.fixture(scope="module")
 def market() -> Bars:
-    return generate(MarketSettings())
+    return generate(SyntheticData())
 
 
 @pytest.fixture(scope="module")
 def best(market: Bars) -> np.ndarray:
     """(S, T, H) probabilities of the default market."""
-    return best_probabilities(market, MarketSettings(), HORIZONS).reshape(30, 2000, 3)
+    return best_probabilities(market, SyntheticData(), HORIZONS).reshape(30, 2000, 3)
 
 
 def rises(bars: Bars, horizon: int) -> np.ndarray:
@@ -56,12 +56,14 @@ def test_reading_its_bars_from_a_file_finds_nothing_to_say(market: Bars, tmp_pat
     assert result.bars.digest() == market.digest()
 
 
-def test_the_same_settings_give_the_same_bits_everywhere() -> None:
+def test_the_same_settings_give_the_same_bits_and_a_weekend_starts_on_monday() -> None:
     assert generate(SMALL).digest() == "d06936ee412555dea60c0ee147fbe195"
+    weekend = SyntheticData(symbols=1, bars=5, start="2024-06-01")
+    assert str(generate(weekend).time[0])[:10] == "2024-06-03"
 
 
 def test_more_symbols_or_bars_leave_those_that_there_are(market: Bars) -> None:
-    few, other = generate(SMALL), generate(MarketSettings(symbols=3, bars=400, seed=1))
+    few, other = generate(SMALL), generate(SyntheticData(symbols=3, bars=400, seed=1))
     assert few.symbols == market.symbols[:3] == ("SYN001", "SYN002", "SYN003")
     for series in range(3):
         start = 2000 * series
@@ -70,12 +72,8 @@ def test_more_symbols_or_bars_leave_those_that_there_are(market: Bars) -> None:
     assert str(few.time[0])[:10] == "2012-01-02"
 
 
-def test_a_start_on_a_weekend_is_the_next_monday() -> None:
-    assert str(generate(MarketSettings(1, 5, start="2024-06-01")).time[0])[:10] == "2024-06-03"
-
-
 def test_without_strength_there_is_nothing_to_know() -> None:
-    noise = MarketSettings(symbols=10, bars=500, strength=0.0)
+    noise = SyntheticData(symbols=10, bars=500, strength=0.0)
     bars = generate(noise)
     np.testing.assert_allclose(best_probabilities(bars, noise, HORIZONS), 0.5, atol=1e-12)
     returns = np.diff(np.log(bars.ohlcv[:, CLOSE].reshape(10, 500)), axis=1)
@@ -95,7 +93,7 @@ def test_the_limit_is_about_80_percent_at_5_bars_and_the_classes_are_balanced(
 def test_strength_sets_the_limit() -> None:
     limits = []
     for strength in (0.25, 0.5, 1.0, 2.0):
-        settings = MarketSettings(symbols=10, bars=1000, strength=strength)
+        settings = SyntheticData(symbols=10, bars=1000, strength=strength)
         best = best_probabilities(generate(settings), settings, [5])
         limits.append(np.maximum(best, 1 - best).mean())
     assert (np.diff(limits) > 0.05).all() and limits[0] > 0.52 and limits[-1] < 0.95
@@ -162,7 +160,7 @@ def test_volume_carries_a_part_of_the_signal(
     market: Bars, best: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(synthetic, "VOLUME_NOISE", 1e6)  # the filter that looks at prices alone
-    blind = best_probabilities(market, MarketSettings(), [5]).reshape(30, 2000)
+    blind = best_probabilities(market, SyntheticData(), [5]).reshape(30, 2000)
     up = rises(market, 5)
     hits = [((p[:, :-5] > 0.5) == up)[:, 119:].mean() for p in (blind, best[:, :, 1])]
     assert hits[1] - hits[0] > 0.01
@@ -203,8 +201,8 @@ def test_what_a_model_sees_holds_most_of_the_signal(market: Bars, best: np.ndarr
     assert 0.6 < closed < 0.95
 
 
-def test_it_is_made_in_no_time() -> None:
-    settings = MarketSettings(symbols=20, bars=3000)
+def test_it_is_generated_quickly() -> None:
+    settings = SyntheticData(symbols=20, bars=3000)
     start = time.process_time()
     best_probabilities(generate(settings), settings, HORIZONS)
     assert time.process_time() - start < 2
@@ -224,4 +222,4 @@ def test_it_is_made_in_no_time() -> None:
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        MarketSettings(**settings)  # type: ignore[arg-type]
+        SyntheticData(**settings)  # type: ignore[arg-type]

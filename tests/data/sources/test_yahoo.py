@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import fcntl
 import json
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import polars as pl
 import pytest
+from waiting import wait_for
 from yahoo_frames import LIMITED, OFFLINE, Answering, Client, days, prices, yahoo
 
 from stockenh.data.cache import DiskCache
@@ -41,8 +42,8 @@ def settings(*symbols: str, **more: object) -> YahooData:
 
 
 def settled(data: YahooData, store: DiskCache) -> tuple[YahooData, list[str]]:
-    said: list[str] = []
-    return data.settled(store, lambda done, total: None, said.append), said
+    lines: list[str] = []
+    return data.resolve(store, lambda done, total: None, lines.append), lines
 
 
 def bars_of(data: YahooData, store: DiskCache) -> BarWindows:
@@ -69,15 +70,14 @@ def test_a_download_becomes_adjusted_windows(yahoo: Answering, store: DiskCache)
 
 def test_what_was_downloaded_is_used_again_until_a_refresh(yahoo: Answering, store: DiskCache) -> None:
     client = two(yahoo)
-    first, said = settled(settings("AAPL", "BRK.B"), store)
+    first, lines = settled(settings("AAPL", "BRK.B"), store)
     again, _ = settled(settings("brk.b", "AAPL"), store)
     assert client.tickers == ["AAPL", "BRK-B"]
     assert first.downloaded == again.downloaded == "2024-03-08T120000Z"
-    assert said[0].startswith("yahoo    AAPL, BRK.B as downloaded 2024-03-08: ") and "refresh" not in said[0]
-    assert said[1] == "yahoo    as Yahoo writes it, BRK.B is BRK-B"
-    assert settled(settings("AAPL", "BRK.B"), store)[1][0].endswith(
-        "; data.refresh=true downloads newer bars"
-    )
+    assert lines[0].startswith("yahoo    AAPL, BRK.B as downloaded 2024-03-08: ")
+    assert "refresh" not in lines[0]
+    assert lines[1] == "yahoo    as Yahoo writes it, BRK.B is BRK-B"
+    assert settled(settings("AAPL", "BRK.B"), store)[1][0].endswith("data.refresh=true downloads newer bars")
     newer, _ = settled(settings("AAPL", "BRK.B", refresh=True), store)
     assert len(client.tickers) == 4
     assert (newer.downloaded, newer.refresh) == ("2024-03-08T120001Z", False)
@@ -104,9 +104,7 @@ def test_what_yahoo_does_not_know_is_named_and_the_others_go_on(yahoo: Answering
         (finding,) = loaded.findings
         assert (finding.level, finding.rule, finding.symbol) == ("error", "not-at-yahoo", "GONE")
         assert "no bars: possibly delisted; no timezone found" in finding.message
-    with pytest.raises(
-        DataError, match=r"data\.symbols: Yahoo has bars of none of them \(GONE: possibly del"
-    ):
+    with pytest.raises(DataError, match=r"data\.symbols: Yahoo has bars of none of them \(GONE: possibly"):
         settings("GONE").load(store)
 
 
@@ -125,11 +123,9 @@ def test_a_download_goes_on_where_yahoo_stopped_answering(
     assert left == [".json", ".parquet"]
 
 
-def test_the_first_failure_says_how_to_do_without(yahoo: Answering, store: DiskCache) -> None:
+def test_the_first_failure_offers_an_alternative(yahoo: Answering, store: DiskCache) -> None:
     yahoo(AAPL=OFFLINE)
-    with pytest.raises(
-        StockenhError, match=r"Try again later; bars that you have.*data=files data\.path=DIR"
-    ):
+    with pytest.raises(StockenhError, match=r"Try again later, or use bars .*data=files data\.path=DIR"):
         settings("AAPL").load(store)
 
 
@@ -137,43 +133,45 @@ def test_of_two_that_want_the_same_one_downloads_and_the_other_waits(
     yahoo: Answering, store: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = yahoo(AAPL=prices(LONG))
-    began, go_on = threading.Event(), threading.Event()
+    waiting, lock = [], fcntl.flock
+
+    def locked(handle: TextIO, how: int) -> None:
+        waiting.append(handle)
+        lock(handle, how)
 
     def slow(*arguments: object) -> pl.DataFrame:
-        began.set()
-        assert go_on.wait(10)
+        wait_for(lambda: len(waiting) == 2)
         return fetch(*arguments)  # type: ignore[arg-type]
 
+    monkeypatch.setattr("fcntl.flock", locked)
     monkeypatch.setattr(downloads, "fetch", slow)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(settled, settings("AAPL"), store)
-        assert began.wait(10)
-        second = pool.submit(settled, settings("AAPL"), store)
-        time.sleep(0.2)  # enough for it to ask, if it did not wait
-        go_on.set()
+        first, second = (pool.submit(settled, settings("AAPL"), store) for _ in range(2))
         assert first.result()[0] == second.result()[0]
     assert client.tickers == ["AAPL"]
 
 
-def test_a_cache_that_can_t_be_written_is_told(yahoo: Answering, tmp_path: Path) -> None:
+def test_a_cache_that_can_t_be_written_or_is_not_there_is_an_error(yahoo: Answering, tmp_path: Path) -> None:
     yahoo(AAPL=prices(LONG))
     (tmp_path / "file").write_text("")
     with pytest.raises(StockenhError, match=r"file/yahoo/\w+ can't be written: Not a directory"):
         settings("AAPL").load(DiskCache(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"cache_dir=DIR or \$STOCKENH_CACHE"):
+        settings("AAPL").load(DiskCache(None))
 
 
-def test_how_far_it_is_can_be_watched(yahoo: Answering, store: DiskCache) -> None:
+def test_progress_is_reported(yahoo: Answering, store: DiskCache) -> None:
     two(yahoo)
     seen: list[tuple[int, int]] = []
-    settings("AAPL", "BRK.B").settled(store, lambda *at: seen.append(at), lambda text: None)
+    settings("AAPL", "BRK.B").resolve(store, lambda *at: seen.append(at), lambda text: None)
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(yahoo: Answering, store: DiskCache) -> None:
     two(yahoo)
-    data, said = settled(settings("AAPL", "BRK.B", start="2020-01-01"), store)
+    data, lines = settled(settings("AAPL", "BRK.B", start="2020-01-01"), store)
     (file,) = (store.root / "yahoo").glob("*/*.parquet")
-    assert str(file) in said[0]
+    assert str(file) in lines[0]
     assert json.loads(file.with_suffix(".json").read_text()) == {
         "downloaded": "2024-03-08T120000Z", "symbols": ["AAPL", "BRK.B"], "start": "2020-01-01", "end": None,
         "missing": {},
@@ -189,14 +187,7 @@ def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(yahoo: Answering
     assert copied.load(elsewhere).windows.digest() == digest
 
 
-def test_without_a_cache_there_is_nowhere_to_keep_it() -> None:
-    with pytest.raises(ConfigError, match=r"cache_dir=DIR or \$STOCKENH_CACHE"):
-        settings("AAPL").load(DiskCache(None))
-
-
-def test_a_history_that_is_too_short_is_found_by_the_rules_for_files(
-    yahoo: Answering, store: DiskCache
-) -> None:
+def test_the_rules_for_files_apply(yahoo: Answering, store: DiskCache) -> None:
     yahoo(AAPL=prices(LONG), NEW=prices(LONG[50:]))
     loaded = settings("AAPL", "NEW").load(store)
     assert [(f.rule, f.symbol) for f in loaded.findings if f.level == "error"] == [("too-short", "NEW")]
@@ -208,10 +199,10 @@ def test_a_history_that_is_too_short_is_found_by_the_rules_for_files(
         ([], {}, r"data\.symbols names no symbol: data\.symbols=\[AAPL,MSFT\]"),
         (["AAPL", "aapl"], {}, r"data\.symbols names AAPL twice"),
         (["BRK.B", "BRK-B"], {}, r"data\.symbols names BRK-B twice"),
-        (["../x"], {}, r"data\.symbols: '\.\./X' is no symbol"),
-        (["AAPL"], {"start": "01/02/2020"}, r"data\.start=01/02/2020 is no date such as 2010-01-31"),
+        (["../x"], {}, r"data\.symbols: '\.\./X' is not a symbol"),
+        (["AAPL"], {"start": "01/02/2020"}, r"data\.start=01/02/2020 is not a date such as 2010-01-31"),
         (["AAPL"], {"start": "2021-01-01", "end": "2020-01-01"}, r"data\.start=.* after data\.end=2020"),
-        (["AAPL"], {"downloaded": "../../x"}, r"data\.downloaded=\.\./\.\./x is no download's stamp"),
+        (["AAPL"], {"downloaded": "../../x"}, r"data\.downloaded=\.\./\.\./x is not a download's stamp"),
         (["AAPL"], {"refresh": True, "path": "x"}, r"data\.refresh=true .* data\.path"),
         (["AAPL"], {"max_gap_days": 0}, r"data\.max_gap_days=0"),
     ],

@@ -1,0 +1,126 @@
+"""Bars from files: the sample inside the package (`data=sample`) and the user's own (`data=files`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from stockenh.data.bars import VOLUME, Bars, adjust_bars
+from stockenh.data.cache import DiskCache, code_of, key_of
+from stockenh.data.findings import Finding
+from stockenh.data.readers import read
+from stockenh.data.readers.read import ReadResult, ReadSettings, list_files
+from stockenh.data.sources.base import BarData, Loaded, located
+from stockenh.errors import DataError
+
+SAMPLE_FILE: Final = Path(__file__).parents[1] / "sample" / "bars.parquet"
+
+
+def load_sample() -> Bars:
+    """AAPL, GOOG, IBM and MSFT from March 2000 (GOOG: August 2004) to March 2013, 11,958 adjusted bars.
+
+    The file holds prices as traded beside an adjusted close, and is adjusted like any other file. Volume is
+    then converted into shares of the last bar: before a 2:1 split it is twice what was traded.
+    The source of the bars is documented in sample/PROVENANCE.md.
+    """
+    table = pl.read_parquet(SAMPLE_FILE)
+    series = []
+    for (symbol,), rows in table.group_by("symbol", maintain_order=True):
+        ohlcv = rows.select("open", "high", "low", "close", "volume").cast(pl.Float64).to_numpy()
+        time = rows["date"].to_numpy().astype("datetime64[s]")
+        adjusted = adjust_bars(ohlcv, rows["adj_close"].to_numpy())
+        adjusted[:, VOLUME] *= ohlcv[-1, VOLUME] / adjusted[-1, VOLUME]
+        series.append((str(symbol), time, adjusted))
+    return Bars.from_series(series)
+
+
+@dataclass(frozen=True)
+class SampleData(BarData):
+    """The real daily bars that come with the package."""
+
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        return Loaded(self._windows(load_sample(), cache, labels))
+
+
+@dataclass(frozen=True)
+class FilesData(BarData):
+    """A folder of one CSV or Parquet per symbol, or one long file."""
+
+    path: str = "???"
+    columns: dict[str, str | None] = field(default_factory=dict)  # null: guess
+    adjust: bool = True
+    max_gap_days: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._read_settings()
+
+    def read(self) -> ReadResult:
+        """The bars and every finding. Raises DataError where there is no file at all."""
+        return read.read_bars(located(self.path), self._read_settings())
+
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        path = located(self.path)
+        settings = self._read_settings() if labels else replace(self._read_settings(), min_bars=1)
+        stored = cache.arrays(
+            "bars", self._key(path, settings), lambda: _pack(read.read_bars(path, settings))
+        )
+        bars, findings = _unpack(stored)
+        if not len(bars):
+            raise DataError(f"{path}: no usable bars. {_worst(findings)} See: stockenh data check {path}")
+        return Loaded(self._windows(bars, cache, labels), findings)
+
+    def _read_settings(self) -> ReadSettings:
+        return ReadSettings(
+            columns={name: own for name, own in self.columns.items() if own is not None},
+            adjust=self.adjust,
+            max_gap_days=self.max_gap_days,
+            min_bars=self.lookback + min(self.horizons),
+        )
+
+    def _key(self, path: Path, settings: ReadSettings) -> str:
+        files = list_files(path)
+        names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+        return key_of([(file.name, _content(file)) for file in files], names, settings, code_of("data"))
+
+
+def _content(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "blake2b").hexdigest()
+    except OSError as error:
+        return repr(error)  # reading the file reports what is wrong with it
+
+
+def _pack(result: ReadResult) -> dict[str, NDArray[np.generic]]:
+    bars = result.bars
+    text = json.dumps({"symbols": bars.symbols, "findings": [asdict(f) for f in result.findings]})
+    return {
+        "offsets": bars.offsets,
+        "time": bars.time.astype(np.int64),
+        "ohlcv": bars.ohlcv,
+        "text": np.frombuffer(text.encode(), np.uint8),
+    }
+
+
+def _unpack(arrays: dict[str, NDArray[np.generic]]) -> tuple[Bars, tuple[Finding, ...]]:
+    text = json.loads(arrays["text"].tobytes())
+    bars = Bars(
+        symbols=tuple(text["symbols"]),
+        offsets=np.asarray(arrays["offsets"], np.int64),
+        time=np.asarray(arrays["time"]).astype("datetime64[s]"),
+        ohlcv=np.asarray(arrays["ohlcv"], np.float64),
+    )
+    return bars, tuple(Finding(**f) for f in text["findings"])
+
+
+def _worst(findings: tuple[Finding, ...]) -> str:
+    errors = [f for f in findings if f.level == "error"] or list(findings)
+    return f"{errors[0].file}: {errors[0].message}; {errors[0].fix}." if errors else ""

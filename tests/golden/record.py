@@ -1,0 +1,232 @@
+"""Runs the list of `configs.py`, reduces each run to hashes, and keeps them in `expected.json` by machine.
+
+    python tests/golden/record.py [NAME]...           # records the installed code (all names, or some)
+    PYTHONPATH=OTHER python tests/golden/record.py    # records the code of another checkout
+    python tests/golden/record.py --check [NAME]...   # compares with the record and changes nothing
+
+Bits hold only where the kernels are the same, so a record belongs to one kind of machine: see `machine`. On a
+machine without a record, record an older checkout with the second command, then run the test or `--check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import polars as pl
+import torch
+from bars import write_bars
+from configs import CONFIGS
+from processes import start
+from safetensors import safe_open
+
+EXPECTED = Path(__file__).with_name("expected.json")
+KRONOS = Path(__file__).parents[1] / "kronos_tiny"
+
+# One thread: how many share a sum decides its order. Drawing pictures takes longer than these runs.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+UNDRAWN = """
+from pathlib import Path
+from matplotlib.figure import Figure
+Figure.savefig = lambda figure, path, **settings: Path(path).touch()
+"""
+# of summary.json: all that does not depend on the clock or the free memory
+FIGURES = (
+    "parts", "by_weights", "weights", "parameters", "windows", "precision", "epochs", "best_epoch",
+    "val_loss", "stopped_early", "steps", "skipped_steps", "seed",
+)  # fmt: skip
+# of a line of metrics.jsonl: the weights are those of the best epoch, and these cover the epochs after it
+EPOCH_FIGURES = ("epoch", "steps", "skipped", "lr", "train_loss", "val_loss")
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "polars")
+
+
+def machine() -> dict[str, str]:
+    """What decides the bits of a run.
+
+    Versions: of the libraries that compute. Vendor, family and model of the processor: MKL chooses kernels by
+    the vendor, and MKL and oneDNN block sizes by the caches. Its vector instructions (a hash): torch, oneDNN
+    and numpy choose by them, and a hypervisor may hide some. The C library: Python's `math` is its own.
+    """
+    cpu = platform.processor() or "unknown"
+    flags: list[str] = []
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        text = cpuinfo.read_text()
+        fields = {
+            name: found[1].strip()
+            for name in ("vendor_id", "cpu family", "model", "flags")
+            if (found := re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE))
+        }
+        flags = sorted(f for f in fields.pop("flags", "").split() if re.match("avx|amx|sse|ssse|fma|f16c", f))
+        cpu = " ".join(fields.values()) or cpu
+    return {
+        **{name: version(name) for name in LIBRARIES},
+        "architecture": platform.machine(),
+        "cpu": cpu,
+        "vector_instructions": _sha256(" ".join(flags))[:16],
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        "libc": " ".join(platform.libc_ver()),
+    }
+
+
+def machine_key() -> str:
+    """The key of this machine in expected.json."""
+    return _sha256(json.dumps(machine(), sort_keys=True))[:16]
+
+
+def load_expected() -> dict[str, Any] | None:
+    """What is recorded for this machine: name to results."""
+    record = json.loads(EXPECTED.read_text()).get(machine_key()) if EXPECTED.exists() else None
+    return record["results"] if record else None
+
+
+def write_inputs(folder: Path) -> None:
+    """The bars, the ready windows and the Kronos checkpoint that the commands name."""
+    (folder / "bars").mkdir()
+    for number, symbol in enumerate(("AAA", "BBB")):
+        write_bars(folder / "bars" / f"{symbol}.csv", seed=number)
+    shutil.copytree(KRONOS, folder / "kronos")
+    rng = np.random.default_rng(0)
+    rows = 200
+    returns = rng.normal(0, 0.03, (rows, 3)).astype(np.float32)
+    days = np.datetime64("2024-01-01") + np.arange(rows) // 2
+    columns = {
+        "symbol": ["A", "B"] * (rows // 2),
+        "asof": days.tolist(),
+        "ohlcv_norm": rng.uniform(-1, 1, (rows, 120, 5)).astype(np.float32).tolist(),
+        "kronos_emb": rng.normal(size=(rows, 32)).astype(np.float32).tolist(),
+        "context": rng.normal(size=(rows, 29)).astype(np.float32).tolist(),
+        "y_ret": returns.tolist(),
+        "y_up": (returns > 0).astype(int).tolist(),
+    }
+    pl.DataFrame(columns).write_parquet(folder / "windows.parquet")
+
+
+def results_of(name: str, folder: Path) -> dict[str, Any]:
+    """Runs the commands of a name in a new folder beside the inputs. File to hash of what they left."""
+    folder.mkdir()
+    for command in CONFIGS[name]:
+        _run(shlex.split(command), folder)
+    found: dict[str, Any] = {}
+    for file in sorted(folder.rglob("*")):
+        place = str(file.relative_to(folder))
+        if file.parent.name == "weights" and file.suffix == ".safetensors":
+            found[place] = _hash_weights(file)
+        elif file.name == "summary.json":
+            summary = json.loads(file.read_text())
+            figures = {figure: summary.get(figure) for figure in FIGURES}
+            found[place] = {
+                "val_loss": summary.get("val_loss"),
+                "sha256": _sha256(json.dumps(figures, sort_keys=True)),
+            }
+        elif file.name == "metrics.jsonl":
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            found[place] = _sha256(json.dumps([[line[figure] for figure in EPOCH_FIGURES] for line in lines]))
+        elif file.name == "forecast.csv":
+            found[place] = _sha256(file.read_text())
+    return found
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """A line per file whose hash is another, is missing or is new."""
+    return [
+        f"{place}: {found.get(place, 'missing')}, recorded {expected.get(place, 'nothing')}"
+        for place in sorted(found.keys() | expected.keys())
+        if found.get(place) != expected.get(place)
+    ]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    environments: list[dict[str, str]] = [{}]
+    if command[0] == "torchrun":
+        command = command[1:]
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+        environments = [
+            {**meeting, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")
+        ]
+    started = [start(*command, cwd=folder, first=UNDRAWN, **ONE_THREAD, **extra) for extra in environments]
+    for process in started:
+        _, errors = process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"stockenh {shlex.join(command)} ended with {process.returncode}: {errors}")
+
+
+def _hash_weights(file: Path) -> str:
+    """Of the name, type, shape and bytes of every tensor, sorted by name."""
+    digest = hashlib.sha256()
+    with safe_open(file, framework="pt") as weights:
+        for name in sorted(weights.keys()):
+            tensor = weights.get_tensor(name).contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of configs.py; none: all of them")
+    parser.add_argument("--check", action="store_true", help="compare with the record and change nothing")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder that keeps the runs")
+    options = parser.parse_args()
+    if unknown := set(options.names) - CONFIGS.keys():
+        parser.error(f"no such name: {', '.join(sorted(unknown))}. Names: {', '.join(CONFIGS)}")
+    expected = load_expected()
+    if options.check and expected is None:
+        parser.error(f"nothing is recorded for this machine: {machine()}")
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary) / "golden"
+        (folder / "inputs").mkdir(parents=True)
+        os.environ["STOCKENH_CACHE"] = str(Path(temporary) / "cache")
+        write_inputs(folder / "inputs")
+        find = "import importlib.util as u; print(u.find_spec('stockenh').origin)"
+        code = subprocess.run(
+            [sys.executable, "-c", find], cwd=folder, capture_output=True, text=True, check=True
+        )
+        print(f"code     {code.stdout.strip()}\nmachine  {machine()}")
+        results, differing, began = {}, 0, time.monotonic()
+        for name in options.names or CONFIGS:
+            start_of_run = time.monotonic()
+            results[name] = results_of(name, folder / name)
+            lines = differences(results[name], (expected or {}).get(name, {})) if options.check else []
+            differing += bool(lines)
+            seconds = time.monotonic() - start_of_run
+            print(f"{name:24}{seconds:5.1f} s  {'differs' if lines else ''}", *lines, sep="\n  ", flush=True)
+        print(f"{len(results)} names in {time.monotonic() - began:.0f} s, {differing} differ")
+    if not options.check:
+        records = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {}
+        merged = {**(expected or {}), **results}
+        records[machine_key()] = {
+            "machine": machine(), "results": {name: merged[name] for name in CONFIGS if name in merged}
+        }  # fmt: skip
+        EXPECTED.write_text(json.dumps(records, indent=1) + "\n")
+        print(f"record   {EXPECTED}, {machine_key()}")
+    return int(differing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

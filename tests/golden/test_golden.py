@@ -1,0 +1,39 @@
+"""Weights and figures of a fixed list of small runs keep their bits on the CPU: `configs.py` has the list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import record
+from configs import CONFIGS
+
+EXPECTED = record.load_expected()
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        EXPECTED is None,
+        reason=f"no golden record for this machine: {record.machine()}. Record the code to compare with by "
+        "`PYTHONPATH=ITS_CHECKOUT python tests/golden/record.py`",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the inputs that the commands read."""
+    place = tmp_path_factory.mktemp("golden")
+    (place / "inputs").mkdir()
+    record.write_inputs(place / "inputs")
+    return place
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_keeps_its_bits(name: str, place: Path) -> None:
+    assert EXPECTED is not None
+    assert name in EXPECTED, f"not recorded for this machine: python tests/golden/record.py {name}"
+    found = record.results_of(name, place / name)
+    assert any("weights/" in file for file in found)
+    differences = record.differences(found, EXPECTED[name])
+    assert not differences, "\n".join(differences)
