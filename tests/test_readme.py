@@ -1,4 +1,4 @@
-"""What the README tells a reader to type works as it stands there."""
+"""Every command, file and link of the README works as written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 
 import processes
 import pytest
 from torch.distributed import TCPStore
-from yahoo_frames import Answering, days, prices, yahoo
+from yahoo_frames import days, prices, yahoo
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -24,17 +23,66 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-ELSEWHERE = ("=RUN", "data=yahoo", "experiment=best")  # what has tests of its own
+ELSEWHERE = ("=RUN", "data=yahoo", "experiment=best")  # these have tests of their own
 TRAIN = [
     line
     for line in LINES
     if line.startswith("stockenh train") and not any(word in line for word in ELSEWHERE)
 ]
+SMALL_MODEL = "model=timeformer model.d_model=16 model.layers=1"
+QUICK_BENCH = f"bench.parts=[training] bench.seconds=0.01 bench.rounds=3 {SMALL_MODEL}"
+EXPLAINED = "run/explain/attributions.png"
+# the start of a line, arguments that keep it short, what it prints, the only file of this name that it writes
+REPORTS = [
+    ("stockenh tta-predict run=RUN data=files", "", "AAA", "outputs/*/*/forecast.csv"),
+    ("stockenh distill", "train.epochs=1", "", "outputs/*/*/distillation.json"),
+    ("stockenh evaluate", "evaluate.block=10", "verdict  10 bars", "run/report/evaluation.md"),
+    ("stockenh explain", "explain.windows=8 explain.outputs=[up]", "gap, worst window", EXPLAINED),
+    ("stockenh audit", "audit.dates=1 audit.shuffles=2", "no leak found", "run/report/audit.png"),
+    ("stockenh bench", QUICK_BENCH, "project's loop / plain recipe", "outputs/*/*/bench.png"),
+]  # fmt: skip
+PATH = re.compile(r"`((?:stockenh|conf|tests|tools|examples)/[\w./-]+)`")
+LINK = re.compile(r"\]\(([^)#]+)\)")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    """Every test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(small_run, tmp_path_factory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    done = processes.run("train", *small_run, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run(trained, here) -> Path:
+    """A copy of it in the test's folder."""
+    return Path(shutil.copytree(trained, here / "run"))
+
+
+def line_of(start: str) -> str:
+    """The only line of the README that starts so."""
+    (line,) = [line for line in LINES if line.startswith(start)]
+    return line
+
+
+def words_of(line: str, **values: object) -> list[str]:
+    """The arguments of a line, with values in place of its capital letters."""
+    for name, value in values.items():
+        line = line.replace(name, str(value))
+    return shlex.split(line)[1:]
 
 
 def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
-    """The command's own words, and for all that it leaves open the small test run."""
-    words = [word.replace("DIR", str(folder)) for word in shlex.split(line)[1:]]
+    """The arguments of a line, and the small test run for everything that they leave open."""
+    words = words_of(line, DIR=folder)
     given = {word.split("=")[0] for word in words}
     fill = [w for w in small_run if w.split("=")[0] not in given]
     if any(word.startswith("split=walk_forward") for word in words):
@@ -46,255 +94,148 @@ def shrunk(line: str, small_run: list[str], folder: Path) -> list[str]:
     return words + fill
 
 
-@pytest.fixture(scope="module")
-def trained(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    done = processes.run("train", *small_run, f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it in the test's folder."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def test_it_names_the_commands_that_there_are() -> None:
+def test_it_names_the_commands() -> None:
     assert LINES[:2] == ["make train", "make test"]
     assert len(TRAIN) >= 5
 
 
 @pytest.mark.parametrize("target", ["train", "test", "setup", "help", "bench", "lint", "type"])
-def test_make_knows_its_targets(target: str) -> None:
+def test_make_has_its_targets(target) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", TRAIN)
-def test_a_command_does_what_it_says(
-    line: str, stockenh: Callable[..., object], small_run: list[str], bars_folder: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
+def test_training(line, stockenh, small_run, bars_folder, here) -> None:
     answer = stockenh(*shrunk(line, small_run, bars_folder))
     assert answer.code == 0, answer.err
     if "--cfg" in line:
         assert "epochs: 1" in answer.out
     elif "--multirun" in line:
-        assert len(list(tmp_path.glob("outputs/*/*/*/summary.json"))) == 3
+        assert len(list(here.glob("outputs/*/*/*/summary.json"))) == 3
     else:
-        run = next(tmp_path.glob("outputs/*/*/summary.json")).parent
+        run = next(here.glob("outputs/*/*/summary.json")).parent
         assert "majority" in answer.out
         again = stockenh("train", f"resume={run}")
         assert again.code == 0 and "is finished" in again.out
 
 
-def test_a_search_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize(
+    ("start", "short", "printed", "file"), REPORTS, ids=[r[0].split()[1] for r in REPORTS]
+)
+def test_a_report(start, short, printed, file, stockenh, run, bars_folder, here) -> None:
+    answer = stockenh(*words_of(line_of(start), DIR=bars_folder, RUN="run"), *shlex.split(short))
+    assert answer.code == 0, answer.err
+    assert printed in answer.out and len(list(here.glob(file))) == 1
+
+
+def test_an_export_serves_forecasts(stockenh, run) -> None:
+    for start in ("stockenh export", "stockenh tta-predict run=RUN tta.engine=onnx"):
+        answer = stockenh(*words_of(line_of(start), RUN="run"))
+        assert answer.code == 0, answer.err
+    serve = [sys.executable, ROOT / "examples/serve.py", "run/export"]
+    done = subprocess.run(serve, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_search_is_resumed_and_its_best_trial_trained(stockenh, small_run, here) -> None:
     search, resume, *_ = (line for line in LINES if line.startswith("stockenh sweep"))
     space = ["sweep=base", "model.patch=5,10", "sweep.n_trials=2", "sweep.n_workers=1"]
-    answer = stockenh(*shlex.split(search)[1:], *small_run, *space)
+    answer = stockenh(*words_of(search), *small_run, *space)
     assert answer.code == 0, answer.err
-    folder = next(tmp_path.glob("outputs/*/*/best.yaml")).parent
+    folder = next(here.glob("outputs/*/*/best.yaml")).parent
     (best,) = [line for line in LINES if line.endswith("experiment=best")]
     for line in (resume, best):
-        answer = stockenh(*(word.replace("DIR", str(folder)) for word in shlex.split(line)[1:]))
+        answer = stockenh(*words_of(line, DIR=folder))
         assert answer.code == 0, answer.err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in LINES if "--nnodes" in line])
-def test_several_processes_do_what_they_say(line: str, small_run: list[str], tmp_path: Path) -> None:
-    """Machines are agents of this one, with a process each."""
-    # bound from here on, so that nobody else can take its port; agents connect to it
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    line = (
-        line.replace("HOST:29500", f"localhost:{store.port}")
-        .replace("node=8", "node=1")
-        .replace("DIR", "run")
-    )
-    launch, _, own = line.removeprefix("torchrun ").partition(" -m stockenh ")
-    if "--rdzv" not in launch:
-        launch += " --standalone"
-    words = [sys.executable, "-m", "torch.distributed.run", *launch.split(), "-m", "stockenh"]
-    words += shrunk(f"stockenh {own}", small_run, tmp_path)
-    machines = 2 if "--nnodes=2" in launch else 1
-    started = [
-        subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(machines)
-    ]
-    said = [process.communicate() for process in started]
-    assert [process.returncode for process in started] == [0] * machines, said
-    assert "".join(out for out, _ in said).count("2 processes") == 1
-    assert len(list(tmp_path.rglob("summary.json"))) == 1
-
-
 @pytest.mark.parametrize("line", [line for line in LINES if "launcher" in line or "postgresql" in line])
-def test_a_search_on_a_cluster_composes(line: str, stockenh: Callable[..., object], tmp_path: Path) -> None:
-    words = [word.replace("DIR", str(tmp_path)) for word in shlex.split(line)[2:]]
-    answer = stockenh("sweep", *words, "--cfg", "all")
+def test_a_search_on_a_cluster_composes(line, stockenh, here) -> None:
+    answer = stockenh(*words_of(line, DIR=here), "--cfg", "all")
     assert answer.code == 0, answer.err
-    assert "hydra_plugins.stockenh.OptunaSweeper" in answer.out
+    assert re.search(r"_target_: hydra_plugins\.stockenh\S*\.OptunaSweeper$", answer.out, re.MULTILINE)
     if "launcher" in line:
         assert f"launcher: {line.split('hydra/launcher=')[1].split()[0]}" in answer.out
 
 
-def test_a_download_does_what_it_says(
-    stockenh: Callable[..., object], yahoo: Answering, small_run: list[str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    (line,) = (line for line in LINES if "data=yahoo" in line)
+@pytest.mark.slow
+def test_several_machines(small_run, here) -> None:
+    """Machines are agents on this one, with a process each."""
+    # bound from here on, so that no other program takes the port; the agents connect to it
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    line = line_of("torchrun --nnodes=2").replace("HOST:29500", f"localhost:{store.port}")
+    launch, _, own = line.replace("node=8", "node=1").partition(" -m stockenh ")
+    words = [sys.executable, "-m", "torch.distributed.run", *launch.split()[1:], "-m", "stockenh"]
+    words += shrunk(f"stockenh {own.replace('DIR', 'run')}", small_run, here)
+    started = [
+        subprocess.Popen(words, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    printed = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    assert "".join(out for out, _ in printed).count("2 processes") == 1
+    assert len(list(here.rglob("summary.json"))) == 1
+
+
+def test_a_download(stockenh, yahoo, small_run) -> None:
     client = yahoo(AAPL=prices(days("2020-01-01", 160)), MSFT=prices(days("2020-01-01", 160), 1))
     fill = [w for w in small_run if not w.startswith(("data=", "data.path"))]
-    answer = stockenh(*shlex.split(line)[1:], *fill, "cache_dir=cache")
+    answer = stockenh(*words_of(line_of("stockenh train data=yahoo")), *fill, "cache_dir=cache")
     assert answer.code == 0, answer.err
-    assert [(ticker, options["start"]) for ticker, options in client.asked] == [
-        ("AAPL", "2010-01-01"), ("MSFT", "2010-01-01"),
-    ]  # fmt: skip
+    requests = [(ticker, options["start"]) for ticker, options in client.requests]
+    assert requests == [("AAPL", "2010-01-01"), ("MSFT", "2010-01-01")]
 
 
-def test_runs_and_what_goes_on_from_one_do_what_they_say(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_are_listed_and_started_from(stockenh, small_run, here) -> None:
     assert {"stockenh runs", "stockenh runs DIR loss=huber_bce"} < set(LINES)
-    monkeypatch.chdir(tmp_path)
     assert stockenh("train", *small_run, "hydra.run.dir=outputs/first").code == 0
-    line = next(line for line in LINES if "init_from=RUN" in line)
-    answer = stockenh(*shrunk(line.replace("RUN", "outputs/first"), small_run, tmp_path))
+    line = line_of("stockenh train init_from=RUN").replace("RUN", "outputs/first")
+    answer = stockenh(*shrunk(line, small_run, here))
     assert answer.code == 0 and "start    raw weights of" in answer.out
     for arguments in (["runs"], ["runs", "outputs", "loss=huber_bce"]):
         answer = stockenh(*arguments)
         assert answer.code == 0 and "2 of 2 runs in outputs" in answer.out
 
 
-def test_find_lr_does_what_it_says(
-    stockenh: Callable[..., object], small_run: list[str], bars_folder: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    (line,) = (line for line in LINES if line.startswith("stockenh find-lr"))
-    answer = stockenh(*shrunk(line, small_run, bars_folder))
-    assert answer.code in (0, 1)  # on a random walk there may be nothing to learn, and it says so
+def test_find_lr(stockenh, small_run, bars_folder, here) -> None:
+    answer = stockenh(*shrunk(line_of("stockenh find-lr"), small_run, bars_folder))
+    assert answer.code in (0, 1)  # the curve of a random walk may be flat, which has exit code 1
     assert ("paste    optimizer.lr=" in answer.out) == (answer.code == 0)
-    assert len(list(tmp_path.glob("outputs/*/*/lr_finder.png"))) == 1
+    assert len(list(here.glob("outputs/*/*/lr_finder.png"))) == 1
 
 
-def test_a_forecast_does_what_it_says(
-    stockenh: Callable[..., object], run: Path, bars_folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    (line,) = [line for line in LINES if line.startswith("stockenh tta-predict") and "DIR" in line]
-    words = [w.replace("DIR", str(bars_folder)).replace("RUN", "run") for w in shlex.split(line)[1:]]
-    answer = stockenh(*words)
-    assert answer.code == 0, answer.err
-    assert "AAA" in answer.out and len(list(tmp_path.glob("outputs/*/*/forecast.csv"))) == 1
-
-
-def test_a_cheaper_model_comes_about_as_it_says(
-    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    starts = ("stockenh distill", "stockenh export", "stockenh tta-predict run=RUN tta.engine=onnx")
-    for start in starts:
-        (line,) = [line for line in LINES if line.startswith(start)]
-        more = ["train.epochs=1"] if "distill" in line else []
-        answer = stockenh(*shlex.split(line.replace("RUN", "run"))[1:], *more)
-        assert answer.code == 0, answer.err
-    assert len(list(tmp_path.glob("outputs/*/*/distillation.json"))) == 1
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples/serve.py", "run/export"], capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_an_explanation_does_what_it_says(
-    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (line,) = [line for line in LINES if line.startswith("stockenh explain")]
-    words = shlex.split(line.replace("RUN", "run"))[1:]
-    answer = stockenh(*words, "explain.windows=8", "explain.outputs=[up]")
-    assert answer.code == 0, answer.err
-    assert "gap, worst window" in answer.out and (tmp_path / "run/explain/attributions.png").is_file()
-
-
-def test_an_audit_does_what_it_says(
-    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (line,) = [line for line in LINES if line.startswith("stockenh audit")]
-    words = shlex.split(line.replace("RUN", "run"))[1:]
-    answer = stockenh(*words, "audit.dates=1", "audit.shuffles=2")
-    assert answer.code == 0, answer.err
-    assert "no leak found" in answer.out and (tmp_path / "run/report/audit.png").is_file()
-
-
-def test_an_evaluation_does_what_it_says(
-    stockenh: Callable[..., object], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (line,) = [line for line in LINES if line.startswith("stockenh evaluate")]
-    answer = stockenh(*shlex.split(line.replace("RUN", "run"))[1:], "evaluate.block=10")
-    assert answer.code == 0, answer.err
-    assert "verdict  10 bars" in answer.out and (tmp_path / "run/report/evaluation.md").is_file()
-
-
-def test_a_benchmark_does_what_it_says(
-    stockenh: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (line,) = [line for line in LINES if line.startswith("stockenh bench")]
-    words = [*shlex.split(line)[1:], "bench.parts=[training]", "bench.seconds=0.01", "bench.rounds=3"]
-    answer = stockenh(*words, "model=timeformer", "model.d_model=16", "model.layers=1")
-    assert answer.code == 0, answer.err
-    assert "project's loop / plain recipe" in answer.out
-    assert len(list(tmp_path.glob("outputs/*/*/bench.png"))) == 1
-
-
-def test_data_check_does_what_it_says(stockenh: Callable[..., object], bars_folder: Path) -> None:
-    assert "stockenh data check DIR" in LINES
-    answer = stockenh("data", "check", str(bars_folder))
+def test_data_check(stockenh, bars_folder) -> None:
+    answer = stockenh(*words_of(line_of("stockenh data check"), DIR=bars_folder))
     assert answer.code == 0 and "2 of 2 files usable" in answer.out
 
 
-def test_a_loss_is_one_file_and_one_yaml(
-    stockenh: Callable[..., object], small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_is_one_file_and_one_yaml(stockenh, small_run, here, monkeypatch) -> None:
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     target = re.search(r"`_target_: (stockenh\.training\.losses\.(\w+)\.(\w+))`", README)
     assert code is not None and target is not None
     module = types.ModuleType(f"stockenh.training.losses.{target[2]}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code[1], "readme", "exec"), module.__dict__)
-    folder = tmp_path / "conf" / "loss"
+    folder = here / "conf" / "loss"
     folder.mkdir(parents=True)
-    (folder / "squared.yaml").write_text(
-        f"_target_: {target[1]}\nreturn_weight: 1.0\ndirection_weight: 0.5\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    arguments = ["train", "loss=squared", "--config-dir", str(tmp_path / "conf"), *small_run]
+    settings = f"_target_: {target[1]}\nreturn_weight: 1.0\ndirection_weight: 0.5\n"
+    (folder / "squared.yaml").write_text(settings)
+    arguments = ["train", "loss=squared", "--config-dir", str(here / "conf"), *small_run]
     answer = stockenh(*arguments)
     assert answer.code == 0, answer.err
     wrong = stockenh(*arguments, "loss.return_weight=much")
     assert wrong.code == 2 and "loss.return_weight=much is not a number" in wrong.err
 
 
-def test_its_links_and_pictures_are_there() -> None:
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
-
-
-def test_the_data_page_names_every_rule() -> None:
-    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    source = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "stockenh" / "data").glob("*.py")))
-    rules = set(re.findall(r'Finding\(\s*"(?:error|drop|warning)",\s*"([a-z-]+)"', source))
-    rules |= set(re.findall(r'(?:RowRule|Reason|_Warning|problem)\(\s*"([a-z-]+)"', source))
-    assert len(rules) >= 30
-    assert [rule for rule in sorted(rules) if f"`{rule}`" not in page] == []
+@pytest.mark.parametrize(
+    "page", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_links_and_paths_exist(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in LINK.findall(text) if not link.startswith("https://")]
+    paths = [
+        path for path in PATH.findall(text) if not re.search("squared|NAME", path)
+    ]  # examples of new files
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing + [path for path in paths if not (ROOT / path).exists()] == []

@@ -83,7 +83,7 @@ def our_step(precision: str) -> Step:
     from stockenh.training.averaging import Averages
     from stockenh.training.losses.huber_bce import HuberBCE
     from stockenh.training.precision import Precision
-    from stockenh.training.schedules import Constant
+    from stockenh.training.schedules import Constant, Schedule
     from stockenh.training.step import Learner, Objective
 
     keep_freed_memory()
@@ -94,7 +94,7 @@ def our_step(precision: str) -> Step:
         model,
         Objective(HuberBCE()),
         optimizer,
-        Constant().build(optimizer, 1e-3, 10_000),
+        Schedule(optimizer, Constant().plan(1e-3, 10_000)),
         Precision(precision, torch.device("cpu")),
         Averages(),
         1.0,

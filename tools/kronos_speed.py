@@ -53,14 +53,23 @@ def one_by_one(
         s1, s2 = tokenizer.encode(normalise(ohlcv[None, bars]))
         states: Tensor = decoder(s1, s2, stamps[None, bars])
         if whole:
-            tokenizer.decode(s1, s2)  # from s1 alone, which costs the same
-            tokenizer.decode(s1, s2)
+            decode(tokenizer, len(stamps[bars]))  # from s1 alone, which costs the same
+            decode(tokenizer, len(stamps[bars]))
             torch.multinomial(decoder.head.proj_s1(states)[0].softmax(-1), 1)
             mixed = states + decoder.dep_layer.cross_attn(states, states.shape[1])
             decoder.head.proj_s2(decoder.dep_layer.norm(mixed))
         return states[:, -1]
 
     return lambda: [embed(row) for row in range(WINDOWS)]
+
+
+def decode(tokenizer: Tokenizer, bars: int) -> Tensor:
+    """The pass from tokens back to bars, which an embedding does without."""
+    x = tokenizer.post_quant_embed(torch.ones(1, bars, tokenizer.post_quant_embed.in_features))
+    for block in tokenizer.decoder:
+        x = block(x)
+    restored: Tensor = tokenizer.head(x)
+    return restored
 
 
 def in_batches(windows: BarWindows, settings: KronosEmbedding) -> Callable[[], list[Tensor]]:
@@ -78,19 +87,19 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "model", decoder, DECODER)
         write(Path(folder) / "tokenizer", tokenizer, TOKENIZER)
-        ways = {
+        methods = {
             "window by window, both networks whole": one_by_one(windows, decoder, tokenizer, whole=True),
             "window by window, what is needed": one_by_one(windows, decoder, tokenizer, whole=False),
             "embedding.precision=fp32": in_batches(windows, KronosEmbedding(folder, precision="fp32")),
             "embedding.precision=bf16": in_batches(windows, KronosEmbedding(folder, precision="bf16")),
         }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(rounds + 1):
-        for name, way in ways.items():
-            begun = time.process_time()
-            way()
+        for name, method in methods.items():
+            start = time.process_time()
+            method()
             if turn:  # the first warms up
-                seconds[name].append((time.process_time() - begun) / WINDOWS)
+                seconds[name].append((time.process_time() - start) / WINDOWS)
     whole, needed = list(seconds.values())[:2]
     for name, took in seconds.items():
         ratios = (

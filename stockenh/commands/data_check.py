@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
 from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
@@ -17,10 +20,12 @@ from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import Split
 from stockenh.data.windows import index_windows
 from stockenh.errors import ConfigError
-from stockenh.report.table import findings_table
 from stockenh.report.terminal import console
 
 _MOST_BARS: Final = 5_000
+
+EXAMPLES = 3  # of the places that a line names
+_STYLES = {"error": "red", "drop": "yellow", "warning": "cyan"}
 
 
 def data_check(path: Path, overrides: list[str]) -> None:
@@ -80,3 +85,34 @@ def _suffices(split: Split, bars: Bars, lookback: int, horizons: Sequence[int]) 
     except ConfigError:
         return False
     return True
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What was found, the gravest first; findings of one rule with one fix share a line. Fits 60 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("level")
+    table.add_column("where", overflow="fold", max_width=24)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("what, and the fix", overflow="fold", ratio=1)
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for f in sorted(findings, key=lambda f: list(_STYLES).index(f.level)):
+        alike.setdefault((f.level, f.rule, f.fix), []).append(f)
+    for (level, rule, fix), group in alike.items():
+        example = "" if len({f.message for f in group}) == 1 else f"{group[0].symbol or group[0].file}: "
+        what = f"[bold]{rule}[/]: {escape(example + group[0].message)}\n[dim]{escape(fix)}[/]"
+        rows = sum(f.rows for f in group)
+        table.add_row(f"[{_STYLES[level]}]{level}[/]", escape(_where(group)), str(rows or ""), what)
+    return table
+
+
+def _where(group: Sequence[Finding]) -> str:
+    """`A.csv from 2020-01-03`, or for several `12 symbols: A, B, C, ...`."""
+    first = group[0]
+    if len(group) == 1:
+        symbol = f" {first.symbol}" if first.symbol and first.symbol not in first.file else ""
+        return f"{first.file}{symbol}" + (f"\nfrom {first.date}" if first.date else "")
+    symbols, files = (list(dict.fromkeys(getattr(f, of) for f in group)) for of in ("symbol", "file"))
+    names, unit = (files, "files") if "" in symbols or len(symbols) == 1 else (symbols, "symbols")
+    listed = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
+    dates = [f.date for f in group if f.date]
+    return f"{len(names)} {unit}: {listed}" + (f"\nfrom {min(dates)}" if dates else "")

@@ -1,28 +1,35 @@
-"""Whether the weights behind a run's embedding are still those that it was trained with."""
+"""A finished run loaded again: its trained weights, its data ready on a device, its exported files."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor, nn
 
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import RunConfig, config_of
+from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment
 from stockenh.data.windows import Windows
 from stockenh.embedding.base import Embedding
 from stockenh.errors import ConfigError, RunFolderError
+from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
 from stockenh.inference.export import INT8, ONNX, OnnxModel
-from stockenh.report.terminal import program
+from stockenh.inference.predict import Predictions, predict
+from stockenh.models.cpu.memory import default_threads
+from stockenh.report.terminal import embedding_progress, program, show_data
 from stockenh.storage.run_folder import RunFolder
+
+Entry = TypeVar("Entry", bound=np.generic)
 
 _REMEDY = "name their folder with embedding.checkpoint=DIR (and embedding.tokenizer=DIR)"
 
@@ -35,20 +42,29 @@ def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
         return
     try:
         needed = {part: of["sha256"] for part, of in known.items()}
-        told = ", ".join(_told(part, of["from"], of["revision"], of["sha256"]) for part, of in known.items())
+        weights = ", ".join(
+            _origin(part, of["from"], of["revision"], of["sha256"]) for part, of in known.items()
+        )
     except (AttributeError, KeyError, TypeError):
         raise RunFolderError(f"{folder.manifest} does not say which weights the embedding has") from None
     try:
         found = embedding.provenance() or {}
     except ConfigError as error:
-        raise RunFolderError(f"{error}. {folder} needs {told}: {_REMEDY}") from None
+        raise RunFolderError(f"{error}. {folder} needs {weights}: {_REMEDY}") from None
     if {part: of["sha256"] for part, of in found.items()} != needed:
-        raise RunFolderError(f"the embedding's weights are not those of {folder}, {told}: {_REMEDY}")
+        raise RunFolderError(f"the embedding's weights are not those of {folder}, {weights}: {_REMEDY}")
 
 
-def _told(part: str, where: str, revision: str | None, sha256: str) -> str:
-    at = f" at revision {revision}" if revision else ""
-    return f"the {part} of {where}{at} (sha256 {sha256[:16]}...)"
+def _origin(part: str, where: str, revision: str | None, sha256: str) -> str:
+    version = f" at revision {revision}" if revision else ""
+    return f"the {part} of {where}{version} (sha256 {sha256[:16]}...)"
+
+
+def evenly(rows: NDArray[Entry], count: int) -> NDArray[Entry]:
+    """At most `count` of the rows, evenly spread, the first and the last among them."""
+    if count >= len(rows):
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
 
 
 # What the inputs and outputs of a model are made by, besides its embedding.
@@ -83,10 +99,10 @@ class Trained:
         """Raises ConfigError where a config makes other inputs or labels than these weights know, or where
         one of the groups is another than the run's. key: what names this run on the command line."""
         for name in INPUT_KEYS:
-            asked, known = (getattr(c.data, name, None) for c in (config, self.run))
-            if asked is not None and known is not None and asked != known:
+            wanted, known = (getattr(c.data, name, None) for c in (config, self.run))
+            if wanted is not None and known is not None and wanted != known:
                 raise ConfigError(
-                    f"data.{name}={asked}: {key}={self.folder} was trained with {known}; "
+                    f"data.{name}={wanted}: {key}={self.folder} was trained with {known}; "
                     f"train another run for these"
                 )
         same = {
@@ -97,15 +113,15 @@ class Trained:
             if not same[group]:
                 raise ConfigError(f"{group} can't be other than that of {key}={self.folder}: leave it out")
 
-    def net(self, prepared: Prepared, on: torch.device) -> nn.Module:
+    def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         """The model with these weights, in evaluation mode."""
-        return build.trained_model(self.run, prepared, self.folder, self.name, on)
+        return build.trained_model(self.run, prepared, self.folder, self.name, device)
 
-    def ready(self, prepared: Prepared, on: torch.device) -> tuple[ReadyWindows, Fitted]:
+    def ready(self, prepared: Prepared, device: torch.device) -> tuple[ReadyWindows, Fitted]:
         """The windows ready for a device, standardised by the run's own statistics, and these."""
         fitted = build.fitted_of(self.folder, prepared)
-        placement = build.placement(self.run, prepared, on)
-        return placement.place(prepared.windows, prepared.embedding, fitted, on), fitted
+        placement = build.placement(self.run, prepared, device)
+        return placement.place(prepared.windows, prepared.embedding, fitted, device), fitted
 
     def to_dict(self) -> dict[str, str]:
         """What a manifest says of it."""
@@ -115,6 +131,48 @@ class Trained:
             "weights": self.name,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+
+
+@dataclass(frozen=True)
+class LoadedRun(Generic[Kind]):
+    """A finished run with its data ready on a device. config: the run's, with the command line's settings."""
+
+    config: Kind
+    trained: Trained
+    prepared: Prepared
+    fitted: Fitted
+    ready: ReadyWindows
+    net: nn.Module
+    device: torch.device
+
+    @classmethod
+    def load(cls, config: Kind, trained: Trained, device: torch.device, console: Console) -> LoadedRun[Kind]:
+        """Reads and shows the data, and sets torch's threads. Raises ConfigError where the config has another
+        model or embedding than the run."""
+        trained.require_inputs(config, "run", ("model", "embedding"))
+        require_same_weights(trained.folder, config.embedding)
+        with embedding_progress(console) as watch:
+            prepared = build.data(config, device, watch)
+        show_data(prepared.windows, prepared.rows, prepared.findings, console)
+        ready, fitted = trained.ready(prepared, device)
+        net = trained.net(prepared, device)
+        torch.set_num_threads(config.threads or default_threads(net))
+        return cls(config, trained, prepared, fitted, ready, net, device)
+
+    @property
+    def held_out_part(self) -> str:
+        """test, or train where the run held nothing out."""
+        return "test" if "test" in self.prepared.rows else "train"
+
+    def predict(self, rows: NDArray[np.int64]) -> Predictions:
+        """The model's predictions for these windows."""
+        return predict(self.net, self.ready, rows, self.fitted)
+
+    def scores(self, ret: NDArray[np.floating], up_prob: NDArray[np.floating], rows: NDArray[np.int64],
+               resamples: int = 1000) -> dict[str, Metrics]:  # fmt: skip
+        """`part_metrics` of forecasts (n, H) for these windows."""
+        w = self.prepared.windows
+        return part_metrics(ret, up_prob, w.y_ret[rows], w.asof[rows], w.horizons, resamples=resamples)
 
 
 FILES = {"onnx": ONNX, "int8": INT8}
@@ -133,22 +191,22 @@ class OnnxEngine:
         self, rows: Tensor, augment: Augment, together: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """See `stockenh.inference.tta.Engine`."""
-        at = rows.numpy()
+        index = rows.numpy()
         inputs = {
             self.model.prices: self.data.prices.raw(rows, augment).numpy(),
-            "context": np.tile(self.windows.context[at], (together, 1)),
+            "context": np.tile(self.windows.context[index], (together, 1)),
         }
         if self.embedding.shape[1]:
-            inputs["embedding"] = np.tile(self.embedding[at].astype(np.float32), (together, 1))
+            inputs["embedding"] = np.tile(self.embedding[index].astype(np.float32), (together, 1))
         out = self.model(inputs)
-        shape = (together, len(at), -1)
+        shape = (together, len(index), -1)
         return out["ret"].reshape(shape).astype(np.float64), out["up_prob"].reshape(shape).astype(np.float64)
 
 
 def exported_model(trained: Trained, engine: str) -> OnnxModel:
-    """The file that `stockenh export` left in the run's folder for these very weights.
+    """The file that `stockenh export` left in the run's folder for these weights.
 
-    Raises RunFolderError where there is none, or it is of other weights, or is not what was written.
+    Raises RunFolderError where there is none, or it is of other weights, or was changed.
     """
     folder, name = trained.folder, FILES[engine]
     more = " export.int8=true" if engine == "int8" else ""

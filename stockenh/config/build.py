@@ -26,10 +26,9 @@ from stockenh.report.terminal import console, counting
 from stockenh.storage.files import expanded
 from stockenh.storage.machine import lacks_compiler
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.losses.base import Loss
-from stockenh.training.losses.distilled import Distilled
+from stockenh.training.losses.base import Distilled, Loss
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import Schedule, SwaSchedule
+from stockenh.training.schedules import Schedule, with_swa
 from stockenh.training.step import Learner, Objective
 
 AS_IT_IS = NoAugment()
@@ -98,6 +97,11 @@ def with_settled_data(config: RunConfig) -> RunConfig:
 def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     """The config with what the embedding leaves to the device decided: a resumed run does the same."""
     return replace(config, embedding=config.embedding.resolve(on))
+
+
+def windows(config: RunConfig) -> Windows:
+    """All windows that the config names, not split and without their embedding."""
+    return config.data.load(cache(config)).windows
 
 
 def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
@@ -227,13 +231,12 @@ def _loss(config: RunConfig, fitted: Fitted) -> Loss:
 
 def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> Schedule:
     epochs, peak = config.train.epochs, config.optimizer.peak
-    schedule = config.schedule.build(optimizer, peak, epochs * steps)
+    plan = config.schedule.plan(peak, epochs * steps)
     first = config.averaging.swa_first(epochs)
-    if first is None:
-        return schedule
-    anneal_steps = steps if config.averaging.swa_anneal == "cosine" else 0
-    rate = config.averaging.swa_lr_factor * peak
-    return SwaSchedule(schedule, optimizer, first * steps, rate, anneal_steps)
+    if first is not None:
+        anneal_steps = steps if config.averaging.swa_anneal == "cosine" else 0
+        plan = with_swa(plan, first * steps, config.averaging.swa_lr_factor * peak, anneal_steps)
+    return Schedule(optimizer, plan)
 
 
 def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> TrainBatches:

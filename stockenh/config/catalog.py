@@ -74,7 +74,7 @@ def default_keys(root: str) -> list[Key]:
     found = {key.name: key for key in keys_of(root)}
     for group, option in groups_of(root).items():
         if option is not None:
-            own = _keys(conf_dir() / group / f"{option}.yaml", f"{group}.")
+            own = option_keys(conf_dir() / group / f"{option}.yaml", f"{group}.")
             found = {key.name: key for key in own} | found
     return list(found.values())
 
@@ -83,7 +83,7 @@ def options_with_key(group: str, key: str, *folders: Path) -> list[str]:
     """The options of a group whose YAML has this key: where a key that is nowhere else belongs."""
     found = []
     for file in _options(group, *folders):
-        names = [name for k in _keys(file) for name in _with_parents(k.name)]
+        names = [name for k in option_keys(file) for name in _with_parents(k.name)]
         if key in names:
             found.append(f"{group}={file.stem}")
     return found
@@ -91,8 +91,27 @@ def options_with_key(group: str, key: str, *folders: Path) -> list[str]:
 
 def keys_of_options(group: str, *folders: Path, option: str = "*") -> list[str]:
     """The dotted keys that the options of a group have, or one of them: `data.columns.close` for data."""
-    keys = [key.name for file in _options(group, *folders, option=option) for key in _keys(file, f"{group}.")]
-    return list(dict.fromkeys(keys))
+    files = _options(group, *folders, option=option)
+    return list(dict.fromkeys(key.name for file in files for key in option_keys(file, f"{group}.")))
+
+
+def option_keys(file: Path, prefix: str = "") -> list[Key]:
+    """The keys of an option's YAML file, those of the options that it extends included.
+
+    A key without a comment of its own has the comment of the extended option.
+    """
+    found = {key.name: key for base in _extended(file) for key in option_keys(base, prefix)}
+    for key in _keys(file, prefix):
+        inherited = found[key.name].comment if key.name in found else ""
+        found[key.name] = Key(key.name, key.default, key.comment or inherited)
+    return list(found.values())
+
+
+def option_values(group: str, option: str) -> dict[str, Any]:
+    """The settings of a shipped option, those of the options that it extends included."""
+    file = conf_dir() / group / f"{option}.yaml"
+    values = {k: v for base in _extended(file) for k, v in option_values(group, base.stem).items()}
+    return values | {key: value for key, value in _load(file).items() if key != "defaults"}
 
 
 def complete(root: str, previous: list[str], word: str) -> list[str]:
@@ -141,6 +160,14 @@ def _options(group: str, *folders: Path, option: str = "*") -> list[Path]:
     return [f for folder in (conf_dir(), *folders) for f in sorted((folder / group).glob(f"{option}.yaml"))]
 
 
+def _extended(file: Path) -> Iterator[Path]:
+    """The options of the same group that an option's YAML extends: `defaults: [none, _self_]`."""
+    for entry in _load(file).get("defaults") or ():
+        if isinstance(entry, str) and entry != file.stem:
+            bases = (folder / f"{entry}.yaml" for folder in (file.parent, conf_dir() / file.parent.name))
+            yield from [base for base in bases if base.is_file()][:1]
+
+
 def _keys(file: Path, prefix: str = "") -> Iterator[Key]:
     """The keys of a YAML file in the style of conf/: a key per line, nested by indentation, then its comment.
 
@@ -171,5 +198,8 @@ def _with_parents(name: str) -> Iterable[str]:
 def _load(path: Path) -> dict[str, Any]:
     import yaml  # a twentieth of the time that --help may take
 
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError:  # in a folder of the user's; composing names the line
+        return {}
     return content if isinstance(content, dict) else {}

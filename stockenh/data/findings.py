@@ -98,7 +98,7 @@ class Rows:
         )
 
     def finding(self, level: Level, rule: str, mask: Mask, symbol: str, message: str, fix: str) -> Finding:
-        """A finding about the masked rows. It names file and date of the earliest, and counts the others."""
+        """A finding about the masked rows, with the file and date of the earliest and the number of rows."""
         rows = np.flatnonzero(mask)
         if not len(rows):
             return Finding(level, rule, message, fix, self.files[0], symbol)

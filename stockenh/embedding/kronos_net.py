@@ -52,7 +52,10 @@ class DecoderShape:
 
 
 class Tokenizer(nn.Module):
-    """Normalised bars (B, T, C) to the tokens s1 and s2 and back."""
+    """Normalised bars (B, T, C) to the tokens s1 and s2.
+
+    `decoder`, `post_quant_embed` and `head` turn tokens back into bars; they make a strict load possible.
+    """
 
     def __init__(self, shape: TokenizerShape) -> None:
         super().__init__()
@@ -77,16 +80,6 @@ class Tokenizer(nn.Module):
             x = block(x)
         bits = self.quant_embed(x) > 0
         return _number(bits[..., : self.s1_bits]), _number(bits[..., self.s1_bits :])
-
-    def decode(self, s1: Tensor, s2: Tensor) -> Tensor:
-        """Tokens (B, T) each -> the bars (B, T, C) that they stand for."""
-        bits = self.post_quant_embed.in_features
-        corners = torch.cat([_corners(s1, self.s1_bits), _corners(s2, bits - self.s1_bits)], -1)
-        x = self.post_quant_embed(corners / math.sqrt(bits))
-        for block in self.decoder:
-            x = block(x)
-        bars: Tensor = self.head(x)
-        return bars
 
 
 class Decoder(nn.Module):
@@ -298,8 +291,3 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
 
 def _number(bits: Tensor) -> Tensor:
     return (bits << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
-
-
-def _corners(token: Tensor, bits: int) -> Tensor:
-    """(B, T) -> (B, T, bits) of -1 and 1."""
-    return 2.0 * (token[..., None] >> torch.arange(bits, device=token.device) & 1).float() - 1.0

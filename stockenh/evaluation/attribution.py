@@ -1,6 +1,6 @@
-"""Integrated gradients: what each input adds to a forecast, compared with an input that says nothing.
+"""Integrated gradients: what each input adds to a forecast, compared with a baseline input.
 
-Legend: k windows, T bars, E embedding width, F context features.
+Legend: k windows, T bars, S price series, E embedding width, F context features, V named inputs.
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# What maps x_price (k, T, 5), x_kron (k, E) and x_ctx (k, F) to one number per window (k,).
+# Maps x_price (k, T, S), x_embedding (k, E) and x_ctx (k, F) to one number per window (k,).
 Scalar = Callable[[Tensor, Tensor, Tensor], Tensor]
 Inputs = tuple[Tensor, Tensor, Tensor]
+Floats = NDArray[np.floating]
 
 TOLERANCE = 0.01
 # Differences below this, in logits or train standard deviations, are rounding and nothing to explain.
 SMALLEST = 1e-4
 PASS = 256  # points of the path in one forward and backward
-TOGETHER = 16  # windows integrated at once
+CHUNK = 16  # windows integrated at once
+QUANTILES = (0.1, 0.9)  # over windows, which spreads are given as
 
 
 @dataclass(frozen=True)
 class Attribution:
     """What each input adds to one output of a model, for k windows; the sum is value - baseline.
 
-    price:     (k, T, 5)
-    embedding: (k,) the embedding as one, as large as the sum over its numbers
+    price:     (k, T, S)
+    embedding: (k,) the sum over the embedding's numbers
     context:   (k, F)
     value:     (k,) the output; baseline: the output for the baseline
     gap:       (k,) how far the sum is from value - baseline: see `relative_gap`
-    steps:     (k,) of the integral that was taken last
+    steps:     (k,) of the last integral
     """
 
     price: Tensor
@@ -48,7 +50,7 @@ class Attribution:
 
 
 def has_captum() -> bool:
-    """Whether the library is there that integrates."""
+    """Whether the library that integrates is installed."""
     return find_spec("captum") is not None
 
 
@@ -63,27 +65,29 @@ def attribute(
 ) -> Attribution:
     """Integrated gradients (Sundararajan et al. 2017) of `function`, by Gauss-Legendre quadrature.
 
-    Input i gets (x_i - x'_i) times the mean of the function's slope in i on the straight way from the
+    Input i gets (x_i - x'_i) times the mean of the function's slope in i on the straight line from the
     baseline x' to x. Windows whose attributions don't add up to value - baseline within 1% are integrated
-    again with twice the steps, up to `max_steps`; `gap` says how far they then are. baseline: one window.
-    advance: told the number of windows after each portion of the first integral.
+    again with twice the steps, up to `max_steps`; `gap` is how far they then are. baseline: one window.
+    advance: called with the number of windows after each chunk of the first integral.
     """
     with torch.no_grad():
-        value = torch.cat([function(*(x[c] for x in inputs)) for c in _portions(inputs, PASS)]).double()
+        chunks = zip(*(x.split(PASS) for x in inputs), strict=True)
+        value = torch.cat([function(*chunk) for chunk in chunks]).double()
         start = function(*baseline).double()
     found = tuple(torch.zeros_like(x) for x in inputs)
     taken = torch.zeros(len(value), dtype=torch.int64)
     gap = torch.full_like(value, torch.inf)
     pending, first = torch.arange(len(value)), True
     while len(pending) and steps <= max_steps:
-        for chunk in pending.split(TOGETHER):
+        for chunk in pending.split(CHUNK):
             parts = _integrate(function, tuple(x[chunk] for x in inputs), baseline, steps)
             for whole, part in zip(found, parts, strict=True):
                 whole[chunk] = part
             if first:
                 advance(len(chunk))
         taken[pending] = steps
-        gap = relative_gap(_sum(found), value - start)
+        total = torch.stack([x.double().flatten(1).sum(1) for x in found]).sum(0)
+        gap = relative_gap(total, value - start)
         pending = pending[gap.cpu()[pending] > TOLERANCE]
         steps, first = 2 * steps, False
     price, embedding, context = found
@@ -93,7 +97,7 @@ def attribute(
 def relative_gap(total: Tensor, difference: Tensor) -> Tensor:
     """|total - difference| as a share of |difference|, or of its mean over windows where that is larger.
 
-    total, difference: (k,). A window whose forecast is the baseline's has nothing to take a share of.
+    total, difference: (k,). A window whose forecast equals the baseline's has no difference of its own.
     """
     size = difference.abs()
     return (total - difference).abs() / size.clamp(min=max(float(size.mean()), SMALLEST))
@@ -103,43 +107,29 @@ def _integrate(function: Scalar, inputs: tuple[Tensor, ...], baseline: Inputs, s
     """Attributions in the shapes of the inputs, zero for an input of no width."""
     from captum.attr import IntegratedGradients
 
-    there = [i for i, x in enumerate(inputs) if x.shape[1]]
+    used = [i for i, x in enumerate(inputs) if x.shape[1]]
 
-    def of_given(*given: Tensor) -> Tensor:
+    def of_used(*given: Tensor) -> Tensor:
         whole = [x.expand(len(given[0]), *x.shape[1:]) for x in baseline]
-        for i, x in zip(there, given, strict=True):
+        for i, x in zip(used, given, strict=True):
             whole[i] = x
-        # autograd refuses an input that the function leaves aside: so each is in the result, times 0
+        # autograd refuses an input that the function ignores: so each is in the result, times 0
         touched = torch.stack([x.flatten(1).sum(1) for x in given]).sum(0)
         return function(*whole) + 0 * touched
 
     parts = [torch.zeros_like(x) for x in inputs]
     # cuDNN has no backward of an LSTM in evaluation mode
     with torch.backends.cudnn.flags(enabled=False):
-        made = IntegratedGradients(of_given).attribute(
-            tuple(inputs[i].clone().requires_grad_() for i in there),
-            baselines=tuple(baseline[i] for i in there),
+        integrated = IntegratedGradients(of_used).attribute(
+            tuple(inputs[i].clone().requires_grad_() for i in used),
+            baselines=tuple(baseline[i] for i in used),
             n_steps=steps,
             method="gausslegendre",
             internal_batch_size=PASS,
         )
-    for i, part in zip(there, made, strict=True):
+    for i, part in zip(used, integrated, strict=True):
         parts[i] = part.detach().to(parts[i].dtype)
     return parts
-
-
-def _portions(inputs: Inputs, size: int) -> list[Tensor]:
-    return list(torch.arange(len(inputs[0])).split(size))
-
-
-def _sum(found: tuple[Tensor, ...]) -> Tensor:
-    """(k,) over all inputs."""
-    return torch.stack([x.double().flatten(1).sum(1) for x in found]).sum(0)
-
-
-Floats = NDArray[np.floating]
-
-LOW, HIGH = 0.1, 0.9  # the quantiles over windows that spreads are given as
 
 
 @dataclass(frozen=True)
@@ -148,7 +138,7 @@ class Explained:
 
     inputs: (k, V) attributions; price: (k, T, S) those of the price series by bar
     value:  (k,) the forecast; baseline: the forecast for the baseline
-    gap:    (k,) see `attribution.relative_gap`; steps: (k,)
+    gap:    (k,) see `relative_gap`; steps: (k,)
     """
 
     output: str
@@ -162,13 +152,14 @@ class Explained:
     steps: NDArray[np.int64]
 
     def figures(self, groups: Mapping[str, str]) -> dict[str, Any]:
-        """What explain.json says of it. groups: the group of each named input.
+        """As in explain.json. groups: the group of each named input.
 
         An input's `size` is the mean over windows of its attribution's absolute value, `mean` that of the
         attribution itself; a group's attribution in a window is the sum over its inputs.
         """
-        columns = group_columns(self.names, groups)
-        summed = {group: self.inputs[:, places].sum(1) for group, places in columns.items()}
+        summed: dict[str, Floats] = {}
+        for name, column in zip(self.names, self.inputs.T, strict=True):
+            summed[groups[name]] = summed.get(groups[name], 0.0) + column
         series = self.names[: self.price.shape[2]]
         by_bar = np.abs(self.price).mean(0)
         return {
@@ -178,18 +169,10 @@ class Explained:
                 "mean": float(self.gap.mean()),
                 "most_steps": int(self.steps.max()),
             },
-            "groups": {group: _size_and_mean(of) for group, of in summed.items()},
+            "groups": {group: _size_and_mean(total) for group, total in summed.items()},
             "inputs": {name: _size_and_mean(self.inputs[:, i]) for i, name in enumerate(self.names)},
             "price_by_bar": {name: by_bar[:, i].tolist() for i, name in enumerate(series)},
         }
-
-
-def group_columns(names: Sequence[str], groups: Mapping[str, str]) -> dict[str, list[int]]:
-    """The places of each group's inputs among the names, groups in the order of their first."""
-    columns: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        columns.setdefault(groups[name], []).append(place)
-    return columns
 
 
 def by_importance(targets: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -199,25 +182,26 @@ def by_importance(targets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     total: dict[str, float] = {}
     for figures in targets.values():
-        whole = sum(of["size"] for of in figures["inputs"].values()) or 1.0
-        for name, of in figures["inputs"].items():
-            total[name] = total.get(name, 0.0) + of["size"] / whole
+        sizes = {name: figure["size"] for name, figure in figures["inputs"].items()}
+        for name, size in sizes.items():
+            total[name] = total.get(name, 0.0) + size / (sum(sizes.values()) or 1.0)
     return sorted(total, key=lambda name: -total[name])
 
 
-def weight_figures(price: Floats, static: Floats, attention: Floats, static_names: Sequence[str],
-                   series: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+def weight_figures(
+    price: Floats, static: Floats, attention: Floats, static_names: Sequence[str], series: Sequence[str]
+) -> dict[str, Any]:
     """Means over windows of a model's own weights, with the quantiles 0.1 and 0.9.
 
     price: (k, T, S), of which a window's mean over bars is taken; static: (k, V); attention: (k, T), the mean
     over heads. The first bar is the oldest.
     """
-    per_window = price.mean(1)
+    by_window, by_bar = price.mean(1), price.mean(0)
     return {
-        "price": {name: _spread(per_window[:, i]) for i, name in enumerate(series)},
+        "price": {name: _spread(by_window[:, i]) for i, name in enumerate(series)},
         "static": {name: _spread(static[:, i]) for i, name in enumerate(static_names)},
-        "attention": {name: column.tolist() for name, column in _spreads(attention).items()},
-        "price_by_bar": {name: price[:, :, i].mean(0).tolist() for i, name in enumerate(series)},
+        "attention": _spread(attention),
+        "price_by_bar": {name: by_bar[:, i].tolist() for i, name in enumerate(series)},
     }
 
 
@@ -234,11 +218,7 @@ def _size_and_mean(column: Floats) -> dict[str, float]:
     return {"size": float(np.abs(column).mean()), "mean": float(column.mean())}
 
 
-def _spread(column: Floats) -> dict[str, float]:
-    return {name: float(value) for name, value in _spreads(column).items()}
-
-
-def _spreads(values: Floats) -> dict[str, Any]:
+def _spread(values: Floats) -> dict[str, Any]:
     """Mean, low and high over the first axis."""
-    low, high = np.quantile(values, [LOW, HIGH], axis=0)
-    return {"mean": values.mean(0), "low": low, "high": high}
+    low, high = np.quantile(values, QUANTILES, axis=0)
+    return {"mean": values.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}

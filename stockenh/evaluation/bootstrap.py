@@ -8,8 +8,6 @@ Legend: n rows, D dates, R resamples, k figures.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +23,7 @@ _DATES_AT_ONCE = 256
 class BlockBootstrap:
     """R draws of D dates in blocks, the last of each cut to length.
 
-    starts, ends: (R, blocks) places of the dates, ends exclusive
+    starts, ends: (R, blocks) indices of dates, ends exclusive
     """
 
     dates: int
@@ -69,22 +67,22 @@ def interval(resampled: Floats) -> tuple[float | None, float | None]:
 
 
 def p_above_zero(observed: float, resampled: Floats) -> float | None:
-    """One-sided p-value of a difference that is not above 0: its draws, moved to a mean of 0 (Hall and Wilson
-    1991), against what was seen; never below 1 / (R + 1)."""
+    """One-sided p-value of a difference that is not above 0: its draws, centred at 0 (Hall and Wilson
+    1991), against the observed one; never below 1 / (R + 1)."""
     defined = resampled[np.isfinite(resampled)]
     if not len(defined) or not np.isfinite(observed):
         return None
-    # their own mean, not what was seen: blocks hold the first and the last dates less often than others
-    moved = defined - defined.mean()
-    # a hair's breadth below counts too: sums in another order differ in their last bit
-    reached = int((moved >= observed - 1e-12).sum())
+    # their own mean, not the observed one: blocks hold the first and the last dates less often than others
+    centred = defined - defined.mean()
+    # sums in another order differ in their last bit
+    reached = int((centred >= observed - 1e-12).sum())
     return (1 + reached) / (1 + len(defined))
 
 
 def pair_counts(score: Floats, up: NDArray[np.bool_], date: NDArray[np.int64], dates: int) -> Floats:
     """(D, D) of pairs of a rise at one date and a fall at another, those in the right order, ties half.
 
-    score and up are (n,), date (n,) is the place of each row's date. An AUC (Mann and Whitney 1947) is the
+    score and up are (n,), date (n,) is the index of each row's date. An AUC (Mann and Whitney 1947) is the
     share of such pairs; with the dates drawn m times each it is m' P m / (m' rises x m' falls), so that one
     matrix gives it for every draw.
     """
@@ -119,54 +117,3 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     whole = np.asarray(whole, np.float64)
     found: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return found
-
-
-LEVEL = 0.95
-MOST_SEEDS = 1000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95% interval by Student's t; the ends are None with fewer than two values."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval | None:
-        """mean ± t(0.975, n - 1) s / sqrt(n), Student (1908); None without a value."""
-        n = len(values)
-        if not n:
-            return None
-        mean = math.fsum(values) / n
-        if n == 1:
-            return cls(mean, None, None, 1)
-        half = _quantile(n) * _deviation(values, mean) / math.sqrt(n)
-        return cls(mean, mean - half, mean + half, n)
-
-
-def seeds_to_tell(values: Sequence[float], bound: float) -> int | None:
-    """How many values would put the bound outside the interval, if mean and spread stayed as they are.
-
-    None with fewer than two values, where the mean lies at the bound, and beyond 1,000.
-    """
-    if len(values) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    distance, spread = abs(mean - bound), _deviation(values, mean)
-    for n in range(2, MOST_SEEDS + 1):
-        if distance > 0 and _quantile(n) * spread / math.sqrt(n) < distance:
-            return n
-    return None
-
-
-def _deviation(values: Sequence[float], mean: float) -> float:
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
-def _quantile(n: int) -> float:
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
-
-    return float(stdtrit(n - 1, 0.5 + LEVEL / 2))

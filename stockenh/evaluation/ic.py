@@ -1,6 +1,6 @@
 """Daily cross-sectional information coefficients: whether the symbols forecast to do better than others do.
 
-Legend: n rows (one symbol at one date), D dates, d dates on which an IC is defined.
+Legend: n rows (one symbol at one date), D dates.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, interval, ratio
@@ -24,22 +25,37 @@ class DailyIC:
 
 
 def daily_ic(signal: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int) -> DailyIC:
-    """Correlations over the symbols of a date; arrays are (n,), date is the place of each row's date.
+    """Correlations over the symbols of a date; arrays are (n,), date is the index of each row's date.
 
     Undefined on a date with fewer than 3 symbols, or where the signal or the return is the same for all.
     """
-    by_rank = _correlations(_ranks_within(signal, date), _ranks_within(y_ret, date), date, dates)
-    return DailyIC(_correlations(signal, y_ret, date, dates), by_rank)
+    names = ("signal", "y_ret")
+    rows = pl.DataFrame({"date": date, "signal": signal, "y_ret": y_ret}).cast({"date": pl.Int64})
+    rows = rows.with_columns(pl.col(name).rank().over("date").alias(f"{name}_rank") for name in names)
+    # what rounding leaves of equal values is no spread
+    spread = (pl.col(name).var(0) > 1e-20 * pl.col(name).pow(2).mean() for name in names)
+    rank_spread = (pl.col(name).n_unique() > 1 for name in names)
+    enough = pl.len() >= FEWEST_SYMBOLS
+    found = rows.group_by("date").agg(
+        pl.when(enough, *spread).then(pl.corr("signal", "y_ret")).alias("ic"),
+        pl.when(enough, *rank_spread).then(pl.corr("signal_rank", "y_ret_rank")).alias("rank_ic"),
+    )
+    ic, rank_ic = np.full((2, dates), np.nan)
+    place = found["date"].to_numpy()
+    ic[place], rank_ic[place] = (found[name].fill_null(np.nan).to_numpy() for name in ("ic", "rank_ic"))
+    return DailyIC(ic, rank_ic)
 
 
-def ic_figures(of_dates: Floats, horizon: int, draws: BlockBootstrap | None) -> dict[str, float | int | None]:
+def ic_figures(
+    coefficients: Floats, horizon: int, draws: BlockBootstrap | None
+) -> dict[str, float | int | None]:
     """`mean low high std icir t lag dates` of daily coefficients (D,), NaN where there is none.
 
     low, high: 95% by moving-block bootstrap; icir: mean / std, per day and not annualised; t: of the mean, by
     Newey and West (1987), with `lag`. All but dates are None where fewer than two dates have one.
     """
-    there = np.isfinite(of_dates)
-    values = of_dates[there]
+    known = np.isfinite(coefficients)
+    values = coefficients[known]
     found: dict[str, float | int | None] = dict.fromkeys(("mean", "low", "high", "std", "icir", "t", "lag"))
     found["dates"] = len(values)
     if len(values) < 2:
@@ -49,7 +65,7 @@ def ic_figures(of_dates: Floats, horizon: int, draws: BlockBootstrap | None) -> 
     found |= {"mean": mean, "std": std, "icir": mean / std if std > 0 else None, "lag": lag}
     found["t"] = newey_west_t(values, lag)
     if draws is not None:
-        total, count = draws.sums(np.stack([np.where(there, of_dates, 0), there.astype(np.float64)]))
+        total, count = draws.sums(np.stack([np.where(known, coefficients, 0), known.astype(np.float64)]))
         found["low"], found["high"] = interval(ratio(total, count))
     return found
 
@@ -71,33 +87,3 @@ def newey_west_t(values: Floats, lag: int) -> float | None:
     if not variance > 1e-30:
         return None
     return float(values.mean() / np.sqrt(variance / count))
-
-
-def _correlations(x: Floats, y: Floats, date: NDArray[np.int64], dates: int) -> Floats:
-    count = np.bincount(date, minlength=dates).astype(np.float64)
-    at_least_one = np.maximum(count, 1)
-
-    def centred(values: Floats) -> Floats:
-        mean: Floats = np.bincount(date, values, minlength=dates) / at_least_one
-        return np.asarray(values - mean[date])
-
-    dx, dy = centred(x), centred(y)
-    xy, xx, yy = (np.bincount(date, product, minlength=dates) for product in (dx * dy, dx * dx, dy * dy))
-    scale_x, scale_y = (np.bincount(date, v * v, minlength=dates) for v in (x, y))
-    # what is left of equal values by rounding is no spread
-    there = (count >= FEWEST_SYMBOLS) & (xx > 1e-20 * scale_x) & (yy > 1e-20 * scale_y)
-    found: Floats = np.divide(xy, np.sqrt(xx * yy), out=np.full(dates, np.nan), where=there)
-    return found
-
-
-def _ranks_within(values: Floats, date: NDArray[np.int64]) -> Floats:
-    """(n,) ranks among the rows of the same date, equal values sharing the mean of theirs."""
-    order = np.lexsort((values, date))
-    day, value = date[order], values[order]
-    fresh = np.ones(len(order), np.bool_)
-    fresh[1:] = (day[1:] != day[:-1]) | (value[1:] != value[:-1])
-    group = np.cumsum(fresh) - 1
-    middle = np.bincount(group, np.arange(len(order))) / np.maximum(np.bincount(group), 1)
-    ranks = np.empty(len(order))
-    ranks[order] = middle[group]
-    return ranks - np.searchsorted(day, date)

@@ -1,4 +1,4 @@
-"""Whether an input says more of a label than anything that is known at that bar can.
+"""Leaks into inputs and statistics: inputs that hold a label, scalers and calibrations fitted on later rows.
 
 Legend: n windows, F inputs, H horizons.
 """
@@ -12,13 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.evaluation.leakage import FAIL, NOT_APPLICABLE, PASS, Check, some
+from stockenh.evaluation.leakage import FAIL, NOT_APPLICABLE, PASS, Check, Rows, first_few
 
 Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
+Statistics = Mapping[str, Sequence[float]]
 
 MOST_ROWS = 8000  # evenly spread over train: more hardly narrow an error that overlapping labels set
+TOLERANCE = 1e-5  # of a scale: another machine sums in another order
+CALIBRATED = 1e-3  # of a probability: a device of another kind rounds logits otherwise
 _CERTAIN = 0.99  # a copy of a label has 1, however few the rows
-_ERRORS = 0.01  # chance of one false alarm in a whole audit of inputs that say nothing
+_ERRORS = 0.01  # chance of one false alarm in a whole audit of inputs that hold no label
+_STANDARD = 0.005  # a column standardised on these rows lies as close to mean 0 and deviation 1
+_HALF = 0.5  # of the columns: one alone may lie there by chance
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,25 @@ class Correlations:
     """rank and gini, both (F, H): Spearman's correlation with the return, and 2 AUC - 1 for its direction;
     0 where a column is constant or not finite."""
 
-    rank: NDArray[np.float64]
-    gini: NDArray[np.float64]
+    rank: Doubles
+    gini: Doubles
 
     @property
-    def strongest(self) -> NDArray[np.float64]:
+    def strongest(self) -> Doubles:
         """(F, H) the larger of the two sizes."""
         return np.asarray(np.maximum(np.abs(self.rank), np.abs(self.gini)))
+
+    def table(
+        self, names: Sequence[str], horizons: Sequence[int], shown: Sequence[int]
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Both figures of the inputs `shown`, by name and horizon, as plain numbers."""
+        return {
+            names[i]: {
+                f"h{h}": {"spearman": float(self.rank[i, c]), "auc": float((self.gini[i, c] + 1) / 2)}
+                for c, h in enumerate(horizons)
+            }
+            for i in shown
+        }
 
 
 def correlations(inputs: Floats, y_ret: Floats) -> Correlations:
@@ -42,28 +60,43 @@ def correlations(inputs: Floats, y_ret: Floats) -> Correlations:
     rank = np.zeros((inputs.shape[1], y_ret.shape[1]))
     gini = np.zeros_like(rank)
     for column, y in enumerate(y_ret.T):
-        there = np.isfinite(y)
-        if there.sum() < 3:
+        labelled = np.isfinite(y)
+        if labelled.sum() < 3:
             continue
-        ranks = _unit(rankdata(inputs[there], axis=0))
-        rank[:, column] = ranks.T @ _unit(rankdata(y[there])[:, None])[:, 0]
-        moved = y[there] != 0
-        gini[:, column] = _gini(rankdata(inputs[there][moved], axis=0), y[there][moved] > 0)
+        ranks = _unit(rankdata(inputs[labelled], axis=0))
+        rank[:, column] = ranks.T @ _unit(rankdata(y[labelled])[:, None])[:, 0]
+        moved = labelled & (y != 0)
+        gini[:, column] = _gini(rankdata(inputs[moved], axis=0), y[moved] > 0)
     return Correlations(np.nan_to_num(rank), np.nan_to_num(gini))
 
 
-def limits(
+def _unit(ranks: Doubles) -> Doubles:
+    """Columns centred and of length 1; constant ones become 0."""
+    centred = ranks - ranks.mean(0)
+    length = np.linalg.norm(centred, axis=0)
+    return np.asarray(centred / np.where(length > 0, length, 1))
+
+
+def _gini(ranks: Doubles, up: NDArray[np.bool_]) -> Doubles:
+    """(F,) 2 AUC - 1 from the rank sum (Mann and Whitney 1947); 0 with one class."""
+    ups, downs = int(up.sum()), int((~up).sum())
+    if not ups or not downs:
+        return np.zeros(ranks.shape[1])
+    return np.asarray(2 * (ranks[up].sum(0) - ups * (ups + 1) / 2) / (ups * downs) - 1)
+
+
+def correlation_limits(
     plausible: float,
     y_ret: Floats,
     dates: NDArray[np.datetime64],
     horizons: Sequence[int],
     tests: int,
     best_prob: Floats | None = None,
-) -> NDArray[np.float64]:
+) -> Doubles:
     """(H,) the correlation from which on an input is implausible.
 
     plausible: more than an honest input has. On little data the limit rises to what chance gives inputs that
-    say nothing: 1% for one false alarm among `tests`, by Fisher's transform. Labels of h bars overlap and
+    hold no label: 1% for one false alarm among `tests`, by Fisher's transform. Labels of h bars overlap and
     symbols move together, so h dates count as one observation, the worst case of Bartlett (1946). Where the
     best forecast is known (best_prob, (n, H)) an input may have as much as that, and the error of both.
     """
@@ -72,12 +105,12 @@ def limits(
     z = float(norm.isf(_ERRORS / 2 / max(tests, 1)))
     found = []
     for column, horizon in enumerate(horizons):
-        there = np.isfinite(y_ret[:, column])
-        observations = len(np.unique(dates[there])) / horizon
+        labelled = np.isfinite(y_ret[:, column])
+        observations = len(np.unique(dates[labelled])) / horizon
         error = z / math.sqrt(observations - 3) if observations > 4 else math.inf
         limit = max(plausible, math.tanh(error))
-        if best_prob is not None and there.sum() >= 3:
-            own = correlations(best_prob[there, column, None], y_ret[there, column, None])
+        if best_prob is not None and labelled.sum() >= 3:
+            own = correlations(best_prob[labelled, column, None], y_ret[labelled, column, None])
             best = min(float(own.strongest.max()), _CERTAIN)
             limit = max(limit, math.tanh(math.atanh(best) + error))
         found.append(min(limit, _CERTAIN))
@@ -85,127 +118,88 @@ def limits(
 
 
 def check_correlations(
-    names: Sequence[str], found: Correlations, limit: NDArray[np.float64], horizons: Sequence[int]
+    names: Sequence[str], found: Correlations, limit: Doubles, horizons: Sequence[int]
 ) -> Check:
     """No input lies beyond its horizon's limit."""
-    name = "inputs and labels"
-    strongest = found.strongest
-    beyond = strongest > limit
-    by_horizon = [int(i) for i in strongest.argmax(0)]
+    name, strongest = "inputs and labels", found.strongest
+    beyond = np.flatnonzero((strongest > limit).any(1))
+    beyond = beyond[np.argsort(-strongest[beyond].max(1), kind="stable")]
     highest = {
         f"h{h}": {"input": names[i], "correlation": float(strongest[i, c]), "limit": float(limit[c])}
-        for c, (h, i) in enumerate(zip(horizons, by_horizon, strict=True))
+        for c, (h, i) in enumerate(zip(horizons, strongest.argmax(0).tolist(), strict=True))
     }
-    figures = {"inputs": len(names), "highest": highest, "beyond": []}
-    if beyond.any():
-        order = sorted(np.flatnonzero(beyond.any(1)), key=lambda i: -strongest[i].max())
-        told = []
-        for i in map(int, order):
-            c = int(np.argmax(strongest[i] - limit))
-            told.append(f"{names[i]} ({strongest[i, c]:.2f} with {horizons[c]} bars, limit {limit[c]:.2f})")
-        figures["beyond"] = [names[int(i)] for i in order]
+    figures = {"inputs": len(names), "highest": highest, "beyond": [names[i] for i in beyond.tolist()]}
+    if len(beyond):
+        columns = np.argmax(strongest[beyond] - limit, axis=1)
+        listed = [
+            f"{names[i]} ({strongest[i, c]:.2f} with {horizons[c]} bars, limit {limit[c]:.2f})"
+            for i, c in zip(beyond.tolist(), columns.tolist(), strict=True)
+        ]
         return Check(
-            name, FAIL, f"{len(order)} input(s) know a label: {some(told)}",
+            name, FAIL, f"{len(beyond)} input(s) hold a label: {first_few(listed)}",
             "leave these out, or find the bars after t that they are made of", figures,
         )  # fmt: skip
     c = int(np.argmax(strongest.max(0) / limit))
-    most = f"{names[by_horizon[c]]} with {strongest[:, c].max():.2f} of {limit[c]:.2f} at {horizons[c]} bars"
-    return Check(name, PASS, f"{len(names)} inputs against each label; the highest is {most}", "", figures)
+    most = highest[f"h{horizons[c]}"]
+    measured = (
+        f"{len(names)} inputs against each label; the highest is {most['input']} with "
+        f"{most['correlation']:.2f} of {limit[c]:.2f} at {horizons[c]} bars"
+    )
+    return Check(name, PASS, measured, "", figures)
 
 
-def table_of(
-    names: Sequence[str], found: Correlations, horizons: Sequence[int], shown: Sequence[int]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Both figures of the inputs `shown`, by name and horizon, as plain numbers."""
-    return {
-        names[i]: {
-            f"h{h}": {"spearman": float(found.rank[i, c]), "auc": float((found.gini[i, c] + 1) / 2)}
-            for c, h in enumerate(horizons)
-        }
-        for i in shown
-    }
-
-
-def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns centred and of length 1; constant ones become 0."""
-    centred = ranks - ranks.mean(0)
-    length = np.sqrt(np.square(centred).sum(0))
-    return np.asarray(centred / np.where(length > 0, length, 1))
-
-
-def _gini(ranks: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(F,) 2 AUC - 1 from the rank sum (Mann and Whitney 1947); 0 with one class."""
-    ups, downs = int(up.sum()), int((~up).sum())
-    if not ups or not downs:
-        return np.zeros(ranks.shape[1])
-    rank_sum = ranks[up].sum(0)
-    return np.asarray(2 * (rank_sum - ups * (ups + 1) / 2) / (ups * downs) - 1)
-
-
-Statistics = Mapping[str, Sequence[float]]
-
-TOLERANCE = 1e-5  # of a scale: another machine sums in another order
-CALIBRATED = 1e-3  # of a probability: a device of another kind rounds logits otherwise
-_STANDARD = 0.005  # so close to mean 0 and deviation 1 a column lies that was standardised on these rows
-_HALF = 0.5  # of the columns: one alone may lie there by chance
-
-
-def statistics(context: Floats, y_ret: Floats) -> dict[str, NDArray[np.float64]]:
+def statistics(context: Floats, y_ret: Floats) -> dict[str, Doubles]:
     """Means and scales of features (n, F) and returns (n, H); a constant column has the scale 1.
 
     up_share leaves out returns of exactly 0.
     """
     x, y = context.astype(np.float64), y_ret.astype(np.float64)
-    there = ~np.isnan(y)
-    count = np.maximum(there.sum(0), 1)
-    centre = np.where(there, y, 0).sum(0) / count
-    spread = np.sqrt((np.where(there, y - centre, 0) ** 2).sum(0) / count)
-    moved = np.maximum((there & (y != 0)).sum(0), 1)
+    labelled = ~np.isnan(y)
+    count = np.maximum(labelled.sum(0), 1)
+    mean = np.where(labelled, y, 0).sum(0) / count
+    spread = np.sqrt((np.where(labelled, y - mean, 0) ** 2).sum(0) / count)
+    moved = np.maximum((labelled & (y != 0)).sum(0), 1)
+    context_std, return_std = (np.where(std > 1e-12, std, 1.0) for std in (x.std(0), spread))
     return {
         "context_mean": x.mean(0),
-        "context_std": _or_one(x.std(0)),
-        "return_std": _or_one(spread),
+        "context_std": context_std,
+        "return_std": return_std,
         "up_share": (np.nan_to_num(y) > 0).sum(0) / moved,
     }
 
 
-def distance(stored: Statistics, found: Mapping[str, NDArray[np.float64]]) -> float:
+def distance(stored: Statistics, found: Mapping[str, Doubles]) -> float:
     """The largest difference of two sets of statistics, in units of the scales."""
     scale = {"context_mean": found["context_std"], "context_std": found["context_std"],
              "return_std": found["return_std"], "up_share": np.ones_like(found["up_share"])}  # fmt: skip
-    with np.errstate(over="ignore"):  # a stranger's file may hold any number
-        far = [np.abs(np.asarray(stored[k]) - found[k]) / s for k, s in scale.items()]
-    return max(float(np.nan_to_num(of).max(initial=0)) for of in far)
+    with np.errstate(over="ignore"):  # an untrusted file may hold any number
+        differences = [np.abs(np.asarray(stored[k]) - found[k]) / s for k, s in scale.items()]
+    return max(float(np.nan_to_num(d).max(initial=0)) for d in differences)
 
 
-def check_fitted(
-    context: Floats, y_ret: Floats, rows: Mapping[str, NDArray[np.int64]], stored: Statistics
-) -> Check:
+def check_fitted(context: Floats, y_ret: Floats, rows: Rows, stored: Statistics) -> Check:
     """The run's standardisers are those of its train rows, and of no others."""
-    name = "standardisers"
-    labelled = np.flatnonzero(np.isfinite(y_ret).any(1))
+    name, train = "standardisers", "the train rows"
     candidates = {
-        "the train rows": rows["train"],
+        train: rows["train"],
         "all parts together": np.sort(np.concatenate(list(rows.values()))),
-        "all labelled rows": labelled,
+        "all labelled rows": np.flatnonzero(np.isfinite(y_ret).any(1)),
         "all rows": np.arange(len(context)),
     }
     for part in ("val", "test"):
         if part in rows:
             candidates[f"train and {part}"] = np.sort(np.concatenate([rows["train"], rows[part]]))
-    far = {of: distance(stored, statistics(context[at], y_ret[at])) for of, at in candidates.items()}
+    far = {label: distance(stored, statistics(context[i], y_ret[i])) for label, i in candidates.items()}
     figures = {"distance": far}
-    if far["the train rows"] <= TOLERANCE:
-        other = far["all labelled rows"]
-        beside = (
-            f"; those of all labelled rows differ by up to {other:.2g} of a scale" if len(rows) > 1 else ""
-        )
+    if far[train] <= TOLERANCE:
+        other = f"; those of all labelled rows differ by up to {far['all labelled rows']:.2g} of a scale"
+        beside = other if len(rows) > 1 else ""
         return Check(name, PASS, f"equal those fitted again on the train rows{beside}", "", figures)
     nearest = min(far, key=far.__getitem__)
     whose = f"those of {nearest}" if far[nearest] <= TOLERANCE else "those of no part of the data"
     return Check(
         name, FAIL,
-        f"fitted.json holds {whose}: {far['the train rows']:.2g} of a scale from those of the train rows",
+        f"fitted.json holds {whose}: {far[train]:.2g} of a scale from those of the train rows",
         "fit every scaler on the train rows alone, and train anew", figures,
     )  # fmt: skip
 
@@ -223,42 +217,39 @@ def check_calibration(stored: Floats, of_val: Floats, of_test: Floats | None) ->
     whose = "that of the test part" if from_test else "that of no held-out part"
     return Check(
         name, FAIL,
-        f"calibration.json is {whose}: probabilities up to {far:.2g} from those that validation gives",
+        f"calibration.json is {whose}: probabilities up to {far:.2g} from those of a fit on validation",
         "fit the calibration on validation alone, and train anew", {"distance": far},
     )  # fmt: skip
 
 
 def check_stored_context(context: Floats, train: NDArray[np.int64], names: Sequence[str]) -> Check:
-    """Whether a file's context came standardised by statistics that held-out rows took part in."""
+    """Whether a file's context was standardised by statistics that include held-out rows."""
     name = "file's own scaling"
     continuous = np.array([len(np.unique(column)) > 10 for column in context.T], np.bool_)
     if not continuous.any() or len(train) == len(context):
         return Check(name, NOT_APPLICABLE, "no held-out rows, or no column that a scaler could have seen")
-    x = context[:, continuous].astype(np.float64)
-    seen = (_standard(x) & ~_standard(x[train], 3)) | (_between(x) & ~_between(x[train]))
-    figures = {"columns": int(continuous.sum()), "scaled_on_all": int(seen.sum())}
+    x, total = context[:, continuous].astype(np.float64), int(continuous.sum())
+    seen = (_standard(x) & ~_standard(x[train], 3)) | (_fills_range(x) & ~_fills_range(x[train]))
+    figures = {"columns": total, "scaled_on_all": int(seen.sum())}
     if seen.mean() >= _HALF:
-        told = some(np.array(names)[continuous][seen].tolist())
+        listed = first_few(np.array(names)[continuous][seen].tolist())
         return Check(
             name, FAIL,
-            f"{int(seen.sum())} of {int(continuous.sum())} context columns have mean 0 and deviation 1, or "
-            f"fill their range, over all rows and not over train: {told}",
+            f"{int(seen.sum())} of {total} context columns have mean 0 and deviation 1, or fill their range, "
+            f"over all rows and not over train: {listed}",
             "the file was scaled by a scaler that saw the test rows: fit it on the train dates, or write raw "
             "features (the run standardises them itself)", figures,
         )  # fmt: skip
     return Check(name, PASS, "no sign that the file's context was scaled by held-out rows", "", figures)
 
 
-def _standard(x: NDArray[np.float64], times: float = 1) -> NDArray[np.bool_]:
+def _standard(x: Doubles, times: float = 1) -> NDArray[np.bool_]:
     close = times * _STANDARD
     return np.asarray((np.abs(x.mean(0)) < close) & (np.abs(x.std(0) - 1) < close))
 
 
-def _between(x: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _fills_range(x: Doubles) -> NDArray[np.bool_]:
+    """Whether columns lie from 0 or -1 to 1."""
     low, high = x.min(0), x.max(0)
-    at_low = (np.abs(low) < 1e-6) | (np.abs(low + 1) < 1e-6)
-    return np.asarray(at_low & (np.abs(high - 1) < 1e-6))
-
-
-def _or_one(std: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(std > 1e-12, std, 1.0)
+    low_end = np.minimum(np.abs(low), np.abs(low + 1))
+    return np.asarray((low_end < 1e-6) & (np.abs(high - 1) < 1e-6))

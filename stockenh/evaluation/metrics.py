@@ -1,34 +1,108 @@
 """Scores of forecasts on one part of the data, with intervals that respect overlapping labels.
 
-Legend: n rows (one symbol at one date), H horizons.
+Every score is a function of sums over dates, so that a resampled score costs a few additions.
+
+Legend: n rows (one symbol at one date), H horizons, D dates, R resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.evaluation.bootstrap import BlockBootstrap, interval, ratio
+from stockenh.evaluation.bootstrap import (
+    BlockBootstrap,
+    Floats,
+    auc_of_draws,
+    interval,
+    p_above_zero,
+    pair_counts,
+    ratio,
+)
+from stockenh.inference.calibration import expected_calibration_error
 
 Metrics = dict[str, float | int | None]
-Floats = NDArray[np.floating]
 
 PROBABILITY_FLOOR = 1e-7
+SMALLEST_GAP = 0.01  # between majority and limit; below it the share that a model closes is noise
+FIGURES = ("accuracy", "balanced_accuracy", "mcc", "auc", "log_loss", "brier", "ece", "mae", "r2")
+# ECE has no interval: noise alone raises it, and resampling raises it again.
+WITH_INTERVAL = tuple(name for name in FIGURES if name != "ece")
+LOWER_IS_BETTER = ("log_loss", "brier", "mae")
+COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The forecasts of n rows at one horizon.
+
+    score:  (n,) up above 0.5, not at it; its order makes the AUC
+    prob:   (n,) probability of up, for log loss, Brier and ECE; None where there is none
+    ret:    (n,) return in raw units, for MAE and R2; None where there is none
+    signal: (n,) what the cross-sectional IC ranks symbols by; None where it is the same for all
+    """
+
+    score: Floats
+    prob: Floats | None = None
+    ret: Floats | None = None
+    signal: Floats | None = None
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Forecast:
+        """The forecasts of these rows only."""
+        prob, ret, signal = (None if x is None else x[rows] for x in (self.prob, self.ret, self.signal))
+        return Forecast(self.score[rows], prob, ret, signal)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Figures of one forecaster: `observed`, and `resampled` for every draw (R,); NaN where undefined."""
+
+    observed: dict[str, float]
+    resampled: dict[str, Floats]
+
+    def figures(self) -> dict[str, float | None]:
+        """`accuracy accuracy_low accuracy_high ...`: each figure with its 95% interval; None: undefined."""
+        found: dict[str, float | None] = {}
+        for name in FIGURES:
+            found[name] = defined(self.observed[name])
+            if name in WITH_INTERVAL:
+                has_interval = self.resampled and found[name] is not None
+                ends = interval(self.resampled[name]) if has_interval else (None, None)
+                found[f"{name}_low"], found[f"{name}_high"] = ends
+        return found
+
+    def minus(self, other: Scored) -> dict[str, dict[str, float | None]]:
+        """This minus the other on the same draws: `difference low high p` of each figure.
+
+        p: one-sided, of this being no better than the other; None without draws.
+        """
+        found: dict[str, dict[str, float | None]] = {}
+        for name in WITH_INTERVAL:
+            difference = self.observed[name] - other.observed[name]
+            low = high = p = None
+            if self.resampled and np.isfinite(difference):
+                resampled = self.resampled[name] - other.resampled[name]
+                low, high = interval(resampled)
+                sign = -1 if name in LOWER_IS_BETTER else 1
+                p = p_above_zero(sign * difference, sign * resampled)
+            found[name] = {"difference": defined(difference), "low": low, "high": high, "p": p}
+        return found
 
 
 def part_metrics(
-    ret: Floats,
-    up_prob: Floats,
-    y_ret: Floats,
+    ret: NDArray[np.floating],
+    up_prob: NDArray[np.floating],
+    y_ret: NDArray[np.floating],
     dates: NDArray[np.generic],
     horizons: Sequence[int],
     *,
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Metrics]:
-    """Scores per horizon, as {"h3": {...}, ...}; see horizon_metrics.
+    """Scores per horizon, as {"h3": {...}, ...}; see `horizon_metrics`.
 
     ret, up_prob and y_ret are (n, H), dates is (n,). The bootstrap's blocks are as long as the largest
     horizon. Raises ValueError where there are not as many columns as horizons.
@@ -41,9 +115,9 @@ def part_metrics(
 
 
 def horizon_metrics(
-    ret: Floats,
-    up_prob: Floats,
-    y_ret: Floats,
+    ret: NDArray[np.floating],
+    up_prob: NDArray[np.floating],
+    y_ret: NDArray[np.floating],
     dates: NDArray[np.generic],
     *,
     block: int,
@@ -57,130 +131,242 @@ def horizon_metrics(
     majority:            share of the larger class among the rows that accuracy counts
     log_loss, brier:     against y_ret > 0 on all n rows; the log loss clips probabilities to [1e-7, 1 - 1e-7]
     mae:                 mean absolute error of ret
-    accuracy_low, _high: see accuracy_interval; None with resamples=0, which is what a training loop wants
+    accuracy_low, _high: 95% by moving-block bootstrap over dates; None with resamples=0, which is what a
+                         training loop wants, and where the dates don't fill two blocks
 
     A figure that the rows don't define, or that a forecast of NaN spoils, is None.
     """
     labelled = ~np.isnan(y_ret)
-    ret, y_ret = ret[labelled].astype(np.float64), y_ret[labelled].astype(np.float64)
-    up_prob, dates = up_prob[labelled].astype(np.float64), dates[labelled]
-    n, ties = len(y_ret), int((y_ret == 0).sum())
-    moved, up = y_ret != 0, y_ret > 0
-    up_share = up[moved].mean() if moved.any() else np.nan
-    low, high = accuracy_interval(up_prob, y_ret, dates, block=block, seed=seed, resamples=resamples)
+    returns, prob, label = (x[labelled].astype(np.float64) for x in (ret, up_prob, y_ret))
+    distinct, date = np.unique(dates[labelled], return_inverse=True)
+    per_date = _sums_per_date(Forecast(prob, prob, returns), label, date, len(distinct))
+    observed = {name: defined(value) for name, value in _figures(per_date.sum(axis=1)).items()}
+    draws = BlockBootstrap.draw(len(distinct), block, resamples, seed)
+    low = high = None
+    if draws is not None and observed["accuracy"] is not None:
+        tp, tn, fp, fn = draws.sums(per_date[:4])
+        low, high = interval(ratio(tp + tn, tp + tn + fp + fn))
+    about, moved = class_shares(label), label != 0
     return {
-        "n": n,
-        "ties": ties,
-        "tie_share": _mean(~moved),
-        "accuracy": _mean(_hits(up_prob, y_ret)[moved]),
+        **{name: about[name] for name in ("n", "ties", "tie_share")},
+        "accuracy": observed["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,
-        "majority": _defined(max(up_share, 1 - up_share)),
-        "log_loss": _mean(log_losses(up_prob, up)),
-        "brier": _mean(np.square(up_prob - up)),
-        "auc": _auc(up_prob[moved], up[moved]),
-        "mae": _mean(np.abs(ret - y_ret)),
+        "majority": about["majority"],
+        "log_loss": observed["log_loss"],
+        "brier": observed["brier"],
+        "auc": defined(auc(prob[moved], label[moved] > 0)),
+        "mae": observed["mae"],
     }
 
 
-def accuracy_interval(
-    up_prob: Floats,
-    y_ret: Floats,
-    dates: NDArray[np.generic],
-    *,
-    block: int,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> tuple[float | None, float | None]:
-    """95% interval of accuracy by moving-block bootstrap over dates, see `BlockBootstrap`; arrays are (n,).
+def calibration_metrics(
+    up_prob: Floats, calibrated: Floats, y_ret: NDArray[np.floating], horizons: Sequence[int]
+) -> dict[str, dict[str, float | None]]:
+    """Per horizon `log_loss_calibrated` and `brier_calibrated`, on the rows that log_loss and brier take
+    (ties count as not up), `ece` and `ece_calibrated`, without ties; arrays are (n, H)."""
+    found = {}
+    no_dates = np.zeros(len(y_ret))
+    for horizon, before, after, y in zip(horizons, up_prob.T, calibrated.T, y_ret.T, strict=True):
+        scores = horizon_metrics(no_dates, after, y, no_dates, block=1, resamples=0)
+        found[f"h{horizon}"] = {
+            "log_loss_calibrated": scores["log_loss"],
+            "brier_calibrated": scores["brier"],
+            "ece": expected_calibration_error(before, y),
+            "ece_calibrated": expected_calibration_error(after, y),
+        }
+    return found
 
-    Ties are left out. Both ends are None where the dates don't fill two blocks, no row counts, a probability
-    is NaN or resamples is 0.
+
+def with_limits(
+    scores: Mapping[str, Metrics], best_prob: NDArray[np.floating], y_ret: NDArray[np.floating]
+) -> dict[str, Metrics]:
+    """The scores of each horizon with its limits beside them; best_prob and y_ret are (n, H)."""
+    found: dict[str, Metrics] = {}
+    for (horizon, own), p, y in zip(scores.items(), best_prob.T, y_ret.T, strict=True):
+        best = limits(p, y)
+        gap = gap_closed(own["accuracy"], own["majority"], best["limit_accuracy"])
+        found[horizon] = {**own, **best, "gap_closed": gap}
+    return found
+
+
+def limits(best_prob: NDArray[np.floating], y_ret: NDArray[np.floating]) -> dict[str, float | None]:
+    """What the best possible forecast of one horizon scores; best_prob and y_ret are (n,).
+
+    limit_accuracy: its expected accuracy, the mean of max(p, 1 - p) without ties
+    limit_log_loss: its expected log loss, the mean entropy of p
+
+    None where no row counts.
     """
-    distinct, date_of_row = np.unique(dates, return_inverse=True)
-    length = len(distinct)
-    hits, counted = _hits(up_prob, y_ret), y_ret != 0
-    draws = BlockBootstrap.draw(length, block, resamples, seed)
-    if draws is None or not counted.any() or np.isnan(hits[counted]).any():
-        return None, None
-    per_date = np.stack(
-        [
-            np.bincount(date_of_row[counted], weights=hits[counted], minlength=length),
-            np.bincount(date_of_row[counted], minlength=length).astype(np.float64),
-        ]
-    )
-    correct, total = draws.sums(per_date)
-    return interval(ratio(correct, total))
+    labelled = ~np.isnan(y_ret)
+    p, moved = best_prob[labelled].astype(np.float64), y_ret[labelled] != 0
+    clipped = np.clip(p, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    entropy = -clipped * np.log(clipped) - (1 - clipped) * np.log(1 - clipped)
+    return {
+        "limit_accuracy": float(np.maximum(p, 1 - p)[moved].mean()) if moved.any() else None,
+        "limit_log_loss": float(entropy.mean()) if len(p) else None,
+    }
 
 
-def _hits(up_prob: Floats, y_ret: Floats) -> NDArray[np.float64]:
-    """(n,) 1 where the forecast direction is right, else 0; NaN where the probability is."""
-    return np.where(np.isnan(up_prob), np.nan, (up_prob > 0.5) == (y_ret > 0))
+def gap_closed(accuracy: float | None, majority: float | None, limit: float | None) -> float | None:
+    """(accuracy - majority) / (limit - majority); None where a figure is missing, or where the majority is
+    within a point of the limit or above it."""
+    if accuracy is None or majority is None or limit is None or limit - majority < SMALLEST_GAP:
+        return None
+    return (accuracy - majority) / (limit - majority)
 
 
-def log_losses(up_prob: Floats, up: NDArray[np.bool_]) -> NDArray[np.float64]:
+def class_shares(y_ret: Floats) -> Metrics:
+    """`n ties tie_share up_share majority` of labelled returns (n,); the last two without ties."""
+    moved = y_ret != 0
+    up_share = float((y_ret[moved] > 0).mean()) if moved.any() else np.nan
+    return {
+        "n": len(y_ret),
+        "ties": int((~moved).sum()),
+        "tie_share": float((~moved).mean()) if len(y_ret) else None,
+        "up_share": defined(up_share),
+        "majority": defined(max(up_share, 1 - up_share)),
+    }
+
+
+def score(
+    forecast: Forecast,
+    y_ret: Floats,
+    date: NDArray[np.int64],
+    dates: int,
+    draws: BlockBootstrap | None,
+    counts: Floats | None = None,
+) -> Scored:
+    """Scores rows that all have a label; arrays are (n,), date the index of each row's date among `dates`.
+
+    accuracy, balanced_accuracy, mcc, auc: of direction, returns of exactly 0 left out
+    log_loss, brier: against y_ret > 0 on all rows; ece: see `expected_calibration_error`
+    mae, r2: of returns; r2 is against a forecast of 0, 1 - sum (y - f)^2 / sum y^2 (Gu, Kelly and Xiu 2020)
+
+    counts: `draws.counts()`, where many forecasters share them.
+    """
+    per_date = _sums_per_date(forecast, y_ret, date, dates)
+    moved = y_ret != 0
+    up, day, ranked = y_ret[moved] > 0, date[moved], forecast.score[moved]
+    observed = {name: float(value) for name, value in _figures(per_date.sum(axis=1)).items()}
+    observed["auc"] = auc(ranked, up)
+    error = None if forecast.prob is None else expected_calibration_error(forecast.prob, y_ret)
+    observed["ece"] = np.nan if error is None else error
+    if draws is None:
+        return Scored(observed, {})
+    resampled = _figures(draws.sums(per_date))
+    rises, falls = (np.bincount(day[side], minlength=dates).astype(np.float64) for side in (up, ~up))
+    pairs = pair_counts(ranked, up, day, dates)
+    resampled["auc"] = auc_of_draws(pairs, rises, falls, draws.counts() if counts is None else counts)
+    return Scored(observed, resampled)
+
+
+def auc(score: Floats, up: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve from the rank sum, equal scores sharing the mean of their ranks (Mann and
+    Whitney 1947); NaN with one class. scikit-learn's takes seconds to import, which every training would wait
+    for."""
+    positives = int(up.sum())
+    negatives = len(up) - positives
+    if positives == 0 or negatives == 0 or np.isnan(score).any():
+        return np.nan
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[place]
+    return float((ranks[up].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def log_losses(up_prob: Floats, up: NDArray[np.bool_]) -> Floats:
     """(n,) of forecasts clipped to [1e-7, 1 - 1e-7]."""
     clipped = np.clip(up_prob, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     return -np.log(np.where(up, clipped, 1 - clipped))
 
 
-def _auc(up_prob: Floats, up: NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve from the rank sum (Mann and Whitney 1947); None with one class."""
-    positives = int(up.sum())
-    negatives = len(up) - positives
-    if positives == 0 or negatives == 0 or np.isnan(up_prob).any():
-        return None
-    rank_sum = _ranks(up_prob)[up].sum()
-    return _defined((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def _ranks(values: Floats) -> NDArray[np.float64]:
-    """(n,) ranks from 1, equal values sharing the mean of theirs (scipy.stats takes 0.9 s to import)."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    middle: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
-    return middle[place]
-
-
-def _mean(values: NDArray[np.bool_] | Floats) -> float | None:
-    return _defined(np.mean(values)) if len(values) else None
-
-
-def _defined(value: float | np.floating) -> float | None:
+def defined(value: float | np.floating | Floats) -> float | None:
+    """None for NaN and infinity, which JSON does not have."""
     return float(value) if np.isfinite(value) else None
 
 
-# Below a point between majority and limit, the share of it that a model closes is sampling noise.
-SMALLEST_GAP = 0.01
+def _sums_per_date(forecast: Forecast, y_ret: Floats, date: NDArray[np.int64], dates: int) -> Floats:
+    """(10, D) in the order in which `_figures` reads them."""
+    up, moved, forecast_up = y_ret > 0, y_ret != 0, forecast.score > 0.5
+    unknown = np.full(len(y_ret), np.nan)
+    prob = unknown if forecast.prob is None else forecast.prob
+    ret = unknown if forecast.ret is None else forecast.ret
+    counted = np.where(moved & np.isnan(forecast.score), np.nan, moved)  # NaN: not known to be right
+    rows = (
+        counted * (up & forecast_up),
+        counted * (~up & ~forecast_up),
+        counted * (~up & forecast_up),
+        counted * (up & ~forecast_up),
+        np.ones(len(y_ret)),
+        log_losses(prob, up),
+        np.square(prob - up),
+        np.abs(ret - y_ret),
+        np.square(ret - y_ret),
+        np.square(y_ret),
+    )
+    return np.stack([np.bincount(date, of_rows, minlength=dates) for of_rows in rows])
 
 
-def with_limits(scores: Mapping[str, Metrics], best_prob: Floats, y_ret: Floats) -> dict[str, Metrics]:
-    """The scores of each horizon with its limits beside them; best_prob and y_ret are (n, H)."""
-    columns = zip(scores.items(), best_prob.T, y_ret.T, strict=True)
-    return {horizon: {**of, **limit_metrics(of, p, y)} for (horizon, of), p, y in columns}
-
-
-def limit_metrics(scores: Metrics, best_prob: Floats, y_ret: Floats) -> Metrics:
-    """The limits of one horizon on the rows that its scores count; best_prob and y_ret are (n,).
-
-    limit_accuracy: expected accuracy of the best forecast, the mean of max(p, 1 - p) without ties
-    limit_log_loss: its expected log loss, the mean entropy of p
-    gap_closed:     (accuracy - majority) / (limit_accuracy - majority)
-
-    None where no row counts, and the last also where majority is within a point of the limit or above it.
-    """
-    labelled = ~np.isnan(y_ret)
-    p, moved = best_prob[labelled].astype(np.float64), y_ret[labelled] != 0
-    sure = np.clip(p, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    entropy = -sure * np.log(sure) - (1 - sure) * np.log(1 - sure)
-    limit = float(np.maximum(p, 1 - p)[moved].mean()) if moved.any() else None
+def _figures(sums: Floats) -> dict[str, Floats]:
+    """All figures but auc and ece from sums (10, ...)."""
+    tp, tn, fp, fn, rows, log_loss, square, error, square_error, square_return = sums
+    sides = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    # MCC is 0 by convention where all forecasts are alike, as in scikit-learn
+    mcc = np.where(sides > 0, ratio(tp * tn - fp * fn, np.sqrt(sides)), ratio(0 * tp, tp + tn + fp + fn))
     return {
-        "limit_accuracy": limit,
-        "limit_log_loss": float(entropy.mean()) if len(p) else None,
-        "gap_closed": _share(scores["accuracy"], scores["majority"], limit),
+        "accuracy": ratio(tp + tn, tp + tn + fp + fn),
+        "balanced_accuracy": (ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2,
+        "mcc": mcc,
+        "log_loss": ratio(log_loss, rows),
+        "brier": ratio(square, rows),
+        "mae": ratio(error, rows),
+        "r2": 1 - ratio(square_error, square_return),
     }
 
 
-def _share(accuracy: float | None, majority: float | None, limit: float | None) -> float | None:
-    if accuracy is None or majority is None or limit is None or limit - majority < SMALLEST_GAP:
-        return None
-    return (accuracy - majority) / (limit - majority)
+def coverage_curve(
+    up_prob: Floats,
+    uncertainty: Floats,
+    y_ret: Floats,
+    date: NDArray[np.int64],
+    dates: int,
+    draws: BlockBootstrap | None,
+    coverages: Sequence[float] = COVERAGES,
+) -> list[Metrics]:
+    """`coverage n accuracy low high majority above_low above_high` of the least uncertain rows (El-Yaniv and
+    Wiener 2010); arrays are (n,).
+
+    Returns of exactly 0 are left out first. Rows of equal uncertainty are kept or left out together, so that
+    the coverage given is the one reached. majority: share of the larger class among the rows kept; above:
+    interval of accuracy minus that share. low and high are 95% by moving-block bootstrap.
+    """
+    moved = y_ret != 0
+    right, unsure = (up_prob > 0.5) == (y_ret > 0), uncertainty[moved]
+    right, up, day = right[moved], y_ret[moved] > 0, date[moved]
+    found: list[Metrics] = []
+    if not len(unsure):
+        return found
+    ordered = np.sort(unsure)
+    for wanted in coverages:
+        kept = unsure <= ordered[max(round(wanted * len(unsure)), 1) - 1]
+        majority = up[kept] == (up[kept].mean() > 0.5)
+        rows = (right[kept], majority, np.ones(kept.sum()))
+        low = high = above_low = above_high = None
+        if draws is not None:
+            per_date = np.stack([np.bincount(day[kept], row, minlength=dates) for row in rows])
+            hits, base, count = draws.sums(per_date.astype(np.float64))
+            low, high = interval(ratio(hits, count))
+            above_low, above_high = interval(ratio(hits - base, count))
+        found.append(
+            {
+                "coverage": float(kept.mean()),
+                "n": int(kept.sum()),
+                "accuracy": float(right[kept].mean()),
+                "low": low,
+                "high": high,
+                "majority": float(majority.mean()),
+                "above_low": above_low,
+                "above_high": above_high,
+            }
+        )
+    return found

@@ -20,7 +20,7 @@ YEAR = np.timedelta64(8766, "h")  # 365.25 days
 
 @dataclass(frozen=True)
 class Curve:
-    """One strategy on D dates, each entry of what is decided at that close and earned up to the next one.
+    """One strategy on D dates: each entry is decided at that close and earned up to the next one.
 
     net, gross: (D,) returns after and before costs; turnover: (D,) traded value as a share of wealth
     """
@@ -38,15 +38,15 @@ def next_bar_curves(
     asof, symbol, prob, next_ret: (n,) time of decision, name, probability of up, return up to the next bar or
     NaN
     """
-    there = np.isfinite(next_ret)
-    days, date = np.unique(asof[there], return_inverse=True)
-    symbols, number = np.unique(symbol[there], return_inverse=True)
-    said, returns = np.full((len(days), len(symbols)), 0.5), np.zeros((len(days), len(symbols)))
+    known = np.isfinite(next_ret)
+    days, date = np.unique(asof[known], return_inverse=True)
+    symbols, number = np.unique(symbol[known], return_inverse=True)
+    up_prob, returns = np.full((len(days), len(symbols)), 0.5), np.zeros((len(days), len(symbols)))
     present = np.zeros(returns.shape, np.bool_)
-    said[date, number], returns[date, number], present[date, number] = prob[there], next_ret[there], True
+    up_prob[date, number], returns[date, number], present[date, number] = prob[known], next_ret[known], True
     return days, {
-        "long/flat": trade(positions(said, present, short=False), returns, cost_bps),
-        "long/short": trade(positions(said, present, short=True), returns, cost_bps),
+        "long/flat": trade(positions(up_prob, present, short=False), returns, cost_bps),
+        "long/short": trade(positions(up_prob, present, short=True), returns, cost_bps),
         HOLD: hold(present, returns, cost_bps),
     }
 
@@ -65,7 +65,7 @@ def strategy_figures(
 
 
 def trade(wanted: Floats, returns: Floats, cost_bps: float) -> Curve:
-    """Holds the weights `wanted` (D, S) from each close to the next; what is traded to get there costs.
+    """Holds the weights `wanted` (D, S) from each close to the next; what is traded for them costs.
 
     returns: (D, S) close to next close. Weights drift with prices until the next close, and every basis
     point of traded value costs `cost_bps` / 10,000 of it, on the first day too. What is not invested earns 0,
@@ -81,17 +81,17 @@ def trade(wanted: Floats, returns: Floats, cost_bps: float) -> Curve:
     return Curve(gross - turnover * cost_bps / 1e4, gross, turnover)
 
 
-def hold(there: NDArray[np.bool_], returns: Floats, cost_bps: float) -> Curve:
-    """Buys every symbol once with an equal share and keeps it; there: (D, S) symbols with a bar to earn.
+def hold(present: NDArray[np.bool_], returns: Floats, cost_bps: float) -> Curve:
+    """Buys every symbol once with an equal share and keeps it; present: (D, S) symbols with a next bar.
 
-    A symbol that comes later gets 1 / (symbols there), out of the others; one that goes is sold into them.
+    A symbol that comes later gets 1 / (symbols present), out of the others; one that goes is sold into them.
     """
     wanted = np.zeros(returns.shape)
     held = np.zeros(returns.shape[1])
-    for day, present in enumerate(there):
-        fresh = present & (held == 0)
-        kept = np.where(present & ~fresh, held, 0.0)
-        share = 1.0 / max(int(present.sum()), 1)
+    for day, here in enumerate(present):
+        fresh = here & (held == 0)
+        kept = np.where(here & ~fresh, held, 0.0)
+        share = 1.0 / max(int(here.sum()), 1)
         left = 1.0 - share * fresh.sum()
         wanted[day] = np.where(fresh, share, kept * (left / kept.sum() if kept.sum() > 0 else 0.0))
         grown = wanted[day] * (1 + returns[day])
@@ -99,13 +99,12 @@ def hold(there: NDArray[np.bool_], returns: Floats, cost_bps: float) -> Curve:
     return trade(wanted, returns, cost_bps)
 
 
-def positions(prob: Floats, there: NDArray[np.bool_], short: bool) -> Floats:
+def positions(prob: Floats, present: NDArray[np.bool_], short: bool) -> Floats:
     """(D, S) weights: an equal share of wealth for each symbol of the day, long above a probability of 0.5,
-    below it short or flat; prob (D, S), of which only what is `there` counts."""
-    side = np.where(prob > 0.5, 1.0, -1.0 if short else 0.0)
-    side = np.where(prob == 0.5, 0.0, side)
-    count = np.maximum(there.sum(axis=1, keepdims=True), 1)
-    return np.asarray(np.where(there, side, 0.0) / count)
+    below it short or flat; prob and present are (D, S)."""
+    side = np.sign(prob - 0.5) if short else prob > 0.5
+    count = np.maximum(present.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.where(present, side, 0.0) / count)
 
 
 def curve_figures(
@@ -114,7 +113,7 @@ def curve_figures(
     """`total annual volatility sharpe sharpe_low sharpe_high drawdown turnover gross_total` of a curve.
 
     total, gross_total: growth over all dates; annual: as a rate per year; volatility, sharpe: annualised, of
-    simple returns and with no interest taken off; drawdown: the largest loss from a peak, below 0; turnover:
+    simple returns, without interest; drawdown: the largest loss from a peak, below 0; turnover:
     mean traded share of wealth per bar. Undefined figures are None.
     """
     per_year = bars_per_year(dates)

@@ -77,27 +77,6 @@ def read_calibrations(values: object, horizons: int) -> dict[str, Calibration]:
     return {str(name): Calibration.from_dict(of_weights, horizons) for name, of_weights in values.items()}
 
 
-def calibration_metrics(
-    up_prob: Floats, calibrated: Floats, y_ret: Floats, horizons: Sequence[int]
-) -> dict[str, dict[str, float | None]]:
-    """Per horizon `log_loss_calibrated` and `brier_calibrated`, on the rows that log_loss and brier take
-    (ties count as not up), `ece` and `ece_calibrated`, without ties; arrays are (k, H)."""
-    from stockenh.evaluation.metrics import horizon_metrics
-
-    found = {}
-    nowhere = np.zeros(len(y_ret))
-    for column, horizon in enumerate(horizons):
-        before, after, y = up_prob[:, column], calibrated[:, column], y_ret[:, column]
-        scores = horizon_metrics(nowhere, after, y, nowhere, block=1, resamples=0)
-        found[f"h{horizon}"] = {
-            "log_loss_calibrated": scores["log_loss"],
-            "brier_calibrated": scores["brier"],
-            "ece": expected_calibration_error(before, y),
-            "ece_calibrated": expected_calibration_error(after, y),
-        }
-    return found
-
-
 def expected_calibration_error(up_prob: Floats, y_ret: Floats) -> float | None:
     """Mean distance between forecast and share of up over the bins of `reliability`, by their size (Naeini et
     al. 2015); None without a row."""

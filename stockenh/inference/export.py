@@ -1,4 +1,4 @@
-"""A trained network with all that stands before and after it, as one graph: raw inputs in, forecasts out.
+"""Export: a trained network with its pre- and postprocessing as one graph, from raw inputs to forecasts.
 
 Legend: B windows, T bars, E embedding width, F context features, H horizons, Q quantiles, L tokens, D width.
 """
@@ -26,11 +26,15 @@ from stockenh.inference.calibration import Calibration
 from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAttention, in_other_forms
 from stockenh.storage.files import write_atomic
 
+ONNX, PROGRAM, INT8 = "model.onnx", "model.pt2", "model.int8.onnx"
+OPSET = 23  # the first with attention and rotary positions
+Arrays = Mapping[str, NDArray[np.float32]]
+
 
 class Deployed(nn.Module):
     """Normalises prices, standardises context, runs the network, scales returns, calibrates probabilities.
 
-    Its arithmetic is fp32 throughout, where a run's own forecasts scale and calibrate in fp64.
+    All arithmetic is fp32; a run's own forecasts scale and calibrate in fp64.
     """
 
     mean: Tensor
@@ -56,8 +60,8 @@ class Deployed(nn.Module):
         """`ret` (B, H) in raw units, `up_prob` (B, H) calibrated; where the network has them, `quantiles`
         (B, H, Q) of returns in raw units.
 
-        prices (B, T, 5): open, high, low, close, volume, or prices that came normalised; context (B, F) raw
-        features; embedding (B, E), left out where the network takes none. All fp32.
+        prices (B, T, 5): open, high, low, close, volume, raw or normalised; context (B, F) raw features;
+        embedding (B, E), omitted where the network has none. All fp32.
         """
         x_ctx = ((context - self.mean) / self.std).clamp(-CLIP, CLIP)
         out = self.net(self.prepare(prices), context[:, :0] if embedding is None else embedding, x_ctx)
@@ -71,9 +75,9 @@ class Deployed(nn.Module):
 
 
 def onnx_form(deployed: Deployed) -> Deployed:
-    """A copy that says the same in fewer operators, attention and rotary positions in ONNX's own (opset 23).
+    """An equivalent copy of fewer operators, with ONNX's own for attention and rotary positions (opset 23).
 
-    At batch 1 a small network is bound by their number.
+    At batch 1 the number of operators bounds the speed of a small network.
     """
     deployed = in_other_forms(
         deployed,
@@ -125,8 +129,8 @@ class _OnnxSelfAttention(nn.Module):
 class _OnnxCrossAttention(nn.Module):
     """`CrossAttention` in evaluation; (B, L, D) and a memory (B, M, D) to (B, L, D).
 
-    The keys' bias adds the same to all scores of a token, which a softmax does not see; the values' bias
-    comes through it whole and goes into the output's.
+    The keys' bias adds the same to all scores of a token, which does not change a softmax; the values' bias
+    passes through it unchanged and is added to the output's bias.
     """
 
     def __init__(self, plain: CrossAttention) -> None:
@@ -143,7 +147,7 @@ class _OnnxCrossAttention(nn.Module):
 
 
 def _one_product(plain: GatedResidualNetwork) -> nn.Module:
-    """In evaluation nothing stands between the last two products of a gated residual network."""
+    """Merges the last two products of a gated residual network: in evaluation nothing is between them."""
     weight = plain.gate.weight.double()
     bias = plain.gate.bias + (weight @ plain.linear.bias.double()).float()
     plain.gate = _linear((weight @ plain.linear.weight.double()).float(), bias)
@@ -164,13 +168,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return mixed
 
 
-ONNX, PROGRAM, INT8 = "model.onnx", "model.pt2", "model.int8.onnx"
-OPSET = 23  # the first with attention and rotary positions
-Arrays = Mapping[str, NDArray[np.float32]]
-
-
 class ExportError(StockenhError):
-    """A model that can't be exported, or whose export says something else."""
+    """A model that can't be exported, or whose export gives other results."""
 
 
 def write_onnx(deployed: Deployed, example: Mapping[str, Tensor], path: Path) -> None:
@@ -187,7 +186,7 @@ def write_onnx(deployed: Deployed, example: Mapping[str, Tensor], path: Path) ->
         external_data=False,
     )
     if program is None:
-        raise ExportError("torch gave no ONNX program")
+        raise ExportError("torch returned no ONNX program")
     write_atomic(path, program.model_proto.SerializeToString())
 
 
@@ -202,19 +201,19 @@ def write_program(deployed: Deployed, example: Mapping[str, Tensor], path: Path)
 
 
 def write_int8(fp32: Path, path: Path) -> None:
-    """The ONNX file `fp32` with weights of 8 bits; activations are quantised as they come."""
+    """The ONNX file `fp32` with weights of 8 bits; activations are quantised at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
-        # attention's own products would lose most, and onnxruntime takes this operator for another
+        # attention's products would lose most accuracy, and onnxruntime mistakes the operator for another
         quantize_dynamic(fp32, made, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
         write_atomic(path, made.read_bytes())
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Exporters talk about what they skip; errors still come through."""
+    """Silences what exporters log below errors."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
@@ -230,7 +229,7 @@ def quietly() -> Iterator[None]:
 
 
 class OnnxModel:
-    """An ONNX file at work on a CPU; nothing of torch runs. Raises ExportError where it can't be loaded."""
+    """An ONNX file on a CPU, without torch. Raises ExportError where it can't be loaded."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         import onnxruntime

@@ -17,7 +17,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.training.step import Objective
 
 CHUNK = 256  # windows at a time
-_CARD_CHUNK = 1024  # a card is not filled by fewer
+GPU_CHUNK = 1024  # fewer don't fill a GPU
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Predictions:
 
 
 def chunk_on(device: torch.device) -> int:
-    """How many windows are forecast at a time; fixed for a kind of device, so that the bits are."""
-    return CHUNK if device.type == "cpu" else _CARD_CHUNK
+    """Windows forecast at a time: fixed by the kind of device, so that forecasts are bit-identical."""
+    return CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
 @torch.no_grad()
@@ -43,10 +43,10 @@ def predict(
     fitted: Fitted,
     objective: Objective | None = None,
 ) -> Predictions:
-    """Predicts the windows `rows` in evaluation mode; the model's mode is put back afterwards.
+    """Predicts the windows `rows` in evaluation mode; the model's mode is restored afterwards.
 
-    Eagerly, also where training steps are compiled: the bits are then those of every later forecast.
-    The loss is the mean over all labels of the rows, as if they were one batch.
+    Eagerly, also where training steps are compiled, so that later forecasts are bit-identical. The loss is
+    the mean over all labels of the rows, as if they were one batch.
     """
     was_training = model.training
     model.eval()

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Views:
-    """What is averaged: n views with noise drawn by `seed` beside the window itself.
+    """The views that are averaged: the window itself and `count` noisy ones, drawn by `seed`.
 
     precision: fp32, or bf16: faster, but its rounding adds to the spread of the views
     """
@@ -42,14 +42,14 @@ class Views:
     def draw(self, lookback: int, device: torch.device) -> Augment:
         """The views of windows of so many bars.
 
-        Every window gets the same draws, so that its forecast depends on no other window, on no chunk and
-        on no device.
+        Every window gets the same draws, so that its forecast does not depend on other windows, on the chunk
+        or on the device.
         """
         if self.count == 0:
             return NoAugment()
         generator = torch.Generator().manual_seed(self.seed)
         draws = torch.randn(self.count, 1, lookback, 5, generator=generator)
-        return _Together(self.noise, draws.to(device))
+        return _Stacked(self.noise, draws.to(device))
 
     def to_dict(self) -> dict[str, float]:
         return {
@@ -62,7 +62,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class _Together(Augment):
+class _Stacked(Augment):
     """(B, T, 5) -> ((1 + n) B, T, 5): the windows as they are, then each view of all of them."""
 
     noise: RawNoise
@@ -83,12 +83,12 @@ class Forecast:
 
 
 class Engine(Protocol):
-    """A model at work on windows of the device."""
+    """A model that forecasts windows of the device."""
 
     def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
         """ret in raw units and calibrated up_prob, (together, B, H) each, of the windows `rows` (B,).
 
-        augment makes `together` windows of each, all windows as they are first.
+        augment makes `together` views of each window: first all windows themselves.
         """
 
 
@@ -107,10 +107,10 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
-        x_kron, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
+        x_embedding, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
         low = self.precision != "fp32" and together > 1
         with torch.autocast(x_ctx.device.type, DTYPES[self.precision], enabled=low):
-            out = self.model(self.data.prices.gather(rows, augment), x_kron, x_ctx)
+            out = self.model(self.data.prices.gather(rows, augment), x_embedding, x_ctx)
         ret, logits = (
             out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
             for name in ("ret", "up_logits")
@@ -126,9 +126,9 @@ def forecast(
     calibration: Calibration,
     views: Views,
 ) -> Forecast:
-    """Forecasts of the windows `rows`, in evaluation mode; the model's mode is put back afterwards.
+    """Forecasts of the windows `rows`, in evaluation mode; the model's mode is restored afterwards.
 
-    With n = 0 these are the bits of `predict` and its calibrated logits.
+    Without views they are bit-identical to `predict` with calibrated logits.
     """
     was_training = model.training
     model.eval()
@@ -139,7 +139,7 @@ def forecast(
 
 
 def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], views: Views) -> Forecast:
-    """Means over the views of what an engine says of the windows `rows`.
+    """An engine's forecasts of the windows `rows`, averaged over the views.
 
     Only prices get noise: the views share the embedding and the context of their window, as in training with
     augment=noise.
@@ -147,8 +147,8 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
     together = 1 + views.count
     augment = views.draw(data.lookback, data.device)
     chunks = data.split(rows, max(1, chunk_on(data.device) // together))
-    said = [engine(chunk, augment, together) for chunk in chunks]
-    ret, up_prob = (np.concatenate(column, 1) for column in zip(*said, strict=True))
+    forecasts = [engine(chunk, augment, together) for chunk in chunks]
+    ret, up_prob = (np.concatenate(column, 1) for column in zip(*forecasts, strict=True))
     return Forecast(
         ret=ret.mean(0),
         up_prob=up_prob.mean(0),
@@ -158,10 +158,10 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
 
 @dataclass(frozen=True)
 class Confidence:
-    """What uncertainty is usual: its percentiles on the validation part, per horizon.
+    """Percentiles of the uncertainty on the validation part, per horizon: the scale for new forecasts.
 
-    Kept with the run, so that a moved folder without its data still knows its cut-offs. They hold for the
-    views that they were measured with.
+    They are stored with the run, so that a moved folder without its data has its cut-offs, and are valid for
+    the views that they were measured with.
     """
 
     views: dict[str, float]
@@ -175,8 +175,8 @@ class Confidence:
 
     def cutoff(self, coverage: float) -> NDArray[np.float64]:
         """(H,) the uncertainty below which the share `coverage` of the validation forecasts lies."""
-        at = np.linspace(0, 1, LEVELS + 1)
-        return np.array([np.interp(coverage, at, column) for column in self.levels])
+        shares = np.linspace(0, 1, LEVELS + 1)
+        return np.array([np.interp(coverage, shares, column) for column in self.levels])
 
     def to_dict(self) -> dict[str, Any]:
         return {"tta": self.views, "levels": [list(column) for column in self.levels]}
@@ -197,7 +197,7 @@ class Confidence:
 
 
 def read_confidences(values: object, horizons: int) -> dict[str, Confidence]:
-    """What `confidence.json` holds, by the name of the weights. Raises RunFolderError."""
+    """The content of `confidence.json`, by the name of the weights. Raises RunFolderError."""
     if not isinstance(values, dict):
         raise RunFolderError("confidence.json does not hold the uncertainties of a run")
     return {str(name): Confidence.from_dict(of_weights, horizons) for name, of_weights in values.items()}

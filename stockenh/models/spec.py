@@ -1,4 +1,4 @@
-"""Models that can say themselves what they weigh.
+"""What every network shares: its input shapes, its settings and their checks, and how it is interpreted.
 
 Legend: B batch, T bars, V static variables.
 """
@@ -45,7 +45,7 @@ class Interpretable(ABC):
     """A network whose forecasts come with weights on its inputs."""
 
     @abstractmethod
-    def interpret(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> Interpretation:
+    def interpret(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> Interpretation:
         """The variable weights and the attention behind the forecast of the same inputs."""
 
 
@@ -70,7 +70,7 @@ class InputSpec:
 class ModelSettings(ABC):
     """Hyper-parameters of one kind of network; subclasses are frozen dataclasses that check themselves.
 
-    gives_quantiles: its answer has `quantiles` and `quantile_levels`, which a loss of returns may be of
+    gives_quantiles: its output has `quantiles` and `quantile_levels`, which the pinball loss needs
     """
 
     gives_quantiles: ClassVar[bool] = False
@@ -79,8 +79,9 @@ class ModelSettings(ABC):
     def build(self, inputs: InputSpec) -> nn.Module:
         """The network, freshly initialised from torch's random state.
 
-        Its forward takes x_price (B, T, 5), x_kron (B, E) and x_ctx (B, F), and returns a dict with at least
-        `ret`, `up_logits` and `up_prob`, each (B, H). Raises ConfigError where settings and data don't fit.
+        Its forward takes x_price (B, T, 5), x_embedding (B, E) and x_ctx (B, F), and returns a dict with at
+        least `ret`, `up_logits` and `up_prob`, each (B, H). Raises ConfigError where settings and data don't
+        fit.
         """
 
 
@@ -98,19 +99,12 @@ def require_dropout(dropout: float) -> None:
         raise ConfigError(f"model.dropout={dropout} is not a rate: take 0 or more and less than 1")
 
 
-def require_heads_divide(d_model: int, heads: int) -> None:
-    """Raises ConfigError unless the heads share d_model in equal widths."""
-    if d_model % heads:
-        raise ConfigError(
-            f"model.d_model={d_model} is not divisible by model.heads={heads}: {_advice(d_model, heads, 1)}"
-        )
-
-
-def require_even_heads(d_model: int, heads: int) -> None:
-    """Raises ConfigError unless the heads share d_model in equal, even widths, as rotary positions need."""
-    if d_model % (2 * heads) == 0:
+def require_heads_divide(d_model: int, heads: int, even: bool = False) -> None:
+    """Raises ConfigError unless the heads share d_model in equal widths; even, as rotary positions need."""
+    multiple = 2 if even else 1
+    if d_model % (multiple * heads) == 0:
         return
-    advice = _advice(d_model, heads, 2)
+    advice = _advice(d_model, heads, multiple)
     if d_model % heads:
         raise ConfigError(f"model.d_model={d_model} is not divisible by model.heads={heads}: {advice}")
     raise ConfigError(

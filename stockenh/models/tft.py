@@ -135,22 +135,22 @@ class TemporalFusionTransformer(nn.Module, Interpretable):
         self.up_head = nn.Linear(width, inputs.horizons)
         self._initialise()
 
-    def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
-        """Forecasts from x_price (B, T, 5), x_kron (B, E) and x_ctx (B, F).
+    def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+        """Forecasts from x_price (B, T, 5), x_embedding (B, E) and x_ctx (B, F).
 
         `quantiles` (B, H, Q) of `quantile_levels` (Q,) and their median `ret` (B, H) are in units of each
         horizon's train standard deviation; `up_logits` and `up_prob` are (B, H). All are fp32.
         """
-        return self._forward(x_price, x_kron, x_ctx)[0]
+        return self._forward(x_price, x_embedding, x_ctx)[0]
 
-    def interpret(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> Interpretation:
+    def interpret(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> Interpretation:
         """See Interpretable."""
-        return self._forward(x_price, x_kron, x_ctx)[1]
+        return self._forward(x_price, x_embedding, x_ctx)[1]
 
     def _forward(
-        self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor
+        self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor
     ) -> tuple[dict[str, Tensor], Interpretation]:
-        static, static_weights = self.select_static(self._static_variables(x_kron, x_ctx))
+        static, static_weights = self.select_static(self._static_variables(x_embedding, x_ctx))
         for_selection, for_h, for_c, for_enrichment = (network(static) for network in self.contexts)
         bars = x_price.transpose(0, 1).contiguous()  # time first, as the LSTM takes it
         chosen, price_weights = self.select_price.of_scalars(bars, self.embed_price, for_selection)
@@ -164,11 +164,11 @@ class TemporalFusionTransformer(nn.Module, Interpretable):
         weights = Interpretation(price_weights.transpose(0, 1), static_weights, attention)
         return self._heads(last), weights
 
-    def _static_variables(self, x_kron: Tensor, x_ctx: Tensor) -> Tensor:
+    def _static_variables(self, x_embedding: Tensor, x_ctx: Tensor) -> Tensor:
         """(V, B, D)"""
         variables: Tensor = self.embed_context(x_ctx)
         if self.embed_embedding is not None:
-            embedded = self.embed_embedding(x_kron).unsqueeze(0)
+            embedded = self.embed_embedding(x_embedding).unsqueeze(0)
             variables = torch.cat([variables, embedded.to(variables.dtype)])
         return variables
 

@@ -6,15 +6,12 @@ H attention heads, d = D / H width of one head.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stockenh.models.layers import Dropout, GatedResidualNetwork, dropout
-
-EPSILON = 1e-5  # of a layer norm
+from stockenh.models.cpu.kernels import dropout, norm_mix_by_variable, runs_eagerly_on_cpu
+from stockenh.models.layers import Dropout, GatedResidualNetwork
 
 
 class ScalarEmbedding(nn.Module):
@@ -45,7 +42,7 @@ class VariableNetworks(nn.Module):
         self.hidden = VariableLinear(variables, width, width)
         self.linear = VariableLinear(variables, width, width)
         self.dropout = Dropout(dropout_p)
-        # Two layers, not one cut in two: the halves of a wide result are not contiguous, twice as slow.
+        # Two layers, not one split in two: the halves of a wide result are not contiguous, twice as slow.
         self.value = VariableLinear(variables, width, width)
         self.gate = VariableLinear(variables, width, width)
         self.norm_weight = nn.Parameter(torch.ones(variables, width))
@@ -56,17 +53,16 @@ class VariableNetworks(nn.Module):
         return norm_mix(xi + self._gated(self.hidden(xi)), weights, self.norm_weight, self.norm_bias)
 
     def of_scalars(self, x: Tensor, weights: Tensor, embedding: ScalarEmbedding) -> Tensor:
-        """The same of variables that `embedding` makes from scalars x (S, V).
+        """The same for variables that `embedding` makes from scalars x (S, V).
 
-        An affine map of an affine map is one: the first layer costs 2 D products a bar and not D^2.
+        An affine map of an affine map is an affine map: the first layer takes 2 D products a bar, not D^2.
         """
         scalars = torch.stack([x, torch.ones_like(x)], dim=-1).transpose(0, 1)  # (V, S, 2)
         to_xi = embedding.map()
         to_hidden = torch.baddbmm(F.pad(self.hidden.bias, (0, 0, 1, 0)), to_xi, self.hidden.weight)
         gated = self._gated(torch.bmm(scalars, to_hidden))
         summed = torch.baddbmm(gated, scalars, to_xi)
-        plain = x.device.type != "cpu" or torch.compiler.is_compiling()
-        mix = norm_mix if plain else norm_mix_by_variable
+        mix = norm_mix_by_variable if runs_eagerly_on_cpu(x) else norm_mix
         return mix(summed, weights, self.norm_weight, self.norm_bias)
 
     def _gated(self, hidden: Tensor) -> Tensor:
@@ -80,47 +76,6 @@ def norm_mix(x: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor
     normed = F.layer_norm(x, x.shape[-1:])
     scaled = torch.addcmul(shift.unsqueeze(1), normed, scale.unsqueeze(1))
     return (scaled * weights.t().unsqueeze(-1)).sum(0)
-
-
-class NormMix(torch.autograd.Function):
-    """`norm_mix` for many bars of few variables on a CPU: a variable at a time, which stays in its cache.
-
-    With n = norm(x_v), g the gradient and p = g n: the softmax weight gets p . scale + g . shift, and since
-    the means that the norm's own gradient needs are among these products, x_v needs no further reduction.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            normed, _, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
-            weights, scale, shift = (t.to(x.dtype) for t in (weights, scale, shift))
-            out = weights @ shift
-            for v in range(len(x)):
-                out.addcmul_(normed[v] * weights[:, v : v + 1], scale[v])
-        ctx.save_for_backward(normed, rstd, weights, scale, shift)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        normed, rstd, weights, scale, shift = ctx.saved_tensors
-        grad_x, grad_scale = torch.empty_like(normed), torch.empty_like(scale)
-        grad_weights = grad @ shift.t()
-        means = (grad @ scale.t()) / grad.shape[-1]
-        for v in range(len(normed)):
-            product = grad * normed[v]
-            along = product @ scale[v]
-            grad_weights[:, v] += along
-            grad_scale[v] = weights[:, v] @ product
-            of_x = torch.mul(grad, scale[v], out=grad_x[v]).sub_(means[:, v : v + 1])
-            of_x.addcmul_(normed[v], along.unsqueeze(-1), value=-1 / grad.shape[-1])
-            of_x.mul_((rstd[v] * weights[:, v : v + 1]).to(grad.dtype))
-        return grad_x, grad_weights, grad_scale, weights.t() @ grad
-
-
-def norm_mix_by_variable(x: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`norm_mix` through `NormMix`."""
-    mixed: Tensor = NormMix.apply(x, weights, scale, shift)  # type: ignore[no-untyped-call]
-    return mixed
 
 
 class VariableLinear(nn.Module):
@@ -138,7 +93,7 @@ class VariableLinear(nn.Module):
 
 
 class VariableSelection(nn.Module):
-    """Variable selection (Lim et al. 2019, equations 6 to 8), conditioned on (B, D) where asked.
+    """Variable selection (Lim et al. 2019, equations 6 to 8), optionally conditioned on (B, D).
 
     A softmax over variables weighs the output of each variable's own gated residual network.
     """
@@ -172,10 +127,10 @@ class VariableSelection(nn.Module):
 
 
 class LastBarAttention(nn.Module):
-    """Interpretable multi-head attention (Lim et al. 2019, equations 13 to 16), asked from the last bar.
+    """Interpretable multi-head attention (Lim et al. 2019, equations 13 to 16), with the last bar's query.
 
     Heads have their own queries and keys and share one projection of values, so that the mean of their
-    weights says what the output came from. No bias, as in the authors' code.
+    weights shows what the output came from. No bias, as in the authors' code.
     """
 
     def __init__(self, width: int, heads: int, dropout_p: float) -> None:
@@ -190,13 +145,13 @@ class LastBarAttention(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of (T, B, D): the last bar's output (B, D), and its attention (B, H, T) before dropout.
 
-        The last bar may look at every other, so there is no mask. Keys and values are linear in x: their
-        projections are taken of the query and of the weighted sum, once instead of at every bar.
+        The last bar sees every other bar, so there is no mask. Keys and values are linear in x: the query and
+        the weighted sum are projected once, instead of x at every bar.
         """
         q = self.q(x[-1]).unflatten(-1, (self.heads, 1, -1))  # (B, H, 1, d)
-        asked = (q @ self.k.weight.unflatten(0, (self.heads, -1)).to(q.dtype)).squeeze(2)  # (B, H, D)
+        projected = (q @ self.k.weight.unflatten(0, (self.heads, -1)).to(q.dtype)).squeeze(2)  # (B, H, D)
         scale = (q.shape[-1]) ** -0.5
-        weights = torch.softmax(torch.bmm(asked * scale, x.permute(1, 2, 0)), dim=-1)
+        weights = torch.softmax(torch.bmm(projected * scale, x.permute(1, 2, 0)), dim=-1)
         used = dropout(weights, self.dropout_p) if self.training else weights
         seen = torch.bmm(used.mean(1, keepdim=True), x.transpose(0, 1)).squeeze(1)
         mixed: Tensor = self.out(self.v(seen))
@@ -215,8 +170,3 @@ class GateAddNorm(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         normed: Tensor = self.norm(skip + F.glu(self.gate(self.dropout(x)), dim=-1))
         return normed
-
-
-def _last_row(bias: Tensor) -> Tensor:
-    """(V, 1, D) to (V, 2, D), zeros above."""
-    return F.pad(bias, (0, 0, 1, 0))

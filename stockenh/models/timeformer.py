@@ -25,7 +25,7 @@ from stockenh.models.spec import (
     ModelSettings,
     require_at_least,
     require_dropout,
-    require_even_heads,
+    require_heads_divide,
     require_patch_divides,
 )
 
@@ -56,7 +56,7 @@ class TimeFormerSettings(ModelSettings):
     def __post_init__(self) -> None:
         require_at_least(self, 1, "patch", "d_model", "heads", "layers", "ffn", "conv_kernel", "head_hidden")
         require_dropout(self.dropout)
-        require_even_heads(self.d_model, self.heads)
+        require_heads_divide(self.d_model, self.heads, even=True)
         if self.embedding_tokens < 2:
             raise ConfigError(
                 f"model.embedding_tokens={self.embedding_tokens} is too small: attention to a single token "
@@ -84,8 +84,8 @@ class CrossModal(nn.Module):
         self.token_norm = nn.LayerNorm(settings.d_model)
         self.attention = CrossAttention(settings.d_model, settings.heads, settings.dropout)
 
-    def forward(self, tokens: Tensor, x_kron: Tensor) -> Tensor:
-        memory = self.memory_norm(self.project(x_kron).unflatten(-1, (-1, self.d_model)))
+    def forward(self, tokens: Tensor, x_embedding: Tensor) -> Tensor:
+        memory = self.memory_norm(self.project(x_embedding).unflatten(-1, (-1, self.d_model)))
         mixed: Tensor = self.attention(self.token_norm(tokens), memory)
         return tokens + mixed
 
@@ -114,8 +114,8 @@ class TimeFormer(nn.Module):
         self.task_log_var = nn.Parameter(torch.zeros(2)) if s.learned_task_weights else None
         self._initialise()
 
-    def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
-        """Forecasts from x_price (B, T, 5), x_kron (B, E) and x_ctx (B, F).
+    def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+        """Forecasts from x_price (B, T, 5), x_embedding (B, E) and x_ctx (B, F).
 
         `ret` (B, H) is in units of each horizon's train standard deviation: the caller multiplies by it
         to get raw returns. `up_logits` and `up_prob` are (B, H). With learned task weights, `task_log_var`
@@ -123,7 +123,7 @@ class TimeFormer(nn.Module):
         """
         tokens = self.embed_patch(x_price.reshape(x_price.shape[0], self.patches, -1))
         if self.cross_modal is not None:
-            tokens = self.cross_modal(tokens, x_kron)
+            tokens = self.cross_modal(tokens, x_embedding)
         for conv in self.convs:
             tokens = conv(tokens)
         context = self.embed_context(x_ctx)

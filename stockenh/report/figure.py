@@ -28,7 +28,7 @@ def line(
     axes: Axes, epochs: Sequence[int], values: Sequence[float | None], colour: str, label: str | None = None
 ) -> None:
     """A line over epochs, with dots where they are few; None leaves a gap."""
-    numbers = [number(value) for value in values]
+    numbers = [or_nan(value) for value in values]
     marker = "o" if len(epochs) <= 30 else ""
     axes.plot(epochs, numbers, color=colour, label=label, marker=marker, markersize=3.5, zorder=3)
 
@@ -68,7 +68,7 @@ def bars_text(horizon: str) -> str:
     return "1 bar" if bars == 1 else f"{bars} bars"
 
 
-def number(value: float | None) -> float:
+def or_nan(value: float | None) -> float:
     """What matplotlib draws as a gap where there is no value."""
     return math.nan if value is None else float(value)
 

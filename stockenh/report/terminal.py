@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and when it is done; nothing moves where there is no terminal."""
+"""What a person sees while a command works and when it is done; nothing moves where there is no terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from stockenh.report.table import findings_summary, number
 
@@ -39,7 +39,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def program() -> str:
-    """What to type for this program: its name, or where no shell finds that, the path it was called by."""
+    """What to type for this program: its name, or where no shell finds that, its path."""
     called = Path(sys.argv[0])
     if called.name != "stockenh" or not called.is_file() or shutil.which("stockenh"):
         return "stockenh"
@@ -50,57 +50,31 @@ def show_data(
     windows: Windows,
     rows: Mapping[str, NDArray[np.int64]],
     findings: Sequence[Finding],
-    out: Console,
+    console: Console,
     warnings: Sequence[str] = (),
 ) -> None:
     """What was read and how it is split, each part with its dates, and what a reader must know of it."""
-    out.print(f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars")
+    console.print(
+        f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars"
+    )
     for line in findings_summary(findings):
-        out.print(f"         {line}", markup=False)
+        console.print(f"         {line}", markup=False)
     for part, of_part in rows.items():
         asof = windows.asof[of_part].astype("datetime64[D]")
         name, n = PART_NAMES[part], len(of_part)
-        out.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
+        console.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
     if len(rows) > 1:
         labelled = windows.asof[windows.labelled]
         end = max(windows.asof[of_part].max() for of_part in rows.values())
         later = int((labelled > end).sum())
         left = len(labelled) - later - sum(map(len, rows.values()))
-        out.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
+        console.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
         if later:
-            out.print(f"         {later:,} later windows are those of other folds")
+            console.print(f"         {later:,} later windows are those of other folds")
     else:
-        out.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
+        console.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
     for warning in warnings:
-        out.print(f"warning  {warning}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def embedding_progress(on: Console) -> Iterator[Callable[[int, int], None]]:
-    """A live line while windows are embedded, from the first call of what it gives; silence elsewhere."""
-    with counting(on, "embedding", "windows") as watch:
-        yield watch
-
-
-@contextmanager
-def counting(on: Console, doing: str, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A live line of how many are done of how many, from the first call; nothing where nobody is watching."""
-    if not on.is_terminal:
-        yield lambda done, total: None
-        return
-    columns = (
-        TextColumn(doing), BarColumn(bar_width=24),
-        TextColumn(f"{{task.completed:,}}/{{task.total:,}} {what}"), TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=on, transient=True) as progress:
-        task = progress.add_task("", total=0, visible=False, speed="")
-
-        def watch(done: int, total: int) -> None:
-            speed = f"{found:,.0f} {what}/s" if (found := progress.tasks[0].speed) else ""
-            progress.update(task, completed=done, total=total, visible=True, speed=speed)
-
-        yield watch
+        console.print(f"warning  {warning}", markup=False, soft_wrap=True)
 
 
 class LiveProgress:
@@ -155,30 +129,53 @@ class SilentProgress:
 
 
 @contextmanager
-def training_progress(on: Console, epochs: int, per_epoch: int) -> Iterator[LiveProgress | SilentProgress]:
+def training_progress(
+    console: Console, epochs: int, per_epoch: int
+) -> Iterator[LiveProgress | SilentProgress]:
     """A live line on a terminal, silence elsewhere."""
-    if not on.is_terminal:
+    if not console.is_terminal:
         yield SilentProgress()
         return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[val]}"), TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
-        TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=on, transient=True) as progress:
+    loss, val = TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[val]}")
+    with _progress(console, TextColumn("{task.description}"), BarColumn(24), loss, val) as progress:
         yield LiveProgress(progress, epochs, per_epoch)
 
 
 @contextmanager
-def counted_progress(on: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """How much of a long piece of work is done, on a terminal; yields what to tell it by."""
-    if not on.is_terminal:
+def counted_progress(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A live line of how much of a long piece of work is done; yields what takes newly done steps."""
+    if not console.is_terminal:
         yield lambda done: None
         return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:.0f}%"),
-        TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=on, transient=True) as progress:
-        task = progress.add_task(what, total=total)
+    share = TextColumn("{task.percentage:.0f}%")
+    with _progress(console, TextColumn("{task.description}"), BarColumn(24), share) as progress:
+        task = progress.add_task(title, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def counting(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A live line of how many are done of how many, from the first call; nothing where nobody is watching."""
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    count = TextColumn(f"{{task.completed:,}}/{{task.total:,}} {unit}")
+    speed_column = TextColumn("{task.fields[speed]}")
+    with _progress(console, TextColumn(title), BarColumn(24), count, speed_column) as progress:
+        task = progress.add_task("", total=0, visible=False, speed="")
+
+        def watch(done: int, total: int) -> None:
+            speed = f"{found:,.0f} {unit}/s" if (found := progress.tasks[0].speed) else ""
+            progress.update(task, completed=done, total=total, visible=True, speed=speed)
+
+        yield watch
+
+
+def embedding_progress(console: Console) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A live line while windows are embedded."""
+    return counting(console, "embedding", "windows")
+
+
+def _progress(console: Console, *columns: ProgressColumn) -> Progress:
+    columns = (*columns, TimeRemainingColumn(), TextColumn("left"))
+    return Progress(*columns, console=console, transient=True)

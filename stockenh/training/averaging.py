@@ -1,10 +1,10 @@
-"""Averages of the weights over a run, kept beside the weights themselves: EMA and SWA, alone or together."""
+"""Averages of the weights over a run, beside the weights themselves: EMA and SWA, alone or together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,35 @@ from torch.optim.swa_utils import AveragedModel
 from stockenh.errors import ConfigError
 
 Inputs = tuple[Tensor, ...]
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-class Average(Protocol):
-    """One set of averaged weights."""
+class Average:
+    """One set of averaged weights, in a copy of the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = AveragedModel(model).requires_grad_(False)
 
     def step(self, model: nn.Module) -> None:
-        """An optimizer step was taken."""
+        """Called after every optimizer step that was taken."""
 
     def close_epoch(self, model: nn.Module, epoch: int, inputs: Callable[[], Iterable[Inputs]]) -> None:
-        """Epoch `epoch` (from 1) is complete; inputs() gives the train inputs once."""
+        """Called after epoch `epoch` (from 1), before validation; inputs() gives the train inputs once."""
 
     def weights(self) -> nn.Module | None:
         """The averaged model; None before there is one."""
+        return self._model.module if self._model.n_averaged > 0 else None
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._model.state_dict())
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._model.load_state_dict(state)
 
 
 class Averages:
-    """Weights by name: `raw` and every average that is kept. With none kept, nothing here does anything.
+    """Weights by name: `raw` and every average. Without an average, nothing here does anything.
 
-    patience_from: the epoch before which early stopping must not count
+    patience_from: the epoch from which early stopping counts
     """
 
     def __init__(self, kept: dict[str, Average] | None = None, patience_from: int = 0) -> None:
@@ -44,12 +49,12 @@ class Averages:
         self.patience_from = patience_from
 
     def update(self, model: nn.Module) -> None:
-        """Called after every optimizer step that was taken."""
+        """See `Average.step`."""
         for average in self.kept.values():
             average.step(model)
 
     def close_epoch(self, model: nn.Module, epoch: int, inputs: Callable[[], Iterable[Inputs]]) -> None:
-        """Called after the last step of every epoch, before validation."""
+        """See `Average.close_epoch`."""
         for average in self.kept.values():
             average.close_epoch(model, epoch, inputs)
 
@@ -62,12 +67,11 @@ class Averages:
         return {name: average.state_dict() for name, average in self.kept.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
         for name, average in self.kept.items():
             average.load_state_dict(state[name])
 
 
-class Ema:
+class Ema(Average):
     """Exponential moving average, updated at every step (Polyak and Juditsky 1992).
 
     It starts as a copy of the initial weights; update n = 0, 1, ... uses min(decay, (1 + n) / (10 + n)), so
@@ -76,7 +80,7 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model = AveragedModel(model).requires_grad_(False)
+        super().__init__(model)
         self._model.n_averaged.fill_(1)  # at 0 torch would copy instead of average
         self._decay = decay
         self._updates = 0  # counted on the host: torch's own update reads the number back from the device
@@ -91,49 +95,36 @@ class Ema:
         self._updates += 1
         self._model.n_averaged.add_(1)
 
-    def close_epoch(self, model: nn.Module, epoch: int, inputs: Callable[[], Iterable[Inputs]]) -> None:
-        """An epoch's end is nothing special to it."""
-
     def weights(self) -> nn.Module:
-        averaged: nn.Module = self._model.module
+        averaged: nn.Module = self._model.module  # without reading a number back from the device
         return averaged
 
-    def state_dict(self) -> dict[str, Any]:
-        return dict(self._model.state_dict())
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._model.load_state_dict(state)
+        super().load_state_dict(state)
         self._updates = int(self._model.n_averaged) - 1
 
 
-class Swa:
+class Swa(Average):
     """Equal mean of the weights at the end of every epoch after `first` (Izmailov et al. 2018).
 
     BatchNorm statistics, where the model has any, are those of the averaged weights over the train inputs.
     """
 
     def __init__(self, model: nn.Module, first: int) -> None:
-        self._model = AveragedModel(model).requires_grad_(False)
+        super().__init__(model)
         self._first = first
-
-    def step(self, model: nn.Module) -> None:
-        """Single steps are not averaged."""
 
     def close_epoch(self, model: nn.Module, epoch: int, inputs: Callable[[], Iterable[Inputs]]) -> None:
         if epoch > self._first:
             self._model.update_parameters(model)
             refresh_batch_norm(self._model.module, inputs)
 
-    def weights(self) -> nn.Module | None:
-        return self._model.module if self._model.n_averaged > 0 else None
-
     def state_dict(self) -> dict[str, Any]:
-        return {"first": self._first, **self._model.state_dict()}
+        return {"first": self._first, **super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """An average that began earlier than it now would (the run was made longer) is begun anew."""
-        weights = {k: v for k, v in state.items() if k != "first"}
-        self._model.load_state_dict(weights)
+        """An average that would now start later, because the run got more epochs, starts again."""
+        super().load_state_dict({k: v for k, v in state.items() if k != "first"})
         if state["first"] != self._first:
             self._model.n_averaged.zero_()
 
@@ -161,13 +152,13 @@ def refresh_batch_norm(model: nn.Module, inputs: Callable[[], Iterable[Inputs]])
 
 @dataclass(frozen=True)
 class Averaging:
-    """The config group `averaging`: what is kept beside the raw weights.
+    """The config group `averaging`: the averages beside the raw weights.
 
     ema_decay:     None: no EMA
     swa_start:     share of the epochs after which SWA averages; None: no SWA
-    swa_lr_factor: SWA's learning rate, as a fraction of the optimizer's peak. A rate fit for SGD, such as
-                   0.05, destroys what AdamW has learnt
-    swa_anneal:    "cosine" goes to that rate over the first SWA epoch, "constant" at once
+    swa_lr_factor: SWA's learning rate, as a fraction of the optimizer's peak. A rate for SGD, such as 0.05,
+                   destroys what AdamW has learnt
+    swa_anneal:    "cosine" reaches that rate over the first SWA epoch, "constant" at once
     """
 
     ema_decay: float | None = None
@@ -181,7 +172,7 @@ class Averaging:
         if self.swa_start is not None and not 0 <= self.swa_start < 1:
             raise ConfigError(
                 f"averaging.swa_start={self.swa_start} must be a share of train.epochs from 0 to below 1: "
-                f"from 1 on it would begin after the last epoch, and nothing would be averaged"
+                f"from 1 on it would start after the last epoch, and nothing would be averaged"
             )
         if not 0 < self.swa_lr_factor <= 1:
             raise ConfigError(f"averaging.swa_lr_factor={self.swa_lr_factor} must be above 0 and at most 1")
@@ -189,10 +180,8 @@ class Averaging:
             raise ConfigError(f"averaging.swa_anneal={self.swa_anneal} must be cosine or constant")
 
     def swa_first(self, epochs: int) -> int | None:
-        """The number of epochs before SWA, so that at least one remains; None without SWA."""
-        if self.swa_start is None:
-            return None
-        return int(self.swa_start * epochs)
+        """The number of epochs before SWA, which leaves at least one; None without SWA."""
+        return None if self.swa_start is None else int(self.swa_start * epochs)
 
     def build(self, model: nn.Module, epochs: int) -> Averages:
         """The averages of a fresh model for a run of so many epochs."""

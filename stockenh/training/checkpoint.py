@@ -17,10 +17,12 @@ from torch import Tensor
 from stockenh.errors import RunFolderError
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.loop import Metrics, State
+from stockenh.training.loop import Journal, Metrics, State
 from stockenh.training.step import Learner
 
 VERSION = 1
+
+log = logging.getLogger(__name__)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -37,7 +39,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on odd pickles: they are refused below
+            warnings.simplefilter("ignore")  # torch's warnings about odd pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise RunFolderError(
@@ -59,18 +61,15 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Puts generators back; those of cards that are not here are left out."""
+    """Restores the generators, those of GPUs only where their number is the same."""
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass
-class FolderJournal:
-    """`last` holds all that a resume needs, the best weights included; `best` is for whoever wants those."""
+class FolderJournal(Journal):
+    """Writes checkpoints and metrics. `last` holds all that a resume needs, `best` the best weights alone."""
 
     folder: RunFolder
     learner: Learner
@@ -103,8 +102,8 @@ class FolderJournal:
         }
         save(self.folder.last, content)
 
-    def take_up(self) -> State:
-        """The state of the last checkpoint, everything put back; a fresh one where there is none.
+    def resume(self) -> State:
+        """The state of the last checkpoint, with everything restored; a fresh one where there is none.
 
         Raises RunFolderError where the checkpoint is damaged, hostile or of another model.
         """

@@ -1,7 +1,8 @@
-"""One training step over several processes: each has the whole model and a share of every group.
+"""One training step over several processes, all of which run the same loop on their share of every group.
 
 A process's loss is its share divided by the whole group's labels, so the gradients of all processes are
 summed, and the step is the one that a single process would make (Li et al. 2020, DistributedDataParallel).
+Rank 0 writes, prints, validates and decides. The others get its decisions where the loop broadcasts them.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import contextlib
 import datetime
 import inspect
 import io
-from collections.abc import Callable
-from enum import IntEnum
-from typing import Any, Protocol, TypeVar, get_type_hints
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from stockenh.training.world import Place
+from stockenh.data.batches import Group, Share, SharedBatches, TrainBatches
+from stockenh.errors import ConfigError
+from stockenh.training.world import Rank
 
-# Others wait for the first while it embeds, validates and judges; a dead one is noticed at once all the same.
-PATIENCE = datetime.timedelta(days=7)
+# The others wait while rank 0 embeds, validates and evaluates. A dead process is noticed at once anyway.
+TIMEOUT = datetime.timedelta(days=7)
 
 # torch 2.13 has a new name for the option
 _OPTIONS = inspect.signature(DistributedDataParallel).parameters
@@ -33,53 +36,141 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 T = TypeVar("T")
 
 
-class Shared(Protocol):
-    """What a training step does for the sake of other processes."""
+class SingleProcessStep:
+    """What a training step does for other processes: nothing, where there are none."""
 
     def begin(self) -> None:
-        """A step begins."""
+        """Called before the first forward pass of a step."""
 
     def forward(self, model: nn.Module, inputs: Inputs, last: bool) -> dict[str, Tensor]:
-        """The model's answer to a micro batch; last: of its group, after which gradients are complete."""
-
-    def total(self, loss: Tensor) -> Tensor:
-        """The sum of all processes' shares of a group's loss."""
-
-
-class Alone:
-    """There are no other processes."""
-
-    def begin(self) -> None:
-        pass
-
-    def forward(self, model: nn.Module, inputs: Inputs, last: bool) -> dict[str, Tensor]:
+        """The model's output for a micro batch; last: of its group, which completes the gradients."""
         out: dict[str, Tensor] = model(*inputs)
         return out
 
     def total(self, loss: Tensor) -> Tensor:
+        """The sum of all processes' shares of a group's loss."""
         return loss
 
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in rank 0, plain containers and tensors on the CPU, in every process."""
+        return make()
 
-ALONE = Alone()
+
+SINGLE_PROCESS = SingleProcessStep()
 
 
-class Together:
-    """Sums gradients over all processes during the backward pass of a group's last micro batch.
+class ProcessGroup:
+    """All processes of a run, as one of them sees them.
 
-    Making one takes all processes, and gives every process the first one's weights. `model` must then be
-    the module that it was made of; its own state stays that of the bare module.
+    current: the one that this process is in, if any
     """
 
-    def __init__(self, model: nn.Module, group: dist.ProcessGroup | None, begin: Callable[[], None]) -> None:
-        self._begin = begin
-        self._group = group
-        # buffers are constants here, or BatchNorm's, of which the first process's are kept
-        options: dict[str, Any] = {"process_group": group, _SYNC_BUFFERS: False}
+    current: ClassVar[ProcessGroup | None] = None
+
+    def __init__(self, own: Rank) -> None:
+        """Waits for all others."""
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+        self.own = own
+        self.is_mid_step = False  # the others are, or soon will be, in collective operations of a step
+        self.gpus: dist.ProcessGroup | None = None
+        ProcessGroup.current = self
+
+    def sync(self, number: int = 0) -> int:
+        """Rank 0's number, 0 or more, in every process.
+
+        Where rank 0 has ended instead, raises SystemExit in the others, with its exit code.
+        """
+        box = torch.tensor([number])
+        dist.broadcast(box, src=0)
+        if box < 0:
+            raise SystemExit(-1 - int(box))
+        return int(box)
+
+    def broadcast(self, content: Any = None) -> Any:
+        """Rank 0's content, plain containers and tensors, in every process on the CPU; see `sync`."""
+        buffer = io.BytesIO()
+        if self.own.is_first:
+            torch.save(content, buffer)
+        size = self.sync(buffer.tell())
+        data = torch.zeros(size, dtype=torch.uint8)
+        if self.own.is_first:
+            data = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+        dist.broadcast(data, src=0)
+        return torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)
+
+    def machine_by_machine(self, make: Callable[[], str | None]) -> list[str]:
+        """Calls `make` in every process, first in one of each machine: the others find its files.
+
+        What each returns, an error or None, is gathered. Returns the errors, the same in every process.
+        """
+        is_first_here = self.own.local_rank == 0
+        error = make() if is_first_here else None
+        dist.barrier()
+        if not is_first_here:
+            error = make()
+        gathered: list[str | None] = [None] * self.own.size
+        dist.all_gather_object(gathered, error)
+        return [text for text in gathered if text is not None]
+
+    def leave(self, exit_code: int) -> None:
+        """Ends this process's part; rank 0 ends the others too, with this exit code.
+
+        In the middle of a step the others wait for gradients: they notice that the connection closes.
+        """
+        ProcessGroup.current = None
+        if self.is_mid_step:
+            return
+        if self.own.is_first:
+            with contextlib.suppress(RuntimeError):  # another process is gone already
+                dist.broadcast(torch.tensor([-1 - exit_code]), src=0)
+        dist.destroy_process_group()
+
+    @staticmethod
+    def is_lost(error: BaseException) -> bool:
+        """Whether this is the error of a collective operation where another process is gone."""
+        return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def device_name(name: str) -> str:
+    """What `device=` means in this process: of several, each has a GPU of its own. Raises ConfigError."""
+    if ProcessGroup.current is None:
+        return name
+    if name.startswith("cuda:"):
+        raise ConfigError(f"device={name}: each of several processes has its own GPU; write device=cuda")
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    gpus, number = torch.cuda.device_count(), ProcessGroup.current.own.local_rank
+    if number >= gpus:
+        raise ConfigError(
+            f"{number + 1} processes or more on a machine with {gpus} CUDA device(s): write "
+            f"--nproc-per-node={gpus}, or device=cpu"
+        )
+    return f"cuda:{number}"
+
+
+class DistributedStep(SingleProcessStep):
+    """Sums gradients over all processes during the backward pass of a group's last micro batch.
+
+    All processes must make one at the same time; each gets rank 0's weights. `model` must later be the module
+    given here; its state keeps the names of the bare module.
+    """
+
+    def __init__(self, group: ProcessGroup, model: nn.Module, device: torch.device) -> None:
+        """Communicates by NCCL between GPUs, by gloo between CPUs."""
+        group.is_mid_step = True
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            group.gpus = group.gpus or dist.new_group(backend="nccl")
+        # buffers are constants here, or BatchNorm's, of which rank 0 keeps its own
+        options: dict[str, Any] = {"process_group": group.gpus, _SYNC_BUFFERS: False}
         self._net = DistributedDataParallel(model, **options)
-        self._net.register_comm_hook(group, _summed)
+        self._net.register_comm_hook(group.gpus, _summed)
+        self._group = group
+        group.is_mid_step = False
 
     def begin(self) -> None:
-        self._begin()
+        self._group.sync()
+        self._group.is_mid_step = True
 
     def forward(self, model: nn.Module, inputs: Inputs, last: bool) -> dict[str, Tensor]:
         with contextlib.nullcontext() if last else self._net.no_sync():
@@ -87,8 +178,13 @@ class Together:
         return out
 
     def total(self, loss: Tensor) -> Tensor:
-        dist.all_reduce(loss, group=self._group)
+        dist.all_reduce(loss, group=self._group.gpus)
+        self._group.is_mid_step = False
         return loss
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        made: T = self._group.broadcast(make() if self._group.own.is_first else None)
+        return made
 
 
 def _summed(group: dist.ProcessGroup | None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -102,75 +198,24 @@ def _summed(group: dist.ProcessGroup | None, bucket: GradBucket) -> torch.future
 _summed.__annotations__ = get_type_hints(_summed)
 
 
-class Order(IntEnum):
-    """What the first process tells the others to do."""
+class RankBatches(SharedBatches):
+    """One process's share of every group, with random numbers of its own."""
 
-    TRAIN = 1  # a run's description follows
-    STEP = 2  # the next optimizer step
-    OVER = 3  # of this run there are no more
-    LEAVE = 4  # and exit with this code
+    def __init__(self, whole: TrainBatches, y_ret: Any, own: Rank) -> None:
+        """y_ret: (n, H) labels of all windows, NaN where there is none."""
+        super().__init__(whole, y_ret, Share(own.rank, own.size))
+        self._rank = own.rank
 
+    def groups(self, epoch: int, first: int) -> Generator[Group, None, None]:
+        """The shares of an epoch from step `first` on.
 
-class Team:
-    """All processes that were started together, as one of them sees them. The first one leads."""
-
-    def __init__(self, place: Place) -> None:
-        """Waits for all others."""
-        dist.init_process_group("gloo", timeout=PATIENCE)
-        self.place = place
-        self._cards: dist.ProcessGroup | None = None
-
-    def tell(self, order: Order, number: int = 0) -> None:
-        """The first process gives an order to all others."""
-        dist.broadcast(torch.tensor([order, number]), src=0)
-
-    def hear(self) -> tuple[Order, int]:
-        """Another process waits for its next order."""
-        heard = torch.zeros(2, dtype=torch.int64)
-        dist.broadcast(heard, src=0)
-        order, number = heard.tolist()
-        return Order(order), number
-
-    def hand_out(self, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the first process gives, plain containers and tensors, to every process, on the CPU."""
-        buffer = io.BytesIO()
-        if content is not None:
-            torch.save(content, buffer)
-        handed: list[Any] = [buffer.getvalue()]
-        dist.broadcast_object_list(handed, src=0)
-        found: dict[str, Any] = torch.load(io.BytesIO(handed[0]), map_location="cpu", weights_only=True)
-        return found
-
-    def first_of_each_machine_first(self, make: Callable[[], T]) -> T:
-        """Calls `make` in every process; what the first of a machine leaves on its disk, the others find."""
-        first = self.place.local_rank == 0
-        made = [make()] if first else []
-        dist.barrier()
-        return made[0] if first else make()
-
-    def complaints(self, own: str | None) -> list[str]:
-        """What kept any process from going on, the same list in all of them."""
-        said: list[str | None] = [None] * self.place.size
-        dist.all_gather_object(said, own)
-        return [text for text in said if text is not None]
-
-    def together(self, model: nn.Module, on: torch.device, begin: Callable[[], None]) -> Together:
-        """A step's side of the team: NCCL between cards, gloo between CPUs."""
-        if on.type == "cuda":
-            torch.cuda.set_device(on)
-            self._cards = self._cards or dist.new_group(backend="nccl")
-        return Together(model, self._cards, begin)
-
-    def dismiss(self, code: int) -> None:
-        """The first process sends all others away, with this exit code."""
-        self.tell(Order.LEAVE, code)
-        self.part()
-
-    def part(self) -> None:
-        """Leaves the others."""
-        dist.destroy_process_group()
-
-    @staticmethod
-    def is_broken(error: Exception) -> bool:
-        """Whether this is what a process sees when another one is gone."""
-        return isinstance(error, dist.DistError) or "gloo" in str(error)
+        Rank 0 goes on from the random state of its checkpoint. The others draw dropout and noise by the place
+        in the run, so that they are the same however often the run was resumed.
+        """
+        with contextlib.closing(super().groups(epoch, first)) as groups:
+            for step in range(first, self.steps):
+                if self._rank:
+                    entropy = (self.seed, self._rank, epoch, step)
+                    seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+                    torch.manual_seed(int(seed >> 1))
+                yield next(groups)

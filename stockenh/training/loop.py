@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop honours after the step at hand."""
+"""The loop of a run: epochs of training steps, each validated; stopped, saved and resumed at any step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,23 +24,23 @@ from stockenh.training.step import Learner
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved where it was."""
+    """A stop was requested, and the run has saved its state."""
 
 
 @dataclass
 class StopRequest:
-    """Whether somebody asked to stop."""
+    """Whether a stop was requested."""
 
     requested: bool = False
 
 
 @contextmanager
 def stop_on_signal(grace: float = 0.0) -> Iterator[StopRequest]:
-    """Within, the first SIGINT or SIGTERM is only noted; a second one interrupts at once.
+    """Turns the first SIGINT or SIGTERM of the block into a request; a second one interrupts at once.
 
-    grace: seconds within which a second one is still the first: torchrun passes a terminal's Ctrl-C on to
-    processes that have had it from the terminal. Outside the main thread signals can't be caught, and
-    nothing is done.
+    grace: seconds within which a second one still counts as the first: torchrun passes a terminal's Ctrl-C
+    on to processes that already got it from the terminal. Does nothing outside the main thread, which alone
+    can catch signals.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -74,21 +75,21 @@ class Best:
     val_loss: float | None
 
     def is_beaten_by(self, val_loss: float | None) -> bool:
-        """Whether weights of this validation loss are to be kept instead."""
+        """Whether weights with this validation loss replace it."""
         return self.val_loss is None or val_loss is None or val_loss < self.val_loss
 
 
 @dataclass
 class State:
-    """Where a run is: everything that the next step depends on, besides what the learner holds."""
+    """How far a run is: everything that the next step depends on, besides the learner."""
 
     epoch: int = 0  # completed epochs
-    step_in_epoch: int = 0  # optimizer steps tried in the epoch at hand
+    step_in_epoch: int = 0  # optimizer steps tried in the current epoch
     steps: int = 0  # optimizer steps taken
     skipped: int = 0  # optimizer steps that fp16 skipped
-    loss_sum: float = 0.0  # of the epoch at hand: group losses times labels
+    loss_sum: float = 0.0  # of the current epoch: group losses times labels
     label_sum: float = 0.0
-    train_seconds: float = 0.0  # of the epoch at hand
+    train_seconds: float = 0.0  # of the current epoch
     seconds: float = 0.0  # of training and validation, all sessions together
     best: dict[str, Best] = field(default_factory=dict)  # by name of the weights
 
@@ -101,8 +102,8 @@ class State:
         return cls(**{**values, "best": best})
 
 
-class Journal(Protocol):
-    """Where a run is written down."""
+class Journal:
+    """Where a run is recorded; this one records nothing."""
 
     def best(self, name: str, state: State) -> None:
         """The weights `name` have their best validation loss now."""
@@ -111,17 +112,17 @@ class Journal(Protocol):
         """An epoch is complete."""
 
     def pause(self, state: State) -> None:
-        """A place within an epoch from which the run can be taken up."""
+        """A step within an epoch from which the run can be resumed."""
 
 
 class Progress(Protocol):
-    """Somebody watching."""
+    """Shows how far training is."""
 
     def start(self, epoch: int, steps: int, done: int) -> None:
-        """An epoch begins at step `done` of `steps`."""
+        """An epoch starts at step `done` of `steps`."""
 
     def advance(self, windows: int, loss: Tensor) -> None:
-        """A step was made."""
+        """A step is complete."""
 
     def finish(self, line: Metrics) -> None:
         """An epoch is complete."""
@@ -129,7 +130,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to go on."""
+    """How long to train."""
 
     epochs: int
     patience: int
@@ -151,33 +152,41 @@ def fit(
     stop: StopRequest,
     report: Report | None = None,
 ) -> bool:
-    """Trains until the epochs are done, patience is out, or `report(epoch, metrics)` returns True.
+    """Trains until the epochs are done, patience runs out, or `report(epoch, metrics)` returns True.
 
-    Returns whether it was the report that ended it.
+    Returns whether the report ended it.
 
     validate() gives {name of weights: {"loss": ..., horizon: metrics}}; a loss of None, where there is
-    nothing to validate on, makes every epoch the best so far. Raises Interrupted after a requested stop
-    was saved, and TrainingError where a step is not finite.
+    nothing to validate on, makes every epoch the best so far. Raises Interrupted once a requested stop is
+    saved, and TrainingError where a step is not finite.
+
+    Of several processes all run this function. Rank 0 validates and decides, and the others get the results;
+    where it ends, they end at their next broadcast.
     """
-    while state.epoch < limits.epochs and not _is_stale(state, learner, limits):
+    from_first = learner.processes.from_first
+    while from_first(lambda: state.epoch < limits.epochs and not _is_stale(state, learner, limits)):
         _train_epoch(learner, batches, state, limits, journal, progress, stop)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         learner.averages.close_epoch(learner.model, state.epoch, batches.inputs)
         state.seconds += state.train_seconds
         began = time.perf_counter()
-        line = _close_epoch(learner, batches, validate(), state, journal)
+        line = _close_epoch(learner, batches, from_first(validate), state, journal)
         state.seconds += time.perf_counter() - began
         journal.epoch(line, state)
         progress.finish(line)
-        if report is not None and report(state.epoch, line):
+        if from_first(partial(_ends, report, state.epoch, line)):
             return True
     return False
 
 
-def _is_stale(state: State, learner: Learner, limits: Limits) -> bool:
-    """Whether so many epochs in a row brought no weights a better validation loss.
+def _ends(report: Report | None, epoch: int, line: Metrics) -> bool:
+    return report is not None and report(epoch, line)
 
-    An average that begins late has its own chance first: epochs before it do not count.
+
+def _is_stale(state: State, learner: Learner, limits: Limits) -> bool:
+    """Whether no weights had a better validation loss for `patience` epochs in a row.
+
+    Epochs before an average that starts late do not count.
     """
     best = max((b.epoch for b in state.best.values()), default=state.epoch)
     return state.epoch - max(best, learner.averages.patience_from) >= limits.patience
@@ -263,10 +272,10 @@ def _close_epoch(
 def choose(losses: Mapping[str, float | None]) -> str:
     """The name of the weights with the lowest validation loss.
 
-    Without validation it is the last named, an average where there is one: swa before ema before raw.
+    Without validation it is the last name, an average where there is one: swa before ema before raw.
     """
-    judged = {name: loss for name, loss in losses.items() if loss is not None}
-    return min(judged, key=judged.__getitem__) if judged else list(losses)[-1]
+    known = {name: loss for name, loss in losses.items() if loss is not None}
+    return min(known, key=known.__getitem__) if known else list(losses)[-1]
 
 
 def _explain(
@@ -276,7 +285,7 @@ def _explain(
     asof = np.sort(batches.data.asof[rows].astype("datetime64[D]"))
     return TrainingError(
         f"epoch {state.epoch + 1}, step {step + 1}: {error}; its {len(rows)} windows end {asof[0]} to "
-        f"{asof[-1]}. The step was not made, and the last checkpoint is kept. Train anew with a lower "
+        f"{asof[-1]}. The step was not made, and the last checkpoint is kept. Train again with a lower "
         f"optimizer.lr (the rate here: {learner.schedule.lr:.3g}), or check the bars of these dates; "
         f"in fp16, try train.precision=bf16"
     )

@@ -13,20 +13,20 @@ from stockenh.storage.machine import has_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Below about so many parameters a step on a CPU is bound by operator calls: bf16 makes one of 0.3 million 5%
-# faster, of 0.65 million 18%, of 5.9 million 60 to 85% (docs/measurements.md).
+# Below about so many parameters a step on a CPU is bound by operator calls: bf16 makes a model of 0.3 million
+# 5% faster, one of 0.65 million 18%, one of 5.9 million 60 to 85% (docs/measurements.md).
 CPU_BF16_PARAMETERS = 500_000
 
 # A loss scale that halves this often without one step taken means that the forward pass itself overflows.
 MOST_SKIPS_IN_A_ROW = 20
 
 
-# So many steps may be made before a device that is not waited for is asked whether all were finite.
-STEPS_UNASKED = 50
+# With the deferred check, the device is read once in so many steps.
+DEFERRED_STEPS = 50
 
 
 class NonFiniteGradient(TrainingError):
-    """The gradient is not finite and no loss scale can mend it; the optimizer was not stepped.
+    """The gradient is not finite and no loss scale helps; the optimizer was not stepped.
 
     ago: how many steps were made since
     """
@@ -39,19 +39,20 @@ class NonFiniteGradient(TrainingError):
 class Precision:
     """Autocast, loss scaling and the guarded optimizer step. In fp32 all of it does nothing.
 
-    unasked: whether steps are made without waiting for the device to say that the gradient was finite; by
-             default on CUDA. A fused optimizer leaves out a step where it was not, and `require_finite`
-             tells of it. In fp16 every step waits: schedule and averages advance only with steps taken.
+    deferred: whether the check that a gradient is finite is deferred, so that the host need not wait for the
+              device at every step; by default on CUDA. A fused optimizer leaves out a step whose gradient is
+              not finite, and `require_finite` raises the error later. In fp16 every step waits, because
+              schedule and averages advance only with steps taken.
     """
 
-    def __init__(self, name: str, device: torch.device, unasked: bool | None = None) -> None:
+    def __init__(self, name: str, device: torch.device, deferred: bool | None = None) -> None:
         self.name = name
         self.device = device
         self._dtype = DTYPES[name]
         self._scaler = self._new_scaler()
         self._skipped_in_a_row = 0
-        self._unasked = name != "fp16" and (device.type == "cuda" if unasked is None else unasked)
-        self._steps = 0  # since the device was asked
+        self._deferred = name != "fp16" and (device.type == "cuda" if deferred is None else deferred)
+        self._steps = 0  # since the last regular check
         self._first_bad = torch.zeros((), dtype=torch.int64, device=device)  # of these, from 1; 0: none
 
     def autocast(self) -> torch.autocast:
@@ -67,13 +68,13 @@ class Precision:
     ) -> bool:
         """Unscales, clips the gradient norm and steps. False where fp16 skipped a step that overflowed.
 
-        Raises NonFiniteGradient, the optimizer untouched, where the gradient is not finite and skipping
-        is not the remedy.
+        Raises NonFiniteGradient, the optimizer unchanged, where the gradient is not finite and skipping does
+        not help.
         """
         self._scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-        if self._unasked and getattr(optimizer, "_step_supports_amp_scaling", False):
-            self._step_unasked(optimizer, norm)
+        if self._deferred and getattr(optimizer, "_step_supports_amp_scaling", False):
+            self._step_unchecked(optimizer, norm)
             return True
         hopeless = self.name != "fp16" or self._skipped_in_a_row >= MOST_SKIPS_IN_A_ROW
         if hopeless and not torch.isfinite(norm):
@@ -86,20 +87,22 @@ class Precision:
         return taken
 
     def require_finite(self, *, now: bool = False) -> None:
-        """Asks the device, now or once many steps were made, whether all gradients were finite.
+        """The deferred check, now or once in many steps. Does nothing where every step is checked.
 
-        Raises NonFiniteGradient where one was not. Does nothing where every step has asked already.
+        Raises NonFiniteGradient if a gradient was not finite.
         """
-        if not self._unasked or self._steps == 0 or not (now or self._steps >= STEPS_UNASKED):
+        is_regular = self._steps >= DEFERRED_STEPS  # at the same steps in every process
+        if not self._deferred or self._steps == 0 or not (now or is_regular):
             return
-        made, self._steps = self._steps, 0
-        first = int(self._first_bad)
-        self._first_bad.zero_()
+        made, first = self._steps, int(self._first_bad)
+        if first or is_regular:
+            self._steps = 0
+            self._first_bad.zero_()
         if first:
             raise NonFiniteGradient("the gradient norm is not finite", ago=made - first)
 
-    def _step_unasked(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
-        """Torch's fused optimizers leave out, on the device, a step of which `found_inf` is 1."""
+    def _step_unchecked(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+        """Torch's fused optimizers leave out, on the device, a step whose `found_inf` is 1."""
         self._steps += 1
         bad = ~torch.isfinite(norm)
         self._first_bad.add_(bad * (self._first_bad == 0), alpha=self._steps)
@@ -110,7 +113,7 @@ class Precision:
         return {"scaler": self._scaler.state_dict(), "skipped_in_a_row": self._skipped_in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the loss scale, in a scaler that knows of no step that was refused halfway."""
+        """Restores the loss scale, in a new scaler without the state of a step that raised."""
         self._scaler = self._new_scaler()
         self._scaler.load_state_dict(state["scaler"])
         self._skipped_in_a_row = int(state["skipped_in_a_row"])
@@ -122,8 +125,8 @@ class Precision:
 def resolve(setting: str, device: torch.device, model: nn.Module) -> str:
     """`auto` by a fixed rule, anything else as it is.
 
-    CUDA: bf16 where the card has it, else fp16. CPU: bf16 where the processor multiplies bf16 natively
-    and the model is large enough to be bound by arithmetic, else fp32.
+    CUDA: bf16 where the GPU has it, else fp16. CPU: bf16 where the processor multiplies bf16 natively and the
+    model is large enough to be bound by arithmetic, else fp32.
     """
     if setting != "auto":
         return setting

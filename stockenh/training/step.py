@@ -1,4 +1,4 @@
-"""From a loss per element to the one number that is differentiated.
+"""The training step: from a loss per element to an optimizer step.
 
 Legend: B windows in a micro batch, H horizons.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stockenh.data.batches import Group, Micro
 from stockenh.training.averaging import Averages
-from stockenh.training.distributed import ALONE, Shared
+from stockenh.training.distributed import SINGLE_PROCESS, SingleProcessStep
 from stockenh.training.losses.base import Loss
 from stockenh.training.precision import Precision
 from stockenh.training.schedules import Schedule
@@ -23,8 +23,8 @@ from stockenh.training.schedules import Schedule
 class Objective:
     """The weighted mean of a loss over the labels of a whole accumulation group, in float32.
 
-    Each micro batch is divided by the group's count of labels, so that the micro batches of a group add
-    up to what one big batch would give, short last groups and missing labels included.
+    Each micro batch is divided by the group's count of labels, so that the micro batches of a group add up
+    to the loss of a single big batch, also in short last groups and with missing labels.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -33,7 +33,7 @@ class Objective:
     def __call__(self, out: dict[str, Tensor], micro: Micro, count: Tensor) -> Tensor:
         """This micro batch's share of the group's loss, a scalar. count: labels in the whole group.
 
-        With `task_log_var` s (2,) in the model's answer each term is weighted by exp(-s) and s / 2 is
+        With `task_log_var` s (2,) in the model's output each term is weighted by exp(-s) and s / 2 is
         added (homoscedastic uncertainty, Kendall et al. 2018); s = 0 is the plain sum.
         """
         returns, direction = self.loss.elements({k: v.float() for k, v in out.items()}, micro)
@@ -60,7 +60,7 @@ class Learner:
     precision: Precision
     averages: Averages
     max_norm: float
-    shared: Shared = ALONE
+    processes: SingleProcessStep = SINGLE_PROCESS
 
     def step(self, group: Group) -> tuple[Tensor, bool]:
         """One optimizer step on an accumulation group: its mean loss (a scalar), and whether it was taken.
@@ -75,20 +75,21 @@ class Learner:
 
     def update(self, group: Group) -> tuple[Tensor, bool]:
         """The part of a step that computes: forward, loss, backward, clipping, optimizer."""
-        self.shared.begin()
+        self.processes.begin()
         self.optimizer.zero_grad()
         losses = []
         for loss in self.losses(group):
             self.precision.backward(loss)
             losses.append(loss.detach())
+        total = self.processes.total(torch.stack(losses).sum())
         taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)
-        return self.shared.total(torch.stack(losses).sum()), taken
+        return total, taken
 
     def losses(self, group: Group) -> Iterator[Tensor]:
-        """What each micro batch adds to the group's mean loss, computed as it is asked for."""
+        """What each micro batch adds to the group's mean loss, one after another."""
         for micro in group.micros:
             with self.precision.autocast():
-                out = self.shared.forward(self.model, micro.inputs, last=micro is group.micros[-1])
+                out = self.processes.forward(self.model, micro.inputs, last=micro is group.micros[-1])
             yield self.objective(out, micro, group.count)
 
     def checkpoint(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Puts back what `checkpoint` gave. The schedule comes last: it sets the optimizer's rate."""
+        """Restores what `checkpoint` gave. The schedule comes last: it sets the optimizer's rate."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])

@@ -1,4 +1,4 @@
-"""Which of how many processes this is, where torchrun or its like has started several."""
+"""Which of several processes this is, where torchrun or the like has started several. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,50 +9,47 @@ from stockenh.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process among `size`, the one numbered `rank` of all and `local_rank` of its own machine."""
+class Rank:
+    """One process: the number `rank` of `size` in all, and `local_rank` on its own machine."""
 
     rank: int
     local_rank: int
     size: int
 
     @property
-    def leads(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the process that writes, prints and decides."""
         return self.rank == 0
 
 
-def place() -> Place | None:
-    """This process's place by the environment; None where it is alone.
+def own_rank() -> Rank | None:
+    """This process's rank according to the environment; None for a single process.
 
-    Raises ConfigError where WORLD_SIZE speaks of several and the rest of what torchrun sets is missing.
+    Raises ConfigError where WORLD_SIZE is above 1 and the other variables of torchrun are missing.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return None
     needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    if lacking := [name for name in needed if name not in os.environ]:
+    if missing := [name for name in needed if name not in os.environ]:
         raise ConfigError(
-            f"WORLD_SIZE={size} without {', '.join(lacking)}: start several processes with torchrun "
+            f"WORLD_SIZE={size} without {', '.join(missing)}: start several processes with torchrun "
             f"--nproc-per-node=N -m stockenh train ..., or unset WORLD_SIZE"
         )
     try:
-        return Place(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(size))
+        return Rank(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(size))
     except ValueError:
         raise ConfigError(f"WORLD_SIZE={size}, RANK and LOCAL_RANK must be whole numbers") from None
 
 
 def refuse_several(what: str) -> None:
-    """Raises ConfigError where several processes were started for something that one does.
-
-    Of several, one says so and the others leave without a word.
-    """
-    found = place()
-    if found is None:
+    """Raises ConfigError under torchrun, for what takes one process. Only the first process prints it."""
+    own = own_rank()
+    if own is None:
         return
-    if not found.leads:
+    if not own.is_first:
         raise SystemExit(ConfigError.exit_code)
     raise ConfigError(
-        f"{what} takes one process, and torchrun has started {found.size}: several make the steps of a "
-        f"single stockenh train. Start this without torchrun"
+        f"{what} takes one process, and torchrun has started {own.size}: only stockenh train can use "
+        f"several. Start this without torchrun"
     )

@@ -10,12 +10,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 from kronos_checkpoints import TINY
 
 from stockenh.commands.sweep.space import Space
 from stockenh.commands.sweep.spec import SweepConfig
-from stockenh.config.catalog import conf_dir, groups, groups_of, keys_of, roots
+from stockenh.config.catalog import (
+    conf_dir,
+    default_keys,
+    groups,
+    groups_of,
+    keys_of,
+    option_keys,
+    option_values,
+    roots,
+)
 from stockenh.config.compose import compose
 from stockenh.config.schema import (
     GROUPS,
@@ -59,14 +67,10 @@ every_option = pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}=
 TYPED = [(group, option) for group, option in OPTIONS if group in GROUPS]
 
 
-def content(group: str, option: str) -> dict:
-    return yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8"))
-
-
 def chosen(group: str, option: str, path: Path | str = "x") -> list[str]:
     """The overrides that an option needs to compose."""
     overrides = [f"{group}={option}"]
-    if group == "data" and "path" in content(group, option):
+    if group == "data" and "path" in option_values(group, option):
         overrides.append(f"data.path={path}")
     if (group, option) == ("data", "yahoo"):
         overrides.append("data.symbols=[AAA,BBB]")
@@ -101,7 +105,7 @@ def test_every_root_is_of_a_command():
 def test_a_benchmark_has_the_settings_of_its_dataclass():
     config = plain(compose([], "bench"))
     assert config["bench"] == dataclasses.asdict(BenchConfig())
-    assert set(content("bench", "quick")) == set(content("bench", "full"))
+    assert set(option_values("bench", "quick")) == set(option_values("bench", "full")) == set(config["bench"])
 
 
 @pytest.mark.parametrize("option", groups()["sweep"])
@@ -114,23 +118,36 @@ def test_every_search_composes_with_its_settings(option):
         assert set(Space.of(settings.params).names) > {"optimizer.lr", "optimizer.weight_decay"}
 
 
-@pytest.mark.parametrize(
+files = pytest.mark.parametrize(
     "path",
     [p for p in sorted(conf_dir().glob("*/*.yaml")) if p.parent.name != "common"],
     ids=lambda p: f"{p.parent.name}={p.stem}",
 )
+
+
+@files
 def test_the_head_comment_names_the_override(path):
     head = re.match(r"(#[^\n]*\n)+", path.read_text(encoding="utf-8"))
     assert head is not None
     assert re.search(rf"Override: (\S+ )*{path.parent.name}={path.stem}\b", head[0].replace("\n# ", " "))
 
 
+@files
+def test_every_key_has_a_comment(path):
+    """Its own, or that of the option it extends, or of the root config that it changes."""
+    shared = path.read_text(encoding="utf-8").startswith("# @package _global_")
+    roots = ("train", "sweep", "ablate") if shared else ()
+    known = {key.name: key.comment for root in roots for key in default_keys(root)}
+    described = ("ablate.techniques.", "ablate.all_claims.")  # by the comment above them
+    keys = [key for key in option_keys(path) if not key.name.startswith(described)]
+    assert [key.name for key in keys if not key.comment and not known.get(key.name)] == []
+
+
 @pytest.mark.parametrize(("group", "option"), TYPED, ids=[f"{g}={o}" for g, o in TYPED])
 def test_keys_are_the_fields_of_the_dataclass(group, option):
-    values = content(group, option)
+    values = option_values(group, option)
     settings = group_settings(group, plain(compose(chosen(group, option)))[group])
     assert type(settings).__name__ == values.pop("_target_").rpartition(".")[2]
-    values.pop("defaults", None)
     assert set(values) == {field.name for field in dataclasses.fields(settings)}
 
 
@@ -138,7 +155,7 @@ def test_keys_are_the_fields_of_the_dataclass(group, option):
 def test_composes_and_parses(group, option):
     config = parse(plain(compose(chosen(group, option))))
     if group in GROUPS:
-        target = content(group, option)["_target_"]
+        target = option_values(group, option)["_target_"]
         assert type(getattr(config, group)).__qualname__ == target.rpartition(".")[2]
 
 

@@ -46,7 +46,7 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(moved.numpy(), [opening, opening, close, close, 1000 * np.exp(0.2)], rtol=1e-6)
 
 
-def test_noise_is_relative_and_of_the_size_that_was_asked_for() -> None:
+def test_noise_is_relative_and_of_the_configured_size() -> None:
     raw = bars(200, 100)
     moved = RawNoise(price=0.01, volume=0.2)(raw, torch.Generator().manual_seed(0))
     assert float((moved / raw)[..., 3].log().std()) == pytest.approx(0.01, rel=0.05)
@@ -55,21 +55,18 @@ def test_noise_is_relative_and_of_the_size_that_was_asked_for() -> None:
 
 
 def test_no_noise_is_no_change() -> None:
-    raw = bars()
-    assert torch.equal(RawNoise(price=0.0, volume=0.0)(raw), raw)
-    state = torch.get_rng_state()
+    raw, state = bars(), torch.get_rng_state()
+    assert torch.equal(RawNoise(price=0.0, volume=0.0)(raw, torch.Generator()), raw)
     assert NoAugment()(raw) is raw
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_generator_decides_and_the_global_one_stands_in_for_it() -> None:
+def test_a_generator_decides_or_else_the_global_one() -> None:
     raw, noise = bars(), RawNoise()
-    first = noise(raw, torch.Generator().manual_seed(3))
-    assert torch.equal(first, noise(raw, torch.Generator().manual_seed(3)))
-    assert not torch.equal(first, noise(raw, torch.Generator().manual_seed(4)))
+    first, again, other = (noise(raw, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
     torch.manual_seed(3)
-    assert torch.equal(first, noise(raw))
-    assert not torch.equal(first, noise(raw))
+    assert torch.equal(first, noise(raw)) and not torch.equal(first, noise(raw))
 
 
 @pytest.mark.parametrize(("name", "value"), [("price", -0.1), ("price", 1.5), ("volume", -1.0)])

@@ -34,14 +34,10 @@ def hand(context: list[list[float]], y_ret: list[list[float]]) -> BarWindows:
 def test_statistics_by_hand() -> None:
     nan = float("nan")
     data = hand([[1, 7], [3, 7], [99, 99]], [[0.5, nan], [-0.5, 0.0], [9, 9]])
-    fitted = Fitted.fit(data, np.array([0, 1]))
-    assert fitted == Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
-
-
-def test_share_of_up_leaves_ties_and_missing_labels_out() -> None:
-    nan = float("nan")
-    data = hand([[0.0]] * 5, [[0.1], [0.2], [0.0], [nan], [-0.1]])
-    assert Fitted.fit(data, np.arange(5)).up_share == pytest.approx([2 / 3])
+    expected = Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
+    assert Fitted.fit(data, np.array([0, 1])) == expected
+    ties = hand([[0.0]] * 5, [[0.1], [0.2], [0.0], [nan], [-0.1]])
+    assert Fitted.fit(ties, np.arange(5)).up_share == pytest.approx([2 / 3]), "no ties, no missing labels"
 
 
 def test_only_train_rows_count() -> None:
@@ -91,24 +87,25 @@ GOOD = {
 }
 
 
+WRONG_KIND = "is not a list of the right kind"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("context_mean", "abc", "context_mean is not a list of the right kind"),
-        ("context_mean", [0.0, "1"], "context_mean is not a list of the right kind"),
-        ("context_mean", [0.0, True], "context_mean is not a list of the right kind"),
-        ("context_mean", [0.0, float("nan")], "context_mean is not a list of the right kind"),
-        ("return_std", [0.1, 0.2, float("inf")], "return_std is not a list of the right kind"),
-        ("up_share", [0.5, 10**400, 0.5], "up_share is not a list of the right kind"),
-        ("context_names", [1, 2], "context_names is not a list of the right kind"),
+        *(("context_mean", value, f"context_mean {WRONG_KIND}")
+          for value in ("abc", [0.0, "1"], [0.0, True], [0.0, float("nan")])),
+        ("return_std", [0.1, 0.2, float("inf")], f"return_std {WRONG_KIND}"),
+        ("up_share", [0.5, 10**400, 0.5], f"up_share {WRONG_KIND}"),
+        ("context_names", [1, 2], f"context_names {WRONG_KIND}"),
         ("context_std", [1.0, 0.0], "must be above 0"),
         ("return_std", [0.1, -0.2, 0.3], "must be above 0"),
         ("context_std", [1.0], "context_names and context_std differ in length"),
         ("up_share", [0.5], "return_std and up_share differ in length"),
         ("extra", [0.5], "does not hold the statistics of a run"),
     ],
-)
-def test_json_that_holds_something_else_is_refused(key: str, value: object, message: str) -> None:
+)  # fmt: skip
+def test_wrong_values_in_json_are_refused(key: str, value: object, message: str) -> None:
     assert Fitted.from_dict(GOOD).to_dict() == GOOD
     with pytest.raises(RunFolderError, match=message):
         Fitted.from_dict({**GOOD, key: value})

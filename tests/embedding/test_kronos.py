@@ -91,24 +91,19 @@ def test_the_last_position_alone_is_that_of_the_whole_pass() -> None:
 
 
 def test_states_depend_on_no_later_token() -> None:
-    decoder, tokenizer = tiny_nets()
+    decoder, _ = tiny_nets()
     s1, s2, stamp = (torch.from_numpy(KNOWN[name][:2].copy()) for name in ("s1", "s2", "stamp"))
-    before, decoded = decoder(s1, s2, stamp), tokenizer.decode(s1, s2)
+    before = decoder(s1, s2, stamp)
     s1[:, 80:], s2[:, 80:], stamp[:, 80:, 3] = 15 - s1[:, 80:], 15 - s2[:, 80:], 1
-    after, decoded_after = decoder(s1, s2, stamp), tokenizer.decode(s1, s2)
+    after = decoder(s1, s2, stamp)
     assert torch.equal(before[:, :80], after[:, :80])
     assert (before[:, 80:] != after[:, 80:]).any(-1).all()
-    assert torch.equal(decoded[:, :80], decoded_after[:, :80])
 
 
-def test_a_token_is_the_corner_that_the_signs_of_its_bits_name() -> None:
-    # s1 = 0b01 = 1: first bit 1, second 0. s2 = 0b10 = 2: first bit 0, second 1. So the corner is
-    # (1, -1, -1, 1) / sqrt(4), and without blocks its bars are two linear maps of it.
-    torch.manual_seed(0)
+def test_a_token_is_the_number_of_the_signs_of_its_bits() -> None:
+    # signs + - and - +: s1 has its first bit (1), s2 its second (2)
     tokenizer = Tokenizer(TokenizerShape(6, 8, 2, 8, 1, 1, 2, 2, 2)).requires_grad_(False)
-    by_hand = tokenizer.head(tokenizer.post_quant_embed(torch.tensor([0.5, -0.5, -0.5, 0.5])))
-    torch.testing.assert_close(tokenizer.decode(torch.tensor([[1]]), torch.tensor([[2]]))[0, 0], by_hand)
-    # encoding: the four numbers before quantization are the bars' own, through maps that copy four of them
+    # the four numbers before quantization are the bars' own, through maps that copy four of them
     for layer, shape in ((tokenizer.embed, (8, 6)), (tokenizer.quant_embed, (4, 8))):
         layer.weight.copy_(torch.eye(*shape))
         layer.bias.zero_()

@@ -1,4 +1,4 @@
-"""Baselines: what each says, that they are fitted on train alone, and that they find what is there."""
+"""Baselines: what each forecasts, that they are fitted on train alone, and that they find what is there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 
 from stockenh.evaluation import baselines
 from stockenh.evaluation.baselines import (
-    LEARNT,
+    FITTED,
     Known,
     TrainPart,
     baseline_forecasts,
     concatenated,
-    learnt,
+    fitted,
     majority,
     sign_rule,
 )
-from stockenh.evaluation.scores import Forecast
+from stockenh.evaluation.metrics import Forecast
 
-ALL = ("majority", "persistence", "momentum", *LEARNT)
+ALL = ("majority", "persistence", "momentum", *FITTED)
 
 
 def known(rng: np.random.Generator, rows: int) -> Known:
@@ -31,7 +31,7 @@ def planted(rng: np.random.Generator, of: Known) -> np.ndarray:
     return 0.01 * of.context[:, 2] + rng.normal(0, 0.01, len(of.past))
 
 
-def test_the_train_majority_is_said_of_every_row():
+def test_the_train_majority_is_forecast_for_every_row():
     found = majority(0.55, 3, 0.002)
     assert found.score.tolist() == [0.55] * 3 and found.ret.tolist() == [0.002] * 3
     assert found.signal is None
@@ -40,7 +40,7 @@ def test_the_train_majority_is_said_of_every_row():
 def test_a_sign_rule_goes_on_and_its_probability_is_how_often_that_held():
     before = np.array([0.1, 0.2, 0.3, -0.1, -0.2, 0.1, 0.4])
     y_ret = np.array([0.1, 0.1, -0.1, 0.1, -0.1, np.nan, 0.0])
-    found = sign_rule(np.array([0.5, -0.5, 0.0]), (before, y_ret), ret=True)
+    found = sign_rule(np.array([0.5, -0.5, 0.0]), (before, y_ret), has_return=True)
     assert found.score.tolist() == [1, 0, 0.5]
     # after a rise two of three rose, after a fall one of two; of a flat past only the share of up is known
     assert found.prob.tolist() == [pytest.approx(2 / 3), 0.5, pytest.approx(3 / 5)]
@@ -48,13 +48,13 @@ def test_a_sign_rule_goes_on_and_its_probability_is_how_often_that_held():
     assert sign_rule(np.array([0.5]), None).prob is None
 
 
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", FITTED)
 def test_a_learner_finds_the_planted_feature_and_repeats_itself(name):
     rng = np.random.default_rng(0)
     train, test = known(rng, 3000), known(rng, 1000)
     y_train, y_test = planted(rng, train), planted(rng, test)
     y_train[:50], y_train[50:80] = np.nan, 0
-    first, again = (learnt(name, TrainPart(train, y_train), test.context, 0, 1) for _ in range(2))
+    first, again = (fitted(name, TrainPart(train, y_train), test.context, 0, 1) for _ in range(2))
     assert (first.prob == again.prob).all()
     assert ((first.prob > 0.5) == (y_test > 0)).mean() > 0.7
     assert np.corrcoef(first.signal, y_test)[0, 1] > 0.5
@@ -64,7 +64,7 @@ def test_the_logistic_regression_is_the_penalised_optimum():
     rng = np.random.default_rng(1)
     train = known(rng, 400)
     y_ret = planted(rng, train)
-    prob = learnt("logistic", TrainPart(train, y_ret), train.context, 0, 1).prob
+    prob = fitted("logistic", TrainPart(train, y_ret), train.context, 0, 1).prob
     logit = np.log(prob / (1 - prob))
     design = np.column_stack([train.context.astype(float), np.ones(400)])
     weights = np.linalg.lstsq(design, logit, rcond=None)[0]
@@ -73,11 +73,11 @@ def test_the_logistic_regression_is_the_penalised_optimum():
     assert np.abs(slope).max() < 1e-2
 
 
-@pytest.mark.parametrize("name", LEARNT)
-@pytest.mark.parametrize(("y_ret", "says"), [([0.1] * 5, 1.0), ([0.0] * 5, 0.5), ([np.nan] * 5, 0.5)])
-def test_a_train_part_of_one_class_teaches_its_share(name, y_ret, says):
+@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize(("y_ret", "share"), [([0.1] * 5, 1.0), ([0.0] * 5, 0.5), ([np.nan] * 5, 0.5)])
+def test_a_train_part_of_one_class_teaches_its_share(name, y_ret, share):
     of = known(np.random.default_rng(0), 5)
-    assert learnt(name, TrainPart(of, np.array(y_ret)), of.context, 0, 1).prob.tolist() == [says] * 5
+    assert fitted(name, TrainPart(of, np.array(y_ret)), of.context, 0, 1).prob.tolist() == [share] * 5
 
 
 def test_without_the_train_part_what_is_fitted_is_left_out():
@@ -94,14 +94,14 @@ def test_what_is_forecast_for_a_row_does_not_depend_on_the_other_rows():
     few = Known(test.context[:7], test.past[:7], test.momentum[:7])
     whole, first = (baseline_forecasts(of, part, 0.5, ALL, 0, 1) for of in (test, few))
     for name in ALL:
-        np.testing.assert_allclose(whole[name].at(np.arange(7)).prob, first[name].prob, rtol=1e-12)
+        np.testing.assert_allclose(whole[name].take(np.arange(7)).prob, first[name].prob, rtol=1e-12)
 
 
 def test_lightgbm_is_optional(monkeypatch):
     assert baselines.has_lightgbm()
     monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
     assert not baselines.has_lightgbm()
-    assert "lightgbm" in sys.modules  # asking did not need it
+    assert "lightgbm" in sys.modules  # the question did not need it
 
 
 def test_forecasts_of_several_parts_are_joined_and_what_one_lacks_is_gone():

@@ -1,4 +1,4 @@
-"""The bootstrap over dates: its draws by hand, an AUC of every draw, and how often its intervals hold."""
+"""The bootstrap over dates: draws by hand, an AUC of every draw, and coverage."""
 
 import numpy as np
 import pytest

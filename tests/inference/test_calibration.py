@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stockenh.errors import RunFolderError
+from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import (
     Calibration,
-    calibration_metrics,
     expected_calibration_error,
     read_calibrations,
     reliability,

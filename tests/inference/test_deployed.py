@@ -30,9 +30,9 @@ CALIBRATION = Calibration((2.0, 1.0), (0.25, 0.0))
 
 
 class Last(nn.Module):
-    """Answers with the last normalised close and the first context feature."""
+    """TeacherOutput with the last normalised close and the first context feature."""
 
-    def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+    def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
         ret = x_price[:, -1, 3:4].repeat(1, 2)
         return {"ret": ret, "up_logits": x_ctx, "up_prob": torch.sigmoid(x_ctx)}
 

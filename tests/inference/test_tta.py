@@ -37,9 +37,9 @@ class Close(nn.Module):
     """Forecasts the normalised last close, and twice it as the logit of up."""
 
     def forward(
-        self, x_price: torch.Tensor, x_kron: torch.Tensor, x_ctx: torch.Tensor
+        self, x_price: torch.Tensor, x_embedding: torch.Tensor, x_ctx: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        assert len(x_price) == len(x_kron) == len(x_ctx)
+        assert len(x_price) == len(x_embedding) == len(x_ctx)
         ret = x_price[:, -1, 3:4].repeat(1, 3)
         return {"ret": ret, "up_logits": 2 * ret, "up_prob": torch.sigmoid(2 * ret)}
 

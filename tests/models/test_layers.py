@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockenh.models.cpu.kernels import attention, dropout
 from stockenh.models.layers import (
     CausalConv,
     CrossAttention,
@@ -15,8 +16,6 @@ from stockenh.models.layers import (
     GatedResidualNetwork,
     Rotary,
     SelfAttention,
-    attention,
-    dropout,
     in_other_forms,
 )
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from stockenh.errors import ConfigError
 from stockenh.models import tft_layers
+from stockenh.models.cpu.kernels import norm_mix_by_variable
 from stockenh.models.layers import GatedResidualNetwork
 from stockenh.models.spec import InputSpec
 from stockenh.models.tft import QuantileHead, TemporalFusionTransformer, TftSettings
@@ -24,7 +25,6 @@ from stockenh.models.tft_layers import (
     VariableNetworks,
     VariableSelection,
     norm_mix,
-    norm_mix_by_variable,
 )
 
 CONF = Path(__file__).parents[2] / "conf" / "model" / "tft_xl.yaml"
@@ -46,8 +46,8 @@ def built(settings: TftSettings = TINY, inputs: InputSpec = SHORT) -> TemporalFu
 def batch(inputs: InputSpec = SHORT, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x_price = torch.rand(size, inputs.lookback, inputs.price, generator=generator) * 2 - 1
-    x_kron = torch.randn(size, inputs.embedding, generator=generator)
-    return x_price, x_kron, torch.randn(size, inputs.context, generator=generator)
+    x_embedding = torch.randn(size, inputs.embedding, generator=generator)
+    return x_price, x_embedding, torch.randn(size, inputs.context, generator=generator)
 
 
 def double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -138,11 +138,11 @@ def attend(net: LastBarAttention, xs: list[Tensor]) -> tuple[list[Tensor], Tenso
     return out, torch.stack(by_head)
 
 
-def reference(model: TemporalFusionTransformer, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict:
+def reference(model: TemporalFusionTransformer, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict:
     """One window: prices (T, 5), embedding (E,), features (F,)."""
     statics = embedded(model.embed_context, x_ctx)
     if model.embed_embedding is not None:
-        statics.append(model.embed_embedding.weight @ x_kron + model.embed_embedding.bias)
+        statics.append(model.embed_embedding.weight @ x_embedding + model.embed_embedding.bias)
     static, static_weights = select(model.select_static, statics)
     c_s, c_h, c_c, c_e = (grn(net, static) for net in model.contexts)
     selected = [select(model.select_price, embedded(model.embed_price, bar), c_s) for bar in x_price]

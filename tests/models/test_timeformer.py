@@ -1,24 +1,23 @@
 """The patch transformer: what goes in, what comes out, and which settings it refuses."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from stockenh.config.catalog import option_values
 from stockenh.errors import ConfigError
 from stockenh.models.spec import InputSpec
 from stockenh.models.timeformer import TimeFormer, TimeFormerSettings
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
 DAILY = InputSpec(lookback=120, price=5, embedding=512, context=29, horizons=3)
 TINY = TimeFormerSettings(patch=5, d_model=16, heads=2, layers=2, ffn=16, head_hidden=8, embedding_tokens=3)
 SHORT = InputSpec(lookback=30, price=5, embedding=6, context=4, horizons=2)
 
 
 def settings_of(name: str) -> TimeFormerSettings:
-    values = OmegaConf.load(CONF / f"{name}.yaml")
+    values = option_values("model", name)
     assert values.pop("_target_") == "stockenh.models.timeformer.TimeFormerSettings"
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TimeFormerSettings), values))
     assert isinstance(settings, TimeFormerSettings)
@@ -33,8 +32,8 @@ def built(settings: TimeFormerSettings, inputs: InputSpec) -> TimeFormer:
 def batch(inputs: InputSpec, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     x_price = torch.rand(size, inputs.lookback, inputs.price, generator=generator) * 2 - 1
-    x_kron = torch.randn(size, inputs.embedding, generator=generator)
-    return x_price, x_kron, torch.randn(size, inputs.context, generator=generator)
+    x_embedding = torch.randn(size, inputs.embedding, generator=generator)
+    return x_price, x_embedding, torch.randn(size, inputs.context, generator=generator)
 
 
 def parameter_count(model: torch.nn.Module) -> int:

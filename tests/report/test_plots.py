@@ -34,14 +34,8 @@ def drawn(monkeypatch):
 
 def epoch(number, val_loss, best, horizons=("h3", "h10"), accuracy=0.52):
     val = {name: {"accuracy": accuracy, "majority": 0.5 + 0.01 * i} for i, name in enumerate(horizons, 1)}
-    return {
-        "epoch": number,
-        "lr": 1e-3 / number,
-        "train_loss": 0.6,
-        "val_loss": val_loss,
-        "val": val,
-        "best": best,
-    }
+    losses = {"train_loss": 0.6, "val_loss": val_loss}
+    return {"epoch": number, "lr": 1e-3 / number, **losses, "val": val, "best": best}
 
 
 def score(accuracy=0.53, low=0.50, high=0.56, majority=0.55):
@@ -138,7 +132,7 @@ def test_accuracy_chart_labels_do_not_overlap(tmp_path, drawn, horizons):
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_accuracy_chart_says_n_a_for_null_figures(tmp_path, drawn):
+def test_accuracy_chart_shows_n_a_for_null_figures(tmp_path, drawn):
     parts = {"val": {"h3": score(None, None, None, None)}, "test": {"h3": score(0.54, None, None)}}
     accuracy_chart(parts, tmp_path / "accuracy.png")
     assert [t.get_text() for t in drawn[0].axes[0].texts] == ["n/a", "54.0%"]
@@ -152,7 +146,7 @@ def test_plots_leave_the_global_backend_alone(tmp_path):
     assert matplotlib.get_backend(auto_select=False) == before
 
 
-def test_training_curves_without_a_validation_part_say_so(tmp_path, drawn):
+def test_training_curves_without_a_validation_part_have_a_note(tmp_path, drawn):
     history = [{**epoch(n, None, True), "val": {}} for n in (1, 2)]
     training_curves(history, tmp_path / "curves.png")
     loss, accuracy, _ = drawn[0].axes
@@ -173,25 +167,20 @@ def test_reliability_chart_draws_both_curves_and_their_errors(tmp_path, drawn):
     assert width_in_pixels(path) >= 900
     three, ten = drawn[0].axes
     assert [axes.get_title() for axes in drawn[0].axes] == ["3 bars ahead", "10 bars ahead"]
-    assert lines(ten)["as the model says: ECE 0.100"] == [0.5, 0.7]
+    assert lines(ten)["uncalibrated: ECE 0.100"] == [0.5, 0.7]
     assert lines(ten)["calibrated: ECE 0.010"] == [0.5, 0.68]
-    assert legend(three) == ["as the model says: ECE 0.000", "calibrated: n/a"]
+    assert legend(three) == ["uncalibrated: ECE 0.000", "calibrated: n/a"]
 
 
 def forecasts(symbols, days, confident=True):
+    spread = None if confident is None else 0.02
     return [
-        {
-            "symbol": symbol,
-            "date": date(2024, 1, 1 + day),
-            "horizon": horizon,
-            "up_prob": 0.5 + 0.01 * place,
-            "uncertainty": None if confident is None else 0.02,
-            "confident": confident,
-        }
+        {"symbol": symbol, "date": date(2024, 1, 1 + day), "horizon": horizon,
+         "up_prob": 0.5 + 0.01 * place, "uncertainty": spread, "confident": confident}
         for place, symbol in enumerate(symbols)
         for day in range(days)
         for horizon in (3, 10)
-    ]
+    ]  # fmt: skip
 
 
 def test_forecast_chart_lists_symbols_with_their_uncertainty(tmp_path, drawn):
@@ -293,10 +282,7 @@ def test_weights_and_attention_stand_beside_equal_shares(tmp_path, drawn):
 def test_baselines_stand_below_each_other_the_runs_own_in_colour_majority_dashed(tmp_path, drawn):
     own, other = score(0.53), score(0.51, None, None)
     horizons = {h: {"forecasts": {"model": own, "majority": other}, "majority": 0.55} for h in ("h3", "h10")}
-    titles = {"majority": "train majority"}
-    assert (
-        width_in_pixels(baselines_chart(horizons, ["model"], titles, "9 windows", tmp_path / "b.png")) > 900
-    )
+    assert width_in_pixels(baselines_chart(horizons, ["model"], "9 windows", tmp_path / "b.png")) > 900
     first, second = drawn[0].axes
     assert [text.get_text() for text in first.get_yticklabels()] == ["model", "train majority"]
     assert (first.get_title(), second.get_title()) == ("3 bars ahead", "10 bars ahead")

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from stockenh.commands.data_check import findings_table
 from stockenh.commands.train.result import result_table
 from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import PARTS, WalkForward
-from stockenh.report.table import findings_table
 from stockenh.report.terminal import embedding_progress, program, show_data
 
 
@@ -43,16 +43,16 @@ def scores(**other: Any) -> dict[str, dict[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("width", range(60, 121, 5))
 def test_the_result_table_keeps_its_figures_whole(width: int) -> None:
-    told = lines(result_table(scores(), "raw weights of epoch 3", width), width)
-    assert max(map(len, told)) <= width
-    assert not any("…" in line for line in told)
+    output = lines(result_table(scores(), "raw weights of epoch 3", width), width)
+    assert max(map(len, output)) <= width
+    assert not any("…" in line for line in output)
     for name in ("part", "bars", "accuracy", "95%", "majority", "AUC"):
-        assert name in told[1].split() or name in told[0].split()
-    (row,) = [line for line in told if line.split()[:2] == ["validation", "10"]]
+        assert name in output[1].split() or name in output[0].split()
+    (row,) = [line for line in output if line.split()[:2] == ["validation", "10"]]
     assert {"51.5%", "49.1-57.2", "54.6%", "0.512"} <= set(row.split())
 
 
-def test_a_part_too_short_for_an_interval_says_so() -> None:
+def test_a_part_too_short_for_an_interval_is_n_a() -> None:
     assert "n/a there" not in text(result_table(scores(), "", 100), 100)
     short = text(result_table(scores(accuracy_low=None, accuracy_high=None), "", 100), 100)
     assert "n/a there: too few dates for an interval." in short
@@ -65,26 +65,26 @@ def test_the_program_is_named_as_it_can_be_typed(tmp_path: Path, monkeypatch: py
     own.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    for called, told in (
+    for called, name in (
         (str(own), "'my env/bin/stockenh'"),
         ("my env/bin/stockenh", "'my env/bin/stockenh'"),
         ("stockenh", "stockenh"),
         ("/usr/lib/stockenh/__main__.py", "stockenh"),
     ):
         monkeypatch.setattr("sys.argv", [called, "train"])
-        assert program() == told
+        assert program() == name
     monkeypatch.setenv("PATH", str(own.parent))
     monkeypatch.setattr("sys.argv", [str(own), "train"])
     assert program() == "stockenh"
 
 
-def test_a_wide_terminal_shows_all_and_a_narrow_one_says_what_it_leaves_out() -> None:
+def test_a_wide_terminal_shows_all_and_a_narrow_one_names_what_it_leaves_out() -> None:
     assert "No room" not in text(result_table(scores(), "", 100), 100)
     assert "No room for ties: see summary.json." in text(result_table(scores(), "", 80))
     assert "No room for ties, Brier, MAE, n: see summary.json." in text(result_table(scores(), "", 60), 60)
 
 
-def test_missing_figures_stay_told() -> None:
+def test_missing_figures_are_n_a() -> None:
     assert "n/a" in text(result_table(scores(auc=None, accuracy_low=None), "", 60), 60)
 
 
@@ -95,31 +95,31 @@ def found(rule: str, symbol: str, rows: int, fix: str = "fetch again", level: An
 
 def test_findings_of_one_rule_with_one_fix_share_a_line() -> None:
     alike = [found("high-below-low", f"S{i:02d}", i + 2) for i in range(40)]
-    told = text(findings_table([*alike, found("high-below-low", "ODD", 9, fix="other")]), 200)
-    assert told.count("high-below-low") == 2
-    assert "drop 40 symbols: S00, S01" in told
-    assert f" {sum(i + 2 for i in range(40))} " in told
-    assert "S00: 2 of 900 rows left out" in told
+    output = text(findings_table([*alike, found("high-below-low", "ODD", 9, fix="other")]), 200)
+    assert output.count("high-below-low") == 2
+    assert "drop 40 symbols: S00, S01" in output
+    assert f" {sum(i + 2 for i in range(40))} " in output
+    assert "S00: 2 of 900 rows left out" in output
 
 
 def test_the_gravest_finding_comes_first_and_one_alone_names_file_and_date() -> None:
-    told = lines(findings_table([found("spike", "A", 3), found("too-short", "B", 4, level="error")]), 80)
-    first = next(i for i, line in enumerate(told) if line.startswith("error"))
-    assert first < next(i for i, line in enumerate(told) if line.startswith("drop"))
-    assert "B.csv" in told[first] and "too-short" in told[first]
-    assert "from 2020-01-04" in told[first + 1]
+    table = findings_table([found("spike", "A", 3), found("too-short", "B", 4, level="error")])
+    output = lines(table, 80)
+    first = next(i for i, line in enumerate(output) if line.startswith("error"))
+    assert first < next(i for i, line in enumerate(output) if line.startswith("drop"))
+    assert "B.csv" in output[first] and "too-short" in output[first]
+    assert "from 2020-01-04" in output[first + 1]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_findings_fit_the_terminal(width: int) -> None:
-    seen = "dates carry a time zone (+05:30): used as written, without the zone"
-    fix = "nothing to do if they are the exchange's dates; else convert them"
-    file = "a-very-long-file-name-of-an-export-from-somewhere.csv"
-    long = Finding("warning", "time-zone", seen, fix, file)
-    told = lines(findings_table([long, *(found("spike", f"S{i}", i) for i in range(1, 9))]), width)
-    assert max(map(len, told)) <= width
+    long = Finding("warning", "time-zone", "a-very-long-file-name-of-an-export-from-somewhere.csv", "", "", 0,
+                   "dates carry a time zone (+05:30): used as written, without the zone",
+                   "nothing to do if they are the exchange's dates; else convert them")  # fmt: skip
+    output = lines(findings_table([long, *(found("spike", f"S{i}", i) for i in range(1, 9))]), width)
+    assert max(map(len, output)) <= width
     for word in ("warning", "time-zone:", "exchange's", "convert", "spike:"):
-        assert any(word in line.split() for line in told)
+        assert any(word in line.split() for line in output)
 
 
 LEARNT = {
@@ -137,7 +137,7 @@ def shown(*of_parts: dict[str, Any]) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-def test_without_a_limit_nothing_is_said_of_one():
+def test_without_a_limit_there_is_no_column_of_it():
     title, head, _, row, *rest = shown(LEARNT)
     assert title == "a run"
     assert head.split("  ")[0] == "part" and "Brier" in head and "ties" in head
@@ -175,12 +175,12 @@ def test_windows_of_later_folds_are_not_called_purged(fold: int, later: bool, ba
     console = Console(file=io.StringIO(), width=120)
     show_data(windows, rows, (), console)
     assert isinstance(console.file, io.StringIO)
-    said = console.file.getvalue()
+    output = console.file.getvalue()
     end = windows.asof[rows["test"]].max()
     beyond = int((windows.asof[labelled] > end).sum())
     purged = len(labelled) - beyond - sum(map(len, rows.values()))
-    assert f" {purged:,} windows purged" in said and purged > 0
-    assert (f" {beyond:,} later windows are those of other folds" in said) == later == (beyond > 0)
+    assert f" {purged:,} windows purged" in output and purged > 0
+    assert (f" {beyond:,} later windows are those of other folds" in output) == later == (beyond > 0)
 
 
 def drawn(terminal: bool, *calls: tuple[int, int]) -> str:
@@ -192,9 +192,9 @@ def drawn(terminal: bool, *calls: tuple[int, int]) -> str:
 
 
 def test_a_terminal_shows_how_many_windows_are_embedded() -> None:
-    said = drawn(True, (0, 11_482), (8, 11_482), (2_048, 11_482))
-    assert "embedding" in said
-    assert "2,048/11,482 windows" in said
+    output = drawn(True, (0, 11_482), (8, 11_482), (2_048, 11_482))
+    assert "embedding" in output
+    assert "2,048/11,482 windows" in output
 
 
 def test_what_comes_from_the_cache_draws_nothing() -> None:

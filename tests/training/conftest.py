@@ -15,6 +15,7 @@ from stockenh.config.compose import compose
 from stockenh.config.schema import RunConfig, parse, plain
 from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.fitted import Fitted
+from stockenh.training import checkpoint
 from stockenh.training.step import Learner
 
 CPU = torch.device("cpu")
@@ -95,3 +96,19 @@ def small(bars: Path) -> Callable[..., Small]:
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Equal to the last bit."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def train_steps(made: Small, first: int, last: int) -> None:
+    """The steps from `first` to before `last` of the first epoch."""
+    for step in range(first, last):
+        made.learner.step(made.batches.group(0, step))
+
+
+def resumed_from_file(made: Small, path: Path, make: Callable[[], Small]) -> Small:
+    """A new learner with the state of `made`, weights and random numbers, by way of a file."""
+    checkpoint.save(path, {"learner": made.learner.checkpoint(), "rng": checkpoint.rng_state()})
+    fresh, content = make(), checkpoint.load(path)
+    fresh.batches.seed = made.batches.seed
+    fresh.learner.restore(content["learner"])
+    checkpoint.set_rng_state(content["rng"])
+    return fresh

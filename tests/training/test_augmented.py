@@ -1,22 +1,15 @@
-"""Train-time augmentation: off is the plain batch, on is the noise by hand, and it is taken up bit by bit."""
+"""Train-time augmentation: off is the plain batch, on is the noise by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from conftest import Small, same
+from conftest import Small
 
 from stockenh.data.prices import BarPrices, RawNoise, normalise
-from stockenh.training import checkpoint
 
 Make = Callable[..., Small]
-
-
-def steps(small: Small, first: int, last: int) -> None:
-    for step in range(first, last):
-        small.learner.step(small.batches.group(0, step))
 
 
 def test_off_is_the_plain_batch_and_draws_nothing(small: Make) -> None:
@@ -48,16 +41,3 @@ def test_on_adds_noise_to_the_bars_of_training_windows_alone(small: Make) -> Non
     val = made.prepared.rows["val"]
     for a, b in zip(made.resident.sweep(val, 64), plain.resident.sweep(val, 64), strict=True):
         assert torch.equal(a.x_price, b.x_price)
-
-
-def test_taken_up_from_a_file_the_noise_goes_on_with_the_same_bits(small: Make, tmp_path: Path) -> None:
-    whole = small("augment=noise", "train.batch_size=16")
-    steps(whole, 0, 3)
-    checkpoint.save(tmp_path / "c.pt", {"learner": whole.learner.checkpoint(), "rng": checkpoint.rng_state()})
-    steps(whole, 3, 6)
-    taken_up = small("augment=noise", "train.batch_size=16")
-    content = checkpoint.load(tmp_path / "c.pt")
-    taken_up.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
-    steps(taken_up, 3, 6)
-    assert same(whole.weights(), taken_up.weights())

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Small, same
+from conftest import Small, resumed_from_file, same
 from torch import nn
 
 from stockenh.errors import ConfigError
 from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages, Averaging, Ema, Swa, refresh_batch_norm
-from stockenh.training.loop import Limits, State, StopRequest, fit
-from stockenh.training.schedules import OneCycle, SwaSchedule
+from stockenh.training.loop import Journal, Limits, State, StopRequest, fit
 
 Make = Callable[..., Small]
 
@@ -39,11 +38,6 @@ def no_inputs() -> list[tuple[torch.Tensor, ...]]:
 
 
 def run(made: Small, epochs: int, validate: Callable[[], dict[str, dict[str, float]]] | None = None) -> State:
-    class Journal:
-        def best(self, name: str, state: State) -> None: ...
-        def epoch(self, line: dict[str, object], state: State) -> None: ...
-        def pause(self, state: State) -> None: ...
-
     state = State()
     always = validate or (
         lambda: {name: {"loss": 1.0} for name in made.learner.averages.named(made.learner.model)}
@@ -92,8 +86,8 @@ def test_batch_norm_is_refreshed_with_three_input_batches() -> None:
             self.norm = nn.BatchNorm1d(1)
             self.drop = nn.Dropout(0.5)
 
-        def forward(self, x_price: torch.Tensor, x_kron: torch.Tensor, x_ctx: torch.Tensor) -> torch.Tensor:
-            return self.norm(self.drop(x_ctx))
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.drop(inputs[2]))
 
     model = Normed().train()
     empty = torch.zeros(2, 0)
@@ -133,56 +127,8 @@ def test_early_stopping_waits_for_swa(small: Make) -> None:
     assert made.learner.averages.named(made.learner.model).keys() == {"raw", "swa"}
 
 
-def test_swa_has_its_own_rate_and_momentum_is_reset() -> None:
-    on = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = SwaSchedule(OneCycle().build(on, 1.0, 100), on, start=40, rate=0.1, anneal_steps=10)
-    rates = []
-    for step in range(60):
-        rates.append(schedule.lr)
-        if step == 39:
-            assert on.param_groups[0]["betas"][0] < 0.9  # OneCycle is in the middle of its cycle
-        on.step()
-        schedule.step()
-    assert rates[29] == pytest.approx(1.0)
-    assert on.param_groups[0]["betas"] == (0.9, 0.999)
-    assert rates[45] == pytest.approx(0.1 + (rates[40] - 0.1) * 0.5, rel=1e-6)  # half of the cosine
-    assert rates[50:] == pytest.approx([0.1] * 10)
-
-
-def test_a_constant_swa_rate_is_taken_at_once() -> None:
-    on = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = SwaSchedule(OneCycle().build(on, 1.0, 100), on, start=5, rate=0.1, anneal_steps=0)
-    for _ in range(5):
-        on.step()
-        schedule.step()
-    assert schedule.lr == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize("at", [2, 5, 6, 9])
-def test_swa_s_rate_goes_on_with_the_same_bits(at: int) -> None:
-    def fresh() -> tuple[torch.optim.Optimizer, SwaSchedule]:
-        on = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
-        return on, SwaSchedule(OneCycle().build(on, 1.0, 20), on, start=5, rate=0.1, anneal_steps=3)
-
-    def rates(on: torch.optim.Optimizer, schedule: SwaSchedule, steps: int) -> list[float]:
-        found = []
-        for _ in range(steps):
-            found.append((schedule.lr, on.param_groups[0]["betas"]))
-            on.step()
-            schedule.step()
-        return found
-
-    whole = rates(*fresh(), 14)
-    first, begun = fresh()
-    rates(first, begun, at)
-    second, taken_up = fresh()
-    second.load_state_dict(first.state_dict())
-    taken_up.load_state_dict(begun.state_dict())
-    assert rates(second, taken_up, 14 - at) == whole[at:]
-
-
 @pytest.mark.parametrize("at", [1, 3])
-def test_taken_up_from_a_file_the_averages_go_on_with_the_same_bits(
+def test_resumed_from_a_file_the_averages_go_on_with_the_same_bits(
     small: Make, tmp_path: Path, at: int
 ) -> None:
     overrides = ("train.epochs=4", "averaging=ema_swa", "averaging.swa_start=0.5")
@@ -195,12 +141,9 @@ def test_taken_up_from_a_file_the_averages_go_on_with_the_same_bits(
 
     whole = small(*overrides)
     epochs(whole, 0, at)
-    checkpoint.save(tmp_path / "c.pt", {"learner": whole.learner.checkpoint(), "rng": checkpoint.rng_state()})
+    again = resumed_from_file(whole, tmp_path / "c.pt", lambda: small(*overrides))
     epochs(whole, at, 4)
-    again = small(*overrides)
-    content = checkpoint.load(tmp_path / "c.pt")
-    again.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
+    checkpoint.set_rng_state(checkpoint.load(tmp_path / "c.pt")["rng"])
     epochs(again, at, 4)
     expected = whole.learner.averages.named(whole.learner.model)
     found = again.learner.averages.named(again.learner.model)
@@ -222,7 +165,7 @@ def test_an_average_of_a_shorter_plan_is_begun_anew() -> None:
     ("values", "says"),
     [
         ({"ema_decay": 1.0}, "averaging.ema_decay=1.0"),
-        ({"swa_start": 1.0}, "averaging.swa_start=1.0 .*begin after the last epoch"),
+        ({"swa_start": 1.0}, "averaging.swa_start=1.0 .*start after the last epoch"),
         ({"swa_lr_factor": 0.0}, "averaging.swa_lr_factor=0.0"),
         ({"swa_anneal": "linear"}, "averaging.swa_anneal=linear"),
     ],

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,20 @@ from stockenh.config.schema import FinderConfig, parse, plain
 from stockenh.data.batches import DeviceWindows, Group, Micro
 from stockenh.data.fitted import Fitted
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training import checkpoint
+from stockenh.training import checkpoint, lr_finder
 from stockenh.training.averaging import Averages, Ema
 from stockenh.training.losses.huber_bce import HuberBCE
-from stockenh.training.lr_finder import Curve, Suggestions, range_test, suggest
+from stockenh.training.lr_finder import Curve, Suggestions, suggest
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import Constant, OneCycle, Ramp
+from stockenh.training.schedules import Constant, OneCycle, Schedule, ramp
 from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")
-EXACT = FinderConfig(smoothing=0.0)
+
+
+def range_test(learner: Learner, batches: object, **settings: float) -> Curve:
+    """A range test whose other settings are the defaults."""
+    return lr_finder.range_test(learner, batches, **asdict(replace(FinderConfig(), **settings)))
 
 
 class Line(nn.Module):
@@ -43,7 +47,7 @@ class Line(nn.Module):
         self.w = nn.Parameter(torch.tensor([[1.0]]))
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+    def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
         ret = self.dropout(x_ctx @ self.w)
         return {"ret": ret, "up_logits": 0 * ret, "up_prob": torch.sigmoid(0 * ret)}
 
@@ -67,7 +71,7 @@ def line_learner(precision: str = "fp32", averages: Averages | None = None) -> L
     model = Line()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     objective = Objective(HuberBCE(return_weight=1.0, direction_weight=0.0, delta=1e9))
-    schedule = Constant().build(optimizer, 0.1, 100)
+    schedule = Schedule(optimizer, Constant().plan(0.1, 100))
     return Learner(
         model, objective, optimizer, schedule, Precision(precision, CPU), averages or Averages(), 1e9
     )
@@ -95,7 +99,7 @@ def equal(a: object, b: object) -> bool:
 
 def test_the_rates_are_these_and_the_batches_begin_anew_after_an_epoch() -> None:
     batches = Same(0.0)  # no gradient at all: the ramp runs to its end
-    curve = range_test(line_learner(), batches, FinderConfig(start_lr=1e-4, end_lr=1e-1, steps=13))
+    curve = range_test(line_learner(), batches, start_lr=1e-4, end_lr=1e-1, steps=13)
     expected = [1e-4, 10**-3.75, 10**-3.5, 10**-3.25, 1e-3, 10**-2.75, 10**-2.5, 10**-2.25, 1e-2, 10**-1.75,
                 10**-1.5, 10**-1.25, 1e-1]  # fmt: skip
     assert curve.lrs == pytest.approx(expected, rel=1e-12)
@@ -105,17 +109,17 @@ def test_the_rates_are_these_and_the_batches_begin_anew_after_an_epoch() -> None
 def test_every_parameter_group_rises_at_its_own_ratio_and_with_the_optimizer_s_momentum() -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))]}]
     optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.99))
-    OneCycle().build(optimizer, 1.0, 10)
+    Schedule(optimizer, OneCycle().plan(1.0, 10))
     optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = 0.2, 0.05
-    ramp = Ramp(optimizer, 1e-3, 1e-1, steps=3)
+    schedule = Schedule(optimizer, ramp(1e-3, 1e-1, steps=3))
     for expected in (1e-3, 1e-2, 1e-1):
         assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([expected, expected / 4])
         assert [g["betas"] for g in optimizer.param_groups] == [(0.9, 0.99)] * 2
-        ramp.step()
+        schedule.step()
 
 
 def test_on_a_parabola_the_loss_falls_until_twice_the_best_rate() -> None:
-    curve = range_test(line_learner(), Same(), EXACT)
+    curve = range_test(line_learner(), Same(), smoothing=0.0)
     rates = np.geomspace(1e-7, 1, 100)
     assert not curve.diverged  # rates end at 1, and descent is stable below 2
     weights = np.concatenate([[1.0], np.cumprod(1 - rates[:-1])])
@@ -131,8 +135,7 @@ def test_on_a_parabola_the_loss_falls_until_twice_the_best_rate() -> None:
 
 
 def test_it_stops_where_the_mean_is_four_times_its_best() -> None:
-    settings = FinderConfig(end_lr=1e3, steps=100, smoothing=0.0, diverge=4.0)
-    curve = range_test(line_learner(), Same(), settings)
+    curve = range_test(line_learner(), Same(), end_lr=1e3, steps=100, smoothing=0.0, diverge=4.0)
     losses = np.array(curve.losses)
     assert curve.diverged and len(losses) < 100
     assert losses[-1] > 4 * losses.min() and all(losses[:-1] <= 4 * np.minimum.accumulate(losses[:-1]))
@@ -142,9 +145,7 @@ def test_it_stops_where_the_mean_is_four_times_its_best() -> None:
 
 
 def test_the_mean_is_bias_corrected() -> None:
-    curve = range_test(
-        line_learner(), Same(), FinderConfig(start_lr=0.1, end_lr=0.2, steps=10, smoothing=0.5)
-    )
+    curve = range_test(line_learner(), Same(), start_lr=0.1, end_lr=0.2, steps=10, smoothing=0.5)
     first, second = (loss - 0.5 for loss in curve.losses[1:3])
     assert curve.smoothed[0] == 0
     assert curve.smoothed[1] == pytest.approx(first / 1.5)  # (0 / 4 + first / 2) / (3 / 4)
@@ -183,7 +184,7 @@ def test_noise_is_no_descent(seed: int) -> None:
 
 
 def test_without_a_gradient_the_curve_is_flat() -> None:
-    found = suggest(range_test(line_learner(), Same(0.0), FinderConfig()))
+    found = suggest(range_test(line_learner(), Same(0.0)))
     assert (found.valley, found.steepest, found.minimum, found.lr) == (None, None, None, None)
     assert "the curve is flat" in (found.reason or "")
 
@@ -192,9 +193,9 @@ def test_without_a_gradient_the_curve_is_flat() -> None:
 def test_a_loss_that_is_never_finite_gives_no_suggestion(precision: str) -> None:
     learner = line_learner(precision)
     before = copy.deepcopy(learner.checkpoint())
-    curve = range_test(learner, Same(math.nan), FinderConfig())
+    curve = range_test(learner, Same(math.nan))
     assert curve.diverged and curve.lrs == ()
-    assert "the loss blew up within 1 steps" in (suggest(curve).reason or "")
+    assert "the loss diverged within 1 steps" in (suggest(curve).reason or "")
     assert equal(learner.checkpoint(), before)
     learner.step(Same().group(0, 0))  # fp16's scaler has forgotten the step that was refused halfway
 
@@ -203,7 +204,7 @@ def test_fp16_tries_the_rate_of_a_skipped_step_again() -> None:
     learner = line_learner("fp16")
     # a gradient of 300 x 300 times the scale of 65,536 overflows, and fits after some halvings
     batches = Same(300.0)
-    curve = range_test(learner, batches, FinderConfig(start_lr=1e-9, end_lr=1e-8, steps=10))
+    curve = range_test(learner, batches, start_lr=1e-9, end_lr=1e-8, steps=10)
     assert curve.skipped > 0 and len(batches.asked) == 10 + curve.skipped
     assert curve.lrs == pytest.approx(np.geomspace(1e-9, 1e-8, 10))
     assert learner.precision.state_dict()["scaler"]["scale"] == 65536.0
@@ -248,7 +249,7 @@ def test_it_leaves_everything_as_it_was_to_the_last_bit(
     order = batches.rows_of(1, 0).clone()
     before = copy.deepcopy((learner.checkpoint(), checkpoint.rng_state()))
 
-    curve = range_test(learner, batches, FinderConfig(steps=30, end_lr=10.0))
+    curve = range_test(learner, batches, steps=30, end_lr=10.0)
 
     assert len(set(curve.losses)) > 10 and max(np.abs(curve.smoothed)) > 1e-3  # it did train
     assert equal((learner.checkpoint(), checkpoint.rng_state()), before)
@@ -266,7 +267,7 @@ def test_training_after_it_goes_as_training_without_it(bars_folder: Path, precis
         learner, batches = made(bars_folder, f"train.precision={precision}", "averaging=ema")
         learner.step(batches.group(0, 0))
         if look:
-            range_test(learner, batches, FinderConfig(steps=15))
+            range_test(learner, batches, steps=15)
         for step in range(1, batches.steps):
             learner.step(batches.group(0, step))
         ends.append((learner.checkpoint(), checkpoint.rng_state(), learner.schedule.lr))
@@ -274,11 +275,10 @@ def test_training_after_it_goes_as_training_without_it(bars_folder: Path, precis
 
 
 def test_the_losses_are_those_of_training_at_these_rates(bars_folder: Path) -> None:
-    settings = FinderConfig(steps=12)
     learner, batches = made(bars_folder)
-    curve = range_test(learner, batches, settings)
+    curve = range_test(learner, batches, steps=12)
     again, batches = made(bars_folder)
-    ramped = replace(again, schedule=Ramp(again.optimizer, settings.start_lr, settings.end_lr, 12))
+    ramped = replace(again, schedule=Schedule(again.optimizer, ramp(1e-7, 1.0, 12)))
     trained = [float(ramped.step(batches.group(*divmod(step, batches.steps)))[0]) for step in range(12)]
     assert list(curve.losses) == trained  # dropout included: the comparison takes no random number away
     assert curve.untouched[0] == curve.losses[0]
@@ -291,7 +291,7 @@ def test_an_error_within_leaves_everything_as_it_was_too() -> None:
     batches = Same()
     group, batches.group = batches.group, lambda epoch, step: group(epoch, step) if not epoch else 1 / 0
     with pytest.raises(ZeroDivisionError):
-        range_test(learner, batches, FinderConfig(start_lr=0.01))
+        range_test(learner, batches, start_lr=0.01)
     assert equal(learner.checkpoint(), before)
 
 

@@ -12,12 +12,12 @@ from conftest import Small, same
 from stockenh.errors import TrainingError
 from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint
-from stockenh.training.loop import Interrupted, Limits, State, StopRequest, choose, fit
+from stockenh.training.loop import Interrupted, Journal, Limits, State, StopRequest, choose, fit
 
 Make = Callable[..., Small]
 
 
-class Notes:
+class Notes(Journal):
     """A journal in memory."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Notes:
 
 
 class StopAfter(SilentProgress):
-    """Asks to stop once so many steps were made."""
+    """Requests a stop after so many steps."""
 
     def __init__(self, stop: StopRequest, steps: int) -> None:
         self.stop, self.left = stop, steps
@@ -100,7 +100,7 @@ def test_the_train_loss_is_the_mean_over_all_labels(small: Make) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 3, 7])
-def test_stopped_within_an_epoch_and_taken_up_it_ends_with_the_same_bits(small: Make, after: int) -> None:
+def test_stopped_within_an_epoch_and_resumed_it_ends_with_the_same_bits(small: Make, after: int) -> None:
     overrides = ("train.batch_size=32", "train.accumulate=2", "train.epochs=2")
     whole = small(*overrides)
     assert whole.batches.steps >= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from conftest import Small
 
 from stockenh.data.batches import Group, Share, SharedBatches, TrainBatches
+from stockenh.training.distributed import RankBatches
+from stockenh.training.world import Rank
 
 NO_DROPOUT = "model.dropout=0"
 
@@ -72,3 +75,29 @@ def test_four_processes_pass_once_over_what_one_accumulates(small: Callable[...,
     made = small("train.accumulate=4", "train.batch_size=16")
     assert len(made.batches.group(0, 0).micros) == 4
     assert [len(batches.group(0, 0).micros) for batches in shares(made, 4)] == [1, 1, 1, 1]
+
+
+def draws(batches: TrainBatches, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The noisy prices of step 2 and a random number of its forward pass, starting at step `first`."""
+    with contextlib.closing(batches.groups(1, first)) as groups:
+        group = next(group for step, group in enumerate(groups, first) if step == 2)
+        return group.micros[0].x_price, torch.rand(1)
+
+
+def test_a_rank_draws_by_the_place_in_the_run_wherever_it_was_resumed(small: Callable[..., Small]) -> None:
+    made = small("augment=noise")
+    y_ret, found = made.prepared.windows.y_ret, []
+    for rank in (1, 2):
+        batches = RankBatches(made.batches, y_ret, Rank(rank, rank, 3))
+        one, other = draws(batches, 0), draws(batches, 2)
+        assert all(map(torch.equal, one, other))
+        found.append(one[1])
+    assert found[0] != found[1]
+
+
+def test_rank_0_goes_on_from_its_random_state(small: Callable[..., Small]) -> None:
+    made = small()
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    assert draws(RankBatches(made.batches, made.prepared.windows.y_ret, Rank(0, 0, 3)), 2)[1] == expected

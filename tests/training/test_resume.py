@@ -196,7 +196,7 @@ def test_moved_with_its_data_it_judges_the_same_and_goes_on(
     assert lost.code == 2 and "/nowhere/bars" in lost.err and "data.path" in lost.err
     done = stockenh("train", f"resume={run}", f"data.path={data}")
     assert done.code == 0, done.err
-    assert "device=cuda:3 of the run is not to be had here" in done.out
+    assert "device=cuda:3 of the run is not available here" in done.out
     assert figures(run) == figures(whole)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, Small, same
+from conftest import SMALL, Small, resumed_from_file, same
 from safetensors.torch import load_file
 
 from stockenh.config import build
@@ -21,24 +21,13 @@ from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import predict
 from stockenh.inference.tta import forecast
 from stockenh.report.terminal import SilentProgress
-from stockenh.training import checkpoint
-from stockenh.training.loop import Interrupted, Limits, State, StopRequest, fit
+from stockenh.training.loop import Interrupted, Journal, Limits, State, StopRequest, fit
 
 Make = Callable[..., Small]
 Command = Callable[..., Any]
 
 STREAMED = "train.resident=false"
 RECIPE = ("train.batch_size=16", "train.accumulate=3", "augment=noise", "train.epochs=2")
-
-
-class Forgetful:
-    """A journal that notes nothing."""
-
-    def best(self, name: str, state: State) -> None: ...
-
-    def epoch(self, line: dict[str, Any], state: State) -> None: ...
-
-    def pause(self, state: State) -> None: ...
 
 
 class AtStep(SilentProgress):
@@ -59,7 +48,7 @@ def no_validation() -> dict[str, dict[str, Any]]:
 
 def run(made: Small, state: State, progress: SilentProgress, stop: StopRequest) -> None:
     limits = Limits(epochs=2, patience=2, checkpoint_seconds=1e9)
-    fit(made.learner, made.batches, no_validation, state, limits, Forgetful(), progress, stop)
+    fit(made.learner, made.batches, no_validation, state, limits, Journal(), progress, stop)
 
 
 def threads() -> list[str]:
@@ -91,11 +80,7 @@ def test_stopped_within_an_epoch_it_goes_on_to_the_same_bits_held_either_way(
     with pytest.raises(Interrupted):
         run(made, state, AtStep(after, lambda: setattr(stop, "requested", True)), stop)
     assert threads() == [] and state.step_in_epoch == after
-    kept = {"learner": made.learner.checkpoint(), "rng": checkpoint.rng_state()}
-    checkpoint.save(tmp_path / "c.pt", kept)
-    again, content = small(*RECIPE, later), checkpoint.load(tmp_path / "c.pt")
-    again.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
+    again = resumed_from_file(made, tmp_path / "c.pt", lambda: small(*RECIPE, later))
     run(again, state, SilentProgress(), StopRequest())
     assert same(whole, again.weights())
 

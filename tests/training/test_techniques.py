@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Small, same
+from conftest import Small, resumed_from_file, same, train_steps
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ from stockenh.training.precision import (
     Precision,
     resolve,
 )
-from stockenh.training.schedules import Constant, OneCycle
+from stockenh.training.schedules import Constant, OneCycle, Schedule
 from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")
@@ -56,11 +56,6 @@ def plain_loop(small: Small, dtype: torch.dtype | None = None, steps: int = 6) -
     return model.state_dict()
 
 
-def train_steps(small: Small, first: int, last: int) -> None:
-    for step in range(first, last):
-        small.learner.step(small.batches.group(0, step))
-
-
 def full_labels(small: Small) -> bool:
     return all(bool(small.batches.group(0, step).count % 3 == 0) for step in range(6))
 
@@ -91,7 +86,7 @@ class Line(nn.Module):
         self.w = nn.Parameter(torch.tensor([[1.0]]))
 
     def forward(
-        self, x_price: torch.Tensor, x_kron: torch.Tensor, x_ctx: torch.Tensor
+        self, x_price: torch.Tensor, x_embedding: torch.Tensor, x_ctx: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         ret = x_ctx @ self.w
         return {"ret": ret, "up_logits": 0 * ret, "up_prob": torch.sigmoid(0 * ret)}
@@ -100,7 +95,7 @@ class Line(nn.Module):
 def line_learner(precision: str, max_norm: float = 1e9) -> Learner:
     model = Line()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    schedule = OneCycle().build(optimizer, peak=0.1, steps=100)
+    schedule = Schedule(optimizer, OneCycle().plan(peak=0.1, steps=100))
     loss = Objective(HuberBCE(return_weight=1.0, direction_weight=0.0, delta=1e9))
     return Learner(model, loss, optimizer, schedule, Precision(precision, CPU), Averages(), max_norm)
 
@@ -161,26 +156,35 @@ def test_a_nan_is_refused_before_the_optimizer(precision: str) -> None:
     assert learner.schedule.taken == 0
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_taken_up_from_a_file_the_steps_go_on_with_the_same_bits(
-    small: Make, tmp_path: Path, precision: str, accumulate: int
+@pytest.mark.parametrize(
+    "technique",
+    [
+        *(
+            [f"train.precision={precision}", f"train.accumulate={accumulate}"]
+            for precision in ("fp32", "bf16", "fp16")
+            for accumulate in (1, 2)
+        ),
+        ["augment=noise"],
+        ["loss=label_smoothing"],
+        ["loss=focal", "loss.alpha=auto"],
+    ],
+    ids=" ".join,
+)
+def test_resumed_from_a_file_the_steps_go_on_with_the_same_bits(
+    small: Make, tmp_path: Path, technique: list[str]
 ) -> None:
-    overrides = (f"train.precision={precision}", f"train.accumulate={accumulate}", "train.batch_size=16")
+    overrides = (*technique, "train.batch_size=16")
     whole = small(*overrides)
     train_steps(whole, 0, 3)
-    checkpoint.save(tmp_path / "c.pt", {"learner": whole.learner.checkpoint(), "rng": checkpoint.rng_state()})
+    resumed = resumed_from_file(
+        whole, tmp_path / "c.pt", lambda: small(*overrides, "seed=1")
+    )  # other initial weights
     train_steps(whole, 3, 6)
-
-    taken_up = small(*overrides, "seed=1")  # other initial weights, which the checkpoint must replace
-    object.__setattr__(taken_up.batches, "seed", whole.batches.seed)
-    content = checkpoint.load(tmp_path / "c.pt")
-    taken_up.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
-    train_steps(taken_up, 3, 6)
-    assert same(whole.weights(), taken_up.weights())
-    assert whole.learner.schedule.lr == taken_up.learner.schedule.lr
-    assert whole.learner.precision.state_dict() == taken_up.learner.precision.state_dict()
+    checkpoint.set_rng_state(checkpoint.load(tmp_path / "c.pt")["rng"])
+    train_steps(resumed, 3, 6)
+    assert same(whole.weights(), resumed.weights())
+    assert whole.learner.schedule.lr == resumed.learner.schedule.lr
+    assert whole.learner.precision.state_dict() == resumed.learner.precision.state_dict()
 
 
 def test_the_fp16_loss_scale_survives() -> None:
@@ -211,7 +215,7 @@ def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(small: Ma
     for made in (big, split):
         # plain gradient descent: Adam divides by the gradient's size and blows rounding up where it is near 0
         descent = torch.optim.SGD(made.learner.model.parameters(), lr=0.05)
-        schedule = Constant().build(descent, 0.05, 99)
+        schedule = Schedule(descent, Constant().plan(0.05, 99))
         learner = replace(made.learner, optimizer=descent, schedule=schedule)
         for step in range(made.batches.steps):  # the last group is short and its micro batches uneven
             learner.step(made.batches.group(0, step))

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, Small, assemble, same
+from conftest import CPU, Small, assemble, resumed_from_file, same, train_steps
 from torch import nn
 from torch.nn import functional as F
 
 from stockenh.config import build
-from stockenh.config.schema import FinderConfig
 from stockenh.inference.predict import predict
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.lr_finder import range_test
-from stockenh.training.schedules import Constant
+from stockenh.training.schedules import Constant, Schedule
 from stockenh.training.step import Objective
 
 TFT = (
@@ -41,12 +40,6 @@ Make = Callable[..., Small]
 @pytest.fixture
 def tft(bars: Path) -> Make:
     return lambda *overrides: assemble(*TFT, f"data.path={bars}", *overrides)
-
-
-def train_steps(small: Small, first: int, last: int) -> list[float]:
-    losses = [small.learner.step(small.batches.group(0, step)) for step in range(first, last)]
-    assert all(taken for _, taken in losses)
-    return [float(loss) for loss, _ in losses]
 
 
 def all_weights(small: Small) -> dict[str, torch.Tensor]:
@@ -100,24 +93,19 @@ def test_a_step_equals_a_plain_loop_over_the_pinball_loss_to_the_last_bit(tft: M
     ],
     ids="-".join,
 )
-def test_taken_up_from_a_file_it_goes_on_with_the_same_bits(
+def test_resumed_from_a_file_it_goes_on_with_the_same_bits(
     tft: Make, tmp_path: Path, technique: list[str]
 ) -> None:
     whole = tft(*technique)
-    began = all_weights(whole)
+    initial = all_weights(whole)
     train_steps(whole, 0, 2)
     close_epoch(whole)
-    checkpoint.save(tmp_path / "c.pt", {"learner": whole.learner.checkpoint(), "rng": checkpoint.rng_state()})
+    resumed = resumed_from_file(whole, tmp_path / "c.pt", lambda: tft(*technique, "seed=1"))
     train_steps(whole, 2, 4)
-
-    taken_up = tft(*technique, "seed=1")
-    object.__setattr__(taken_up.batches, "seed", whole.batches.seed)
-    content = checkpoint.load(tmp_path / "c.pt")
-    taken_up.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
-    train_steps(taken_up, 2, 4)
-    assert same(all_weights(whole), all_weights(taken_up))
-    assert not same(began, {k: all_weights(whole)[k] for k in began})
+    checkpoint.set_rng_state(checkpoint.load(tmp_path / "c.pt")["rng"])
+    train_steps(resumed, 2, 4)
+    assert same(all_weights(whole), all_weights(resumed))
+    assert not same(initial, {k: all_weights(whole)[k] for k in initial})
 
 
 def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(tft: Make) -> None:
@@ -125,7 +113,8 @@ def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(tft: Make
     split = tft("model.dropout=0", "train.batch_size=8", "train.accumulate=4")
     for made in (big, split):
         descent = torch.optim.SGD(made.learner.model.parameters(), lr=0.05)
-        learner = replace(made.learner, optimizer=descent, schedule=Constant().build(descent, 0.05, 99))
+        schedule = Schedule(descent, Constant().plan(0.05, 99))
+        learner = replace(made.learner, optimizer=descent, schedule=schedule)
         for step in range(3):
             learner.step(made.batches.group(0, step))
     for name, tensor in big.weights().items():
@@ -135,7 +124,9 @@ def test_accumulation_equals_the_big_batch_to_rounding_without_dropout(tft: Make
 def test_the_range_test_leaves_it_as_it_was_to_the_last_bit(tft: Make) -> None:
     made = tft("optimizer.lr=1e-5")
     before, random = made.weights(), torch.get_rng_state()
-    curve = range_test(made.learner, made.batches, FinderConfig(start_lr=1e-5, end_lr=1e-2, steps=10))
+    curve = range_test(
+        made.learner, made.batches, start_lr=1e-5, end_lr=1e-2, steps=10, smoothing=0.9, diverge=4.0
+    )
     assert len(curve.lrs) == 10
     assert same(before, made.weights()) and torch.equal(random, torch.get_rng_state())
 

@@ -21,8 +21,8 @@ from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import StockenhError
-from stockenh.evaluation.metrics import part_metrics, with_limits
-from stockenh.inference.calibration import Calibration, calibration_metrics
+from stockenh.evaluation.metrics import calibration_metrics, part_metrics, with_limits
+from stockenh.inference.calibration import Calibration
 from stockenh.inference.tta import forecast
 from stockenh.storage.run_folder import RunFolder
 

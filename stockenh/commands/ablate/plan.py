@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stockenh.commands.ablate.claims import MEASURES, Claim
 from stockenh.config.overrides import suggest
 from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
-from stockenh.evaluation.claims import MEASURES, Claim
 
 KINDS = ("train", "views", "student", "search")
 PLAIN, ALL, ALONE = "plain", "all", "student_alone"

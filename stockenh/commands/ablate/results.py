@@ -11,11 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from stockenh.commands.ablate.cells import DONE, AblationFolder
+from stockenh.commands.ablate.claims import Interval, assess
 from stockenh.commands.ablate.plan import PLAIN, Cell, Plan, Row
 from stockenh.commands.ablate.show import ClaimLine, Line
 from stockenh.config.schema import RunConfig
-from stockenh.evaluation.bootstrap import Interval
-from stockenh.evaluation.claims import judge
 
 Scores = Mapping[str, Mapping[str, Any]]
 
@@ -176,7 +175,7 @@ def _line(
     claims = []
     for measure, claim in row.claims.items():
         given = values(measure, row, found, horizon)
-        verdict = judge(claim, given, device, majority)
+        verdict = assess(claim, given, device, majority)
         if unkept and measure == "accuracy":
             verdict = replace(verdict, why=f"{verdict.why}: validation never kept the average")
         claims.append(ClaimLine(claim, Interval.of(given), verdict))

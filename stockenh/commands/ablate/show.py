@@ -9,8 +9,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from stockenh.evaluation.bootstrap import Interval
-from stockenh.evaluation.claims import FAILS, HOLDS, MEASURES, Claim, Verdict
+from stockenh.commands.ablate.claims import FAILS, HOLDS, MEASURES, Claim, Interval, Verdict
 from stockenh.report.figure import COLOURS, GREY, bars_of, legend_above, new_figure, save
 from stockenh.report.table import percent
 

@@ -1,199 +1,186 @@
-"""The leakage audit of a finished run: its own data, split, statistics and weights looked through again."""
+"""The leakage audit of a finished run: its own data, split, statistics and weights checked again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import nn
 
 import stockenh
-from stockenh.commands.audit.probes import LINEAR_SHUFFLES, later_bars, taught_nothing
-from stockenh.commands.audit.show import audit_chart, audit_lines, audit_table, markdown
-from stockenh.commands.explain.explain import evenly
+from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
+from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
 from stockenh.commands.train.session import settled
-from stockenh.commands.trained import Trained
+from stockenh.commands.trained import LoadedRun, Trained, evenly
 from stockenh.config import build
-from stockenh.config.build import Prepared
 from stockenh.config.schema import AuditRunConfig
 from stockenh.data.bars import CLOSE
-from stockenh.data.batches import ReadyWindows
-from stockenh.data.fitted import Fitted
-from stockenh.data.windows import BarWindows
+from stockenh.data.windows import BarWindows, Windows
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
-from stockenh.evaluation import leakage as audit_dates
-from stockenh.evaluation import leakage as audit_split
-from stockenh.evaluation import leakage_features as audit_features
-from stockenh.evaluation import leakage_features as audit_fitted
-from stockenh.evaluation import leakage_training as audit_learn
-from stockenh.evaluation.leakage import NOT_APPLICABLE, Check, leaks
+from stockenh.evaluation.leakage import (
+    NOT_APPLICABLE,
+    Calendar,
+    Check,
+    check_dates,
+    check_duplicates,
+    check_overlap,
+    check_split,
+    is_random,
+    leaks,
+    window_hashes,
+)
+from stockenh.evaluation.leakage_features import (
+    MOST_ROWS,
+    check_calibration,
+    check_correlations,
+    check_fitted,
+    check_stored_context,
+    correlation_limits,
+    correlations,
+)
+from stockenh.evaluation.leakage_training import check_random, random_against_purged
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import CHUNK, predict
-from stockenh.report.terminal import counted_progress, show_data
+from stockenh.inference.predict import CHUNK
+from stockenh.report.terminal import counted_progress
 from stockenh.storage.files import expanded, write_atomic, write_json
 
+Run = LoadedRun[AuditRunConfig]
+
 FILES = ("audit.md", "audit.json", "audit.png")
+NAME_THEM = "name their folder with data.path=DIR"
+OTHER_STEPS = 20  # of the progress bar, besides changed dates and shuffles
 
 
 class LeakFound(StockenhError):
     """The audit found a leak; everything is written and shown by then."""
 
 
-def audit_run(config: AuditRunConfig, trained: Trained, into: Path, out: Console) -> list[Check]:
-    """All checks of a run; leaves audit.md, audit.json and audit.png in `into`, and shows the table.
+def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console: Console) -> list[Check]:
+    """All checks of a run; leaves audit.md, audit.json and audit.png in `directory`, and shows the table.
 
-    config: the run's. Raises DataError or RunFolderError where the run's data are not to be had as they
-    were, ConfigError where the config asks for another split than the run's.
+    config: the run's. Raises DataError or RunFolderError where the run's data are not available as they
+    were, ConfigError where the config has another split than the run's.
     """
-    trained.require_inputs(config, "run", ("model", "embedding"))
     if config.split != trained.run.split:
         raise ConfigError(f"split can't be other than that of run={trained.folder}: leave it out")
-    on = build.device(config.device)
-    prepared = _data(config, trained, on)
-    show_data(prepared.windows, prepared.rows, prepared.findings, out)
-    ready, fitted = trained.ready(prepared, on)
-    net = trained.net(prepared, on)
-    config = settled(config, net, on)
-    torch.set_num_threads(config.threads or 1)
+    path = getattr(config.data, "path", None)
+    if isinstance(path, str) and not expanded(path).exists():
+        raise DataError(f"{path}: the data of run={trained.folder} are gone: {NAME_THEM}")
+    run = LoadedRun.load(config, trained, build.device(config.device), console)
+    manifest = trained.folder.read_json(trained.folder.manifest)
+    if not isinstance(manifest, dict) or manifest.get("data") != run.prepared.windows.digest():
+        raise RunFolderError(
+            f"{trained.folder}: these are not the data that the run was trained on: {NAME_THEM}"
+        )
+    run = replace(run, config=settled(config, run.net, run.device))
     for name in FILES:
-        (into / name).unlink(missing_ok=True)
-    more: dict[str, Any] = {}
-    with counted_progress(out, "auditing", _work(config)) as advance:
-        checks = list(_checks(config, trained, prepared, fitted, ready, net, on, advance, more))
+        (directory / name).unlink(missing_ok=True)
+    figures: dict[str, Any] = {}
+    steps = 2 * config.audit.dates + 2 * LINEAR_SHUFFLES * config.audit.shuffles + OTHER_STEPS
+    with counted_progress(console, "auditing", steps) as advance:
+        checks = list(_checks(run, advance, figures))
     found = {
         "stockenh": stockenh.__version__,
         **trained.to_dict(),
-        "data": prepared.windows.digest(),
+        "data": run.prepared.windows.digest(),
         "leaks": leaks(checks),
         "checks": [check.to_dict() for check in checks],
-        **more,
+        **figures,
     }
-    write_json(into / "audit.json", found)
-    write_atomic(into / "audit.md", markdown(checks, found).encode())
-    audit_chart(found, into / "audit.png")
-    out.print(audit_table(checks))
-    for line in audit_lines(checks, [into / name for name in FILES]):
-        out.print(line, soft_wrap=True, markup=False)
+    write_json(directory / "audit.json", found)
+    write_atomic(directory / "audit.md", markdown(checks, found).encode())
+    audit_chart(found, directory / "audit.png")
+    console.print(audit_table(checks))
+    for line in (f"verdict  {verdict(checks)}", *(f"audit    {directory / name}" for name in FILES)):
+        console.print(line, soft_wrap=True, markup=False)
     return checks
 
 
-def _work(config: AuditRunConfig) -> int:
-    """Steps of the progress bar: changed dates, shuffles of both models, and the rest."""
-    return 2 * config.audit.dates + 2 * LINEAR_SHUFFLES * config.audit.shuffles + 20
-
-
-def _data(config: AuditRunConfig, trained: Trained, on: torch.device) -> Prepared:
-    """The run's data as they were. Raises DataError or RunFolderError, naming data.path."""
-    path = getattr(config.data, "path", None)
-    if isinstance(path, str) and not expanded(path).exists():
-        raise DataError(
-            f"{path}: the data of run={trained.folder} are gone; say where they are: data.path=..."
-        )
-    prepared = build.data(config, on)
-    manifest = trained.folder.read_json(trained.folder.manifest)
-    if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
-        raise RunFolderError(
-            f"{trained.folder}: these are not the data that the run was trained on; "
-            f"say where those are: data.path=..."
-        )
-    return prepared
-
-
-def _checks(
-    config: AuditRunConfig, trained: Trained, prepared: Prepared, fitted: Fitted, ready: ReadyWindows,
-    net: nn.Module, on: torch.device, advance: Any, more: dict[str, Any],
-) -> Iterator[Check]:  # fmt: skip
-    """Check by check; what only the picture shows goes into `more`."""
-    windows, rows = prepared.windows, prepared.rows
-    split = audit_split.check_split(windows, rows, config.split.embargo)
-    yield later_bars(config, prepared, fitted, net, on, advance)
-    yield audit_fitted.check_fitted(windows.context, windows.y_ret, rows, _numbers(fitted))
-    yield _calibration(trained, prepared, fitted, ready, net)
+def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Check]:
+    """Check by check; what only the picture shows goes into `figures`."""
+    windows, rows, config = run.prepared.windows, run.prepared.rows, run.config
+    calendar = calendar_of(windows)
+    split = check_split(calendar, rows, max(windows.horizons), config.split.embargo)
+    yield later_bars(run, advance)
+    names = ("context_mean", "context_std", "return_std", "up_share")
+    stored = {name: getattr(run.fitted, name) for name in names}
+    yield check_fitted(windows.context, windows.y_ret, rows, stored)
+    yield _calibration(run)
     if not isinstance(windows, BarWindows) and "test" in rows:
-        yield audit_fitted.check_stored_context(windows.context, rows["train"], windows.context_names)
-        train, test = (_prices(ready, rows[part]) for part in ("train", "test"))
-        yield audit_dates.check_dates(train, test, windows.lookback)
+        yield check_stored_context(windows.context, rows["train"], windows.context_names)
+        yield check_dates(_prices(run, rows["train"]), _prices(run, rows["test"]), windows.lookback)
     advance(2)
     yield split
-    yield audit_split.check_duplicates({part: _hashes(ready, of_part) for part, of_part in rows.items()})
-    yield audit_split.check_overlap(windows, rows)
+    yield check_duplicates({part: window_hashes(_arrays(run, of_part)) for part, of_part in rows.items()})
+    yield check_overlap(calendar, windows.lookback, rows)
     advance(4)
-    yield _correlations(config, prepared, ready, more)
+    yield _correlations(run, figures)
     advance(4)
-    yield audit_learn.check_shuffled(*taught_nothing(config, prepared, fitted, on, advance))
-    scores = {}
+    yield shuffled_training(run, advance)
+    figures["splits"] = {}
     if "test" in rows:
-        scores = audit_learn.random_against_purged(
+        figures["splits"] = random_against_purged(
             windows.context, windows.y_ret, windows.asof, rows, windows.horizons, config.seed
         )
-    more["splits"] = scores
     advance(10)
-    yield audit_learn.check_random(scores, audit_split.is_random(split))
+    yield check_random(figures["splits"], is_random(split))
 
 
-def _calibration(
-    trained: Trained, prepared: Prepared, fitted: Fitted, ready: ReadyWindows, net: nn.Module
-) -> Check:
+def calendar_of(windows: Windows) -> Calendar:
+    """Of bars where there are any; else a symbol's distinct dates count as its bars."""
+    if isinstance(windows, BarWindows):
+        bars = windows.bars
+        # a symbol's series follow each other: the last of them ends it
+        end_of = dict(zip(bars.symbols, bars.offsets[1:] - 1, strict=True))
+        symbol_ends = np.array([end_of[name] for name in windows.symbols], np.int64)
+        return Calendar(bars.time, windows.end, windows.last, symbol_ends[windows.symbol])
+    keys = np.stack([windows.symbol.astype(np.int64), windows.asof.astype(np.int64)], 1)
+    distinct, place = np.unique(keys, axis=0, return_inverse=True)
+    end = np.searchsorted(distinct[:, 0], windows.symbol, side="right") - 1
+    return Calendar(distinct[:, 1].astype("datetime64[s]"), place.reshape(-1), end, end)
+
+
+def _calibration(run: Run) -> Check:
     """The stored calibration beside those of validation and test, on the forecasts of validation."""
-    if not trained.held_out:
+    if not run.trained.held_out:
         return Check("calibration", NOT_APPLICABLE, "the run held nothing out to calibrate on")
-    logits = {
-        part: predict(net, ready, prepared.rows[part], fitted).up_logits
-        for part in ("val", "test")
-        if part in prepared.rows
-    }
-    by = {
-        part: Calibration.fit(z, prepared.windows.y_ret[prepared.rows[part]]).apply(logits["val"])
-        for part, z in logits.items()
-    }
-    stored = trained.calibration.apply(logits["val"])
-    return audit_fitted.check_calibration(stored, by["val"], by.get("test"))
+    rows, y_ret = run.prepared.rows, run.prepared.windows.y_ret
+    logits = {part: run.predict(rows[part]).up_logits for part in ("val", "test") if part in rows}
+    fitted = {part: Calibration.fit(z, y_ret[rows[part]]).apply(logits["val"]) for part, z in logits.items()}
+    return check_calibration(run.trained.calibration.apply(logits["val"]), fitted["val"], fitted.get("test"))
 
 
-def _numbers(fitted: Fitted) -> dict[str, list[float]]:
-    return {name: getattr(fitted, name) for name in ("context_mean", "context_std", "return_std", "up_share")}
+def _prices(run: Run, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    return (prices for prices, _ in _arrays(run, rows))
 
 
-def _prices(ready: ReadyWindows, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    return (micro.x_price.cpu().numpy() for micro in ready.sweep(rows, CHUNK))
+def _arrays(run: Run, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Prices and context of windows, chunk by chunk."""
+    return ((m.x_price.cpu().numpy(), m.x_ctx.cpu().numpy()) for m in run.ready.sweep(rows, CHUNK))
 
 
-def _hashes(ready: ReadyWindows, rows: NDArray[np.int64]) -> list[bytes | None]:
-    chunks = ((micro.x_price.cpu().numpy(), micro.x_ctx.cpu().numpy()) for micro in ready.sweep(rows, CHUNK))
-    return audit_split.hashes(chunks)
-
-
-def _correlations(
-    config: AuditRunConfig, prepared: Prepared, ready: ReadyWindows, more: dict[str, Any]
-) -> Check:
+def _correlations(run: Run, figures: dict[str, Any]) -> Check:
     """Every context feature, how far the window's last closes moved, and every column of the embedding."""
-    windows = prepared.windows
-    rows = evenly(prepared.rows["train"], audit_features.MOST_ROWS)
-    y_ret, horizons = windows.y_ret[rows], windows.horizons
+    windows, embedding = run.prepared.windows, run.prepared.embedding
+    rows, horizons = evenly(run.prepared.rows["train"], MOST_ROWS), windows.horizons
+    y_ret, asof = windows.y_ret[rows], windows.asof[rows]
     steps = [h for h in horizons if h < windows.lookback]
-    close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(ready, rows)])
-    inputs = np.column_stack(
-        [
-            windows.context[rows],
-            *(close[:, -1] - close[:, -1 - h] for h in steps),
-            prepared.embedding[rows].astype(np.float32),
-        ]
-    )
+    close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(run, rows)])
+    moves = [close[:, -1] - close[:, -1 - h] for h in steps]
+    inputs = np.column_stack([windows.context[rows], *moves, embedding[rows].astype(np.float32)])
     named = [*windows.context_names, *(f"last {h} closes of x_price" for h in steps)]
-    names = [*named, *(f"embedding {i}" for i in range(prepared.embedding.shape[1]))]
+    names = [*named, *(f"embedding {i}" for i in range(embedding.shape[1]))]
     best = None if windows.best_prob is None else windows.best_prob[rows]
-    limit = audit_features.limits(
-        config.audit.correlation, y_ret, windows.asof[rows], horizons, len(names) * len(horizons), best
-    )
-    found = audit_features.correlations(inputs, y_ret)
-    more["correlation_limits"] = {f"h{h}": float(v) for h, v in zip(horizons, limit, strict=True)}
+    tests = len(names) * len(horizons)
+    limit = correlation_limits(run.config.audit.correlation, y_ret, asof, horizons, tests, best)
+    found = correlations(inputs, y_ret)
+    figures["correlation_limits"] = {f"h{h}": float(v) for h, v in zip(horizons, limit, strict=True)}
     shown = [*range(len(named))]
-    if len(names) > len(named):  # of the embedding's columns the strongest stands for all
+    if len(names) > len(named):  # of the embedding's columns the strongest represents all
         shown.append(len(named) + int(found.strongest[len(named) :].max(1).argmax()))
-    more["correlations"] = audit_features.table_of(names, found, horizons, shown)
-    return audit_features.check_correlations(names, found, limit, horizons)
+    figures["correlations"] = found.table(names, horizons, shown)
+    return check_correlations(names, found, limit, horizons)

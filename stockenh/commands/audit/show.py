@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
-from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, number, save
+from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, or_nan, save
 from stockenh.report.table import interval, markdown_header, percent
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ def audit_table(checks: Sequence[Check]) -> Table:
         style = _STYLES[check.finding]
         table.add_row(check.name, f"[{style}]{check.finding}[/]", escape(check.measured) + advice)
     return table
-
-
-def audit_lines(checks: Sequence[Check], files: Iterable[Path]) -> list[str]:
-    """The verdict, and where everything is."""
-    return [f"verdict  {verdict(checks)}", *(f"audit    {file}" for file in files if file.exists())]
 
 
 def verdict(checks: Sequence[Check]) -> str:
@@ -99,13 +94,12 @@ def audit_chart(found: Mapping[str, Any], path: Path) -> Path:
     _correlations(figure.add_subplot(1, 2 if splits else 1, 1), found)
     if splits:
         _gap(figure.add_subplot(1, 2, 2), splits)
-    leaks = found["leaks"]
-    said = f"leaks found: {', '.join(leaks)}" if leaks else "no leak found"
-    return save(figure, f"Leakage audit: {said}", path)
+    result = f"leaks found: {', '.join(found['leaks'])}" if found["leaks"] else "no leak found"
+    return save(figure, f"Leakage audit: {result}", path)
 
 
 def _correlations(axes: Axes, found: Mapping[str, Any]) -> None:
-    """The inputs that know most of a label, a bar per horizon, and the limit of each horizon."""
+    """The inputs closest to a label, a bar per horizon, and the limit of each horizon."""
     sizes = {
         name: {h: max(abs(of["spearman"]), abs(2 * of["auc"] - 1)) for h, of in by.items()}
         for name, by in found["correlations"].items()
@@ -125,7 +119,7 @@ def _correlations(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_xlabel(
         "rank correlation with a label, or 2 AUC - 1 (the larger)\ndashed: implausible from there on"
     )
-    axes.set_title("inputs that know most of a label", fontsize=10.5, pad=22)
+    axes.set_title("inputs closest to a label", fontsize=10.5, pad=22)
     legend_above(axes)
 
 
@@ -139,16 +133,16 @@ def _gap(axes: Axes, splits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> N
                 continue
             of, at, first = by[split], x + offset, x == 0
             axes.bar(
-                at, number(of["accuracy"]), width=0.34, color=COLOURS[place], label=label if first else None
+                at, or_nan(of["accuracy"]), width=0.34, color=COLOURS[place], label=label if first else None
             )
-            axes.plot([at, at], [number(of["accuracy_low"]), number(of["accuracy_high"])], color="black",
+            axes.plot([at, at], [or_nan(of["accuracy_low"]), or_nan(of["accuracy_high"])], color="black",
                       linewidth=1.2, zorder=3)  # fmt: skip
-            axes.plot([at - 0.17, at + 0.17], [number(of["majority"])] * 2, color=GREY, linewidth=2,
+            axes.plot([at - 0.17, at + 0.17], [or_nan(of["majority"])] * 2, color=GREY, linewidth=2,
                       zorder=4, label="majority class" if first and not place else None)  # fmt: skip
     short = {"logistic regression": "logistic", "gradient boosting": "boosting"}
     names = [f"{short.get(model, model)}\n{horizon.removeprefix('h')}" for model, horizon, _ in cells]
     axes.set_xticks(range(len(cells)), names, fontsize=9)
-    values = [number(of["accuracy"]) for _, _, by in cells for of in by.values()]
+    values = [or_nan(of["accuracy"]) for _, _, by in cells for of in by.values()]
     axes.set_ylim(max(0.0, min([0.45, *values]) - 0.02), min(1.0, max([0.6, *values]) + 0.08))
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
     axes.set_xlabel("model on the context features, bars ahead")

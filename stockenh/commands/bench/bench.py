@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,29 @@ import torch
 from rich.console import Console
 
 import stockenh
-from stockenh.commands.bench.clock import Clock, Figure, skipped
-from stockenh.commands.bench.growth import SIZES, with_data, with_parameters
+from stockenh.commands.bench.figures import (
+    Figure,
+    benchmark_chart,
+    benchmark_markdown,
+    benchmark_table,
+    skipped,
+)
 from stockenh.commands.bench.inference import STUDENT, TEACHER, augmentation, inference
-from stockenh.commands.bench.memory import peak_memory
-from stockenh.commands.bench.pipeline import pipeline
-from stockenh.commands.bench.setup import Bed
-from stockenh.commands.bench.show import benchmark_chart, benchmark_markdown, benchmark_table
-from stockenh.commands.bench.techniques import NO_CARD, compiling, techniques
-from stockenh.commands.bench.training import loop_overhead, training
+from stockenh.commands.bench.pipeline import SIZES, growth_with_data, pipeline
+from stockenh.commands.bench.setup import Setup
+from stockenh.commands.bench.training import (
+    NO_GPU,
+    Peaks,
+    compiling,
+    growth_with_parameters,
+    loop_overhead,
+    memory,
+    techniques,
+    training,
+)
+from stockenh.commands.measure import Clock
 from stockenh.config.schema import BenchConfig, parse
 from stockenh.storage.files import write_atomic, write_json
-from stockenh.storage.machine import has_bf16
-from stockenh.training.precision import DTYPES
 
 PARTS = ("machine", "training", "techniques", "inference", "pipeline", "memory", "growth")
 
@@ -36,13 +46,13 @@ Work = tuple[str, str, Callable[[], list[Figure]]]  # its part, its name, and wh
 
 def benchmark(
     raw: Mapping[str, Any],
-    settings: BenchConfig,
+    bench: BenchConfig,
     models: Mapping[str, Any],
-    on: torch.device,
-    into: Path,
-    out: Console,
+    device: torch.device,
+    directory: Path,
+    console: Console,
 ) -> dict[str, Any]:
-    """Measures what the settings ask for and leaves the files in `into`.
+    """Measures the parts that `bench` names and leaves the files in `directory`.
 
     raw: a composed config; models: the node of every model to measure by its name, teacher and student
     of the exports besides.
@@ -50,120 +60,80 @@ def benchmark(
     config = parse(raw)
     torch.set_num_threads(config.threads or 1)
     began = time.perf_counter()
-    clock = Clock(on, settings.seconds, settings.rounds, began + 60 * settings.minutes)
-    with out.status("measuring the machine") as status:
-        machine, top = describe(on), peaks(replace(clock, seconds=1.0))
-        figures, took = _machine(top, on), {}
-        for part, what, measure in _work(raw, models, clock, top, settings):
+    clock = Clock(device, bench.seconds, bench.rounds, until=began + 60 * bench.minutes)
+    with console.status("measuring the machine") as status:
+        machine, peaks = describe(device), Peaks.measured(replace(clock, seconds=1.0))
+        figures, seconds = _machine(peaks, device), {}
+        for part, name, measure in _work(raw, models, clock, peaks, bench):
             started = time.perf_counter()
             if clock.is_over:
-                figures.append(skipped(part, what, f"bench.minutes={settings.minutes:g} are over"))
+                figures.append(skipped(part, name, f"bench.minutes={bench.minutes:g} are over"))
                 continue
-            status.update(f"measuring {what}; {started - began:.0f} s so far")
+            status.update(f"measuring {name}; {started - began:.0f} s so far")
             figures += measure()
-            took[what] = round(time.perf_counter() - started, 1)
+            seconds[name] = round(time.perf_counter() - started, 1)
     found = {
         "stockenh": stockenh.__version__,
-        "machine": {**machine, "load_after": describe(on)["load"], "seconds_are": clock.kind},
+        "machine": {**machine, "load_after": describe(device)["load"], "seconds_are": clock.kind},
         "seconds": round(time.perf_counter() - began, 1),
-        "seconds_of": took,
+        "seconds_of": seconds,
         "figures": [f.to_dict() for f in sorted(figures, key=lambda f: PARTS.index(f.part))],
     }
-    _leave(found, into, out)
+    write_json(directory / "bench.json", found)
+    write_atomic(directory / "bench.md", benchmark_markdown(found).encode())
+    benchmark_chart(found, directory / "bench.png")
+    console.print(benchmark_table(found))
+    for file in ("bench.json", "bench.md", "bench.png"):
+        console.print(f"bench    {directory / file}", soft_wrap=True, markup=False)
     return found
 
 
-def _leave(found: dict[str, Any], into: Path, out: Console) -> None:
-    write_json(into / "bench.json", found)
-    write_atomic(into / "bench.md", benchmark_markdown(found).encode())
-    picture = benchmark_chart(found, into / "bench.png")
-    out.print(benchmark_table(found))
-    for path in (into / "bench.json", into / "bench.md", picture):
-        out.print(f"bench    {path}", soft_wrap=True, markup=False)
-
-
-def _machine(top: Peaks, on: torch.device) -> list[Figure]:
-    """The peaks, and in plain words what a machine without a card leaves out."""
+def _machine(peaks: Peaks, device: torch.device) -> list[Figure]:
+    """The peaks, and in plain words what a machine without a GPU leaves out."""
     found = [
         Figure("machine", f"matrix product, {name}", "GFLOP/s", per_second / 1e9, note="the best round")
-        for name, per_second in top.operations.items()
+        for name, per_second in peaks.operations.items()
     ]
-    found.append(Figure("machine", "memory", "GB/s", top.bandwidth / 1e9, note="a copy, both ways counted"))
-    if on.type != "cuda":
-        found.append(skipped("machine", "everything on a GPU", NO_CARD))
+    note = "a copy, both ways counted"
+    found.append(Figure("machine", "memory", "GB/s", peaks.bandwidth / 1e9, note=note))
+    if device.type != "cuda":
+        found.append(skipped("machine", "everything on a GPU", NO_GPU))
     return found
 
 
 def _work(
-    raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock, top: Peaks, bench: BenchConfig
+    raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock, peaks: Peaks, bench: BenchConfig
 ) -> Iterator[Work]:
     """What there is to measure, what matters most first: the time may end before the list."""
-    on, first = clock.device, bench.models[0]
-    large = Bed.make(raw, models[first], on)
+    device, first = clock.device, bench.models[0]
+    large = Setup.make(raw, models[first], device)
+
+    def training_of(name: str) -> Iterator[Work]:
+        setup = Setup.make(raw, models[name], device)
+        yield "training", f"training of {name}", partial(training, name, setup, clock, peaks)
+        yield "training", f"the loop of {name}", partial(loop_overhead, name, setup, clock)
+
     if "training" in bench.parts:
-        yield from _training(raw, models, first, clock, top)
+        yield from training_of(first)
     if "techniques" in bench.parts:
         yield "techniques", f"techniques on {first}", partial(techniques, first, large, clock)
     if "inference" in bench.parts:
-        teacher = Bed.make(raw, models[TEACHER], on)
+        teacher = Setup.make(raw, models[TEACHER], device)
         yield "inference", "views", partial(augmentation, TEACHER, teacher, clock)
         yield "inference", "exports", partial(inference, raw, models, clock)
     if "pipeline" in bench.parts:
-        student = Bed.make(raw, models[STUDENT], on)
+        student = Setup.make(raw, models[STUDENT], device)
         yield "pipeline", "the data pipeline", partial(pipeline, student, clock, bench.symbols)
     for name in bench.models[1:] if "training" in bench.parts else ():
-        yield from _training(raw, models, name, clock, top)
+        yield from training_of(name)
     for name in bench.models if "memory" in bench.parts else ():
-        yield "memory", f"memory of {name}", partial(peak_memory, name, raw, models[name], on)
+        yield "memory", f"memory of {name}", partial(memory, name, raw, models[name], device)
     if "growth" in bench.parts:
-        yield "growth", "parameters", partial(with_parameters, raw, models["timeformer"], clock)
+        yield "growth", "parameters", partial(growth_with_parameters, raw, models["timeformer"], clock)
         for symbols, bars in SIZES:
-            yield "growth", f"{symbols} symbols x {bars} bars", partial(with_data, symbols, bars)
+            yield "growth", f"{symbols} symbols x {bars} bars", partial(growth_with_data, symbols, bars)
     if "techniques" in bench.parts:
         yield "techniques", "torch.compile", partial(compiling, first, large, clock, bench.compile)
-
-
-def _training(
-    raw: Mapping[str, Any], models: Mapping[str, Any], name: str, clock: Clock, top: Peaks
-) -> Iterator[Work]:
-    bed = Bed.make(raw, models[name], clock.device)
-    yield "training", f"training of {name}", partial(training, name, bed, clock, top)
-    yield "training", f"the loop of {name}", partial(loop_overhead, name, bed, clock)
-
-
-SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices
-BLOCK = {"cpu": 2**26, "cuda": 2**29}  # floats that are copied: more than any cache holds
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """operations: multiplications and additions per second by precision; bandwidth: bytes per second."""
-
-    operations: dict[str, float]
-    bandwidth: float
-
-    def floor(self, operations: float, moved: float, precision: str) -> float:
-        """Seconds below which nothing that does so many operations and moves so many bytes can get."""
-        return max(operations / self.operations[precision], moved / self.bandwidth)
-
-
-def peaks(clock: Clock) -> Peaks:
-    """Measures matrix products in every precision that the device has, and a copy that no cache holds."""
-    device = clock.device
-    side, block = SIDE[device.type], BLOCK[device.type]
-    names = ["fp32", *(["bf16"] if has_bf16(device) else []), *(["fp16"] if device.type == "cuda" else [])]
-    factors = {name: torch.randn(2, side, side, device=device).to(DTYPES[name]).unbind() for name in names}
-    made = {name: torch.empty(side, side, dtype=DTYPES[name], device=device) for name in names}
-
-    def product(name: str) -> None:
-        torch.mm(*factors[name], out=made[name])
-
-    seconds = clock.in_turn({name: partial(product, name) for name in names})
-    operations = {name: 2 * side**3 / float(of.min()) for name, of in seconds.items()}
-    source = torch.ones(block, device=device)
-    target = torch.empty_like(source)
-    copying = clock.in_turn({"copy": lambda: target.copy_(source)})["copy"]
-    return Peaks(operations, 2 * 4 * block / float(copying.min()))
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -181,7 +151,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name as Linux tells it, else as Python does."""
+    """Its name as Linux lists it, else as Python does."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

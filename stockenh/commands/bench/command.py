@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from stockenh.config import compose
-from stockenh.config.catalog import conf_dir, groups
+from stockenh.config.catalog import groups, option_values
 from stockenh.config.overrides import split_override, suggest
 from stockenh.config.schema import BenchConfig, parse, settings_of
 from stockenh.errors import ConfigError
@@ -27,7 +26,7 @@ def _bench(raw: dict[str, Any], folder: RunFolder) -> None:
 
     folder.refuse_if_run()
     given = dict(parts for a in HydraConfig.get().overrides.task if (parts := split_override(a)))
-    known = {name: _model(name) for name in groups()["model"]}
+    known = {name: option_values("model", name) for name in groups()["model"]}
     if "model" in given:
         raw["bench"]["models"] = [given["model"]]
         known[given["model"]] = raw["model"]
@@ -37,9 +36,3 @@ def _bench(raw: dict[str, Any], folder: RunFolder) -> None:
             near = suggest(name, known, all_options=True)
             raise ConfigError(f"bench.models={settings.models}: {near}")
     benchmark(raw, settings, known, build.device(parse(raw).device), folder.path, console())
-
-
-def _model(name: str) -> dict[str, Any]:
-    text = (conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from stockenh.commands.bench.clock import Aim, Clock, Figure, Floats, median
-from stockenh.commands.bench.setup import Bed
+from stockenh.commands.bench.figures import Aim, Figure, median
+from stockenh.commands.bench.setup import Setup
+from stockenh.commands.measure import Clock, Seconds
 from stockenh.commands.trained import OnnxEngine
 from stockenh.config import build
 from stockenh.inference.calibration import Calibration
@@ -23,7 +22,7 @@ from stockenh.inference.export import Deployed, OnnxModel, quietly, write_int8, 
 from stockenh.inference.tta import Engine, TorchEngine, Views, forecast_with
 from stockenh.storage.machine import has_bf16
 
-PART = "inference"
+INFERENCE = "inference"
 BATCHES = (1, 256)
 VIEWS = 4  # besides the window itself
 TEACHER, STUDENT = "timeformer_xl", "student"
@@ -33,7 +32,7 @@ AIMS_INT8 = {1: Aim(40, hoped=50), 256: Aim(30)}
 AIM_EXPORTED = Aim(5, hoped=10)
 AIMS_TTA = {"cpu": Aim(4, at_most=True), "cuda": Aim(1.5, at_most=True)}
 
-Call = Callable[[int], object]
+Call = Callable[[int], object]  # with a number of windows
 
 
 def inference(raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock) -> list[Figure]:
@@ -43,104 +42,91 @@ def inference(raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock) -
     """
     cpu = torch.device("cpu")
     clock = replace(clock, device=cpu)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {model: Path(folder, f"{model}.onnx") for model in (TEACHER, STUDENT)}
+        setups = {model: Setup.make(raw, models[model], cpu) for model in files}
         calls: dict[str, Call] = {}
-        beds = {model: Bed.make(raw, models[model], cpu) for model in (TEACHER, STUDENT)}
-        for model, bed in beds.items():
-            calls |= _engines(model, bed, folder)
+        for model, setup in setups.items():
+            calls |= _engines(model, setup, files[model])
         found = []
         for batch in BATCHES:
-            taken = clock.in_turn({key: partial(call, batch) for key, call in calls.items()})
-            found += _figures(batch, taken)
-        return found + _exported_views(beds[TEACHER], OnnxModel(_file(folder, TEACHER)), clock)
+            found += _figures(
+                batch, clock.in_turn({key: partial(call, batch) for key, call in calls.items()})
+            )
+        teacher = setups[TEACHER]
+        exported = OnnxEngine(
+            OnnxModel(files[TEACHER]), teacher.resident, teacher.prepared.windows, teacher.prepared.embedding
+        )
+        return found + _views(f"{TEACHER}: {VIEWS + 1} views, tta.engine=onnx", exported, teacher, clock)
 
 
-def _engines(name: str, bed: Bed, folder: Path) -> dict[str, Call]:
-    """A model in eager fp32, exported in fp32, and in int8, each called with a number of windows."""
-    rows = torch.from_numpy(np.resize(bed.prepared.rows["train"], max(BATCHES)))
+def _engines(name: str, setup: Setup, file: Path) -> dict[str, Call]:
+    """A model in eager fp32, exported in fp32, and in int8."""
+    rows = torch.from_numpy(np.resize(setup.prepared.rows["train"], max(BATCHES)))
     tensors = {
-        "ohlcv": bed.resident.prices.raw(rows, build.AS_IT_IS),
-        "context": torch.from_numpy(bed.prepared.windows.context[rows.numpy()]),
-        "embedding": bed.resident.embedding[rows].float(),
+        "ohlcv": setup.resident.prices.raw(rows, build.AS_IT_IS),
+        "context": torch.from_numpy(setup.prepared.windows.context[rows.numpy()]),
+        "embedding": setup.resident.embedding[rows].float(),
     }
     arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
-    net, horizons = bed.net().eval(), len(bed.prepared.windows.horizons)
-    deployed = Deployed(net, bed.fitted, Calibration.identity(horizons), raw_bars=True).eval()
-    fp32, int8 = _file(folder, name), folder / f"{name}.int8.onnx"
+    deployed = Deployed(setup.net().eval(), setup.fitted, _identity(setup), raw_bars=True).eval()
+    file_int8 = file.with_suffix(".int8.onnx")
     with quietly():
-        write_onnx(deployed, {key: tensor[:2] for key, tensor in tensors.items()}, fp32)
-        write_int8(fp32, int8)
-    return {
-        f"{name} eager": _eager(deployed, tensors),
-        f"{name} onnx": _served(OnnxModel(fp32), arrays),
-        f"{name} int8": _served(OnnxModel(int8), arrays),
-    }
+        write_onnx(deployed, {key: tensor[:2] for key, tensor in tensors.items()}, file)
+        write_int8(file, file_int8)
 
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.onnx"
-
-
-def _eager(deployed: Deployed, tensors: Mapping[str, Tensor]) -> Call:
     @torch.inference_mode()
-    def call(batch: int) -> None:
-        deployed(*(tensors[name][:batch] for name in ("ohlcv", "context", "embedding")))
+    def eager(batch: int) -> None:
+        deployed(*(tensor[:batch] for tensor in tensors.values()))
 
-    return call
+    def exported(path: Path) -> Call:
+        model = OnnxModel(path)
+        return lambda batch: model({key: array[:batch] for key, array in arrays.items()})
+
+    return {f"{name} eager": eager, f"{name} onnx": exported(file), f"{name} int8": exported(file_int8)}
 
 
-def _served(model: OnnxModel, inputs: Mapping[str, NDArray[np.float32]]) -> Call:
-    return lambda batch: model({name: array[:batch] for name, array in inputs.items()})
-
-
-def _figures(batch: int, taken: Mapping[str, Floats]) -> list[Figure]:
-    eager = taken[f"{TEACHER} eager"]
-    best = np.minimum(taken[f"{TEACHER} onnx"], taken[f"{TEACHER} int8"])
-    own = np.minimum(taken[f"{STUDENT} onnx"], taken[f"{STUDENT} int8"])
-    times = [median(PART, f"{name}, batch {batch}", "ms", 1000 * s) for name, s in taken.items()]
+def _figures(batch: int, taken: Mapping[str, Seconds]) -> list[Figure]:
+    eager, onnx, int8 = taken[f"{TEACHER} eager"], taken[f"{STUDENT} onnx"], taken[f"{STUDENT} int8"]
+    best, own = np.minimum(taken[f"{TEACHER} onnx"], taken[f"{TEACHER} int8"]), np.minimum(onnx, int8)
     compared = f"{STUDENT} / eager {TEACHER}, batch {batch}"
+    exports = f"best exports, {STUDENT} / {TEACHER}, batch {batch}"
     return [
-        *times,
-        median(PART, f"exported {compared}", "times", eager / taken[f"{STUDENT} onnx"], AIMS_FP32[batch]),
-        median(PART, f"int8 {compared}", "times", eager / taken[f"{STUDENT} int8"], AIMS_INT8[batch]),
-        median(PART, f"best exports, {STUDENT} / {TEACHER}, batch {batch}", "times",
-               best / own, AIM_EXPORTED),
-    ]  # fmt: skip
-
-
-def augmentation(name: str, bed: Bed, clock: Clock) -> list[Figure]:
-    """Five views, the window itself among them, against one eager pass in fp32; forecasts in either case."""
-    eager = _torch_engine(bed)
-    engines = {"": eager}
-    if has_bf16(bed.device):
-        engines[", tta.precision=bf16"] = replace(eager, precision="bf16")
-    return [
-        _views(f"{name}: {VIEWS + 1} views{of} / one pass", engine, eager, bed, clock, batch)
-        for of, engine in engines.items()
-        for batch in BATCHES
+        *(median(INFERENCE, f"{name}, batch {batch}", "ms", 1000 * s) for name, s in taken.items()),
+        median(INFERENCE, f"exported {compared}", "times", eager / onnx, AIMS_FP32[batch]),
+        median(INFERENCE, f"int8 {compared}", "times", eager / int8, AIMS_INT8[batch]),
+        median(INFERENCE, exports, "times", best / own, AIM_EXPORTED),
     ]
 
 
-def _exported_views(bed: Bed, model: OnnxModel, clock: Clock) -> list[Figure]:
-    """The same by the exported fp32 file, `tta.engine=onnx`, against the same eager pass."""
-    exported = OnnxEngine(model, bed.resident, bed.prepared.windows, bed.prepared.embedding)
-    title = f"{TEACHER}: {VIEWS + 1} views, tta.engine=onnx / one pass"
-    return [_views(title, exported, _torch_engine(bed), bed, clock, batch) for batch in BATCHES]
+def augmentation(name: str, setup: Setup, clock: Clock) -> list[Figure]:
+    """Five views, the window itself among them, against one eager pass in fp32; forecasts in either case."""
+    title, eager = f"{name}: {VIEWS + 1} views", _eager_engine(setup)
+    found = _views(title, eager, setup, clock)
+    if has_bf16(setup.device):
+        found += _views(f"{title}, tta.precision=bf16", replace(eager, precision="bf16"), setup, clock)
+    return found
 
 
-def _torch_engine(bed: Bed) -> TorchEngine:
-    identity = Calibration.identity(len(bed.prepared.windows.horizons))
-    return TorchEngine(bed.net().eval(), bed.resident, bed.fitted, identity)
+def _eager_engine(setup: Setup) -> TorchEngine:
+    return TorchEngine(setup.net().eval(), setup.resident, setup.fitted, _identity(setup))
 
 
-def _views(title: str, many: Engine, one: Engine, bed: Bed, clock: Clock, batch: int) -> Figure:
-    rows = np.resize(bed.prepared.rows["train"], batch)
-    noise = build.views(bed.config).noise
+def _identity(setup: Setup) -> Calibration:
+    return Calibration.identity(len(setup.prepared.windows.horizons))
 
-    def call(engine: Engine, count: int) -> Callable[[], object]:
-        return lambda: forecast_with(engine, bed.resident, rows, Views(count, noise, 0))
 
-    taken = clock.in_turn({"one": call(one, 0), "many": call(many, VIEWS)})
-    aim = AIMS_TTA.get(bed.device.type)
-    return median(PART, f"{title}, batch {batch}", "times", taken["many"] / taken["one"], aim)
+def _views(title: str, engine: Engine, setup: Setup, clock: Clock) -> list[Figure]:
+    """All views by an engine against one eager pass, at each batch size."""
+    noise, one = build.views(setup.config).noise, _eager_engine(setup)
+    aim, found = AIMS_TTA.get(setup.device.type), []
+    for batch in BATCHES:
+        rows = np.resize(setup.prepared.rows["train"], batch)
+
+        def call(engine: Engine, views: int, rows: np.ndarray = rows) -> object:
+            return forecast_with(engine, setup.resident, rows, Views(views, noise, 0))
+
+        taken = clock.in_turn({"one": partial(call, one, 0), "many": partial(call, engine, VIEWS)})
+        ratio = taken["many"] / taken["one"]
+        found.append(median(INFERENCE, f"{title} / one pass, batch {batch}", "times", ratio, aim))
+    return found

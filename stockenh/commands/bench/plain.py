@@ -20,7 +20,7 @@ LR, MAX_NORM = 1e-4, 1.0
 
 
 class PlainRecipe:
-    """One optimizer step at a call; every argument besides the first three is one technique taken alone."""
+    """One optimizer step per call; every argument besides the first three is one technique alone."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class PlainRecipe:
     def __call__(self) -> None:
         self.optimizer.zero_grad()
         for _ in range(self.accumulate):
-            x_price, x_kron, x_ctx, y_ret, y_up = (x.to(self.device) for x in next(self.batches))
+            x_price, x_embedding, x_ctx, y_ret, y_up = (x.to(self.device) for x in next(self.batches))
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                out = self.net(x_price, x_kron, x_ctx)
+                out = self.net(x_price, x_embedding, x_ctx)
             direction = F.binary_cross_entropy_with_logits(out["up_logits"].float(), y_up)
             loss = 0.6 * F.huber_loss(out["ret"].float(), y_ret) + 0.4 * direction
             (loss / self.accumulate).backward()

@@ -1,11 +1,11 @@
-"""What all speed measurements run on: windows of a generated market, on the device.
+"""What all speed measurements run on: windows of a generated market, and a training step of both loops.
 
 Legend: n windows, E embedding width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stockenh.commands.bench.plain import PlainRecipe, loaded
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import RunConfig, parse
@@ -20,15 +21,19 @@ from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.sources.synthetic import SyntheticData
+from stockenh.models.cpu.memory import hand_back_freed_memory, keep_freed_memory
+from stockenh.training.precision import resolve
 from stockenh.training.step import Learner
 
 SYMBOLS, BARS, EMBEDDING = 4, 700, 512
 STEPS = 16  # optimizer steps in an epoch
 EPOCHS = 100_000  # no measurement reaches the end of the schedule
+PLAIN_WINDOWS = 1024  # in the plain recipe's data set
+WARM = 2  # steps until memory lies as it would if the recipe had not begun after another one
 
 
 @dataclass(frozen=True)
-class Bed:
+class Setup:
     """A model's config with windows that its times do not depend on: the embedding is random."""
 
     config: RunConfig
@@ -38,7 +43,7 @@ class Bed:
     resident: DeviceWindows
 
     @classmethod
-    def make(cls, raw: Mapping[str, Any], model: Mapping[str, Any], device: torch.device) -> Bed:
+    def make(cls, raw: Mapping[str, Any], model: Mapping[str, Any], device: torch.device) -> Setup:
         """raw: a composed config; model: the node that takes the place of its own."""
         config = parse({**raw, "model": model})
         windows = SyntheticData(symbols=SYMBOLS, bars=BARS).load(DiskCache(None)).windows
@@ -48,9 +53,18 @@ class Bed:
         fitted = Fitted.fit(windows, rows)
         return cls(config, device, prepared, fitted, DeviceWindows(windows, embedding, fitted, device))
 
-    def with_train(self, **settings: Any) -> Bed:
+    @property
+    def batch_size(self) -> int:
+        return self.config.train.batch_size
+
+    def with_train(self, **settings: Any) -> Setup:
         """The same with other training settings."""
         return replace(self, config=replace(self.config, train=replace(self.config.train, **settings)))
+
+    def with_fixed_precision(self) -> Setup:
+        """With the precision that `auto` takes, and one micro batch a step."""
+        precision = resolve(self.config.train.precision, self.device, self.net())
+        return self.with_train(precision=precision, accumulate=1)
 
     def net(self) -> nn.Module:
         """The model with its initial weights, in training mode."""
@@ -58,25 +72,62 @@ class Bed:
 
     def batches(self) -> TrainBatches:
         """Whole groups alone, as many as fit, so that every step takes as many windows."""
-        train = self.config.train
-        group = train.batch_size * train.accumulate
+        group = self.batch_size * self.config.train.accumulate
         rows = self.prepared.rows["train"]
         whole = np.resize(rows, max(1, min(STEPS, len(rows) // group)) * group)
-        of_train = replace(self.prepared, rows={"train": whole})
-        return build.batches(self.config, of_train, self.resident)
+        return build.batches(self.config, replace(self.prepared, rows={"train": whole}), self.resident)
 
-    def learner(self, net: nn.Module, steps: int) -> Learner:
+    def learner(self, steps: int) -> Learner:
         """The project's own learner; steps: in an epoch."""
         config = replace(self.config, train=replace(self.config.train, epochs=EPOCHS))
-        return build.learner(config, net, self.fitted, self.device, steps)
-
-    def tensors(self, count: int) -> tuple[Tensor, ...]:
-        """x_price, x_kron, x_ctx, y_ret, y_up of the first windows, in memory: a notebook's data set."""
-        rows = torch.from_numpy(np.resize(self.prepared.rows["train"], count)).to(self.device)
-        micro = self.resident.gather(rows, build.AS_IT_IS)
-        return tuple(x.cpu() for x in (*micro.inputs, micro.y_ret, micro.y_up))
+        return build.learner(config, self.net(), self.fitted, self.device, steps)
 
     def inputs(self, count: int) -> tuple[Tensor, ...]:
-        """What the model takes of so many windows, on the device."""
+        """The model's inputs for so many windows, on the device."""
+        return self.tensors(count)[:3]
+
+    def tensors(self, count: int) -> tuple[Tensor, ...]:
+        """x_price, x_embedding, x_ctx, y_ret, y_up of the first windows, on the device."""
         rows = torch.from_numpy(np.resize(self.prepared.rows["train"], count)).to(self.device)
-        return self.resident.gather(rows, build.AS_IT_IS).inputs
+        micro = self.resident.gather(rows, build.AS_IT_IS)
+        return (*micro.inputs, micro.y_ret, micro.y_up)
+
+    def plain_step(
+        self,
+        net: nn.Module,
+        memory_policy: Callable[[], bool] = hand_back_freed_memory,
+        **technique: Any,
+    ) -> Callable[[], None]:
+        """A step of the plain recipe on these windows, with memory handled as the C library does by default.
+
+        technique: settings of `PlainRecipe`, or other `batches`.
+        """
+        batches = technique.pop("batches", None)
+        if batches is None:  # in memory, as a notebook's data set
+            tensors = self.tensors(max(PLAIN_WINDOWS, self.batch_size))
+            batches = loaded([x.cpu() for x in tensors], self.batch_size)
+        step = PlainRecipe(net, batches, self.device, **technique)
+
+        def call() -> None:
+            memory_policy()
+            step()
+
+        return call
+
+
+class ProjectLoop:
+    """One optimizer step per call, by the project's own batches and learner, as its loop takes it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.batches = setup.batches()
+        self.learner = setup.learner(self.batches.steps)
+        self.done = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=setup.device)
+        self.windows = self.batches.group_size
+
+    def __call__(self) -> None:
+        keep_freed_memory()
+        group = self.batches.group(*divmod(self.done, self.batches.steps))
+        loss, _ = self.learner.step(group)
+        self.loss_sum += loss * group.count
+        self.done += 1

@@ -1,27 +1,27 @@
-"""What a distillation shows on the terminal: scores and cost of teacher and students."""
+"""What a distillation is compared by: scores and cost of the teacher and of students with and without it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from stockenh.commands.timing import in_turn
+from stockenh.commands.measure import Clock
 from stockenh.commands.train.result import RESAMPLES
 from stockenh.commands.train.session import ask
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import RunConfig
-from stockenh.evaluation.metrics import part_metrics
-from stockenh.inference.calibration import calibration_metrics
+from stockenh.evaluation.metrics import calibration_metrics, part_metrics
 from stockenh.report.figure import (
     COLOURS,
     GREY,
@@ -29,26 +29,22 @@ from stockenh.report.figure import (
     bars_text,
     legend_above,
     new_figure,
+    or_nan,
     percent_axis,
     save,
 )
-from stockenh.report.figure import (
-    number as plot_number,
-)
-from stockenh.report.table import interval, number, percent
+from stockenh.report.table import interval, new_table, number, percent
 from stockenh.storage.run_folder import RunFolder
 
 
 def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     """Every model and horizon of a distillation on the test part."""
-    table = Table(title="Distillation on the test part", title_justify="left", caption_justify="left",
-                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, caption=(
+    names = ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE")
+    table = new_table("Distillation on the test part", names, ("model",), (
         "accuracy: of the model's own probabilities. 95%: moving-block bootstrap over dates. "
         "kept: the share of the teacher's accuracy above the majority class; n/a where its own 95% reaches "
         "down to it. log loss and ECE: calibrated on validation"
     ))  # fmt: skip
-    for name in ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for model, horizons in scores.items():
         for horizon, m in horizons.items():
             table.add_row(
@@ -62,11 +58,8 @@ def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
 
 def cost_table(cost: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """What each model of a distillation costs, and how many times less than the first."""
-    table = Table(title=f"Cost {title}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0),
-                  show_edge=False)  # fmt: skip
-    first = next(iter(cost.values()))
-    for name in ("model", "parameters", "bytes", "ms at batch 1", "ratio", "windows/s at 256", "ratio"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    names = ("model", "parameters", "bytes", "ms at batch 1", "ratio", "windows/s at 256", "ratio")
+    table, first = new_table(f"Cost {title}", names, ("model",)), next(iter(cost.values()))
     for model, c in cost.items():
         table.add_row(
             model, f"{c['parameters']:,}", f"{c['bytes']:,}", number(c["milliseconds_at_1"], 2),
@@ -87,18 +80,16 @@ def distillation_chart(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], pa
     horizons = sorted({horizon for of_model in scores.values() for horizon in of_model}, key=bars_of)
     for index, (name, of_model) in enumerate(scores.items()):
         offset = 0.2 * (index - (len(scores) - 1) / 2)
-        for place, horizon in enumerate(horizons):
-            m = of_model[horizon]
-            accuracy, low, high = (
-                plot_number(m[key]) for key in ("accuracy", "accuracy_low", "accuracy_high")
-            )
-            axes.errorbar(
-                place + offset, accuracy, [[accuracy - low], [high - accuracy]], fmt="o", capsize=4,
-                color=COLOURS[index], markersize=7, label=name if place == 0 else None, zorder=3,
-            )  # fmt: skip
+        ends = ("accuracy", "accuracy_low", "accuracy_high")
+        found = [[or_nan(of_model[horizon][key]) for key in ends] for horizon in horizons]
+        accuracy, low, high = np.array(found).T
+        axes.errorbar(
+            np.arange(len(horizons)) + offset, accuracy, [accuracy - low, high - accuracy], fmt="o",
+            capsize=4, color=COLOURS[index], markersize=7, label=name, zorder=3,
+        )  # fmt: skip
     first = next(iter(scores.values()))
     for place, horizon in enumerate(horizons):
-        majority = plot_number(first[horizon]["majority"])
+        majority = or_nan(first[horizon]["majority"])
         axes.hlines(majority, place - 0.4, place + 0.4, color=GREY, linestyle="--", linewidth=1.5,
                     label="majority class" if place == 0 else "_")  # fmt: skip
     axes.set_xticks(range(len(horizons)), [f"{bars_text(horizon)} ahead" for horizon in horizons])
@@ -113,70 +104,57 @@ BATCHES = (1, 256)
 
 
 def compare(
-    config: RunConfig, student: RunFolder, alone: RunFolder, on: torch.device, out: Console
+    config: RunConfig, student: RunFolder, alone: RunFolder, device: torch.device, console: Console
 ) -> dict[str, Any]:
-    """Judges teacher, student and the student alone on the same test rows, times them in turn, writes
+    """Scores teacher, student and the student alone on the same test rows, times them in turn, writes
     distillation.json and its picture into the student's folder, and shows both tables."""
-    teacher = Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights)
-    prepared = build.data(config, on)
-    three = {
-        "teacher": teacher,
+    models = {
+        "teacher": Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights),
         "student": Trained.open(student, None),
         "student alone": Trained.open(alone, None),
     }
-    scores = {name: _scores(config, model, prepared, on) for name, model in three.items()}
-    cost = _cost(config, three, prepared, on)
+    prepared = build.data(config, device)
+    scores = {name: _scores(config, model, prepared, device) for name, model in models.items()}
+    for of_model in scores.values():
+        for horizon, m in of_model.items():
+            m["retention"] = retention(m, scores["teacher"][horizon])
     found = {
         "part": "test" if "test" in prepared.rows else None,
-        "scores": _with_retention(scores),
-        "cost": cost,
-        "device": str(on),
+        "scores": scores,
+        "cost": _cost(config, models, prepared, device),
+        "device": str(device),
         "threads": torch.get_num_threads(),
-        "teacher": teacher.to_dict(),
+        "teacher": models["teacher"].to_dict(),
     }
-    student_file = student.path / "distillation.json"
-    student.write_json(student_file, found)
-    show(student, found, out)
+    student.write_json(student.path / "distillation.json", found)
+    show(student, found, console)
     return found
 
 
-def show(student: RunFolder, found: dict[str, Any], out: Console) -> None:
+def show(student: RunFolder, found: dict[str, Any], console: Console) -> None:
     """Both tables and the picture, from what distillation.json holds."""
     if found["part"]:
-        out.print(retention_table(found["scores"]))
+        console.print(retention_table(found["scores"]))
         picture = distillation_chart(found["scores"], student.report / "distillation.png")
-        out.print(f"picture  {picture}", soft_wrap=True, markup=False)
+        console.print(f"picture  {picture}", soft_wrap=True, markup=False)
     threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
-    out.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))
-    out.print(f"figures  {student.path / 'distillation.json'}", soft_wrap=True, markup=False)
+    console.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))
+    console.print(f"figures  {student.path / 'distillation.json'}", soft_wrap=True, markup=False)
 
 
 def _scores(
-    config: RunConfig, model: Trained, prepared: Prepared, on: torch.device
+    config: RunConfig, model: Trained, prepared: Prepared, device: torch.device
 ) -> dict[str, dict[str, Any]]:
     """{"h3": {...}, ...} on the test part; empty where the split has none."""
     rows = prepared.rows.get("test")
     if rows is None:
         return {}
     windows = prepared.windows
-    said = ask(config, model, prepared, rows, on)
-    labels = windows.y_ret[rows]
-    plain = part_metrics(
-        said.ret, said.up_prob, labels, windows.asof[rows], windows.horizons, resamples=RESAMPLES
-    )
-    calibrated = model.calibration.apply(said.up_logits)
-    more = calibration_metrics(said.up_prob, calibrated, labels, windows.horizons)
-    return {horizon: {**plain[horizon], **more[horizon]} for horizon in plain}
-
-
-def _with_retention(scores: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    return {
-        name: {
-            horizon: {**m, "retention": retention(m, scores["teacher"][horizon])}
-            for horizon, m in of_model.items()
-        }
-        for name, of_model in scores.items()
-    }
+    horizons, labels, asof = windows.horizons, windows.y_ret[rows], windows.asof[rows]
+    own = ask(config, model, prepared, rows, device)
+    plain = part_metrics(own.ret, own.up_prob, labels, asof, horizons, resamples=RESAMPLES)
+    calibrated = calibration_metrics(own.up_prob, model.calibration.apply(own.up_logits), labels, horizons)
+    return {horizon: {**plain[horizon], **calibrated[horizon]} for horizon in plain}
 
 
 def retention(student: dict[str, Any], teacher: dict[str, Any]) -> float | None:
@@ -192,7 +170,7 @@ def retention(student: dict[str, Any], teacher: dict[str, Any]) -> float | None:
 
 
 def _cost(
-    config: RunConfig, models: dict[str, Trained], prepared: Prepared, on: torch.device
+    config: RunConfig, models: dict[str, Trained], prepared: Prepared, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Parameters, bytes of the weights' file, and times of one pass, taken in turn."""
     nets: dict[str, nn.Module] = {}
@@ -200,31 +178,27 @@ def _cost(
     for name, model in models.items():
         theirs = prepared
         if not config.embedding.agrees_with(model.run.embedding):
-            theirs = build.data(replace(config, embedding=model.run.embedding, model=model.run.model), on)
-        nets[name] = model.net(theirs, on)
-        ready, _ = model.ready(theirs, on)
+            other = replace(config, embedding=model.run.embedding, model=model.run.model)
+            theirs = build.data(other, device)
+        nets[name] = model.net(theirs, device)
+        ready, _ = model.ready(theirs, device)
         rows = torch.arange(max(BATCHES), device=ready.index) % len(theirs.windows)
         inputs[name] = ready.gather(rows, build.AS_IT_IS).inputs
-    seconds = {
-        batch: in_turn({name: _pass(net, [x[:batch] for x in inputs[name]]) for name, net in nets.items()})
-        for batch in BATCHES
-    }
+    clock = Clock(device, rounds=5, turn=0.05)
+
+    @torch.inference_mode()
+    def one_pass(name: str, batch: int) -> None:
+        nets[name](*(x[:batch] for x in inputs[name]))
+
+    at_1, at_256 = (
+        clock.medians({name: partial(one_pass, name, batch) for name in nets}) for batch in BATCHES
+    )
     return {
         name: {
             "parameters": sum(p.numel() for p in nets[name].parameters()),
             "bytes": model.folder.weights(model.name).stat().st_size,
-            "milliseconds_at_1": 1000 * seconds[1][name],
-            "windows_per_second_at_256": 256 / seconds[256][name],
+            "milliseconds_at_1": 1000 * at_1[name],
+            "windows_per_second_at_256": 256 / at_256[name],
         }
         for name, model in models.items()
     }
-
-
-def _pass(net: nn.Module, given: list[Tensor]) -> Callable[[], object]:
-    @torch.inference_mode()
-    def call() -> None:
-        net(*given)
-        if given[0].is_cuda:
-            torch.cuda.synchronize()
-
-    return call

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.commands.evaluate.tables import title
 from stockenh.report.figure import (
     COLOURS,
     GREY,
@@ -19,7 +20,7 @@ from stockenh.report.figure import (
     bars_text,
     legend_above,
     new_figure,
-    number,
+    or_nan,
     percent_axis,
     save,
 )
@@ -34,15 +35,11 @@ Series = NDArray[np.floating]
 
 
 def baselines_chart(
-    horizons: Mapping[str, Mapping[str, Any]],
-    own: Sequence[str],
-    titles: Mapping[str, str],
-    of: str,
-    path: Path,
+    horizons: Mapping[str, Mapping[str, Any]], own: Sequence[str], about: str, path: Path
 ) -> Path:
     """Direction accuracy of every forecaster with its interval, a panel per horizon; returns the path.
 
-    horizons: see `judge`. own: the run's forecasts, in colour. titles: names as they are to be shown.
+    horizons: see `evaluate_part`; own: the run's forecasts, in colour; about: the rows, in words.
     """
     names = list(next(iter(horizons.values()))["forecasts"])
     figure = new_figure(3.1 * max(len(horizons), 2) + 1.4, 1.9 + 0.34 * len(names))
@@ -50,22 +47,22 @@ def baselines_chart(
         axes = figure.add_subplot(1, len(horizons), place + 1)
         for row, name in enumerate(names):
             scores = found["forecasts"][name]
-            accuracy, low, high = (number(scores[f"accuracy{end}"]) for end in ("", "_low", "_high"))
+            accuracy, low, high = (or_nan(scores[f"accuracy{end}"]) for end in ("", "_low", "_high"))
             colour = COLOURS[0] if name in own else GREY
             axes.plot([low, high], [row, row], color=colour, linewidth=2, zorder=2)
             axes.plot([accuracy], [row], "o", color=colour, markersize=6, zorder=3)
         if found["majority"] is not None:
             axes.axvline(found["majority"], color=COLOURS[1], linestyle="--", linewidth=1.2, zorder=1,
                          label="larger class of these rows")  # fmt: skip
-        axes.set_yticks(range(len(names)), [titles.get(name, name) for name in names] if not place else [])
+        axes.set_yticks(range(len(names)), [title(name) for name in names] if not place else [])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
     _legend_below(figure)
-    return save(figure, f"Direction accuracy beside the baselines\n{of}; lines: 95%", path)
+    return save(figure, f"Direction accuracy beside the baselines\n{about}; lines: 95%", path)
 
 
-def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], of: str, path: Path) -> Path:
+def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], about: str, path: Path) -> Path:
     """Accuracy of the least uncertain forecasts by their share, a panel per horizon; returns the path."""
     figure = new_figure(3.4 * max(len(coverage), 2) + 0.6, 4.2)
     first: Axes | None = None
@@ -73,14 +70,13 @@ def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], of: str,
         axes = figure.add_subplot(1, len(coverage), place + 1, sharey=first)
         first = first or axes
         kept, accuracy, low, high, majority = (
-            [number(point[key]) for point in points]
+            [or_nan(point[key]) for point in points]
             for key in ("coverage", "accuracy", "low", "high", "majority")
         )
         axes.fill_between(kept, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="95%")
         axes.plot(kept, accuracy, "o-", color=COLOURS[0], markersize=4, label="accuracy")
-        axes.plot(
-            kept, majority, "--", color=COLOURS[1], linewidth=1.4, label="larger class of the rows kept"
-        )
+        label = "larger class of the rows kept"
+        axes.plot(kept, majority, "--", color=COLOURS[1], linewidth=1.4, label=label)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
         axes.set_xlabel("share of forecasts kept")
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
@@ -88,10 +84,10 @@ def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], of: str,
         if not place:
             axes.set_ylabel("direction accuracy")
     _legend_below(figure)
-    return save(figure, f"Keeping only the least uncertain forecasts\n{of}", path)
+    return save(figure, f"Keeping only the least uncertain forecasts\n{about}", path)
 
 
-def ic_chart(daily: Mapping[str, tuple[Dates, Series]], of: str, path: Path) -> Path:
+def ic_chart(daily: Mapping[str, tuple[Dates, Series]], about: str, path: Path) -> Path:
     """Running sum of the daily rank IC per horizon, rising steadily where there is skill; returns the path.
 
     daily: per horizon the dates (D,) that have a rank IC, and it.
@@ -105,10 +101,10 @@ def ic_chart(daily: Mapping[str, tuple[Dates, Series]], of: str, path: Path) -> 
     axes.axhline(0, color="black", linestyle="--", linewidth=1, zorder=1)
     axes.set_ylabel("sum of daily rank IC so far")
     legend_above(axes)
-    return save(figure, f"Rank IC over time\n{of}", path)
+    return save(figure, f"Rank IC over time\n{about}", path)
 
 
-def curve_chart(days: Dates, net: Mapping[str, Series], of: str, path: Path) -> Path:
+def curve_chart(days: Dates, net: Mapping[str, Series], about: str, path: Path) -> Path:
     """Wealth after costs of every strategy above, its distance from the last peak below; returns the path.
 
     days: (D,) of the decisions; net: (D,) returns up to the next bar, by strategy.
@@ -120,7 +116,7 @@ def curve_chart(days: Dates, net: Mapping[str, Series], of: str, path: Path) -> 
     for place, (name, returns) in enumerate(net.items()):
         wealth = np.concatenate([[1.0], np.cumprod(1 + returns)])
         colour = GREY if name == "hold" else COLOURS[place]
-        width = (2.8, 1.3, 1.1)[place % 3]  # of strategies that do the same both are seen
+        width = (2.8, 1.3, 1.1)[place % 3]  # so that both of two equal strategies are seen
         label = f"{name}: {wealth[-1] - 1:+.1%}"
         wealth_axes.plot(days, wealth[1:], color=colour, linewidth=width, label=label)
         below = wealth / np.maximum.accumulate(wealth) - 1
@@ -131,7 +127,7 @@ def curve_chart(days: Dates, net: Mapping[str, Series], of: str, path: Path) -> 
     loss_axes.set_ylabel("below peak")
     loss_axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
     legend_above(wealth_axes)
-    return save(figure, f"From bar to bar after costs\n{of}", path)
+    return save(figure, f"From bar to bar after costs\n{about}", path)
 
 
 def _legend_below(figure: Figure) -> None:

@@ -1,9 +1,9 @@
-"""The tables of an evaluation."""
+"""The tables of an evaluation, and the sentences below them."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
@@ -11,18 +11,19 @@ from stockenh.evaluation.summary import IMPLAUSIBLE
 from stockenh.report.table import Grid, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
+SIGNIFICANT = 0.05
 
 Found = Mapping[str, Any]
+Cells = tuple[str, ...]
 
 
 def header(found: Found) -> list[str]:
-    """What was judged, on which rows, and how intervals are made."""
-    runs = [f"{of['run']} ({of['weights']} weights)" for of in found["runs"]]
+    """What was evaluated, on which rows, and how intervals are made."""
     bootstrap = found["bootstrap"]
     return [
         "# Evaluation",
         "",
-        *(f"- run {run}" for run in runs),
+        *(f"- run {run['run']} ({run['weights']} weights)" for run in found["runs"]),
         f"- {part_line(found)}",
         f"- 95%: moving-block bootstrap over dates, {bootstrap['resamples']:,} draws of blocks of "
         f"{bootstrap['block']} dates, paired over all forecasts",
@@ -31,49 +32,54 @@ def header(found: Found) -> list[str]:
 
 def part_line(found: Found) -> str:
     """The part with its size and dates."""
-    symbols = f"{found['symbols']} symbol{'s' * (found['symbols'] > 1)}"
     return (
-        f"{found['part']}: {found['windows']:,} windows of {symbols} on {found['dates']:,} dates, ending "
-        f"{found['from']} to {found['to']}"
+        f"{found['part']}: {found['windows']:,} windows of {_symbols(found)} on {found['dates']:,} dates, "
+        f"ending {found['from']} to {found['to']}"
     )
 
 
 def grids(found: Found) -> list[Grid]:
     """All tables; those not on_screen hold what a terminal has no room for."""
     made = [_scores(found), _against(found), _returns(found)]
-    if any(of["forecasts"]["model"]["ic"]["dates"] for of in found["horizons"].values()):
+    if _has_ic(found):
         made.append(_coefficients(found))
-    if found["coverage"]:
-        made.append(_coverage(found))
-    if found["curve"]:
-        made.append(_curve(found))
-    if found["folds"]:
-        made.append(_folds(found))
+    made += [
+        grid(found)
+        for key, grid in (("coverage", _coverage), ("curve", _curve), ("folds", _folds))
+        if found[key]
+    ]
     return [*made, _all_intervals(found)]
 
 
+def _by_forecast(found: Found, cells: Callable[[Found], Cells | None]) -> list[list[Cells]]:
+    """A block per horizon with a row per forecast: bars, name, and its `cells`; None leaves it out."""
+    return [
+        [
+            (bars(horizon), title(name), *row)
+            for name, f in figures["forecasts"].items()
+            if (row := cells(f)) is not None
+        ]
+        for horizon, figures in found["horizons"].items()
+    ]
+
+
 def _scores(found: Found) -> Grid:
-    blocks: list[list[tuple[str, ...]]] = []
-    for horizon, of in found["horizons"].items():
-        rows: list[tuple[str, ...]] = [
-            (
-                bars(horizon), title(name), percent(f["accuracy"]),
-                interval(f["accuracy_low"], f["accuracy_high"]), percent(f["balanced_accuracy"]),
-                number(f["mcc"], 3), number(f["auc"], 3), number(f["log_loss"]), number(f["brier"], 3),
-                number(f["ece"], 3),
-            )
-            for name, f in of["forecasts"].items()
-        ]  # fmt: skip
-        blocks.append(rows)
-    counted = "; ".join(
+    def cells(f: Found) -> Cells:
+        return (
+            percent(f["accuracy"]), interval(f["accuracy_low"], f["accuracy_high"]),
+            percent(f["balanced_accuracy"]), number(f["mcc"], 3), number(f["auc"], 3), number(f["log_loss"]),
+            number(f["brier"], 3), number(f["ece"], 3),
+        )  # fmt: skip
+
+    counts = "; ".join(
         f"{bars(horizon)} bars {of['n']:,} ({percent(of['tie_share'])}), majority {percent(of['majority'])}"
         for horizon, of in found["horizons"].items()
     )
     return Grid(
         f"Direction, {found['part']}",
         ("bars", "forecast", "accuracy", "95%", "bal.", "MCC", "AUC", "log loss", "Brier", "ECE"),
-        blocks,
-        f"rows (share of returns of exactly 0, which accuracy, bal., MCC, AUC and ECE leave out): {counted}. "
+        _by_forecast(found, cells),
+        f"rows (share of returns of exactly 0, which accuracy, bal., MCC, AUC and ECE leave out): {counts}. "
         "majority: share of the larger class of these rows, known only afterwards; train majority: always "
         "the class that was larger in train. bal.: balanced accuracy",
         ("forecast",),
@@ -81,41 +87,38 @@ def _scores(found: Found) -> Grid:
 
 
 def _against(found: Found) -> Grid:
-    own = found["own"][-1]
-    blocks: list[list[tuple[str, ...]]] = []
-    for horizon, of in found["horizons"].items():
-        rows: list[tuple[str, ...]] = [
+    own, blocks = found["own"][-1], []
+    for horizon, figures in found["horizons"].items():
+        rows: list[Cells] = [
             (
-                bars(horizon), title(other), _points(d["accuracy"]["difference"]),
+                bars(horizon), title(other), _signed(d["accuracy"]["difference"], 100, 1),
                 _ends(d["accuracy"], 100, 1), number(d["accuracy"]["p"], 3),
-                _signed(d["log_loss"]["difference"], 4), _ends(d["log_loss"], 1, 4),
+                _signed(d["log_loss"]["difference"], 1, 4), _ends(d["log_loss"], 1, 4),
             )
-            for other, d in of["against"][own].items()
+            for other, d in figures["against"][own].items()
         ]  # fmt: skip
-        rows.append((bars(horizon), "own majority", "", "", number(of["p_majority"][own], 3), "", ""))
-        blocks.append(rows)
+        p = number(figures["p_majority"][own], 3)
+        blocks.append([*rows, (bars(horizon), "own majority", "", "", p, "", "")])
     return Grid(
         f"{title(own).capitalize()} minus each baseline, {found['part']}",
         ("bars", "minus", "accuracy", "95%", "p", "log loss", "95%"),
         blocks,
         "accuracy in points, above 0 is better; log loss, below 0 is better. p: one-sided, that accuracy is "
-        "no better. own majority: always the larger class of these very rows, chosen in hindsight",
+        "no better. own majority: always the larger class of the same rows, chosen in hindsight",
         ("minus",),
     )
 
 
 def _returns(found: Found) -> Grid:
-    blocks: list[list[tuple[str, ...]]] = []
-    for horizon, of in found["horizons"].items():
-        rows: list[tuple[str, ...]] = [
-            (
-                bars(horizon), title(name), number(f["mae"], 5), between(f["mae_low"], f["mae_high"], 1, 5),
-                percent(f["r2"], 2), between(f["r2_low"], f["r2_high"], 100, 2),
-            )
-            for name, f in of["forecasts"].items()
-            if f["mae"] is not None
-        ]  # fmt: skip
-        blocks.append([*rows, (bars(horizon), "always 0", number(of["mae_of_zero"], 5), "", "0.00%", "")])
+    def cells(f: Found) -> Cells | None:
+        if f["mae"] is None:
+            return None
+        mae, r2 = between(f["mae_low"], f["mae_high"], 1, 5), between(f["r2_low"], f["r2_high"], 100, 2)
+        return (number(f["mae"], 5), mae, percent(f["r2"], 2), r2)
+
+    blocks = _by_forecast(found, cells)
+    for block, (horizon, figures) in zip(blocks, found["horizons"].items(), strict=True):
+        block.append((bars(horizon), "always 0", number(figures["mae_of_zero"], 5), "", "0.00%", ""))
     return Grid(
         f"Returns, {found['part']}",
         ("bars", "forecast", "MAE", "95%", "R2", "95%"),
@@ -127,25 +130,19 @@ def _returns(found: Found) -> Grid:
 
 
 def _coefficients(found: Found) -> Grid:
-    blocks: list[list[tuple[str, ...]]] = []
-    for horizon, of in found["horizons"].items():
-        rows: list[tuple[str, ...]] = []
-        for name, f in of["forecasts"].items():
-            if f["ic"] is not None:
-                ic, rank = f["ic"], f["rank_ic"]
-                rows.append(
-                    (
-                        bars(horizon), title(name), number(ic["mean"], 3),
-                        between(ic["low"], ic["high"], 1, 3), number(ic["icir"], 2), number(ic["t"], 1),
-                        number(rank["mean"], 3), number(rank["icir"], 2), number(rank["t"], 1),
-                        str(rank["dates"]),
-                    )
-                )  # fmt: skip
-        blocks.append(rows)
+    def cells(f: Found) -> Cells | None:
+        ic, rank = f["ic"], f["rank_ic"]
+        if ic is None:
+            return None
+        return (
+            number(ic["mean"], 3), _ends(ic, 1, 3), number(ic["icir"], 2), number(ic["t"], 1),
+            number(rank["mean"], 3), number(rank["icir"], 2), number(rank["t"], 1), str(rank["dates"]),
+        )  # fmt: skip
+
     return Grid(
         f"Daily IC across symbols, {found['part']}",
         ("bars", "forecast", "IC", "95%", "ICIR", "t", "rank IC", "ICIR", "t", "dates"),
-        blocks,
+        _by_forecast(found, cells),
         f"correlation of forecast and return over the symbols of a date, on dates with {FEWEST_SYMBOLS} or "
         "more. ICIR: mean / standard deviation, per date. t: Newey and West",
         ("forecast",),
@@ -153,20 +150,13 @@ def _coefficients(found: Found) -> Grid:
 
 
 def _coverage(found: Found) -> Grid:
-    horizons = list(found["coverage"])
-    columns = ["kept"]
-    for horizon in horizons:
+    columns, rows = ["kept"], []
+    for horizon in found["coverage"]:
         columns += [f"{bars(horizon)} bars", "95%", "maj."]
-    points = zip(*found["coverage"].values(), strict=False)
-    rows: list[tuple[str, ...]] = []
-    for at in points:
-        cells = [percent(at[0]["coverage"], 0)]
-        for point in at:
-            cells += [
-                percent(point["accuracy"]),
-                interval(point["low"], point["high"]),
-                percent(point["majority"]),
-            ]
+    for points in zip(*found["coverage"].values(), strict=False):
+        cells = [percent(points[0]["coverage"], 0)]
+        for p in points:
+            cells += [percent(p["accuracy"]), interval(p["low"], p["high"]), percent(p["majority"])]
         rows.append(tuple(cells))
     return Grid(
         f"Accuracy of the least uncertain forecasts, {found['part']}",
@@ -178,16 +168,15 @@ def _coverage(found: Found) -> Grid:
 
 
 def _curve(found: Found) -> Grid:
-    curve = found["curve"]
-    rows = []
-    for name, of in curve["strategies"].items():
-        above = of["above_hold"]
+    curve, rows = found["curve"], []
+    for name, figures in curve["strategies"].items():
+        above = figures["above_hold"]
         rows.append(
             (
-                name, percent(of["total"]), number(of["sharpe"], 2),
-                between(of["sharpe_low"], of["sharpe_high"], 1, 2), percent(of["drawdown"]),
-                percent(of["turnover"]),
-                "" if above is None else f"{_points(above['mean'])} ({_ends(above, 100, 1)})",
+                name, percent(figures["total"]), number(figures["sharpe"], 2),
+                between(figures["sharpe_low"], figures["sharpe_high"], 1, 2), percent(figures["drawdown"]),
+                percent(figures["turnover"]),
+                "" if above is None else f"{_signed(above['mean'], 100, 1)} ({_ends(above, 100, 1)})",
             )
         )  # fmt: skip
     return Grid(
@@ -202,17 +191,16 @@ def _curve(found: Found) -> Grid:
 
 
 def _folds(found: Found) -> Grid:
-    own = found["own"][-1]
-    blocks: list[list[tuple[str, ...]]] = []
+    own, blocks = found["own"][-1], []
     for fold in found["folds"]:
-        rows: list[tuple[str, ...]] = []
-        for horizon, of in fold["horizons"].items():
-            f = of["forecasts"].get(own) or of["forecasts"]["model"]
+        rows: list[Cells] = []
+        for horizon, figures in fold["horizons"].items():
+            f = figures["forecasts"].get(own) or figures["forecasts"]["model"]
             rows.append(
                 (
-                    f"{fold['from']} to {fold['to']}", bars(horizon), f"{of['n']:,}", percent(f["accuracy"]),
-                    interval(f["accuracy_low"], f["accuracy_high"]), percent(of["majority"]),
-                    number(f["auc"], 3), number(f["log_loss"]),
+                    f"{fold['from']} to {fold['to']}", bars(horizon), f"{figures['n']:,}",
+                    percent(f["accuracy"]), interval(f["accuracy_low"], f["accuracy_high"]),
+                    percent(figures["majority"]), number(f["auc"], 3), number(f["log_loss"]),
                 )
             )  # fmt: skip
         blocks.append(rows)
@@ -227,133 +215,87 @@ def _folds(found: Found) -> Grid:
 
 def _all_intervals(found: Found) -> Grid:
     """What the other tables have no room for."""
-    blocks: list[list[tuple[str, ...]]] = []
-    for horizon, of in found["horizons"].items():
-        rows = []
-        for name, f in of["forecasts"].items():
-            cells = [bars(horizon), title(name)]
-            for figure in ("balanced_accuracy", "mcc", "auc", "log_loss", "brier"):
-                cells.append(between(f[f"{figure}_low"], f[f"{figure}_high"], 1, 4))
-            rank = f["rank_ic"] or {"low": None, "high": None}
-            rows.append((*cells, between(rank["low"], rank["high"], 1, 4)))
-        blocks.append(rows)
+
+    def cells(f: Found) -> Cells:
+        names = ("balanced_accuracy", "mcc", "auc", "log_loss", "brier")
+        rank = f["rank_ic"] or {"low": None, "high": None}
+        return (*(between(f[f"{name}_low"], f[f"{name}_high"], 1, 4) for name in names), _ends(rank, 1, 4))
+
     return Grid(
         f"95% intervals of the other figures, {found['part']}",
         ("bars", "forecast", "balanced accuracy", "MCC", "AUC", "log loss", "Brier", "rank IC"),
-        blocks,
+        _by_forecast(found, cells),
         "ECE has none: noise alone raises it, and resampling raises it again",
         ("forecast",),
         on_screen=False,
     )
 
 
-def title(name: str) -> str:
-    """A forecaster's name as tables and pictures show it."""
-    return TITLES.get(name, name)
-
-
-def bars(horizon: str) -> str:
-    return horizon.removeprefix("h")
-
-
-def _points(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:+.1f}"
-
-
-def _signed(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:+.{digits}f}"
-
-
-def _ends(of: Mapping[str, Any], scale: float, digits: int) -> str:
-    return between(of["low"], of["high"], scale, digits)
-
-
-def between(low: float | None, high: float | None, scale: float, digits: int) -> str:
-    """`-0.012 to 0.034`: a minus between could be a sign."""
-    if low is None or high is None:
-        return "n/a"
-    return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"
-
-
-SIGNIFICANT = 0.05
-
-
 def notes(found: Found) -> list[str]:
     """Warnings, what is n/a and why, and per horizon whether there is more than the majority class."""
     lines = [f"warning  {line}" for line in found["warnings"]]
-    lines += [f"n/a      {line}" for line in _not_there(found)]
-    for horizon, of in found["horizons"].items():
-        lines.append(f"verdict  {_verdict(found, horizon, of)}")
+    lines += [f"n/a      {line}" for line in _missing(found)]
+    lines += [f"verdict  {_verdict(found, horizon)}" for horizon in found["horizons"]]
     if found["implausible"]:
-        run = shlex.quote(found["runs"][0]["run"])
-        told = " and ".join(bars(horizon) for horizon in found["implausible"])
-        lines += [
-            f"warning  accuracy above {IMPLAUSIBLE:.0%} at {told} bars: on real daily bars that is a leak "
+        run, suspect = shlex.quote(found["runs"][0]["run"]), " and ".join(map(bars, found["implausible"]))
+        lines.append(
+            f"warning  accuracy above {IMPLAUSIBLE:.0%} at {suspect} bars: on real daily bars that is a leak "
             f"until shown to be none. Checks: stockenh audit run={run}; stockenh data check on the bars; "
             f"whether another symbol or part holds the same bars; whether later events adjusted the prices"
-        ]
+        )
     return lines
 
 
-def _verdict(found: Found, horizon: str, of: Found) -> str:
-    own = found["own"][-1]
-    f, p = of["forecasts"][own], of["p_majority"][own]
-    told = (
+def _verdict(found: Found, horizon: str) -> str:
+    own, figures = found["own"][-1], found["horizons"][horizon]
+    f, p = figures["forecasts"][own], figures["p_majority"][own]
+    accuracy = (
         f"{bars(horizon)} bars, {title(own)}: accuracy {percent(f['accuracy'])} "
-        f"({interval(f['accuracy_low'], f['accuracy_high'])}) on {of['n']:,} rows of {found['part']}, "
-        f"majority {percent(of['majority'])}"
+        f"({interval(f['accuracy_low'], f['accuracy_high'])}) on {figures['n']:,} rows of {found['part']}, "
+        f"majority {percent(figures['majority'])}"
     )
     if p is None or f["accuracy"] is None:
-        said = "nothing can be said of the difference"
+        result = "too few dates to test the difference"
     elif p < SIGNIFICANT:
-        said = f"better than the majority class, p {p:.3f}"
+        result = f"better than the majority class, p {p:.3f}"
     else:
-        said = f"not shown to be better than the majority class, p {p:.3f}"
-    said += _best_baseline(found, of, own)
-    limit = of.get("limit_accuracy")
-    if limit is not None:
-        said += f"; the limit is {percent(limit)}"
+        result = f"not shown to be better than the majority class, p {p:.3f}"
+    result += _best_baseline(found, figures, own)
+    if (limit := figures.get("limit_accuracy")) is not None:
+        result += f"; the limit is {percent(limit)}"
         if f["gap_closed"] is not None:
-            said += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
-    return f"{told}: {said}"
+            result += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
+    return f"{accuracy}: {result}"
 
 
-def _best_baseline(found: Found, of: Found, own: str) -> str:
+def _best_baseline(found: Found, figures: Found, own: str) -> str:
     """The baseline that was most often right here, which makes it a hard one, and the difference to it."""
-    right = {name: of["forecasts"][name]["accuracy"] for name in found["baselines"]}
-    known = {name: accuracy for name, accuracy in right.items() if accuracy is not None}
+    accuracies = {name: figures["forecasts"][name]["accuracy"] for name in found["baselines"]}
+    known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
     if not known:
         return ""
     best = max(known, key=lambda name: known[name])
-    difference = of["against"][own][best]["accuracy"]
+    difference = figures["against"][own][best]["accuracy"]
     if difference["difference"] is None:
         return ""
-    ends = between(difference["low"], difference["high"], 100, 1)
-    return (
-        f"; best baseline {title(best)} {percent(known[best])}, difference "
-        f"{100 * difference['difference']:+.1f} points ({ends})"
-    )
+    points = f"{_signed(difference['difference'], 100, 1)} points ({_ends(difference, 100, 1)})"
+    return f"; best baseline {title(best)} {percent(known[best])}, difference {points}"
 
 
-def _not_there(found: Found) -> list[str]:
-    bootstrap, horizons = found["bootstrap"], [int(bars(h)) for h in found["horizons"]]
+def _missing(found: Found) -> list[str]:
+    """What is n/a, and why."""
+    block, needed = found["bootstrap"]["block"], 2 * max(int(bars(h)) for h in found["horizons"])
+    dates = min(figures["dates"] for figures in found["horizons"].values())
     lines = []
-    dates = min(of["dates"] for of in found["horizons"].values())
-    if dates < 2 * bootstrap["block"]:
-        need = 2 * max(horizons)
-        remedy = (
-            f"evaluate.block={dates // 2} would fit"
-            if dates >= need
-            else f"two of the largest horizon take {need}: bring more dates"
-        )
+    if dates < 2 * block:
+        remedy = f"two of the largest horizon take {needed}: bring more dates"
+        if dates >= needed:
+            remedy = f"evaluate.block={dates // 2} would fit"
+        lines.append(f"intervals and p: two blocks of {block} dates do not fit into {dates} dates; {remedy}")
+    if not _has_ic(found):
         lines.append(
-            f"intervals and p: two blocks of {bootstrap['block']} dates do not fit into {dates} "
-            f"dates; {remedy}"
-        )
-    if not any(of["forecasts"]["model"]["ic"]["dates"] for of in found["horizons"].values()):
-        have = f"{found['symbols']} symbol{'s' * (found['symbols'] > 1)}"
-        lines.append(
-            f"IC: it compares {FEWEST_SYMBOLS} or more symbols of a date, and no date has them ({have})"
+            f"IC: it compares {FEWEST_SYMBOLS} or more symbols of a date, and no date has them "
+            f"({_symbols(found)})"
         )
     if found["coverage"] is None:
         why = "tta.views=0" if found["curve"] else "data=windows has no raw bars to add noise to"
@@ -367,3 +309,35 @@ def _not_there(found: Found) -> list[str]:
     elif "lightgbm" not in found["baselines"]:
         lines.append("LightGBM: pip install 'stockenh[gbm]'")
     return lines
+
+
+def _has_ic(found: Found) -> bool:
+    return any(of["forecasts"]["model"]["ic"]["dates"] for of in found["horizons"].values())
+
+
+def _symbols(found: Found) -> str:
+    return f"{found['symbols']} symbol{'s' * (found['symbols'] > 1)}"
+
+
+def title(name: str) -> str:
+    """A forecaster's name as tables and pictures show it."""
+    return TITLES.get(name, name)
+
+
+def bars(horizon: str) -> str:
+    return horizon.removeprefix("h")
+
+
+def _signed(value: float | None, scale: float, digits: int) -> str:
+    return "n/a" if value is None else f"{scale * value:+.{digits}f}"
+
+
+def _ends(of: Mapping[str, Any], scale: float, digits: int) -> str:
+    return between(of["low"], of["high"], scale, digits)
+
+
+def between(low: float | None, high: float | None, scale: float, digits: int) -> str:
+    """`-0.012 to 0.034`: a minus between could be a sign."""
+    if low is None or high is None:
+        return "n/a"
+    return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"

@@ -6,9 +6,9 @@ Legend: k windows, H horizons.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,13 +28,12 @@ from stockenh.commands.explain.show import (
     weights_chart,
     weights_table,
 )
-from stockenh.commands.trained import Trained
+from stockenh.commands.trained import LoadedRun, Trained, evenly
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import ExplainRunConfig
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.features.context import feature_family
-from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.evaluation.attribution import (
     TOLERANCE,
@@ -47,14 +46,10 @@ from stockenh.evaluation.attribution import (
     not_above_majority,
     weight_figures,
 )
-from stockenh.evaluation.metrics import part_metrics
-from stockenh.inference.predict import CHUNK, predict
-from stockenh.models.cpu.memory import default_threads
+from stockenh.inference.predict import CHUNK
 from stockenh.models.spec import EMBEDDING, PRICE_SERIES, Interpretable
-from stockenh.report.terminal import PART_NAMES, counted_progress, show_data
+from stockenh.report.terminal import PART_NAMES, counted_progress
 from stockenh.storage.files import write_atomic, write_json
-
-Entry = TypeVar("Entry", bound=np.generic)
 
 MODEL_OUTPUTS = {"up": "up_logits", "ret": "ret"}
 FILES = (
@@ -66,55 +61,58 @@ NO_CAPTUM = "integrated gradients need captum: pip install 'stockenh[explain]'"
 
 
 class ExplainError(StockenhError):
-    """Attributions that can't be had, or don't add up to the forecast."""
+    """Attributions that are not available, or don't add up to the forecast."""
 
 
-def explain_run(config: ExplainRunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
+def explain_run(
+    config: ExplainRunConfig, trained: Trained, directory: Path, console: Console
+) -> dict[str, Any]:
     """Explains an even sample of the test part; leaves explain.json, attributions, pictures, prints tables.
 
     config: the run's. Raises ExplainError where attributions miss the forecast by more than 1%, and where
     captum is missing and the model has no weights of its own to show.
     """
-    trained.require_inputs(config, "run", ("model", "embedding"))
     columns = _columns(config)
-    on = build.device(config.device)
-    prepared = build.data(config, on)
-    show_data(prepared.windows, prepared.rows, prepared.findings, out)
-    ready, fitted = trained.ready(prepared, on)
-    net = trained.net(prepared, on)
-    if not has_captum() and not isinstance(net, Interpretable):
+    run = LoadedRun.load(config, trained, build.device(config.device), console)
+    if not has_captum() and not isinstance(run.net, Interpretable):
         raise ExplainError(NO_CAPTUM)
-    torch.set_num_threads(config.threads or default_threads(net))
-    part = "test" if "test" in prepared.rows else "train"
-    rows = evenly(prepared.rows[part], config.explain.windows)
-    counted = f"{len(rows):,} of {len(prepared.rows[part]):,} {PART_NAMES[part]} windows, evenly spread"
-    out.print(f"explain  {counted}; {trained.name} weights")
+    windows, part = run.prepared.windows, run.held_out_part
+    whole = run.prepared.rows[part]
+    rows = evenly(whole, config.explain.windows)
+    counts = f"{len(rows):,} of {len(whole):,} {PART_NAMES[part]} windows, evenly spread"
+    console.print(f"explain  {counts}; {trained.name} weights")
     for name in FILES:
-        (into / name).unlink(missing_ok=True)
-    found = _about(trained, prepared, rows, part)
-    found["scores"] = _scores(net, ready, prepared, fitted) if part == "test" else {}
+        (directory / name).unlink(missing_ok=True)
+    asof = windows.asof[rows].astype("datetime64[D]")
+    found: dict[str, Any] = {
+        "stockenh": stockenh.__version__,
+        **trained.to_dict(),
+        "data": windows.digest(),
+        "part": part,
+        "windows": len(rows),
+        "from": str(asof.min()),
+        "to": str(asof.max()),
+        "scores": {},
+    }
+    if part == "test":
+        own = run.predict(whole)
+        kept = ("n", "accuracy", "accuracy_low", "accuracy_high", "majority")
+        scores = run.scores(own.ret, own.up_prob, whole).items()
+        found["scores"] = {horizon: {key: m[key] for key in kept} for horizon, m in scores}
     found["no_better_than_majority"] = not_above_majority(found["scores"])
-    if isinstance(net, Interpretable):
-        found["weights_of_model"] = _weights(net, ready, prepared, rows)
+    if isinstance(run.net, Interpretable):
+        found["weights_of_model"] = _weights(run, run.net, rows)
     if has_captum():
-        explained = _attributions(net, ready, prepared, fitted, rows, config, columns, out)
-        groups = input_groups(prepared)
+        explained, groups = _attributions(run, rows, columns, console), input_groups(run.prepared)
         found["groups"] = groups
         found["attributions"] = {
             output: {f"h{e.horizon}": e.figures(groups) for e in explained if e.output == output}
             for output in config.explain.outputs
         }
-        _write_windows(prepared, rows, explained, into)
-    write_json(into / "explain.json", found)
-    _show(found, into, out)
+        _write_windows(run.prepared, rows, explained, directory)
+    write_json(directory / "explain.json", found)
+    _show(found, directory, console)
     return found
-
-
-def evenly(rows: NDArray[Entry], count: int) -> NDArray[Entry]:
-    """At most `count` of the rows, evenly spread, the first and the last among them."""
-    if count >= len(rows):
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
 
 
 def input_groups(prepared: Prepared) -> dict[str, str]:
@@ -127,82 +125,53 @@ def input_groups(prepared: Prepared) -> dict[str, str]:
 def _columns(config: ExplainRunConfig) -> dict[int, int]:
     """The horizons to explain, and their place among the run's. Raises ConfigError."""
     known = list(config.data.horizons)
-    asked = known if config.explain.horizons is None else list(config.explain.horizons)
-    if strange := [horizon for horizon in asked if horizon not in known]:
-        raise ConfigError(f"explain.horizons={asked}: the run has {known}, not {strange[0]}")
-    return {horizon: known.index(horizon) for horizon in asked}
-
-
-def _about(trained: Trained, prepared: Prepared, rows: NDArray[np.int64], part: str) -> dict[str, Any]:
-    asof = prepared.windows.asof[rows].astype("datetime64[D]")
-    return {
-        "stockenh": stockenh.__version__,
-        **trained.to_dict(),
-        "data": prepared.windows.digest(),
-        "part": part,
-        "windows": len(rows),
-        "from": str(asof.min()),
-        "to": str(asof.max()),
-    }
-
-
-def _scores(
-    net: nn.Module, ready: ReadyWindows, prepared: Prepared, fitted: Fitted
-) -> dict[str, dict[str, Any]]:
-    """Accuracy on the whole test part, to tell whether there is anything to explain."""
-    windows, rows = prepared.windows, prepared.rows["test"]
-    own = predict(net, ready, rows, fitted)
-    scores = part_metrics(own.ret, own.up_prob, windows.y_ret[rows], windows.asof[rows], windows.horizons)
-    kept = ("n", "accuracy", "accuracy_low", "accuracy_high", "majority")
-    return {horizon: {key: of[key] for key in kept} for horizon, of in scores.items()}
+    wanted = known if config.explain.horizons is None else list(config.explain.horizons)
+    if unknown := [horizon for horizon in wanted if horizon not in known]:
+        raise ConfigError(f"explain.horizons={wanted}: the run has {known}, not {unknown[0]}")
+    return {horizon: known.index(horizon) for horizon in wanted}
 
 
 @torch.no_grad()
-def _weights(
-    net: Interpretable, ready: ReadyWindows, prepared: Prepared, rows: NDArray[np.int64]
-) -> dict[str, Any]:
-    chunks = [net.interpret(*micro.inputs) for micro in ready.sweep(rows, CHUNK)]
+def _weights(run: LoadedRun[ExplainRunConfig], net: Interpretable, rows: NDArray[np.int64]) -> dict[str, Any]:
+    chunks = [net.interpret(*micro.inputs) for micro in run.ready.sweep(rows, CHUNK)]
     return weight_figures(
         _array(torch.cat([c.price for c in chunks])),
         _array(torch.cat([c.static for c in chunks])),
         _array(torch.cat([c.attention.mean(1) for c in chunks])),
-        chunks[0].static_names(prepared.windows.context_names),
+        chunks[0].static_names(run.prepared.windows.context_names),
         PRICE_SERIES,
     )
 
 
 def _attributions(
-    net: nn.Module, ready: ReadyWindows, prepared: Prepared, fitted: Fitted, rows: NDArray[np.int64],
-    config: ExplainRunConfig, columns: Mapping[int, int], out: Console,
-) -> list[Explained]:  # fmt: skip
+    run: LoadedRun[ExplainRunConfig], rows: NDArray[np.int64], columns: Mapping[int, int], console: Console
+) -> list[Explained]:
     """Of every output and horizon. Raises ExplainError where one of them misses its forecast."""
-    wanted = config.explain
-    (whole,) = ready.sweep(rows, len(rows))
-    baseline = average_window(ready, prepared.rows["train"])
-    net.requires_grad_(False)  # slopes in the inputs alone
+    wanted = run.config.explain
+    (whole,) = run.ready.sweep(rows, len(rows))
+    baseline = average_window(run.ready, run.prepared.rows["train"])
+    run.net.requires_grad_(False)  # slopes in the inputs alone
     found = []
-    with counted_progress(
-        out, "integrating gradients", len(rows) * len(columns) * len(wanted.outputs)
-    ) as advance:
+    steps = len(rows) * len(columns) * len(wanted.outputs)
+    with counted_progress(console, "integrating gradients", steps) as advance:
         for output in wanted.outputs:
             for horizon, column in columns.items():
-                function = _output(net, MODEL_OUTPUTS[output], column)
                 made = attribute(
-                    function, whole.inputs, baseline, steps=wanted.steps, max_steps=wanted.max_steps,
-                    advance=advance,
+                    _output(run.net, MODEL_OUTPUTS[output], column), whole.inputs, baseline,
+                    steps=wanted.steps, max_steps=wanted.max_steps, advance=advance,
                 )  # fmt: skip
                 _refuse_incomplete(made, output, horizon, wanted.max_steps)
-                unit = fitted.return_std[column] if output == "ret" else 1.0
-                found.append(_explained(made, output, horizon, unit, input_groups(prepared)))
+                unit = run.fitted.return_std[column] if output == "ret" else 1.0
+                found.append(_explained(made, output, horizon, unit, input_groups(run.prepared)))
     return found
 
 
 def average_window(ready: ReadyWindows, train: NDArray[np.int64]) -> Inputs:
     """The baseline, one window: bars, embedding and context at their train means.
 
-    Bars that stand still would be a plainer nothing. But there a layer norm of nearly nothing jumps, which
-    takes two to four times the steps, and every forecast would owe its prices what tells an average window
-    from a flat one.
+    Bars that stand still would be a simpler baseline. But a layer norm of inputs near 0 jumps, which takes
+    two to four times the steps, and every attribution to prices would hold the difference between an average
+    window and a flat one.
     """
     (sample,) = ready.sweep(evenly(train, BASELINE_WINDOWS), BASELINE_WINDOWS)
     price, embedding, context = sample.inputs
@@ -211,11 +180,11 @@ def average_window(ready: ReadyWindows, train: NDArray[np.int64]) -> Inputs:
 
 
 def _output(net: nn.Module, name: str, column: int) -> Scalar:
-    def of(x_price: Tensor, x_kron: Tensor, x_ctx: Tensor) -> Tensor:
-        answer: Tensor = net(x_price, x_kron, x_ctx)[name][:, column]
-        return answer
+    def output(x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> Tensor:
+        values: Tensor = net(x_price, x_embedding, x_ctx)[name]
+        return values[:, column]
 
-    return of
+    return output
 
 
 def _refuse_incomplete(made: Attribution, output: str, horizon: int, max_steps: int) -> None:
@@ -251,7 +220,7 @@ def _explained(
 
 
 def _write_windows(
-    prepared: Prepared, rows: NDArray[np.int64], explained: list[Explained], into: Path
+    prepared: Prepared, rows: NDArray[np.int64], explained: list[Explained], directory: Path
 ) -> None:
     """A row per window, output and horizon: the forecast, the baseline's, and what each input adds."""
     windows = prepared.windows
@@ -274,37 +243,31 @@ def _write_windows(
         for e in explained
     ]
     frame = pl.concat(parts)
-    writers: dict[str, Callable[[io.BytesIO], object]] = {
-        "attributions.parquet": frame.write_parquet,
-        "attributions.csv": frame.write_csv,
-    }
-    for name, write in writers.items():
+    for name, write in (("parquet", frame.write_parquet), ("csv", frame.write_csv)):
         content = io.BytesIO()
         write(content)
-        write_atomic(into / name, content.getbuffer())
+        write_atomic(directory / f"attributions.{name}", content.getbuffer())
 
 
-def _show(found: Mapping[str, Any], into: Path, out: Console) -> None:
+def _show(found: Mapping[str, Any], directory: Path, console: Console) -> None:
     """Tables, the reservations that go with them, and where everything is."""
-    of = f"{found['windows']:,} windows of {PART_NAMES[found['part']]}, {found['weights']} weights"
+    about = f"{found['windows']:,} windows of {PART_NAMES[found['part']]}, {found['weights']} weights"
     if weights := found.get("weights_of_model"):
-        out.print(weights_table(weights))
-        out.print()
-        weights_chart(weights, of, into / "weights.png")
-        attention_chart(weights["attention"], of, into / "attention.png")
+        console.print(weights_table(weights))
+        console.print()
+        weights_chart(weights, about, directory / "weights.png")
+        attention_chart(weights["attention"], about, directory / "attention.png")
     if attributions := found.get("attributions"):
-        out.print(groups_table(attributions))
-        out.print()
-        out.print(inputs_table(attributions, found["groups"]))
-        attributions_chart(attributions, of, into / "attributions.png")
-        bars_chart(attributions, of, into / "bars.png")
+        console.print(groups_table(attributions))
+        console.print()
+        console.print(inputs_table(attributions, found["groups"]))
+        attributions_chart(attributions, about, directory / "attributions.png")
+        bars_chart(attributions, about, directory / "bars.png")
     else:
-        out.print(NO_CAPTUM, markup=False)
-    for line in majority_lines(found):
-        out.print(line, soft_wrap=True, markup=False)
-    for name in FILES:
-        if (into / name).exists():
-            out.print(f"explain  {into / name}", soft_wrap=True, markup=False)
+        console.print(NO_CAPTUM, markup=False)
+    files = [f"explain  {path}" for name in FILES if (path := directory / name).exists()]
+    for line in (*majority_lines(found), *files):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What an explanation shows on the terminal, and the reservations that belong to it."""
+"""Tables and pictures of an explanation, and the reservations that belong to it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from stockenh.evaluation.attribution import by_importance
 from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, save
-from stockenh.report.table import interval, number, percent
+from stockenh.report.table import interval, new_table, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,22 +26,18 @@ def groups_table(attributions: Mapping[str, Mapping[str, Any]]) -> Table:
 
     attributions: output, then horizon, to `Explained.figures`.
     """
-    table = _table(
-        "What the forecasts come from",
+    targets = [(output, horizon, f) for output, by in attributions.items() for horizon, f in by.items()]
+    names = [f"{OUTPUT_TITLES[output]} {horizon.removeprefix('h')}" for output, horizon, _ in targets]
+    table = new_table(
+        "What the forecasts come from", ("inputs", *names), ("inputs",),
         "mean size of a group's attribution, in logits for up, in returns for return. gap: how far all "
         "attributions together are from forecast minus baseline, as a share of it. steps: the most that an "
         "integral took",
-    )
-    table.add_column("inputs", no_wrap=True)
-    targets = [(output, horizon, of) for output, by in attributions.items() for horizon, of in by.items()]
-    for output, horizon, _ in targets:
-        table.add_column(
-            f"{OUTPUT_TITLES[output]} {horizon.removeprefix('h')}", justify="right", no_wrap=True
-        )
+    )  # fmt: skip
     for group in targets[0][2]["groups"]:
-        table.add_row(group, *(_size(output, of["groups"][group]["size"]) for output, _, of in targets))
+        table.add_row(group, *(_size(output, f["groups"][group]["size"]) for output, _, f in targets))
     table.add_section()
-    gaps = [of["completeness"] for _, _, of in targets]
+    gaps = [f["completeness"] for _, _, f in targets]
     table.add_row("gap, worst window", *(percent(gap["worst"], 3) for gap in gaps))
     table.add_row("gap, mean", *(percent(gap["mean"], 3) for gap in gaps))
     table.add_row("steps", *(str(gap["most_steps"]) for gap in gaps))
@@ -54,32 +49,24 @@ def inputs_table(attributions: Mapping[str, Mapping[str, Any]], groups: Mapping[
     output, targets = next(iter(attributions.items()))
     ranked = by_importance(targets)
     left = len(ranked) - MOST_INPUTS
-    more = f", and {left} more in explain.json" if left > 0 else ""
-    table = _table(
-        f"The inputs that weigh most for {OUTPUT_TITLES[output]}", f"mean size of attribution{more}"
-    )
-    table.add_column("input", no_wrap=True)
-    table.add_column("of", no_wrap=True)
-    for horizon in targets:
-        table.add_column(f"{horizon.removeprefix('h')} bars", justify="right", no_wrap=True)
+    names = ("input", "of", *(f"{horizon.removeprefix('h')} bars" for horizon in targets))
+    caption = f"mean size of attribution{f', and {left} more in explain.json' if left > 0 else ''}"
+    table = new_table(f"The inputs that weigh most for {OUTPUT_TITLES[output]}", names, names[:2], caption)
     for name in ranked[:MOST_INPUTS]:
-        sizes = (_size(output, of["inputs"][name]["size"]) for of in targets.values())
+        sizes = (_size(output, figures["inputs"][name]["size"]) for figures in targets.values())
         table.add_row(name, groups[name], *sizes)
     return table
 
 
 def weights_table(weights: Mapping[str, Any]) -> Table:
     """The model's own selection weights: the price series, and the static variables with the largest."""
-    static = sorted(weights["static"].items(), key=lambda item: -item[1]["mean"])
+    static = _by_mean(weights["static"])
     left = len(static) - MOST_INPUTS
-    table = _table(
-        "The model's own selection weights",
+    table = new_table(
+        "The model's own selection weights", ("variable", "mean", "80%"), ("variable",),
         "weights of the price series sum to 100% at each bar, those of the static variables once a window; "
         f"80%: the middle four fifths of windows{f'. {left} more in explain.json' if left > 0 else ''}",
-    )
-    table.add_column("variable", no_wrap=True)
-    for name in ("mean", "80%"):
-        table.add_column(name, justify="right", no_wrap=True)
+    )  # fmt: skip
     for rows in (weights["price"].items(), static[:MOST_INPUTS]):
         for name, spread in rows:
             table.add_row(name, percent(spread["mean"]), interval(spread["low"], spread["high"]))
@@ -88,16 +75,13 @@ def weights_table(weights: Mapping[str, Any]) -> Table:
 
 
 def majority_lines(found: Mapping[str, Any]) -> list[str]:
-    """What attributions can't say, and where they explain noise.
+    """What attributions can't show, and where they explain noise.
 
     found: `part`, `scores` per horizon, and the horizons that are `no_better_than_majority`.
     """
-    lines = ["note     attributions say what the model uses, not what moves the market"]
+    lines = ["note     attributions show what the model uses, not what moves the market"]
     if found["part"] != "test":
-        return [
-            *lines,
-            "note     the run held nothing out: nothing shows that there is more to explain than noise",
-        ]
+        return [*lines, "note     the run held nothing out: it may be that only noise is explained"]
     for horizon in found["no_better_than_majority"]:
         m = found["scores"][horizon]
         accuracy = f"{percent(m['accuracy'])} ({interval(m['accuracy_low'], m['accuracy_high'])})"
@@ -112,11 +96,6 @@ def _size(output: str, value: float) -> str:
     return percent(value, 3) if output == "ret" else number(value)
 
 
-def _table(title: str, caption: str) -> Table:
-    return Table(title=title, title_justify="left", caption=caption, caption_justify="left",
-                 box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
-
-
 EXPLAIN_MOST_INPUTS = 15
 TITLES = {"up": "probability of a rise", "ret": "return"}
 UNITS = {"up": ", in logits", "ret": ""}
@@ -124,10 +103,10 @@ UNITS = {"up": ", in logits", "ret": ""}
 Targets = Mapping[str, Mapping[str, Any]]
 
 
-def attributions_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path:
+def attributions_chart(attributions: Mapping[str, Targets], about: str, path: Path) -> Path:
     """Mean size of attributions: the groups above, the largest single inputs below, a column per output.
 
-    attributions: output, then horizon, to `Explained.figures`. of: the windows. Returns the path written.
+    attributions: output, then horizon, to `Explained.figures`. about: the windows. Returns the path written.
     """
     count = len(attributions)
     first = next(iter(attributions.values()))
@@ -139,18 +118,17 @@ def attributions_chart(attributions: Mapping[str, Targets], of: str, path: Path)
         names = list(next(iter(targets.values()))["groups"])
         above = figure.add_subplot(grid[0, column])
         _grouped_bars(above, targets, "groups", names, output)
-        above.set_title(
-            f"{'direction' if output == 'up' else 'return'}: groups of inputs", fontsize=10.5, pad=22
-        )
+        kind = "direction" if output == "up" else "return"
+        above.set_title(f"{kind}: groups of inputs", fontsize=10.5, pad=22)
         legend_above(above)
         below = figure.add_subplot(grid[1, column])
         _grouped_bars(below, targets, "inputs", by_importance(targets)[:shown], output)
         below.set_title("single inputs, the largest", fontsize=10.5)
         below.set_xlabel(f"mean size of attribution to the {TITLES[output]}{UNITS[output]}")
-    return save(figure, f"What the forecasts come from\n{of}", path)
+    return save(figure, f"What the forecasts come from\n{about}", path)
 
 
-def bars_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path:
+def bars_chart(attributions: Mapping[str, Targets], about: str, path: Path) -> Path:
     """Mean size of the attribution to each price series at each bar, a heat map per horizon of the first
     output; returns the path written. All share one scale, by the square root: one bar may have nearly all."""
     from matplotlib.colors import PowerNorm
@@ -175,17 +153,16 @@ def bars_chart(attributions: Mapping[str, Targets], of: str, path: Path) -> Path
     assert image is not None
     figure.colorbar(image, ax=panels, label=f"mean size{UNITS[output]}", aspect=30)
     title = f"Where in the window the {TITLES[output]} comes from"
-    return save(figure, f"{title}\n{of}", path)
+    return save(figure, f"{title}\n{about}", path)
 
 
-def weights_chart(weights: Mapping[str, Any], of: str, path: Path) -> Path:
+def weights_chart(weights: Mapping[str, Any], about: str, path: Path) -> Path:
     """Selection weights by name with the middle 80% of windows: the price series, and all static variables;
     returns the path written. weights: see `weight_figures`."""
     price, static = weights["price"], dict(_by_mean(weights["static"]))
     figure = new_figure(11, 1.5 + 0.21 * max(len(static), 10))
-    for place, (rows, title) in enumerate(
-        ((price, "price series, mean over bars"), (static, "static variables"))
-    ):
+    panels = ((price, "price series, mean over bars"), (static, "static variables"))
+    for place, (rows, title) in enumerate(panels):
         axes = figure.add_subplot(1, 2, place + 1)
         means, lows, highs = (np.array([s[key] for s in rows.values()]) for key in ("mean", "low", "high"))
         at = np.arange(len(rows))
@@ -198,29 +175,29 @@ def weights_chart(weights: Mapping[str, Any], of: str, path: Path) -> Path:
         axes.set_xlim(left=0)
         axes.set_title(title, fontsize=10.5)
         axes.legend(frameon=False, fontsize=9, loc="lower right")
-    title = f"The model's own selection weights\n{of}; lines: the middle 80% of windows"
+    title = f"The model's own selection weights\n{about}; lines: the middle 80% of windows"
     return save(figure, title, path)
 
 
-def attention_chart(attention: Mapping[str, Sequence[float]], of: str, path: Path) -> Path:
+def attention_chart(attention: Mapping[str, Sequence[float]], about: str, path: Path) -> Path:
     """Attention of the last bar to each bar, mean over heads and windows; returns the path written.
 
     attention: `mean`, `low` and `high`, the oldest bar first.
     """
     figure = new_figure(9, 4.6)
     axes = figure.add_subplot()
-    ago = _ago(attention["mean"])
+    ago = range(len(attention["mean"]) - 1, -1, -1)
     axes.fill_between(ago, attention["low"], attention["high"], color=COLOURS[0], alpha=0.25, linewidth=0,
                       label="middle 80% of windows")  # fmt: skip
     axes.plot(ago, attention["mean"], color=COLOURS[0], label="mean")
     axes.axhline(1 / len(ago), color=GREY, linestyle="--", linewidth=1, label="equal attention")
-    _oldest_left(axes, len(ago))
+    axes.set_xlim(max(len(ago) - 1, 1), 0)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
     axes.set_xlabel("bars before the forecast")
     axes.set_ylabel("attention")
     legend_above(axes)
-    return save(figure, f"Attention over the window\n{of}", path)
+    return save(figure, f"Attention over the window\n{about}", path)
 
 
 def _grouped_bars(axes: Axes, targets: Targets, kind: str, names: Sequence[str], output: str) -> None:
@@ -239,15 +216,6 @@ def _grouped_bars(axes: Axes, targets: Targets, kind: str, names: Sequence[str],
 def _named_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
-
-
-def _ago(values: Sequence[float]) -> range:
-    """Bars before the forecast of a series whose last is at the forecast."""
-    return range(len(values) - 1, -1, -1)
-
-
-def _oldest_left(axes: Axes, count: int) -> None:
-    axes.set_xlim(max(count - 1, 1), 0)
 
 
 def _by_mean(spreads: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Mapping[str, float]]]:

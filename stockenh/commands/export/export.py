@@ -1,10 +1,11 @@
-"""What an export shows on the terminal: the cost of 8 bits, and times."""
+"""A run as files to deploy: ONNX and a torch.export program, checked against the run's own forecasts."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import stockenh
-from stockenh.commands.timing import in_turn
-from stockenh.commands.trained import Trained, require_same_weights
-from stockenh.config import build
-from stockenh.config.build import AS_IT_IS, Prepared
+from stockenh.commands.measure import Clock
+from stockenh.commands.trained import LoadedRun, Trained
+from stockenh.config.build import AS_IT_IS
 from stockenh.config.schema import ExportRunConfig
-from stockenh.data.batches import ReadyWindows
-from stockenh.evaluation.metrics import part_metrics
 from stockenh.inference.export import (
     INT8,
     ONNX,
@@ -37,23 +34,21 @@ from stockenh.inference.export import (
     write_onnx,
     write_program,
 )
-from stockenh.inference.predict import CHUNK, predict
-from stockenh.models.cpu.memory import default_threads
+from stockenh.inference.predict import CHUNK
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, percent_axis, save
-from stockenh.report.table import number, percent
-from stockenh.report.terminal import embedding_progress, show_data
+from stockenh.report.table import new_table, number, percent
 from stockenh.storage.files import write_atomic, write_json
+
+Run = LoadedRun[ExportRunConfig]
 
 
 def int8_table(found: Mapping[str, Any]) -> Table:
     """Per horizon: scores in fp32 and int8, and how far the forecasts moved."""
-    table = Table(title="What 8 bits cost on these windows", title_justify="left", caption_justify="left",
-                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, caption=(
-        "of the calibrated probabilities, which is what the files give. moved: mean difference of up_prob. "
+    names = ("bars", "accuracy", "int8", "log loss", "int8", "majority", "moved", "return error")
+    table = new_table("What 8 bits cost on these windows", names, caption=(
+        "of the calibrated probabilities, as in the files. moved: mean difference of up_prob. "
         "return error: root mean square, as a share of the spread of the forecast returns"
     ))  # fmt: skip
-    for name in ("bars", "accuracy", "int8", "log loss", "int8", "majority", "moved", "return error"):
-        table.add_column(name, justify="right", no_wrap=True)
     for place, (horizon, fp32) in enumerate(found["fp32"].items()):
         int8 = found["int8"][horizon]
         table.add_row(
@@ -67,12 +62,9 @@ def int8_table(found: Mapping[str, Any]) -> Table:
 
 def speed_table(speed: Mapping[str, Mapping[str, float]], threads: int) -> Table:
     """Milliseconds of one pass by batch and engine, and how many times faster than eager."""
+    columns = [name for batch in speed for name in (f"ms at batch {batch}", "ratio")]
     title = f"One pass on cpu, {threads} thread{'s' * (threads != 1)}, taken in turn"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
-    table.add_column("engine")
-    for batch in speed:
-        table.add_column(f"ms at batch {batch}", justify="right", no_wrap=True)
-        table.add_column("ratio", justify="right", no_wrap=True)
+    table = new_table(title, ("engine", *columns), ("engine",))
     for engine in next(iter(speed.values())):
         cells = []
         for seconds in speed.values():
@@ -85,7 +77,7 @@ SMALLEST = 1e-10
 
 
 def parity_chart(parity: Mapping[str, Mapping[str, NDArray[np.floating]]], limit: float, path: Path) -> Path:
-    """The share of forecasts that lie at most so far from the run's own; returns the path written.
+    """The share of forecasts by their difference to the run's own; returns the path written.
 
     parity maps a file's name to the absolute differences of each output.
     """
@@ -93,8 +85,9 @@ def parity_chart(parity: Mapping[str, Mapping[str, NDArray[np.floating]]], limit
     axes = figure.add_subplot()
     curves = [(f"{file}: {key}", d) for file, of_file in parity.items() for key, d in of_file.items()]
     for colour, (label, found) in zip(COLOURS, curves, strict=False):
-        at = np.sort(np.nan_to_num(np.maximum(found, SMALLEST), nan=np.inf))
-        axes.step(at, np.arange(1, len(at) + 1) / len(at), where="post", color=colour, label=label)
+        values = np.sort(np.nan_to_num(np.maximum(found, SMALLEST), nan=np.inf))
+        shares = np.arange(1, len(values) + 1) / len(values)
+        axes.step(values, shares, where="post", color=colour, label=label)
     axes.axvline(limit, color=GREY, linestyle="--", linewidth=1.5, label=f"limit {limit:g}")
     axes.set_xscale("log")
     axes.set_xlabel(f"absolute difference to the run's own forecast (smaller ones stand at {SMALLEST:g})")
@@ -109,194 +102,170 @@ EXAMPLES = 8
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 Arrays = Mapping[str, NDArray[np.float32]]
-Answers = Mapping[str, NDArray[np.floating]]
-Engine = Callable[[Arrays], Answers]
+Outputs = Mapping[str, NDArray[np.floating]]
+Engine = Callable[[Arrays], Outputs]
 
 
-def export_run(config: ExportRunConfig, trained: Trained, into: Path, out: Console) -> dict[str, Any]:
+def export_run(
+    config: ExportRunConfig, trained: Trained, directory: Path, console: Console
+) -> dict[str, Any]:
     """Writes the ONNX file and the `torch.export` program, checks both, leaves manifest and pictures.
 
-    config: the run's. Raises ExportError, and leaves neither file, where one of them forecasts anything else
-    than the run by more than 1e-5 on the test part.
+    config: the run's. Raises ExportError, and leaves neither file, where the forecasts of one of them differ
+    from the run's by more than 1e-5 on the test part.
     """
-    trained.require_inputs(config, "run", ("model", "embedding"))
-    on = torch.device("cpu")
-    require_same_weights(trained.folder, config.embedding)
-    with embedding_progress(out) as watch:
-        prepared = build.data(config, on, watch)
-    show_data(prepared.windows, prepared.rows, prepared.findings, out)
-    net = trained.net(prepared, on)
-    torch.set_num_threads(config.threads or default_threads(net))
-    ready, fitted = trained.ready(prepared, on)
-    part = "test" if "test" in prepared.rows else "train"
-    rows = prepared.rows[part]
-    with out.status("forecasting with the run's own model"):
-        own = predict(net, ready, rows, fitted)
-    said = {"ret": own.ret, "up_prob": trained.calibration.apply(own.up_logits)}
-    deployed = Deployed(net, fitted, trained.calibration, config.data.brings_bars).eval()
-    inputs = _inputs(prepared, ready, rows, config.data.brings_bars)
-    _write_both(deployed, inputs, into, out)
-    engines = _engines(deployed, into)
-    parity = {name: differences(engines[name], inputs, said) for name in (ONNX, PROGRAM)}
-    worst = {name: {key: float(d.max()) for key, d in of.items()} for name, of in parity.items()}
-    picture = parity_chart(parity, PARITY, into / "parity.png")
-    _refuse_other_forecasts(worst, into)
-    manifest = _manifest(trained, prepared, inputs, engines[ONNX], part, worst)
-    out.print(f"parity   {len(rows):,} windows of {part}, largest difference to the run's own forecasts")
-    for name, of_file in worst.items():
-        told = ", ".join(f"{key} {value:.1e}" for key, value in of_file.items())
-        out.print(f"         {name}: {told}", soft_wrap=True)
+    run = LoadedRun.load(config, trained, torch.device("cpu"), console)
+    part = run.held_out_part
+    rows = run.prepared.rows[part]
+    with console.status("forecasting with the run's own model"):
+        predicted = run.predict(rows)
+    own = {"ret": predicted.ret, "up_prob": trained.calibration.apply(predicted.up_logits)}
+    deployed = Deployed(run.net, run.fitted, trained.calibration, config.data.brings_bars).eval()
+    inputs = _inputs(run, rows)
+    _write_both(deployed, inputs, directory, console)
+    engines = _engines(deployed, directory)
+    parity = {name: differences(engines[name], inputs, own) for name in (ONNX, PROGRAM)}
+    worst = {name: {key: float(d.max()) for key, d in found.items()} for name, found in parity.items()}
+    picture = parity_chart(parity, PARITY, directory / "parity.png")
+    _refuse_other_forecasts(worst, directory)
+    manifest = _manifest(run, inputs, engines[ONNX], part, worst)
+    console.print(f"parity   {len(rows):,} windows of {part}, largest difference to the run's own forecasts")
+    for name, found in worst.items():
+        listed = ", ".join(f"{key} {value:.1e}" for key, value in found.items())
+        console.print(f"         {name}: {listed}", soft_wrap=True)
     if config.export.int8:
-        manifest["int8"] = _int8(into, engines, inputs, said, prepared, rows, out)
+        manifest["int8"] = _int8(run, directory, engines, inputs, own, rows)
+        console.print(int8_table(manifest["int8"]))
     manifest["speed"] = _speed(engines, inputs)
-    manifest["files"] = {path.name: _sha256(path) for path in sorted(into.glob("model.*"))}
-    _write_example(into / "example.npz", inputs, said)
-    write_json(into / "manifest.json", manifest)
-    out.print(speed_table(manifest["speed"], torch.get_num_threads()))
-    for path in (*sorted(into.glob("model.*")), into / "manifest.json", picture):
-        out.print(f"export   {path}", soft_wrap=True, markup=False)
+    files = sorted(directory.glob("model.*"))
+    manifest["files"] = {path.name: _sha256(path) for path in files}
+    _write_example(directory / "example.npz", inputs, own)
+    write_json(directory / "manifest.json", manifest)
+    console.print(speed_table(manifest["speed"], torch.get_num_threads()))
+    for path in (*files, directory / "manifest.json", picture):
+        console.print(f"export   {path}", soft_wrap=True, markup=False)
     return manifest
 
 
-def differences(engine: Engine, inputs: Arrays, said: Answers) -> dict[str, NDArray[np.float64]]:
-    """Absolute differences to what the run says, by output, in the units of the forecast."""
-    given = answers(engine, inputs)
-    return {name: np.abs(given[name].astype(np.float64) - said[name]).ravel() for name in said}
+def differences(engine: Engine, inputs: Arrays, own: Outputs) -> dict[str, NDArray[np.float64]]:
+    """Absolute differences to the run's own outputs, by name, in the units of the forecast."""
+    found = outputs(engine, inputs)
+    return {name: np.abs(found[name].astype(np.float64) - own[name]).ravel() for name in own}
 
 
-def answers(engine: Engine, inputs: Arrays) -> dict[str, NDArray[np.floating]]:
+def outputs(engine: Engine, inputs: Arrays) -> dict[str, NDArray[np.floating]]:
     """An engine's outputs for many windows, a chunk at a time."""
-    count = len(next(iter(inputs.values())))
-    made = [
+    chunks = [
         engine({name: array[begin : begin + CHUNK] for name, array in inputs.items()})
-        for begin in range(0, count, CHUNK)
+        for begin in range(0, len(inputs["context"]), CHUNK)
     ]
-    return {name: np.concatenate([chunk[name] for chunk in made]) for name in made[0]}
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def _inputs(
-    prepared: Prepared, ready: ReadyWindows, rows: NDArray[np.int64], raw_bars: bool
-) -> dict[str, NDArray[np.float32]]:
+def _inputs(run: Run, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
     """What goes into an exported model for these windows, by name."""
-    raw = ready.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy()
-    found = {"ohlcv" if raw_bars else "prices": raw, "context": prepared.windows.context[rows]}
-    if prepared.embedding.shape[1]:
-        found["embedding"] = prepared.embedding[rows].astype(np.float32)
+    raw, embedding = run.ready.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy(), run.prepared.embedding
+    prices = "ohlcv" if run.config.data.brings_bars else "prices"
+    found = {prices: raw, "context": run.prepared.windows.context[rows]}
+    if embedding.shape[1]:
+        found["embedding"] = embedding[rows].astype(np.float32)
     return found
 
 
-def _write_both(deployed: Deployed, inputs: Arrays, into: Path, out: Console) -> None:
+def _write_both(deployed: Deployed, inputs: Arrays, directory: Path, console: Console) -> None:
     for name in (ONNX, PROGRAM, INT8):  # what an earlier export left may be of other weights
-        (into / name).unlink(missing_ok=True)
+        (directory / name).unlink(missing_ok=True)
     example = {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}
-    out.print("export   ONNX and torch.export, which takes some seconds")
+    console.print("export   ONNX and torch.export, which takes some seconds")
     with quietly():
-        write_program(deployed, example, into / PROGRAM)
-        write_onnx(deployed, example, into / ONNX)
+        write_program(deployed, example, directory / PROGRAM)
+        write_onnx(deployed, example, directory / ONNX)
 
 
-def _engines(deployed: Deployed, into: Path) -> dict[str, Engine]:
+def _engines(deployed: Deployed, directory: Path) -> dict[str, Engine]:
     """Eager torch, and both files as they were written."""
     with quietly():
-        program = torch.export.load(into / PROGRAM).module()
+        program = torch.export.load(directory / PROGRAM).module()
 
     def run(module: Callable[..., Any]) -> Engine:
         @torch.inference_mode()
-        def engine(inputs: Arrays) -> Answers:
+        def engine(inputs: Arrays) -> Outputs:
             given = {"prices" if n == "ohlcv" else n: torch.from_numpy(a) for n, a in inputs.items()}
             return {name: tensor.numpy() for name, tensor in module(**given).items()}
 
         return engine
 
-    onnx = OnnxModel(into / ONNX, torch.get_num_threads())
+    onnx = OnnxModel(directory / ONNX, torch.get_num_threads())
     return {"eager": run(deployed), PROGRAM: run(program), ONNX: onnx}
 
 
-def _refuse_other_forecasts(worst: dict[str, dict[str, float]], into: Path) -> None:
+def _refuse_other_forecasts(worst: dict[str, dict[str, float]], directory: Path) -> None:
     for name, of_file in worst.items():
         for key, value in of_file.items():
             if not value <= PARITY:
                 for file in (ONNX, PROGRAM, INT8):
-                    (into / file).unlink(missing_ok=True)
+                    (directory / file).unlink(missing_ok=True)
                 raise ExportError(
                     f"{name} forecasts {key} up to {value:.1e} away from the run, more than {PARITY:g}: not "
-                    f"exported; {into / 'parity.png'} shows how often"
+                    f"exported; {directory / 'parity.png'} shows how often"
                 )
 
 
 def _int8(
-    into: Path,
+    run: Run,
+    directory: Path,
     engines: dict[str, Engine],
     inputs: Arrays,
-    said: Answers,
-    prepared: Prepared,
+    own: Outputs,
     rows: NDArray[np.int64],
-    out: Console,
 ) -> dict[str, Any]:
-    """Writes the quantised file; how far it goes from fp32, and what that does to the scores."""
+    """Writes the quantised file; how far it is from fp32, and what that does to the scores."""
     with quietly():
-        write_int8(into / ONNX, into / INT8)
-    engines[INT8] = OnnxModel(into / INT8, torch.get_num_threads())
-    given = answers(engines[INT8], inputs)
-    windows = prepared.windows
-
-    def scores(of: Answers) -> dict[str, dict[str, Any]]:
-        labels, dates = windows.y_ret[rows], windows.asof[rows]
-        ret, up_prob = (of[name].astype(np.float64) for name in ("ret", "up_prob"))
-        return part_metrics(ret, up_prob, labels, dates, windows.horizons, resamples=0)
-
-    spread = np.maximum(said["ret"].std(0), 1e-12)
-    found = {
-        "fp32": scores(said),
-        "int8": scores(given),
-        "up_prob_mean_difference": np.abs(given["up_prob"] - said["up_prob"]).mean(0).tolist(),
-        "ret_error_share_of_spread": (
-            np.sqrt(np.square(given["ret"] - said["ret"]).mean(0)) / spread
-        ).tolist(),
+        write_int8(directory / ONNX, directory / INT8)
+    engines[INT8] = OnnxModel(directory / INT8, torch.get_num_threads())
+    int8 = {name: array.astype(np.float64) for name, array in outputs(engines[INT8], inputs).items()}
+    ret, up_prob = (int8[name] - own[name] for name in ("ret", "up_prob"))
+    spread = np.maximum(own["ret"].std(0), 1e-12)
+    return {
+        "fp32": run.scores(own["ret"], own["up_prob"], rows, resamples=0),
+        "int8": run.scores(int8["ret"], int8["up_prob"], rows, resamples=0),
+        "up_prob_mean_difference": np.abs(up_prob).mean(0).tolist(),
+        "ret_error_share_of_spread": (np.sqrt(np.square(ret).mean(0)) / spread).tolist(),
     }
-    out.print(int8_table(found))
-    return found
 
 
 def _speed(engines: dict[str, Engine], inputs: Arrays) -> dict[str, dict[str, float]]:
     """Median seconds of one pass at batch 1 and 256, the engines taken in turn."""
-    found = {}
-    count = len(next(iter(inputs.values())))
+    clock, found = Clock(torch.device("cpu"), rounds=5, turn=0.05), {}
     for batch in (1, CHUNK):
-        rows = np.arange(batch) % count
+        rows = np.arange(batch) % len(inputs["context"])
         given = {name: array[rows] for name, array in inputs.items()}
-        calls = {name: _call(engine, given) for name, engine in engines.items()}
-        found[str(batch)] = in_turn(calls)
+        found[str(batch)] = clock.medians({name: partial(call, given) for name, call in engines.items()})
     return found
 
 
-def _call(engine: Engine, given: Arrays) -> Callable[[], object]:
-    return lambda: engine(given)
-
-
 def _manifest(
-    trained: Trained,
-    prepared: Prepared,
+    run: Run,
     inputs: Arrays,
     onnx: Engine,
     part: str,
     worst: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
-    windows = prepared.windows
-    outputs = onnx({name: array[:1] for name, array in inputs.items()})
+    windows = run.prepared.windows
+    found = onnx({name: array[:1] for name, array in inputs.items()})
     return {
         "stockenh": stockenh.__version__,
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "opset": OPSET,
         "data": windows.digest(),
-        **trained.to_dict(),
-        "calibrated": trained.held_out,
+        **run.trained.to_dict(),
+        "calibrated": run.trained.held_out,
         "lookback": windows.lookback,
         "horizons": list(windows.horizons),
         "context_names": list(windows.context_names),
         "inputs": {name: _tensor(array) for name, array in inputs.items()},
-        "outputs": {name: _tensor(array) for name, array in outputs.items()},
-        "parity": {"part": part, "windows": len(next(iter(inputs.values()))), "largest_difference": worst},
+        "outputs": {name: _tensor(array) for name, array in found.items()},
+        "parity": {"part": part, "windows": len(inputs["context"]), "largest_difference": worst},
     }
 
 
@@ -304,10 +273,10 @@ def _tensor(array: NDArray[np.floating]) -> dict[str, Any]:
     return {"shape": ["batch", *array.shape[1:]], "dtype": str(array.dtype)}
 
 
-def _write_example(path: Path, inputs: Arrays, said: Answers) -> None:
+def _write_example(path: Path, inputs: Arrays, own: Outputs) -> None:
     content = io.BytesIO()
     few = {name: array[:EXAMPLES] for name, array in inputs.items()}
-    expected = {f"expected_{name}": array[:EXAMPLES] for name, array in said.items()}
+    expected = {f"expected_{name}": array[:EXAMPLES] for name, array in own.items()}
     np.savez_compressed(content, allow_pickle=False, **few, **expected)
     write_atomic(path, content.getbuffer())
 

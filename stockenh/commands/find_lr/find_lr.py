@@ -1,11 +1,10 @@
-"""The picture of a learning-rate range test."""
+"""The learning-rate range test of `find-lr`, and of `optimizer.lr=auto` in a run."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -22,15 +21,16 @@ from stockenh.report.terminal import embedding_progress, show_data
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.lr_finder import Curve, Suggestions, range_test, suggest
 
-if TYPE_CHECKING:
-    from stockenh.training.lr_finder import Curve, Suggestions
+log = logging.getLogger(__name__)
+
+READINGS = {"valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
 
 
 def lr_curve(curve: Curve, found: Suggestions, path: Path) -> Path:
-    """The range test's curve with its suggestions; returns the path written.
+    """Draws the range test's curve with its suggestions; returns the path.
 
-    Points are the change of the loss against the untouched model on the same batch, the line their
-    exponential mean. The blow-up is cut off where it would press the descent flat.
+    Points are the change of the loss against the initial model on the same batch, the line is their
+    exponential mean. The axis ends where a divergence would make the descent look flat.
     """
     figure = new_figure(9, 5)
     axes = figure.add_subplot()
@@ -39,11 +39,9 @@ def lr_curve(curve: Curve, found: Suggestions, path: Path) -> Path:
     points[0].set(markersize=3, alpha=0.7)
     label = f"exponential mean ({curve.smoothing:g})"
     axes.plot(curve.lrs, curve.smoothed, color=COLOURS[0], linewidth=2, label=label, zorder=3)
-    for name, colour in (("valley", COLOURS[1]), ("steepest", COLOURS[2]), ("minimum", COLOURS[3])):
-        rate = getattr(found, name)
-        if rate is not None:
-            what = "minimum / 10" if name == "minimum" else name
-            axes.axvline(rate, color=colour, linewidth=1.6, label=f"{what}: {rate:.2g}")
+    for (name, label), colour in zip(READINGS.items(), COLOURS[1:], strict=False):
+        if (rate := getattr(found, name)) is not None:
+            axes.axvline(rate, color=colour, linewidth=1.6, label=f"{label}: {rate:.2g}")
     axes.axhline(0, color="black", linewidth=1, linestyle="--", zorder=1)
     if curve.lrs:
         axes.set_xscale("log")
@@ -56,34 +54,29 @@ def lr_curve(curve: Curve, found: Suggestions, path: Path) -> Path:
     return save(figure, title if found.lr else f"{title}: no suggestion", path)
 
 
-log = logging.getLogger(__name__)
-
-READINGS = {"valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
-
-
-def find_lr(config: RunConfig, folder: RunFolder, on: torch.device, out: Console) -> float:
+def find_lr(config: RunConfig, folder: RunFolder, device: torch.device, console: Console) -> float:
     """The range test alone; the folder gets its figures and its picture, but no run.
 
     Raises TrainingError where the curve suggests nothing.
     """
-    with embedding_progress(out) as watch:
-        prepared = build.data(config, on, watch)
-    show_data(prepared.windows, prepared.rows, prepared.findings, out)
-    net = build.model(config, prepared, on)
-    config = settled(config, net, on)
+    with embedding_progress(console) as watch:
+        prepared = build.data(config, device, watch)
+    show_data(prepared.windows, prepared.rows, prepared.findings, console)
+    net = build.model(config, prepared, device)
+    config = settled(config, net, device)
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
     fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
-    placement = build.placement(config, prepared, on)
-    ready = placement.place(prepared.windows, prepared.embedding, fitted, on)
-    session = Session(config, folder, prepared, fitted, ready, on, config.train.precision)
-    lr = search(session, net, out)
-    out.print(f"paste    optimizer.lr={lr}")
+    placement = build.placement(config, prepared, device)
+    ready = placement.place(prepared.windows, prepared.embedding, fitted, device)
+    session = Session(config, folder, prepared, fitted, ready, device, config.train.precision)
+    lr = search(session, net, console)
+    console.print(f"paste    optimizer.lr={lr}")
     return lr
 
 
-def search(session: Session, net: nn.Module, out: Console) -> float:
-    """The rate that the curve of this model and data suggests, shown and written down; `net` is untouched.
+def search(session: Session, net: nn.Module, console: Console) -> float:
+    """The rate that the curve of this model and data suggests, printed and stored; `net` stays as it is.
 
     Raises TrainingError where it suggests none.
     """
@@ -91,21 +84,21 @@ def search(session: Session, net: nn.Module, out: Console) -> float:
     config = replace(
         session.config,
         optimizer=replace(session.config.optimizer, lr=settings.start_lr),
-        train=replace(session.config.train, compile=False),  # so few steps don't pay for it
+        train=replace(session.config.train, compile=False),  # compiling takes longer than so few steps
     )
     batches = build.batches(config, session.prepared, session.ready)
     learner = build.learner(config, net, session.fitted, session.device, batches.steps)
     size = config.train.batch_size * config.train.accumulate
-    out.print(
+    console.print(
         f"finder   {settings.steps} steps of {size} windows, rates from {settings.start_lr:g} to "
         f"{settings.end_lr:g}"
     )
-    curve = range_test(learner, batches, settings)
+    curve = range_test(learner, batches, **asdict(settings))
     found = suggest(curve)
     session.folder.write_json(session.folder.lr_finder, _record(session, curve, found))
     picture = lr_curve(curve, found, session.folder.lr_picture)
-    _show(curve, found, out)
-    out.print(f"picture  {picture}", soft_wrap=True, markup=False)
+    _show(curve, found, console)
+    console.print(f"picture  {picture}", soft_wrap=True, markup=False)
     if found.lr is None:
         raise TrainingError(f"the range test suggests no rate: {found.reason}")
     log.info("the range test suggests optimizer.lr=%s", found.lr)
@@ -127,14 +120,14 @@ def _record(session: Session, curve: Curve, found: Suggestions) -> dict[str, obj
     }
 
 
-def _show(curve: Curve, found: Suggestions, out: Console) -> None:
+def _show(curve: Curve, found: Suggestions, console: Console) -> None:
     if curve.diverged:
-        out.print(f"         ended after {len(curve.lrs)} steps, for the loss blew up")
+        console.print(f"         ended after {len(curve.lrs)} steps: the loss diverged")
     if curve.skipped:
-        out.print(f"         {curve.skipped} steps skipped by fp16, their rates tried again")
+        console.print(f"         {curve.skipped} steps skipped by fp16, their rates tried again")
     for name, label in READINGS.items():
         rate = getattr(found, name)
         if rate is not None:
-            out.print(f"         {label:<13}{rate:.3g}")
+            console.print(f"         {label:<13}{rate:.3g}")
     if found.lr is not None:
-        out.print(f"suggests {found.lr} as optimizer.lr, the schedule's peak")
+        console.print(f"suggests {found.lr} as optimizer.lr, the schedule's peak")

@@ -1,6 +1,6 @@
 """Run folders found and read for a listing: what each was, how far it came, what it scored.
 
-A folder may be a stranger's, half written or damaged. Only its config.yaml, summary.json and metrics.jsonl
+A folder may be untrusted, half written or damaged. Only its config.yaml, summary.json and metrics.jsonl
 are read, as plain data; whatever is wrong becomes the run's state, and nothing is raised.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from stockenh.config.catalog import conf_dir, groups
+from stockenh.config.catalog import groups, option_values
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import LOCK, is_locked
@@ -28,15 +28,8 @@ FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 INSIDE = ("checkpoints", "weights", "report", ".hydra")  # what a run folder holds besides other runs
 # What commands leave that make no run: forecasts, range tests, exports, explanations, audits, evaluations,
 # and the costs that an ablation measures.
-OF_OTHERS = {
-    "forecast.parquet",
-    "lr_finder.json",
-    "parity.png",
-    "explain.json",
-    "audit.json",
-    "evaluation.json",
-    "cell.json",
-}
+OF_OTHERS = {"forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json",
+             "evaluation.json", "cell.json"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,8 @@ class Run:
     """One run folder in figures.
 
     state:  "finished", "interrupted at epoch 3", "running, epoch 3", "never began", "damaged: ..."
-    config: dotted keys to values; a group itself stands as its option: {"loss": "focal", "loss.gamma": 2.0}
-    epochs, planned: completed and asked for; val_loss: of the chosen weights, where none are: the best so far
+    config: dotted keys to values; a group itself is shown as its option: {"loss": "focal", "loss.gamma": 2.0}
+    epochs, planned: completed and configured; val_loss: of the chosen weights, or the best so far
     scores: part -> horizon -> figure -> number, from summary.json
     figures: the other numbers and words of summary.json
     """
@@ -75,9 +68,7 @@ def find(root: Path) -> list[Path]:
 
 def is_run(folder: Path) -> bool:
     """Whether the folder itself, and not only one below it, holds a run."""
-    return any(
-        (folder / name).exists() for name in ("config.yaml", "summary.json", "metrics.jsonl", ".hydra")
-    )
+    return any((folder / name).exists() for name in (*FILES, ".hydra"))
 
 
 def read(path: Path) -> Run:
@@ -134,16 +125,14 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 def option_of(group: str, node: Mapping[str, Any]) -> str:
     """The option of a group that these settings are, `name*` where a value was changed.
 
-    Options of one class are told apart by their values; a class that no option names stands by its name.
+    Options of one class differ by their values; a class that no option names is shown by its own name.
     """
     target = node.get("_target_")
     nearest, agreed, all_agree = "", -1, False
     for option, shipped in _options().get(group, {}).items():
         if shipped.get("_target_") != target:
             continue
-        values = {
-            k: v for k, v in shipped.items() if not k.startswith("_") and k != "defaults" and v != "???"
-        }
+        values = {k: v for k, v in shipped.items() if not k.startswith("_") and v != "???"}
         equal = sum(_same(node.get(key), value) for key, value in values.items())
         if equal > agreed:
             nearest, agreed, all_agree = option, equal, equal == len(values)
@@ -172,9 +161,9 @@ def matching(runs: Iterable[Run], wanted: Mapping[str, str]) -> list[Run]:
 def differing(runs: Iterable[Run]) -> dict[str, list[Any]]:
     """The config keys whose values are not the same in all runs, with the value of each."""
     runs = list(runs)
-    told = [run.config for run in runs if run.config]
-    keys = dict.fromkeys(key for config in told for key in config)
-    columns = {key: [config.get(key, "-") for config in told] for key in keys}
+    configs = [run.config for run in runs if run.config]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    columns = {key: [config.get(key, "-") for config in configs] for key in keys}
     different = [key for key, values in columns.items() if any(not _same(v, values[0]) for v in values)]
     return {key: [run.config.get(key, "-") for run in runs] for key in different}
 
@@ -190,7 +179,7 @@ def _state(folder: RunFolder, finished: bool, early: bool, epochs: int) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is such a file. Raises RunFolderError where it is none that a run writes."""
+    """Whether there is such a file. Raises RunFolderError where no run writes such a one."""
     if not path.exists():
         return False
     if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
@@ -288,10 +277,7 @@ def _as_number(value: Any) -> float | None:
 def _options() -> dict[str, dict[str, dict[str, Any]]]:
     """Group -> option -> the settings that its YAML gives."""
     return {
-        group: {
-            option: yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8"))
-            for option in options
-        }
+        group: {option: option_values(group, option) for option in options}
         for group, options in groups().items()
         if group not in ("ablate", "bench", "experiment", "sweep")
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.commands.runs.listing import Run, differing, is_run
-from stockenh.report.table import folded, number, percent
+from stockenh.report.table import number, percent
 
 WIDTH, KEY_WIDTH = 80, 23  # columns of the terminal, and of them for what a row is
 RUN_WIDTH = 26  # a run's own DATE/TIME
@@ -57,29 +58,42 @@ def comparison(runs: Sequence[Run]) -> Iterator[Table]:
         width = (WIDTH - KEY_WIDTH) // len(some) - 2
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
         table.add_column("", overflow="fold", max_width=KEY_WIDTH)
-        for at in some:
-            heading = escape(folded(names[at], width))
+        for index in some:
+            heading = escape(folded(names[index], width))
             table.add_column(heading, overflow="fold", max_width=width, justify="right")
         for key, values in different.items():
-            told = (escape(folded(plain(values[at]), width)) for at in some)
-            table.add_row(escape(folded(plain(key), KEY_WIDTH)), *told)
+            cells = (escape(folded(plain(values[index]), width)) for index in some)
+            table.add_row(escape(folded(plain(key), KEY_WIDTH)), *cells)
         if not different:
             table.add_row("config", *("the same" for _ in some))
         table.add_section()
-        for key, cells in _figures(runs):
-            table.add_row(escape(plain(key)), *(escape(plain(cells[at])) for at in some))
+        for key, figures in _figures(runs):
+            table.add_row(escape(plain(key)), *(escape(plain(figures[index])) for index in some))
         yield table
 
 
 def incomparable(runs: Sequence[Run]) -> str | None:
-    """Why the test figures of these runs can't be held against each other; None where they can."""
-    judged = [run.scores["test"] for run in runs if run.scores.get("test")]
-    seen = {
-        tuple((h, s.get("n"), s.get("ties"), s.get("majority")) for h, s in test.items()) for test in judged
+    """Why the test figures of these runs can't be compared; None where they can."""
+    tests = [run.scores["test"] for run in runs if run.scores.get("test")]
+    rows = {
+        tuple((h, s.get("n"), s.get("ties"), s.get("majority")) for h, s in test.items()) for test in tests
     }
-    if len(seen) < 2:
+    if len(rows) < 2:
         return None
     return "The runs were tested on different rows (n, ties or majority differ): their scores don't compare."
+
+
+def folded(text: str, width: int) -> str:
+    """The text in lines of at most so many characters, broken behind / . _ - or a space where it has one."""
+    lines = [""]
+    for piece in re.findall(r"[^/._\- ]*[/._\- ]|[^/._\- ]+", text):
+        if len(lines[-1] + piece) > width and lines[-1]:
+            lines.append("")
+        while len(piece) > width:
+            lines[-1], piece = piece[:width], piece[width:]
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def plain(value: Any) -> str:

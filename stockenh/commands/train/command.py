@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
-import sys
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,14 +15,10 @@ from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
 from stockenh.config.schema import RunConfig, config_of, parse
-from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped, TrainingError
+from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import world
-
-if TYPE_CHECKING:
-    from stockenh.training.distributed import Team
-
 
 RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
 
@@ -145,40 +140,55 @@ def train_in(
     named: RunFolder | None = None,
 ) -> None:
     """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
-    from stockenh.commands.train import processes as together
     from stockenh.commands.train.train import train as train_run
-    from stockenh.report.terminal import console, program
+    from stockenh.report.terminal import console
     from stockenh.training.loop import Interrupted
 
-    out, processes = console(), together.current()
+    out = console()
     on = device_of(config, device_given, out)
-    if fresh:
-        folder.refuse_if_run()
-    try:
-        compose.open_folder()
-        with folder.lock():
-            if fresh:
-                folder.begin(config.raw)
-            train_run(config, folder, on, out, processes=processes)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
-        log.info("%s", saved)
-        again = f"{program()} {command} resume={shlex.quote(str(named or folder))}"
-        raise Stopped(f"{saved}. Continue with: {again}") from None
+    with ExitStack() as locked:
+
+        def begin(config: RunConfig) -> None:
+            folder.refuse_if_run()
+            compose.open_folder()
+            locked.enter_context(folder.lock())
+            folder.begin(config.raw)
+
+        if fresh:
+            folder.refuse_if_run()
+        else:
+            locked.enter_context(folder.lock())
+        try:
+            train_run(config, folder, on, out, begin=begin if fresh else None)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise _stopped(folder, stop, command, named or folder) from None
+
+
+def _stopped(folder: RunFolder, stop: BaseException, command: str, named: RunFolder) -> Stopped:
+    """What a stop says: the command that continues, where there is something to continue."""
+    from stockenh.report.terminal import program
+    from stockenh.training.loop import Interrupted
+
+    if not folder.config.is_file():
+        return Stopped("interrupted before the run began: nothing was written")
+    saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
+    log.info("%s", saved)
+    again = f"{program()} {command} resume={shlex.quote(str(named))}"
+    return Stopped(f"{saved}. Continue with: {again}")
 
 
 def device_of(config: RunConfig, given: bool, out: Console) -> Any:
-    """The config's device; a resumed run whose card is not on this machine goes on without it."""
-    from stockenh.commands.train import processes as together
+    """The config's device; a resumed run whose GPU is not on this machine goes on without it."""
+    from stockenh.config import build
+    from stockenh.training.distributed import device_name
 
-    processes = together.current()
     try:
-        return processes.device(config.device)
+        return build.device(device_name(config.device))
     except ConfigError:
         if given:
             raise
-        found = processes.device("auto")
-        out.print(f"device={config.device} of the run is not to be had here: going on with {found}")
+        found = build.device(device_name("auto"))
+        out.print(f"device={config.device} of the run is not available here: going on with {found}")
         return found
 
 
@@ -231,69 +241,13 @@ GRID_FLAGS = {"-m", "--multirun"}
 
 
 def train_together(arguments: list[str]) -> None:
-    """Trains alone; or leads, where this is the first process of several; or follows.
-
-    Raises SystemExit in those that follow, with the exit code of the first.
-    """
-    place = world.place()
-    if place is None:
+    """Trains in this process, or together with the others that torchrun has started."""
+    own = world.own_rank()
+    if own is None:
         train(arguments)
         return
     if GRID_FLAGS & set(arguments):
         world.refuse_several("a grid of --multirun")
-    from stockenh.training.distributed import Team
+    from stockenh.commands.train.processes import train_in_processes
 
-    if place.leads:
-        _lead(Team(place), arguments)
-        return
-    # a stop is the leader's to honour, whom the same signal reaches
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(_follow(Team(place)))
-
-
-def _lead(team: Team, arguments: list[str]) -> None:
-    from stockenh.commands.train.processes import Leader, leading
-
-    leader, code = Leader(team), StockenhError.exit_code
-    try:
-        with leading(leader):
-            train(arguments)
-        code = 0
-    except StockenhError as error:
-        code = error.exit_code
-        raise
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
-    except RuntimeError as error:
-        if not leader.lost:
-            raise
-        raise TrainingError(_what(team, error)) from None
-    finally:
-        if not leader.lost:
-            team.dismiss(code)
-
-
-def _follow(team: Team) -> int:
-    from stockenh.commands.train.processes import follow
-
-    try:
-        code = follow(team)
-    except Exception as error:
-        if not team.is_broken(error):
-            print(f"stockenh: {_what(team, error)}", file=sys.stderr)
-        return StockenhError.exit_code
-    team.part()
-    return code
-
-
-def _what(team: Team, error: Exception) -> str:
-    """One line for what ended a step halfway in this process."""
-    if team.is_broken(error):
-        return (
-            "another process of this run is gone, or can't be reached; what it said stands above. The last "
-            "checkpoint is kept: go on with resume=RUN, with as many processes as you like"
-        )
-    first = (str(error).splitlines() or [""])[0]
-    return f"process {team.place.rank} of {team.place.size}: {type(error).__name__}: {first}"
+    train_in_processes(own, lambda: train(arguments))

@@ -1,4 +1,4 @@
-"""The picture of calibration before and after."""
+"""The pictures of a run: reliability before and after calibration, curves by epoch, accuracy by part."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from stockenh.report.figure import (
     legend_above,
     line,
     new_figure,
-    number,
+    or_nan,
     percent_axis,
     save,
 )
 
 if TYPE_CHECKING:
-    pass
     from matplotlib.axes import Axes
-
 
 Reliability = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integer]]
 
@@ -37,7 +35,7 @@ def reliability_chart(
     path: Path,
     part: str = "the test part",
 ) -> Path:
-    """How often it went up against the forecast probability; returns the path written.
+    """Draws how often prices went up against the forecast probability; returns the path.
 
     Both map "h3" to (mean forecast, share of up, rows) of each bin, before and after calibration.
     """
@@ -45,7 +43,7 @@ def reliability_chart(
     figure = new_figure(3.4 * max(len(horizons), 2) + 0.6, 4.4)
     for place, horizon in enumerate(horizons):
         axes = figure.add_subplot(1, len(horizons), place + 1)
-        curves = (("as the model says", before[horizon]), ("calibrated", after[horizon]))
+        curves = (("uncalibrated", before[horizon]), ("calibrated", after[horizon]))
         edges = [*(v for _, (p, up, _) in curves for v in (*p, *up)), 0.45, 0.55]
         low, high = min(edges), max(edges)
         axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, zorder=1)
@@ -56,8 +54,8 @@ def reliability_chart(
             lines += axes.plot(forecast, share, "o-", color=colour, markersize=4, label=label, zorder=3)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5, pad=36)
         axes.set_xlabel("forecast probability of up")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes.legend(
             handles=lines, loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=9,
             borderaxespad=0.2,
@@ -71,11 +69,10 @@ PART_TITLES = {"val": "validation", "test": "test"}
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Loss, validation accuracy per horizon and learning rate against epochs; returns the path written.
+    """Draws loss, validation accuracy per horizon and learning rate against epochs; returns the path.
 
-    history holds one mapping per epoch with `epoch`, `lr`, `train_loss`, `val_loss`, `val` ({"h3":
-    {"accuracy", "majority"}, ...}) and `best`, which is true where the epoch was the best so far. Figures may
-    be None.
+    history: one mapping per epoch with `epoch`, `lr`, `train_loss`, `val_loss`, `val` ({"h3": {"accuracy",
+    "majority"}, ...}) and `best`, whether the epoch was the best so far. Figures may be None.
     """
     figure = new_figure(9, 6.2)
     grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), wspace=0.06)
@@ -94,15 +91,15 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
         _epoch_axis(axes, epochs, None if best is None else best["epoch"])
     for axes in (loss_axes, accuracy_axes):
         legend_above(axes)
-    judged = any(row.get("val_loss") is not None for row in history)
-    title = "Training and validation by epoch" if judged or not history else "Training by epoch"
+    validated = any(row.get("val_loss") is not None for row in history)
+    title = "Training and validation by epoch" if validated or not history else "Training by epoch"
     if best is not None:
         title += f": epoch {best['epoch']} of {len(history)} is best on validation"
     return save(figure, title, path)
 
 
 def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> Path:
-    """Direction accuracy with its interval beside the majority class, per horizon; returns the path written.
+    """Draws direction accuracy with its interval and the majority class, per horizon; returns the path.
 
     parts maps "val" and "test" (others are left out) to {"h3": {"accuracy", "accuracy_low", "accuracy_high",
     "majority", "n"}, ...}. Figures may be None. A "limit_accuracy" is drawn where there is one.
@@ -120,12 +117,11 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
             _draw_score(axes, place + offset, side, scores, COLOURS[index], label)
     axes.plot([], [], color=GREY, linewidth=3, label="majority class (colour of its part)")
     if any(parts[part][key].get("limit_accuracy") is not None for part in shown for key in parts[part]):
-        axes.plot(
-            [], [], color=GREY, linewidth=3, linestyle=":", label="limit: the best forecast there can be"
-        )
+        label = "limit: the best possible forecast"
+        axes.plot([], [], color=GREY, linewidth=3, linestyle=":", label=label)
     axes.axhline(0.5, color="black", linestyle="--", linewidth=1, zorder=1, label="50%")
-    room = 1.0 if len(horizons) < 2 else 0.6
-    axes.set_xlim(-room, max(len(horizons) - 1, 0) + room)
+    margin = 1.0 if len(horizons) < 2 else 0.6
+    axes.set_xlim(-margin, max(len(horizons) - 1, 0) + margin)
     axes.set_xticks(range(len(horizons)), [f"{bars_text(horizon)} ahead" for horizon in horizons])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("direction accuracy")
@@ -141,10 +137,7 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
 
 
 def _draw_losses(
-    axes: Axes,
-    epochs: Sequence[int],
-    history: Sequence[Mapping[str, Any]],
-    best: Mapping[str, Any] | None,
+    axes: Axes, epochs: Sequence[int], history: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None
 ) -> None:
     line(axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
     if any(row.get("val_loss") is not None for row in history):
@@ -162,7 +155,7 @@ def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[s
         colour = COLOURS[index % len(COLOURS)]
         scores = [row.get(horizon) or {} for row in rows]
         line(axes, epochs, [s.get("accuracy") for s in scores], colour, bars_text(horizon))
-        majority = [number(s.get("majority")) for s in scores]
+        majority = [or_nan(s.get("majority")) for s in scores]
         known = [share for share in majority if not math.isnan(share)]
         if known:
             axes.axhline(known[-1], color=colour, linestyle="--", linewidth=1.2, alpha=0.8)
@@ -172,8 +165,8 @@ def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[s
         axes.annotate("no validation part", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
     axes.set_ylabel("validation accuracy")
     bottom, top = axes.get_ylim()
-    lacking = max(0.04 - (top - bottom), 0.0)
-    axes.set_ylim(bottom - lacking / 2, top + lacking / 2)
+    missing = max(0.04 - (top - bottom), 0.0)
+    axes.set_ylim(bottom - missing / 2, top + missing / 2)
     percent_axis(axes)
 
 
@@ -181,12 +174,12 @@ def _draw_score(
     axes: Axes, x: float, side: int, scores: Mapping[str, Any], colour: str, label: str | None
 ) -> None:
     """A point with its interval, its value on one side (-1 left, 1 right), majority and limit opposite."""
-    accuracy = number(scores.get("accuracy"))
-    low, high = number(scores.get("accuracy_low")), number(scores.get("accuracy_high"))
+    accuracy = or_nan(scores.get("accuracy"))
+    low, high = or_nan(scores.get("accuracy_low")), or_nan(scores.get("accuracy_high"))
     axes.plot([x], [accuracy], "o", color=colour, markersize=8, label=label, zorder=3)
     axes.plot([x, x], [low, high], color=colour, linewidth=2, zorder=2)
     for name, style in (("majority", "-"), ("limit_accuracy", ":")):
-        level = number(scores.get(name))
+        level = or_nan(scores.get(name))
         if name == "majority" or not math.isnan(level):
             ends = [x - 0.04 * side, x - 0.12 * side]
             axes.plot(ends, [level] * 2, color=colour, linewidth=3, linestyle=style, zorder=2)
@@ -204,7 +197,7 @@ def _draw_score(
 
 
 def _epoch_axis(axes: Axes, epochs: Sequence[int], best: int | None) -> None:
-    """Whole epochs with half an epoch of room at both ends, and a line at the best one."""
+    """Whole epochs with a margin of half an epoch, and a line at the best one."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")

@@ -1,7 +1,7 @@
-"""A run of several processes: the first leads as if it were alone, the others make every step with it.
+"""A run in the processes that torchrun has started: rank 0 is an ordinary `train`, the others join its steps.
 
-The leader alone has a run folder, prints, validates, and decides when to stop. The others are told what the
-run is, and after that one word per step; what comes next is in the data order that all of them know.
+Rank 0 alone has a run folder, prints, validates and decides. It broadcasts what the run is; from then on
+every process runs the same loop on its own share.
 """
 
 from __future__ import annotations
@@ -9,208 +9,124 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
+import signal
 import socket
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+import sys
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 
 from stockenh.commands.train.session import Session
 from stockenh.config import build
-from stockenh.config.schema import RunConfig, parse
-from stockenh.data.batches import Share, SharedBatches, TrainBatches
+from stockenh.config.build import Prepared
+from stockenh.config.schema import parse
+from stockenh.data.batches import TrainBatches
 from stockenh.data.fitted import Fitted
-from stockenh.errors import ConfigError, StockenhError
+from stockenh.errors import StockenhError, TrainingError
 from stockenh.models.cpu.memory import keep_freed_memory
+from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averages
-from stockenh.training.distributed import Order, Team
-from stockenh.training.loop import Interrupted, State
-from stockenh.training.precision import NonFiniteGradient
+from stockenh.training.distributed import DistributedStep, ProcessGroup, RankBatches, device_name
+from stockenh.training.loop import Journal, Limits, State, StopRequest, fit
 from stockenh.training.step import Learner
+from stockenh.training.world import Rank
 
-# torchrun repeats a terminal's Ctrl-C to every process
-GRACE_SECONDS = 5.0
+INTERRUPTED = 130
 
 log = logging.getLogger(__name__)
 
-Stepping = tuple[Learner, TrainBatches]
 
-
-class Processes(Protocol):
-    """The processes that train a run, as `train` sees them.
-
-    size: how many; grace: see `stop_on_signal`
-    """
-
-    size: int
-    grace: float
-
-    def device(self, name: str) -> torch.device:
-        """The device that `device=` names in this process. Raises ConfigError."""
-
-    def check(self, config: RunConfig) -> None:
-        """Raises ConfigError for what these processes can't train."""
-
-    def training(
-        self, session: Session, learner: Learner, batches: TrainBatches, state: State
-    ) -> AbstractContextManager[Stepping]:
-        """What the loop is given: while it lasts, all processes make its steps. Raises StockenhError."""
-
-
-class OneProcess:
-    """The usual case: nothing is shared."""
-
-    size = 1
-    grace = 0.0
-
-    def device(self, name: str) -> torch.device:
-        return build.device(name)
-
-    def check(self, config: RunConfig) -> None:
-        pass
-
-    @contextmanager
-    def training(
-        self, session: Session, learner: Learner, batches: TrainBatches, state: State
-    ) -> Iterator[Stepping]:
-        yield learner, batches
-
-
-class Leader:
-    """The first of several processes.
-
-    lost: whether it broke off in the middle of a step, so that the others can't be told anything more
-    """
-
-    grace = GRACE_SECONDS
-
-    def __init__(self, team: Team) -> None:
-        self.team = team
-        self.size = team.place.size
-        self.lost = False
-
-    def device(self, name: str) -> torch.device:
-        return own_device(name, self.team)
-
-    def check(self, config: RunConfig) -> None:
-        if config.teacher is not None:
-            raise ConfigError("a student is taught in one process: go on without torchrun")
-
-    @contextmanager
-    def training(
-        self, session: Session, learner: Learner, batches: TrainBatches, state: State
-    ) -> Iterator[Stepping]:
-        team = self.team
-        with self._telling_the_end():
-            log.info("%d processes make the steps", self.size)
-            team.tell(Order.TRAIN)
-            team.hand_out(_description(session, learner, state))
-            team.first_of_each_machine_first(lambda: None)  # this one has prepared its data already
-            if complaints := team.complaints(None):
-                raise StockenhError(complaints[0])
-            shared = team.together(learner.model, session.device, lambda: team.tell(Order.STEP))
-            own = SharedBatches(batches, session.prepared.windows.y_ret, Share(0, self.size))
-            yield replace(learner, shared=shared), own
-
-    @contextmanager
-    def _telling_the_end(self) -> Iterator[None]:
-        """What the program raises itself comes between two steps; anything else may come within one."""
-        try:
-            yield
-        except (StockenhError, Interrupted):
-            self.team.tell(Order.OVER)
-            raise
-        except BaseException:
-            self.lost = True
-            raise
-        self.team.tell(Order.OVER)
-
-
-def _description(session: Session, learner: Learner, state: State) -> dict[str, Any]:
-    """All that another process needs to make the next step, but for the bars and the weights."""
-    kept = learner.checkpoint()
-    return {
-        "config": session.config.raw,
-        "fitted": session.fitted.to_dict(),
-        "data": session.prepared.windows.digest(),
-        "learner": {name: kept[name] for name in ("optimizer", "schedule", "precision")},
-        "epoch": state.epoch,
-        "step": state.step_in_epoch,
-    }
-
-
-def own_device(name: str, team: Team) -> torch.device:
-    """auto and cuda are a card of each process's own. Raises ConfigError where there are too few."""
-    if name.startswith("cuda:"):
-        raise ConfigError(f"device={name}: each of several processes has a card of its own; take device=cuda")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if torch.cuda.is_available() and name in ("auto", "cuda"):
-        cards, number = torch.cuda.device_count(), team.place.local_rank
-        if number >= cards:
-            raise ConfigError(
-                f"{number + 1} processes or more on a machine with {cards} CUDA device(s): take "
-                f"--nproc-per-node={cards}, or device=cpu"
-            )
-        return torch.device("cuda", number)
-    return build.device(name)
-
-
-_current: ContextVar[Processes | None] = ContextVar("_current", default=None)
-
-
-def current() -> Processes:
-    """The processes that this command trains with."""
-    return _current.get() or OneProcess()
-
-
-@contextmanager
-def leading(leader: Leader) -> Iterator[None]:
-    """Within, runs are trained by all of the leader's processes."""
-    token = _current.set(leader)
+def train_in_processes(own: Rank, train: Callable[[], None]) -> None:
+    """Calls `train` in rank 0; the others join its run and end with SystemExit and its exit code."""
+    if not own.is_first:
+        # rank 0 handles a stop, which the same signal reaches
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    group, code = ProcessGroup(own), StockenhError.exit_code
     try:
-        yield
+        if own.is_first:
+            train()
+        else:
+            _join(group)
+        code = 0
+    except StockenhError as error:
+        code = error.exit_code
+        raise
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        raise
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+    except Exception as error:
+        if own.is_first and not (group.is_mid_step or group.is_lost(error)):
+            raise
+        if own.is_first:
+            raise TrainingError(_describe(group, error)) from None
+        if not group.is_lost(error):
+            print(f"stockenh: {_describe(group, error)}", file=sys.stderr)
+        group.is_mid_step = True  # the others see the end of this process
+        raise SystemExit(code) from None
     finally:
-        _current.reset(token)
+        group.leave(code)
 
 
-def follow(team: Team) -> int:
-    """Takes part in what the leader trains until it says to leave; the exit code that it says."""
-    while True:
-        order, code = team.hear()
-        if order is Order.LEAVE:
-            return code
-        if order is Order.TRAIN:
-            _take_part(team, team.hand_out())
+def share(
+    group: ProcessGroup, session: Session, learner: Learner, batches: TrainBatches, state: State
+) -> tuple[Learner, TrainBatches]:
+    """Sends a run to the other processes; rank 0's own learner and batches for the shared steps.
+
+    Raises StockenhError with what keeps another process from taking part.
+    """
+    log.info("%d processes train this run", group.own.size)
+    stored = learner.checkpoint()
+    group.broadcast(
+        {
+            "config": session.config.raw,
+            "device": session.device.type,
+            "fitted": session.fitted.to_dict(),
+            "data": session.prepared.windows.digest(),
+            "learner": {name: stored[name] for name in ("optimizer", "schedule", "precision")},
+            "state": state.to_dict(),
+        }
+    )
+    if errors := group.machine_by_machine(lambda: None):  # rank 0 has prepared its data already
+        raise StockenhError(errors[0])
+    return _shared(group, learner, batches, session.prepared)
 
 
-def _take_part(team: Team, run: dict[str, Any]) -> None:
-    learner, batches = None, None
+def _join(group: ProcessGroup) -> NoReturn:
+    """Takes part in the run that rank 0 sends. Raises SystemExit when rank 0 ends."""
+    run = group.broadcast()
+    prepared: list[tuple[Learner, TrainBatches, Prepared]] = []
 
-    def make() -> str | None:
-        nonlocal learner, batches
+    def prepare() -> str | None:
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                learner, batches = _prepare(team, run)
+                prepared.append(_prepare(run))
         except Exception as error:
-            what = str(error) if isinstance(error, StockenhError) else f"{type(error).__name__}: {error}"
-            return f"process {team.place.rank} of {team.place.size} on {socket.gethostname()}: {what}"
+            text = str(error) if isinstance(error, StockenhError) else f"{type(error).__name__}: {error}"
+            return f"process {group.own.rank} of {group.own.size} on {socket.gethostname()}: {text}"
         return None
 
-    if team.complaints(team.first_of_each_machine_first(make)):
-        return
-    assert learner is not None and batches is not None
-    _step(team, learner, batches, run)
+    if not group.machine_by_machine(prepare):
+        learner, batches = _shared(group, *prepared[0])
+        settings = parse(run["config"]).train
+        limits = Limits(settings.epochs, settings.patience, math.inf)
+        state = State.from_dict(run["state"])
+        with contextlib.suppress(TrainingError):  # rank 0 raises the same
+            fit(learner, batches, dict, state, limits, Journal(), SilentProgress(), StopRequest())
+    while True:
+        group.sync()
 
 
-def _prepare(team: Team, run: dict[str, Any]) -> tuple[Learner, SharedBatches]:
+def _prepare(run: dict[str, Any]) -> tuple[Learner, TrainBatches, Prepared]:
     config = parse(run["config"])
-    on = own_device(config.device, team)
-    prepared = build.data(config, on)
+    device = build.device(device_name(run["device"]))
+    prepared = build.data(config, device)
     if prepared.windows.digest() != run["data"]:
         raise StockenhError(
             "the bars here are not those of process 0; every machine must read the same files at data.path"
@@ -218,37 +134,30 @@ def _prepare(team: Team, run: dict[str, Any]) -> tuple[Learner, SharedBatches]:
     fitted = Fitted.from_dict(run["fitted"])
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
-    ready = build.placement(config, prepared, on).place(prepared.windows, prepared.embedding, fitted, on)
+    placement = build.placement(config, prepared, device)
+    ready = placement.place(prepared.windows, prepared.embedding, fitted, device)
     batches = build.batches(config, prepared, ready)
-    net = build.model(config, prepared, on).train()
-    made = build.learner(config, net, fitted, on, batches.steps)
-    # the leader keeps the averages, and its weights come with the first step
-    learner = replace(made, averages=Averages())
+    net = build.model(config, prepared, device).train()
+    learner = build.learner(config, net, fitted, device, batches.steps)
+    # rank 0 keeps the averages, and sends its weights when the steps are set up
+    learner = replace(learner, averages=Averages())
     learner.restore({**run["learner"], "model": net.state_dict(), "averages": {}})
-    share = Share(team.place.rank, team.place.size)
-    return learner, SharedBatches(batches, prepared.windows.y_ret, share)
+    return learner, batches, prepared
 
 
-def _step(team: Team, learner: Learner, batches: SharedBatches, run: dict[str, Any]) -> None:
-    """Step after step until the leader says that there are no more."""
-    device = batches.data.device
-    learner = replace(learner, shared=team.together(learner.model, device, lambda: None))
-    for epoch, step in _places(run["epoch"], run["step"], batches.steps):
-        # dropout and noise of its own at every place of a run, however often it was taken up before
-        entropy = (run["config"]["seed"], team.place.rank, epoch, step)
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
-        group = batches.group(epoch, step)
-        order, _ = team.hear()
-        if order is not Order.STEP:
-            return
-        try:
-            learner.step(group)
-        except NonFiniteGradient:
-            return  # the leader sees the same sum of gradients, and says so
+def _shared(
+    group: ProcessGroup, learner: Learner, batches: TrainBatches, prepared: Prepared
+) -> tuple[Learner, TrainBatches]:
+    step = DistributedStep(group, learner.model, batches.data.device)
+    return replace(learner, processes=step), RankBatches(batches, prepared.windows.y_ret, group.own)
 
 
-def _places(epoch: int, step: int, steps: int) -> Iterator[tuple[int, int]]:
-    while True:
-        for number in range(step, steps):
-            yield epoch, number
-        epoch, step = epoch + 1, 0
+def _describe(group: ProcessGroup, error: Exception) -> str:
+    """One line for what ended a step halfway in this process."""
+    if group.is_lost(error):
+        return (
+            "another process of this run is gone or can't be reached; its error stands above. The last "
+            "checkpoint is kept: continue with resume=RUN, with any number of processes"
+        )
+    first = (str(error).splitlines() or [""])[0]
+    return f"process {group.own.rank} of {group.own.size}: {type(error).__name__}: {first}"

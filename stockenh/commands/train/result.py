@@ -1,4 +1,4 @@
-"""What is fitted on validation once a run is trained: calibration, and which uncertainty is usual."""
+"""The end of a run: calibration on validation, scores of the chosen weights, summary, table and pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch import nn
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
 from stockenh.config import build
-from stockenh.inference.calibration import Calibration, calibration_metrics, reliability_curves
+from stockenh.evaluation.metrics import calibration_metrics
+from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Predictions
 from stockenh.inference.tta import Confidence, Views, forecast
 from stockenh.report.table import interval, number, percent
@@ -25,28 +26,27 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
 
 MOST_WINDOWS = 4096  # of the validation part, evenly spread: more do not move a percentile
+RESAMPLES = 1000
+HELD_OUT = {"val", "test"}
 
 
 def calibrate(session: Session, names: list[str], confident: bool = True) -> dict[str, Calibration]:
-    """Fits and writes calibration and confidence of all named weights, any of which a forecast may take.
+    """Fits and writes calibration and confidence of all named weights, any of which a forecast may use.
 
-    Where the split holds no validation part, there is nothing to fit on: none has any. confident=False
-    leaves the cut-offs of uncertainty to the forecast that asks for them: they cost more than the rest.
+    Without a validation part there is nothing to fit on, and the result is empty. confident=False leaves the
+    cut-offs of uncertainty to the first forecast that needs them: they cost more than the rest.
     """
     calibrations, confidences = {}, {}
     for name in names if "val" in session.prepared.rows else ():
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
-        of_val = session.forecast(net, "val")
-        calibrations[name] = Calibration.fit(of_val.up_logits, session.labels("val"))
+        forecast_of_val = session.forecast(net, "val")
+        calibrations[name] = Calibration.fit(forecast_of_val.up_logits, session.labels("val"))
         views = build.views(session.config)
         confidence = confidence_of(session, net, calibrations[name], views) if confident else None
         if confidence is not None:
             confidences[name] = confidence
-    stored = {name: calibration.to_dict() for name, calibration in calibrations.items()}
-    session.folder.write_json(session.folder.calibration, stored)
-    session.folder.write_json(
-        session.folder.confidence, {name: confidence.to_dict() for name, confidence in confidences.items()}
-    )
+    for path, fits in ((session.folder.calibration, calibrations), (session.folder.confidence, confidences)):
+        session.folder.write_json(path, {name: fit.to_dict() for name, fit in fits.items()})
     return calibrations
 
 
@@ -63,34 +63,35 @@ def confidence_of(
     return Confidence.of(found.uncertainty, views)
 
 
-_DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # in a narrow table, the first first
+_DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # left out of a narrow table in this order
 
 
 def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80) -> Table:
     """Every part and horizon, accuracy beside its interval, the majority class and the limit where known.
 
-    Where `width` columns don't hold all, whole columns go, the least telling first, and the caption says so.
+    Where `width` characters are too few, whole columns are left out, the least useful first, and the caption
+    names them.
     """
     columns = _result_columns(parts)
-    gone = []
+    left_out = []
     for name in _DISPENSABLE:
         if sum(max(map(len, (head, *cells))) + 1 for head, cells in columns.items()) - 1 <= width:
             break
-        gone.append(name)
+        left_out.append(name)
         del columns[name]
     caption = (
         "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
         "dates. majority: share of the larger class in that part."
     )
-    caption += "" if "MAE" in gone else " MAE: of returns, in raw units."
+    caption += "" if "MAE" in left_out else " MAE: of returns, in raw units."
     if "n/a" in columns["95%"]:
         caption += " n/a there: too few dates for an interval."
     if "limit" in columns:
         caption += (
-            " limit: expected accuracy of the best forecast there can be. closed: share of the way from "
+            " limit: expected accuracy of the best possible forecast. closed: share of the way from "
             "majority to limit."
         )
-    caption += f" No room for {', '.join(gone)}: see summary.json." if gone else ""
+    caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
                   padding=(0, 0), show_edge=False, caption=caption)  # fmt: skip
     for name in columns:
@@ -125,34 +126,30 @@ def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, li
     }
 
 
-RESAMPLES = 1000
-HELD_OUT = {"val", "test"}
-
-
 def conclude(
     session: Session,
     state: State,
     parameters: int,
-    out: Console,
+    console: Console,
     judged: Container[str],
     pruned: bool,
 ) -> dict[str, Any]:
-    """Judges the weights that were best on validation, read back from their file; writes and shows all.
+    """Scores the weights that were best on validation, read back from their file; writes and prints all.
 
-    judged: the parts of the data to judge them on, with pictures where these are all; pruned: whether a
+    judged: the parts of the data to score them on, with pictures where these are all; pruned: whether a
     search ended the run.
     """
     chosen = choose({name: best.val_loss for name, best in state.best.items()})
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
-    with out.status("judging and calibrating"):  # seen on a terminal only: a large model takes a while
+    with console.status("scoring and calibrating"):  # on a terminal only: a large model takes a while
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
-        parts = {part: session.scores(of_part, part, RESAMPLES) for part, of_part in forecasts.items()}
-        whole = forecasts.keys() == session.prepared.rows.keys()
-        calibration = calibrate(session, sorted(state.best), confident=whole).get(chosen)
+        parts = {part: session.scores(found, part, RESAMPLES) for part, found in forecasts.items()}
+        has_all = forecasts.keys() == session.prepared.rows.keys()
+        calibration = calibrate(session, sorted(state.best), confident=has_all).get(chosen)
     history = session.folder.read_metrics()
-    pictures = [training_curves(history, session.folder.report / "curves.png")] if whole else []
+    pictures = [training_curves(history, session.folder.report / "curves.png")] if has_all else []
     if calibration is not None:
-        pictures += _judge_calibration(session, calibration, forecasts, parts)
+        pictures += _score_calibration(session, calibration, forecasts, parts)
     summary = {
         "parts": parts,
         "weights": chosen,
@@ -174,14 +171,14 @@ def conclude(
         "seed": session.config.seed,
         "warnings": list(session.prepared.warnings),
     }
-    if whole and set(parts) & set(PART_TITLES):
+    if has_all and set(parts) & set(PART_TITLES):
         pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))
     session.folder.write_json(session.folder.summary, summary)
-    show_result(session.folder, summary, pictures, out)
+    show_result(session.folder, summary, pictures, console)
     return summary
 
 
-def _judge_calibration(
+def _score_calibration(
     session: Session,
     calibration: Calibration,
     forecasts: Mapping[str, Predictions],
@@ -195,22 +192,22 @@ def _judge_calibration(
         more = calibration_metrics(before, after, labels, horizons)
         parts[part] = {horizon: {**scores, **more[horizon]} for horizon, scores in parts[part].items()}
         if part == "test":
-            said, mended = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
+            raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            pictures.append(reliability_chart(said, mended, path))
+            pictures.append(reliability_chart(raw, calibrated, path))
     return pictures
 
 
-def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], out: Console) -> None:
-    """The table, how it came about, and where everything is."""
-    out.print(result_table(summary["parts"], _title(summary), out.width))
-    out.print(
+def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], console: Console) -> None:
+    """Prints the table, speed and device, and where the files are."""
+    console.print(result_table(summary["parts"], _title(summary), console.width))
+    console.print(
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"
     )
     for picture in pictures:
-        out.print(f"picture  {picture}", soft_wrap=True, markup=False)
-    out.print(f"run      {folder}", soft_wrap=True, markup=False)
+        console.print(f"picture  {picture}", soft_wrap=True, markup=False)
+    console.print(f"run      {folder}", soft_wrap=True, markup=False)
 
 
 def _title(summary: dict[str, Any]) -> str:
@@ -223,8 +220,10 @@ def _title(summary: dict[str, Any]) -> str:
         for name, best in summary["by_weights"].items()
         if name != summary["weights"] and best["val_loss"] is not None
     ]
-    told = f" (loss {summary['val_loss']:.4f}; {', '.join(others)})" if others else ""
-    why = "the last: nothing was held out" if summary["val_loss"] is None else f"the best on validation{told}"
+    losses = f" (loss {summary['val_loss']:.4f}; {', '.join(others)})" if others else ""
+    why = f"the best on validation{losses}"
+    if summary["val_loss"] is None:
+        why = "the last: nothing was held out"
     return (
         f"{summary['weights']} weights of epoch {summary['best_epoch']} of {summary['epochs']}{early}, "
         f"{why}{skipped}"

@@ -1,7 +1,8 @@
-"""What a run works with while it lasts, and how it forecasts and scores a part of the data."""
+"""The parts of a run: config, folder and data, the weights that it starts with, and a teacher's answers."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import Kind, RunConfig
+from stockenh.config.schema import WEIGHTS, Kind, RunConfig
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
@@ -27,9 +28,9 @@ from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
 
 
-def settled(config: Kind, net: nn.Module, on: torch.device) -> Kind:
-    """The config with precision and threads decided, so that whoever goes on from it computes the same."""
-    precision = resolve(config.train.precision, on, net)
+def settled(config: Kind, net: nn.Module, device: torch.device) -> Kind:
+    """The config with precision and threads decided, so that a resumed run computes the same."""
+    precision = resolve(config.train.precision, device, net)
     threads = config.threads or default_threads(net)
     return replace(config, threads=threads, train=replace(config.train, precision=precision))
 
@@ -80,25 +81,37 @@ class Session:
         return with_limits(scores, windows.best_prob[rows], y_ret)
 
 
-def answers(
-    config: RunConfig, folder: RunFolder, prepared: Prepared, fitted: Fitted, on: torch.device, out: Console
+def teacher_origin(config: RunConfig) -> dict[str, str] | None:
+    """The manifest's entry about the teacher; None without one."""
+    if config.teacher is None:
+        return None
+    return Trained.open(RunFolder.open(Path(config.teacher)), config.weights).to_dict()
+
+
+def teacher_answers(
+    config: RunConfig,
+    folder: RunFolder,
+    prepared: Prepared,
+    fitted: Fitted,
+    device: torch.device,
+    console: Console,
 ) -> TeacherOutput | None:
     """The teacher's answers for all windows, NaN outside train; None where there is no teacher.
 
-    A resumed or moved student finds them in its own folder and needs its teacher no more.
+    They are stored in the student's folder, so that it can be resumed or moved without the teacher.
     """
     if config.teacher is None:
         return None
     rows = prepared.rows["train"]
     if not folder.teacher_output.exists():
         teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
-        out.print(
+        console.print(
             f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows",
             soft_wrap=True, markup=False,
         )  # fmt: skip
         # building a network draws from the random state that the student's training starts from
-        with torch.random.fork_rng([on] if on.type == "cuda" else []):
-            given = ask(config, teacher, prepared, rows, on)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            given = ask(config, teacher, prepared, rows, device)
         folder.write_tensors(
             folder.teacher_output,
             {
@@ -110,23 +123,23 @@ def answers(
     kept = _read(folder, rows, len(prepared.windows.horizons))
     unit = torch.tensor(fitted.return_std)
     return TeacherOutput(
-        ret=_spread(kept["ret"] / unit, rows, len(prepared.windows)).to(on),
-        up_logits=_spread(kept["up_logits"], rows, len(prepared.windows)).to(on),
+        ret=_spread(kept["ret"] / unit, rows, len(prepared.windows)).to(device),
+        up_logits=_spread(kept["up_logits"], rows, len(prepared.windows)).to(device),
     )
 
 
 def ask(
-    config: RunConfig, teacher: Trained, prepared: Prepared, rows: np.ndarray, on: torch.device
+    config: RunConfig, teacher: Trained, prepared: Prepared, rows: np.ndarray, device: torch.device
 ) -> Predictions:
     """The teacher's predictions for these windows, in fp32 and evaluation mode, with its own statistics and
-    its own embedding. Raises ConfigError where the config makes other labels or inputs than it knows."""
+    its own embedding. Raises ConfigError where its inputs or labels are not those of the config."""
     teacher.require_inputs(config, "teacher")
     require_same_weights(teacher.folder, teacher.run.embedding)
-    theirs = prepared
     if not config.embedding.agrees_with(teacher.run.embedding):
-        theirs = build.data(replace(config, embedding=teacher.run.embedding, model=teacher.run.model), on)
-    net = teacher.net(theirs, on)
-    ready, fitted = teacher.ready(theirs, on)
+        config_of_teacher = replace(config, embedding=teacher.run.embedding, model=teacher.run.model)
+        prepared = build.data(config_of_teacher, device)
+    net = teacher.net(prepared, device)
+    ready, fitted = teacher.ready(prepared, device)
     with threads(config.threads or default_threads(net)):
         return predict(net, ready, rows, fitted)
 
@@ -149,3 +162,90 @@ def _spread(values: Tensor, rows: np.ndarray, windows: int) -> Tensor:
     full = torch.full((windows, values.shape[1]), torch.nan)
     full[torch.from_numpy(rows)] = values.float()
     return full
+
+
+@dataclass(frozen=True)
+class Start:
+    """Named weights of a finished run."""
+
+    source: RunFolder
+    name: str
+    tensors: dict[str, Tensor]
+    sha256: str
+
+    @classmethod
+    def read(cls, source: RunFolder, name: str | None) -> Start:
+        """The weights called `name`; None: those that were chosen when the run was finished.
+
+        Raises RunFolderError where the run is not finished or has no such weights.
+        """
+        if not source.config.is_file():
+            raise RunFolderError(f"init_from={source}: no run folder is there")
+        if not source.summary.is_file():
+            raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
+        name = source.chosen_weights(name)
+        tensors = source.read_weights(name)
+        return cls(source, name, tensors, hashlib.sha256(source.weights(name).read_bytes()).hexdigest())
+
+    def load_into(self, net: nn.Module, prepared: Prepared) -> None:
+        """Sets a model's weights. Raises RunFolderError where names, shapes or context features differ."""
+        build.fitted_of(self.source, prepared)
+        if why := _difference(net.state_dict(), self.tensors):
+            raise RunFolderError(
+                f"init_from={self.source}: its {self.name} weights are another model's: {why}"
+            )
+        net.load_state_dict(self.tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest's entry."""
+        return {"run": str(self.source), "weights": self.name, "sha256": self.sha256}
+
+
+def initial_weights(init_from: str | None, weights: str | None, folder: RunFolder | None) -> Start | None:
+    """The weights that a run starts with; None: fresh ones, or those of its own checkpoint.
+
+    folder: of the run, None where it is not made yet. Raises RunFolderError where the source is missing or
+    has changed since the run first started.
+    """
+    if init_from is None or (folder is not None and folder.last.exists()):
+        return None
+    known = _recorded(folder) if folder is not None else {}
+    try:
+        start = Start.read(RunFolder(Path(init_from)), known.get("weights", weights))
+    except RunFolderError as error:
+        if not known:
+            raise
+        raise RunFolderError(
+            f"{folder} stopped before its first checkpoint and would start again. {error}"
+        ) from None
+    if known and known != start.to_dict():
+        raise RunFolderError(
+            f"init_from={init_from} has changed since {folder} started, which has no checkpoint yet: train a "
+            f"new run"
+        )
+    return start
+
+
+def _recorded(folder: RunFolder) -> dict[str, Any]:
+    """The manifest's entry about the initial weights; empty where there is none."""
+    manifest = folder.read_json(folder.manifest) if folder.manifest.exists() else {}
+    known = manifest.get("init_from") if isinstance(manifest, dict) else None
+    if known is None:
+        return {}
+    if not isinstance(known, dict) or known.get("weights") not in WEIGHTS:
+        raise RunFolderError(f"{folder.manifest} does not say which weights the run started with")
+    return known
+
+
+def _difference(own: dict[str, Tensor], others: dict[str, Tensor]) -> str | None:
+    """A description of the first tensor by which two models differ."""
+    for name in sorted(own.keys() | others.keys()):
+        there = _shape(others[name]) if name in others else "missing"
+        here = _shape(own[name]) if name in own else "missing"
+        if there != here:
+            return f"{name} is {there} there and {here} in this run"
+    return None
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"

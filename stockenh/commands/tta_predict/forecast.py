@@ -1,4 +1,4 @@
-"""The first rows of a forecast."""
+"""Forecasts with a finished run: files, a table of the first rows, a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -36,7 +35,7 @@ from stockenh.inference.tta import (
     read_confidences,
 )
 from stockenh.report.figure import COLOURS, GREY, bars_text, new_figure, save
-from stockenh.report.table import findings_summary, percent
+from stockenh.report.table import findings_summary, new_table, percent
 from stockenh.report.terminal import embedding_progress
 from stockenh.storage.files import write_atomic
 
@@ -47,15 +46,14 @@ if TYPE_CHECKING:
 def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12) -> Table:
     """The first `most` rows of a forecast file; all of them are in the file."""
     more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
-    table = Table(title=title, title_justify="left", caption=more, caption_justify="left",
-                  box=box.SIMPLE_HEAD, show_edge=False)  # fmt: skip
-    for name in ("symbol", "date", "bars", "return", "up", "+-", "confident"):
-        table.add_column(name, justify="left" if name in ("symbol", "date") else "right", no_wrap=True)
-    said = {True: "yes", False: "no", None: "n/a"}
+    names = ("symbol", "date", "bars", "return", "up", "+-", "confident")
+    table = new_table(title, names, names[:2], more)
+    table.padding = (0, 1)
+    confident = {True: "yes", False: "no", None: "n/a"}
     for row in rows[:most]:
         table.add_row(
             escape(row["symbol"]), str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
-            percent(row["up_prob"]), percent(row["uncertainty"], 3), said[row["confident"]],
+            percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )  # fmt: skip
     return table
 
@@ -87,15 +85,14 @@ def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             axes.tick_params(labelleft=False)
     if through_time:
         first.legend(frameon=False, fontsize=9, ncols=2)  # type: ignore[union-attr]
-    of = f" of the {len(shown)} of {len(by_symbol)} symbols farthest from 50%" if len(far) > most else ""
-    known = any(row["confident"] is not None for row in rows)
-    dots = (
-        "dots: confident"
-        if through_time
-        else "filled: confident; ±: points of standard deviation over the views"
-    )
-    marks = f"\n{dots}" if known else ""
-    return save(figure, f"Calibrated probability of a rise{of}, {_dates(rows)}{marks}", path)
+    title = "Calibrated probability of a rise"
+    if len(far) > most:
+        title += f" of the {len(shown)} of {len(by_symbol)} symbols farthest from 50%"
+    title += f", {_dates(rows)}"
+    if any(row["confident"] is not None for row in rows):
+        filled = "filled: confident; ±: points of standard deviation over the views"
+        title += "\ndots: confident" if through_time else f"\n{filled}"
+    return save(figure, title, path)
 
 
 def _dates(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -143,47 +140,53 @@ def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str,
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
 
 
-def forecast_run(config: TtaPredictConfig, trained: Trained, into: Path, out: Console) -> pl.DataFrame:
-    """Forecasts what `config` asks for; leaves forecast.parquet, .csv and .png in `into`, prints a table.
+def forecast_run(
+    config: TtaPredictConfig, trained: Trained, directory: Path, console: Console
+) -> pl.DataFrame:
+    """Forecasts the newest windows, or those of the dates in `tta`; leaves forecast.parquet, .csv and .png in
+    `directory`, prints a table.
 
-    config: the run's, with the data to forecast. Raises ConfigError where it asks for another model.
+    config: the run's, with the data to forecast. Raises ConfigError where it has another model.
     """
+    tta = config.tta
     trained.require_inputs(config, "run", ("model", "embedding"))
-    on = build.device(config.device if config.tta.engine == "torch" else "cpu")
+    device = build.device(config.device if tta.engine == "torch" else "cpu")
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
     require_same_weights(trained.folder, config.embedding)
-    with embedding_progress(out) as watch:
-        prepared, lacking = build.to_forecast(config, on, watch)
+    with embedding_progress(console) as watch:
+        prepared, lacking = build.to_forecast(config, device, watch)
     for line in findings_summary(prepared.findings):
-        out.print(f"data     {line}", markup=False)
+        console.print(f"data     {line}", markup=False)
     for symbol, why in lacking.items():
-        out.print(f"left out {symbol}: {why}", markup=False, soft_wrap=True)
+        console.print(f"left out {symbol}: {why}", markup=False, soft_wrap=True)
     views = build.views(config)
     if views.count and not config.data.brings_bars:
-        out.print("data=windows has no raw bars to add noise to: a plain forecast without uncertainty")
+        console.print("data=windows has no raw bars to add noise to: a plain forecast without uncertainty")
         views = replace(views, count=0)
-    net = trained.net(prepared, on)
-    ready, fitted = trained.ready(prepared, on)
+    net = trained.net(prepared, device)
+    ready, fitted = trained.ready(prepared, device)
     engine: Engine = TorchEngine(net, ready, fitted, trained.calibration, views.precision)
-    if config.tta.engine != "torch":
-        exported = exported_model(trained, config.tta.engine)
+    if tta.engine != "torch":
+        exported = exported_model(trained, tta.engine)
         engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
-    confidence = _confidence(config, trained, net, views, on, out)
-    cutoff = None if confidence is None else confidence.cutoff(config.tta.coverage)
+    confidence = _confidence(config, trained, net, views, device, console)
+    cutoff = None if confidence is None else confidence.cutoff(tta.coverage)
     frame = forecast_frame(prepared.windows, found, cutoff)
-    _write(frame, into)
-    counted = f"{1 + views.count} view{'s' * (views.count > 0)}"
-    calibrated = "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
-    by = "" if config.tta.engine == "torch" else f", by the exported {config.tta.engine} file"
-    by = f", in {views.precision}" if views.count and views.precision != "fp32" else by
-    out.print(forecast_table(frame.to_dicts(), f"{trained.name} weights, {counted}, {calibrated}{by}"))
+    _write(frame, directory)
+    title = f"{trained.name} weights, {1 + views.count} view{'s' * (views.count > 0)}, "
+    title += "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
+    if views.count and views.precision != "fp32":
+        title += f", in {views.precision}"
+    elif tta.engine != "torch":
+        title += f", by the exported {tta.engine} file"
+    console.print(forecast_table(frame.to_dicts(), title))
     if cutoff is not None:
-        out.print(
-            f"confident: as little uncertainty as the {config.tta.coverage:.0%} least uncertain of validation"
+        console.print(
+            f"confident: as little uncertainty as the {tta.coverage:.0%} least uncertain of validation"
         )
     for name in ("forecast.parquet", "forecast.csv", "forecast.png"):
-        out.print(f"forecast {into / name}", soft_wrap=True, markup=False)
+        console.print(f"forecast {directory / name}", soft_wrap=True, markup=False)
     return frame
 
 
@@ -214,23 +217,28 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
     )
 
 
-def _write(frame: pl.DataFrame, into: Path) -> None:
+def _write(frame: pl.DataFrame, directory: Path) -> None:
     parquet, csv = io.BytesIO(), io.BytesIO()
     frame.write_parquet(parquet)
     frame.write_csv(csv)
-    write_atomic(into / "forecast.parquet", parquet.getbuffer())
-    write_atomic(into / "forecast.csv", csv.getbuffer())
-    forecast_chart(frame.to_dicts(), into / "forecast.png")
+    write_atomic(directory / "forecast.parquet", parquet.getbuffer())
+    write_atomic(directory / "forecast.csv", csv.getbuffer())
+    forecast_chart(frame.to_dicts(), directory / "forecast.png")
 
 
 def _confidence(
-    config: TtaPredictConfig, trained: Trained, net: nn.Module, views: Views, on: torch.device, out: Console
+    config: TtaPredictConfig,
+    trained: Trained,
+    net: nn.Module,
+    views: Views,
+    device: torch.device,
+    console: Console,
 ) -> Confidence | None:
-    """The run's own percentiles of uncertainty; measured anew for other views than it kept."""
+    """The run's own percentiles of uncertainty; measured again for other views than it stored."""
     if views.count == 0:
         return None
     if not trained.held_out:
-        out.print("confident is unknown: the run held nothing out to take a cut-off from")
+        console.print("confident is unknown: the run held nothing out to take a cut-off from")
         return None
     horizons = len(trained.calibration.temperature)
     stored = read_confidences(trained.folder.read_json(trained.folder.confidence), horizons)
@@ -238,23 +246,25 @@ def _confidence(
     if found is not None and found.views == views.to_dict():
         return found
     try:
-        session = _session(config, trained, on, out)
+        session = _session(config, trained, device, console)
     except StockenhError as error:
-        out.print(f"confident is unknown: the run kept no cut-off for these views, and {error}", markup=False)
+        console.print(
+            f"confident is unknown: the run stored no cut-off for these views, and {error}", markup=False
+        )
         return None
     found = confidence_of(session, net, trained.calibration, views)
     if found is None:
-        out.print("confident is unknown: the run was trained without raw bars")
+        console.print("confident is unknown: the run was trained without raw bars")
     return found
 
 
-def _session(config: TtaPredictConfig, trained: Trained, on: torch.device, out: Console) -> Session:
-    """The run with its own data. Raises StockenhError where they are not there any more."""
+def _session(config: TtaPredictConfig, trained: Trained, device: torch.device, console: Console) -> Session:
+    """The run with its own data. Raises StockenhError where they are no longer available."""
     run = replace(trained.run, cache_dir=config.cache_dir, embedding=config.embedding)
-    with embedding_progress(out) as watch:
-        prepared = build.data(run, on, watch)
+    with embedding_progress(console) as watch:
+        prepared = build.data(run, device, watch)
     manifest = trained.folder.read_json(trained.folder.manifest)
     if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
         raise RunFolderError("its bars are no longer those that it was trained on")
-    ready, fitted = trained.ready(prepared, on)
-    return Session(run, trained.folder, prepared, fitted, ready, on, run.train.precision)
+    ready, fitted = trained.ready(prepared, device)
+    return Session(run, trained.folder, prepared, fitted, ready, device, run.train.precision)

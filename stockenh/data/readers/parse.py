@@ -30,22 +30,6 @@ from stockenh.data.readers.table import display_name, load_table, symbol_of
 
 _OHLCV: Final = ("open", "high", "low", "close", "volume")
 
-BLANK_ROW: Final = Reason(
-    "blank-row", "no prices and no volume", "nothing to do, the lines are empty", harmless=True
-)
-SYMBOL_MISSING: Final = Reason("symbol-missing", "no symbol", "fill the symbol column of these rows")
-DATE_UNREADABLE: Final = Reason(
-    "date-unreadable", "the date can't be read", "write it as 2024-01-31, or name it: data.columns.date=NAME"
-)
-FUTURE_DATE: Final = Reason(
-    "future-date", "the date lies after tomorrow", "correct it, and write years with four digits"
-)
-NUMBER_UNREADABLE: Final = Reason(
-    "number-unreadable",
-    "a price or volume is not a number",
-    "correct it, or map the right column: data.columns",
-)
-
 
 def parse_file(
     path: Path, mapping: Mapping[str, str], adjust: bool, today: np.datetime64
@@ -168,15 +152,26 @@ def _first_text(columns: Sequence[tuple[pl.Series, Mask]]) -> str:
 
 
 def _hits(cells: _Cells, today: np.datetime64) -> list[tuple[Reason, Mask]]:
-    bad_date = replace(DATE_UNREADABLE, what=f"{DATE_UNREADABLE.what}: {cells.bad_date}")
-    bad_number = replace(NUMBER_UNREADABLE, what=f"{NUMBER_UNREADABLE.what}: {cells.bad_number}")
+    blank = "nothing to do, the lines are empty"
+    date = "write it as 2024-01-31, or name it: data.columns.date=NAME"
+    future = "correct it, and write years with four digits"
+    number = "correct it, or map the right column: data.columns"
     time = cells.rows.time
     return [
-        (BLANK_ROW, cells.blank),
-        (bad_date, np.isnat(time)),
-        (FUTURE_DATE, time.astype("datetime64[D]") > last_day(today)),
-        (SYMBOL_MISSING, cells.symbols.is_null().to_numpy()),
-        (bad_number, cells.unreadable),
+        (Reason("blank-row", "no prices and no volume", blank, harmless=True), cells.blank),
+        (Reason("date-unreadable", f"the date can't be read: {cells.bad_date}", date), np.isnat(time)),
+        (
+            Reason("future-date", "the date lies after tomorrow", future),
+            time.astype("datetime64[D]") > last_day(today),
+        ),
+        (
+            Reason("symbol-missing", "no symbol", "fill the symbol column of these rows"),
+            cells.symbols.is_null().to_numpy(),
+        ),
+        (
+            Reason("number-unreadable", f"a price or volume is not a number: {cells.bad_number}", number),
+            cells.unreadable,
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the C library does with the memory that a training step frees."""
+"""Memory and threads of a training step on a CPU."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import torch
 from torch import nn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-HUGE_BYTES = 2**29  # of the heap are asked for in huge pages: more than a step of timeformer_xl takes
+HUGE_BYTES = 2**29  # of the heap in huge pages: more than a step of timeformer_xl uses
 
-# The part of this process's heap that was asked for so, once it was.
+# The part of this process's heap that is in huge pages, once there is one.
 _huge: list[tuple[ctypes.c_void_p, ctypes.c_size_t]] = []
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc keep freed memory for the next step, in huge pages; False where the C library is another.
+    """Lets glibc keep freed memory for the next step, in huge pages; False with another C library.
 
-    As it comes, it hands large blocks back to the system after every step, which must clear each page of
-    them again: an eighth of a large model's step in fp32 on a CPU, a third in bf16. Huge pages spare it
-    looking up the address of every 4 KiB that a step reads: another 5 to 8% in bf16.
+    By default glibc returns large blocks to the system after every step, which must clear each page of
+    them again: an eighth of a large model's step in fp32, a third in bf16. Huge pages save looking up the
+    address of every 4 KiB that a step reads: another 5 to 8% in bf16.
     """
     kept = _set_thresholds(2**30, 2**31 - 1)
     if kept and not _huge:
-        _ask_for_huge_pages(HUGE_BYTES)
+        _request_huge_pages(HUGE_BYTES)
     return kept
 
 
 def hand_back_freed_memory() -> bool:
-    """The other way again: the thresholds that glibc comes to by itself once large blocks were freed."""
+    """Undoes `keep_freed_memory`: sets the thresholds that glibc reaches after freeing large blocks."""
     if _huge:
         libc = ctypes.CDLL(None)
         libc.madvise(*_huge.pop(), mmap.MADV_NOHUGEPAGE)
@@ -40,20 +40,20 @@ def hand_back_freed_memory() -> bool:
     return _set_thresholds(2**25, 2**26)
 
 
-def _set_thresholds(mmap: int, trim: int) -> bool:
+def _set_thresholds(mmap_bytes: int, trim_bytes: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, mmap)) and bool(mallopt(M_TRIM_THRESHOLD, trim))
+    return bool(mallopt(M_MMAP_THRESHOLD, mmap_bytes)) and bool(mallopt(M_TRIM_THRESHOLD, trim_bytes))
 
 
-def _ask_for_huge_pages(size: int) -> None:
-    """Of the next `size` bytes that the heap gives, as far as the kernel has them (madvise(2)).
+def _request_huge_pages(size: int) -> None:
+    """Requests huge pages for the next `size` bytes of the heap (madvise(2)); the kernel may have fewer.
 
-    The block is freed untouched: no memory is taken, and the heap gives it out again from its start.
+    The block is freed untouched: no memory is used yet, and the heap gives it out again from its start.
     """
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
@@ -68,10 +68,10 @@ def _ask_for_huge_pages(size: int) -> None:
 
 
 # Below this many parameters a step is a chain of operator calls of some microseconds. A second core gains a
-# quarter where the machine is idle, loses half where threads sleep between calls, and is lost to neighbours.
+# quarter on an idle machine, but loses half where threads sleep between calls or other processes are busy.
 SMALL_MODEL_PARAMETERS = 1_000_000
 
-# Taken before any run of this process sets another: all cores, or what OMP_NUM_THREADS says.
+# Read before any run of this process sets another number: all cores, or OMP_NUM_THREADS.
 ALL_THREADS = torch.get_num_threads()
 
 
@@ -83,7 +83,7 @@ def default_threads(net: nn.Module) -> int:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many threads for a while, then those that there were."""
+    """Uses so many threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

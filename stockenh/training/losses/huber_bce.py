@@ -1,4 +1,4 @@
-"""Huber or pinball on returns plus a loss of direction: cross-entropy, smoothed or focal by two numbers."""
+"""Huber or pinball on returns plus cross-entropy on direction, which may be smoothed or focal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stockenh.models.spec import ModelSettings
 from stockenh.training.losses.base import Loss, focal, pinball, smooth
 
 NO_QUANTILES = (
-    "loss.returns=pinball needs quantiles, and this model gives none: take model=tft_xl or loss.returns=auto"
+    "loss.returns=pinball needs quantiles, and this model has none: use model=tft_xl or loss.returns=auto"
 )
 RETURNS = ("auto", "huber", "pinball")
 
@@ -29,7 +29,7 @@ class HuberBCE(Loss):
     a thousand times smaller than the other, and the return head would learn nothing. With smoothing 0,
     gamma 0 and no alpha the second term is the plain binary cross-entropy.
 
-    returns: "huber" on the forecast return, "pinball" on the quantiles of a model that gives them, "auto":
+    returns: "huber" on the forecast return, "pinball" on the quantiles of a model that has them, "auto":
              pinball where there are quantiles, else Huber
     alpha:  weight of the upward class; "auto" is 1 - its share of the train labels, per horizon; null: none
     alphas: the same per horizon, which is what alpha="auto" becomes
@@ -73,12 +73,12 @@ class HuberBCE(Loss):
         return replace(self, alpha=None, alphas=alphas)
 
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
-        returns = self._of_returns(out, micro.y_ret)
+        returns = self._return_loss(out, micro.y_ret)
         logits = out["up_logits"]
-        alpha = None if self.alphas is None else _on(tuple(self.alphas), logits.device)
+        alpha = None if self.alphas is None else _tensor(tuple(self.alphas), logits.device)
         return returns, focal(logits, smooth(micro.y_up, self.smoothing), self.gamma, alpha)
 
-    def _of_returns(self, out: dict[str, Tensor], y: Tensor) -> Tensor:
+    def _return_loss(self, out: dict[str, Tensor], y: Tensor) -> Tensor:
         if self.returns == "pinball" and "quantiles" not in out:
             raise ConfigError(NO_QUANTILES)
         if self.returns == "huber" or "quantiles" not in out:
@@ -87,6 +87,6 @@ class HuberBCE(Loss):
 
 
 @functools.cache
-def _on(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Copied once for a device: with a copy at every step the host would wait for it."""
+def _tensor(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied to a device once: a copy at every step would make the host wait."""
     return torch.tensor(values, device=device)

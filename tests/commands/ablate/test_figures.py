@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from stockenh.commands.ablate.claims import Claim
 from stockenh.commands.ablate.plan import Plan, Recipe, Row
 from stockenh.commands.ablate.results import Found, SeedFigures, epochs_to_plain, lines_of, roughness, values
 from stockenh.config.compose import compose
 from stockenh.config.schema import parse, plain
-from stockenh.evaluation.claims import Claim
 
 PLAIN, EMA, TTA = Row("plain", "plain", "plain"), Row("ema", "EMA", "ema"), Row("tta", "TTA", "plain", True)
 

@@ -1,4 +1,4 @@
-"""`stockenh audit`: each planted leak is named, a clean run passes, bad input is told in a line."""
+"""`stockenh audit`: each planted leak is named, a clean run passes, bad input gets a line."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_a_label_that_reaches_the_model_inside_a_batch_is_caught(audited, monkey
     assert "shuffled labels" in found["leaks"] and own["low"] > own["majority"] + 0.1
 
 
-def test_features_of_other_code_in_the_cache_are_told(trained, stockenh, monkeypatch):
+def test_features_of_other_code_in_the_cache_are_reported(trained, stockenh, monkeypatch):
     trained()
     clean = features.context_features
     monkeypatch.setattr(sources.context, "context_features", lambda bars, settings: 2 * clean(bars, settings))
@@ -233,28 +233,21 @@ def test_other_splits_are_audited_as_far_as_they_go(audited, more, names):
 def test_one_symbol_with_few_bars_is_audited(here, stockenh, tmp_path):
     (tmp_path / "one").mkdir()
     write_bars(tmp_path / "one" / "A.csv", seed=1, bars=110)
-    recipe = [
-        *TINY,
-        "data=files",
-        "data.path=one",
-        "data.horizons=[2]",
-        "embedding=kernel",
-        "embedding.width=32",
-    ]
-    assert stockenh("train", *recipe, "hydra.run.dir=run").code == 0
+    data = ["data=files", "data.path=one", "data.horizons=[2]", "embedding=kernel", "embedding.width=32"]
+    assert stockenh("train", *TINY, *data, "hydra.run.dir=run").code == 0
     answer = stockenh("audit", "run=run", *QUICK, "hydra.run.dir=there")
     assert answer.code == 0, answer.out + answer.err
     assert json.loads(Path("there/audit.json").read_text())["leaks"] == []
 
 
-def test_what_it_can_not_audit_it_says_in_a_line(trained, stockenh, walks, tmp_path):
+def test_what_can_not_be_audited_gets_a_line(trained, stockenh, walks, tmp_path):
     trained()
     moved = shutil.copytree(walks, tmp_path / "moved (1)")
     assert stockenh("audit", "run=run", *QUICK, f"data.path={moved}").code == 0
     write_bars(moved / "AAA.csv", seed=9, bars=BARS)
-    for arguments, told in {
+    for arguments, message in {
         (f"data.path={moved}",): "these are not the data that the run was trained on",
-        ("data.path=nowhere",): "are gone; say where they are: data.path=...",
+        ("data.path=nowhere",): "are gone: name their folder with data.path=DIR",
         ("split.val=0.2",): "split.val comes from run=RUN",
         ("embedding=kernel",): "embedding can't be other",
         ("audit.dates=0",): "audit.dates=0 must be at least 1",
@@ -263,12 +256,12 @@ def test_what_it_can_not_audit_it_says_in_a_line(trained, stockenh, walks, tmp_p
         ("weights=ema",): "has no ema weights",
     }.items():
         answer = stockenh("audit", "run=run", *QUICK, *arguments)
-        assert answer.code == 2 and told in answer.err, answer.err
+        assert answer.code == 2 and message in answer.err, answer.err
         assert answer.err.count("\n") <= 2
     assert stockenh("audit").code == 2
 
 
-def test_a_strangers_config_is_not_followed(trained, here, stockenh):
+def test_an_untrusted_config_is_not_followed(trained, here, stockenh):
     trained()
     config = here / "run/config.yaml"
     raw = yaml.safe_load(config.read_text())

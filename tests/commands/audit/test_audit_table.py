@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stockenh.commands.audit.show import audit_chart, audit_lines, audit_table, markdown, verdict
-from stockenh.evaluation.leakage import Check, leaks, some
+from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
+from stockenh.evaluation.leakage import Check, first_few, leaks
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -28,7 +28,7 @@ def test_the_verdict_names_the_leaks_or_counts_the_checks_that_could_have_found_
     assert leaks(CHECKS) == ["later bars"]
     assert verdict(CHECKS) == "1 check found a leak: later bars"
     assert verdict(CHECKS[1:]) == "no leak found by 1 check"
-    assert some("abcdef") == "a, b, c, d and 2 more" and some("ab") == "a, b"
+    assert first_few("abcdef") == "a, b, c, d and 2 more" and first_few("ab") == "a, b"
 
 
 def test_the_report_keeps_its_columns_whatever_a_check_says():
@@ -47,9 +47,5 @@ def test_the_table_shows_markup_as_it_stands_and_fits_a_narrow_terminal():
     assert "[red]" in text and max(map(len, text.splitlines())) <= 60 and "find the shift" in text
 
 
-def test_only_files_that_are_there_are_named(tmp_path: Path):
-    picture = audit_chart(FOUND, tmp_path / "audit.png")
-    assert picture.stat().st_size > 10_000
-    assert audit_lines(CHECKS, [picture, tmp_path / "audit.md"]) == [
-        "verdict  1 check found a leak: later bars", f"audit    {picture}",
-    ]  # fmt: skip
+def test_the_picture_shows_a_run_with_one_horizon(tmp_path: Path):
+    assert audit_chart(FOUND, tmp_path / "audit.png").stat().st_size > 10_000

@@ -71,7 +71,7 @@ def check(found: dict, name: str) -> dict:
     return one
 
 
-def test_honest_windows_pass_and_later_bars_are_not_to_be_had(audited):
+def test_honest_windows_pass_and_later_bars_are_not_available(audited):
     found = audited(code=0)
     assert found["leaks"] == []
     later = check(found, "later bars")

@@ -1,13 +1,16 @@
-"""`stockenh bench`: what it leaves, and what it says where something can't be measured."""
+"""`stockenh bench`: its files, and its notes where something can't be measured."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from stockenh.commands.measure import Clock
 
 TINY = [
     "model=timeformer", "model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16", "device=cpu",
@@ -21,8 +24,8 @@ def bench(
 ) -> Callable[..., object]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the whole session
-    monkeypatch.setattr("stockenh.commands.bench.clock.TURN_SECONDS", 0.0)
-    monkeypatch.setattr("stockenh.commands.bench.bench.BLOCK", {"cpu": 2**20})
+    monkeypatch.setattr("stockenh.commands.bench.bench.Clock", partial(Clock, turn=0.0))
+    monkeypatch.setattr("stockenh.commands.bench.training.BLOCK", {"cpu": 2**20})
     return lambda *arguments: stockenh("bench", *TINY, *arguments)
 
 
@@ -74,7 +77,7 @@ def test_what_the_time_does_not_suffice_for_is_named(bench: Callable[..., object
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("bench.parts=[trainig]", "bench.parts=['trainig']: Nearest: training."),
         ("bench.seconds=0", "bench.seconds=0.0 must be above 0"),
@@ -83,13 +86,13 @@ def test_what_the_time_does_not_suffice_for_is_named(bench: Callable[..., object
         ("run=somewhere", "run is not a key of stockenh bench"),
     ],
 )
-def test_wrong_settings_name_their_key(bench: Callable[..., object], override: str, said: str) -> None:
+def test_wrong_settings_name_their_key(bench: Callable[..., object], override: str, message: str) -> None:
     answer = bench(override)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
 
 
-def test_a_model_that_there_is_not(
+def test_an_unknown_model_names_the_nearest(
     stockenh: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

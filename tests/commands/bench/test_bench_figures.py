@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from stockenh.commands.bench.clock import Aim, Figure, median, skipped
-from stockenh.commands.bench.show import benchmark_chart, benchmark_markdown, benchmark_table
+from stockenh.commands.bench.figures import (
+    Aim,
+    Figure,
+    benchmark_chart,
+    benchmark_markdown,
+    benchmark_table,
+    median,
+    skipped,
+)
 from stockenh.report.table import significant
 from stockenh.report.terminal import console
 
@@ -27,7 +34,7 @@ def test_a_median_has_its_quartiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("aim", "value", "met", "said"),
+    ("aim", "value", "met", "text"),
     [
         (Aim(2, hoped=3), 2.0, True, "at least 2, hoped 3"),
         (Aim(2), 1.99, False, "at least 2"),
@@ -35,10 +42,10 @@ def test_a_median_has_its_quartiles() -> None:
         (Aim(0.4, at_most=True), 0.41, False, "at most 0.4"),
     ],
 )
-def test_an_aim_is_met_or_missed(aim: Aim, value: float, met: bool, said: str) -> None:
+def test_an_aim_is_met_or_missed(aim: Aim, value: float, met: bool, text: str) -> None:
     figure = Figure("training", "a ratio", "times", value, aim=aim)
-    assert (figure.met, str(aim)) == (met, said)
-    row = f"| {value:.3g} times |  | 1 | {said}: {'met' if met else 'missed'} |"
+    assert (figure.met, str(aim)) == (met, text)
+    row = f"| {value:.3g} times |  | 1 | {text}: {'met' if met else 'missed'} |"
     assert row in benchmark_markdown(found(figure))
 
 
@@ -47,7 +54,7 @@ def test_a_single_round_has_no_quartiles_to_show() -> None:
     assert "| a ratio | 2 times | one round | 1 |" in page
 
 
-def test_what_was_not_measured_says_why_and_meets_nothing() -> None:
+def test_what_was_not_measured_has_a_reason_and_meets_nothing() -> None:
     figure = skipped("techniques", "CUDA graphs", "no CUDA device", Aim(8))
     assert figure.met is None
     out = console()
@@ -57,10 +64,10 @@ def test_what_was_not_measured_says_why_and_meets_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0.0, "0"), (0.01234, "0.0123"), (1.234, "1.23"), (99.5, "99.5"), (1234.4, "1,234")]
+    ("value", "text"), [(0.0, "0"), (0.01234, "0.0123"), (1.234, "1.23"), (99.5, "99.5"), (1234.4, "1,234")]
 )
-def test_three_digits_count(value: float, said: str) -> None:
-    assert significant(value) == said
+def test_three_digits_count(value: float, text: str) -> None:
+    assert significant(value) == text
 
 
 def test_the_picture_shows_every_ratio_that_was_measured(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stockenh.commands.bench.bench import Peaks
 from stockenh.commands.bench.plain import PlainRecipe, loaded, torch_layers
+from stockenh.commands.bench.training import Peaks
 from stockenh.models.layers import Dropout
 from stockenh.models.spec import InputSpec
 from stockenh.models.tft import TftSettings

@@ -1,4 +1,4 @@
-"""`stockenh distill`: a student of a run, the same without a teacher, and what sets them side by side."""
+"""`stockenh distill`: a student of a run, the same without a teacher, and the comparison of both."""
 
 from __future__ import annotations
 
@@ -25,13 +25,8 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 STUDENT = [
-    "model=timeformer",
-    "model.layers=1",
-    "model.d_model=8",
-    "model.heads=2",
-    "model.ffn=8",
-    "device=cpu",
-]
+    "device=cpu", "model=timeformer", "model.layers=1", "model.d_model=8", "model.heads=2", "model.ffn=8",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +34,14 @@ def teacher(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     """A finished run with raw and EMA weights."""
     folder = tmp_path_factory.mktemp("teacher") / "a teacher (1)"
     done = command("train", *small_run, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}")
-    _, said = done.communicate()
-    assert done.returncode == 0, said
+    _, err = done.communicate()
+    assert done.returncode == 0, err
     return folder
 
 
 @pytest.fixture(scope="module")
 def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished student of it, and what the command said."""
+    """A finished student of it, and the output of the command."""
     folder = tmp_path_factory.mktemp("student") / "run"
     arguments = [f"teacher={teacher}", *STUDENT, "train.epochs=2", f"hydra.run.dir={folder}"]
     done = command("distill", *arguments)
@@ -68,19 +63,17 @@ def weights(folder: Path, name: str = "raw") -> dict[str, torch.Tensor]:
 
 
 def test_student_and_comparison_are_whole_run_folders(teacher, student):
-    folder, said = student
+    folder, out = student
     for run in (folder, folder / "without_teacher"):
         assert json.loads((run / "summary.json").read_text())["epochs"] == 2
     assert yaml.safe_load((folder / "config.yaml").read_text())["teacher"] == str(teacher)
     assert yaml.safe_load((folder / "without_teacher/config.yaml").read_text())["teacher"] is None
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (
-        manifest["teacher"]["sha256"]
-        == digest(teacher)[f"weights/{manifest['teacher']['weights']}.safetensors"]
-    )
+    file = f"weights/{manifest['teacher']['weights']}.safetensors"
+    assert manifest["teacher"]["sha256"] == digest(teacher)[file]
     assert (folder / "report/distillation.png").stat().st_size > 10_000
     for word in ("teacher", "student alone", "kept", "ms at batch 1", "windows/s at 256"):
-        assert word in said
+        assert word in out
 
 
 def test_data_split_and_embedding_are_the_teacher_s_and_the_recipe_is_not(teacher, student):
@@ -90,7 +83,7 @@ def test_data_split_and_embedding_are_the_teacher_s_and_the_recipe_is_not(teache
     assert mine["averaging"]["ema_decay"] is None and its["averaging"]["ema_decay"] is not None
 
 
-def test_the_table_says_what_each_costs_and_scores(teacher, student):
+def test_the_table_has_costs_and_scores_of_each(teacher, student):
     folder, _ = student
     found = json.loads((folder / "distillation.json").read_text())
     summary = json.loads((teacher / "summary.json").read_text())
@@ -104,9 +97,8 @@ def test_the_table_says_what_each_costs_and_scores(teacher, student):
         assert cost["parameters"] == own["parameters"]
         assert cost["bytes"] == (run / "weights" / f"{own['weights']}.safetensors").stat().st_size
         assert cost["milliseconds_at_1"] > 0 and cost["windows_per_second_at_256"] > 0
-        assert found["scores"][name]["h3"]["accuracy"] == pytest.approx(
-            own["parts"]["test"]["h3"]["accuracy"]
-        )
+        accuracy = own["parts"]["test"]["h3"]["accuracy"]
+        assert found["scores"][name]["h3"]["accuracy"] == pytest.approx(accuracy)
 
 
 def test_the_teacher_is_neither_changed_nor_part_of_the_student(teacher, stockenh, tmp_path):
@@ -123,16 +115,10 @@ def test_the_teacher_is_neither_changed_nor_part_of_the_student(teacher, stocken
     assert len(taught["optimizer"]["state"]) == len(alone["optimizer"]["state"])
 
 
-def test_weight_0_trains_what_the_student_alone_is(teacher, stockenh, tmp_path):
+def test_weight_0_trains_the_student_alone(teacher, stockenh, tmp_path):
     run = tmp_path / "run"
-    answer = stockenh(
-        "distill",
-        f"teacher={teacher}",
-        *STUDENT,
-        "train.epochs=1",
-        "distill.weight=0",
-        f"hydra.run.dir={run}",
-    )
+    recipe = [*STUDENT, "train.epochs=1", "distill.weight=0"]
+    answer = stockenh("distill", f"teacher={teacher}", *recipe, f"hydra.run.dir={run}")
     assert answer.code == 0, answer.err
     one, other = weights(run), weights(run / "without_teacher")
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -153,13 +139,13 @@ def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher,
         assert answer.code == 0, answer.err
         trained = Trained.open(RunFolder(run), None)
         prepared = build.data(trained.run, CPU)
-        said = ask(trained.run, trained, prepared, prepared.rows["train"], CPU)
+        answers = ask(trained.run, trained, prepared, prepared.rows["train"], CPU)
         taught = load_file(run / "teacher.safetensors")
-        distance[weight] = float((torch.from_numpy(said.up_logits) - taught["up_logits"]).square().mean())
+        distance[weight] = float((torch.from_numpy(answers.up_logits) - taught["up_logits"]).square().mean())
     assert distance[1.0] < 0.5 * distance[0.0]
 
 
-def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, student, tmp_path):
+def test_a_killed_student_resumes_to_the_same_bits_without_its_teacher(teacher, student, tmp_path):
     copy = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     run = tmp_path / "run"
     arguments = [f"teacher={copy}", *STUDENT, "train.epochs=2", f"hydra.run.dir={run}"]
@@ -169,33 +155,24 @@ def test_a_killed_student_goes_on_to_the_same_bits_without_its_teacher(teacher, 
     process.kill()
     kept = copy.rename(tmp_path / "elsewhere")
     resumed = command("train", f"resume={run}")
-    told, said = resumed.communicate()
-    assert resumed.returncode == 0, said
-    assert f"stockenh distill resume={run}" in told
+    out, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    assert f"stockenh distill resume={run}" in out
     one, other = weights(run), weights(student[0])
     assert all(torch.equal(one[name], other[name]) for name in one)
     kept.rename(copy)
     whole = command("distill", f"resume={run}")
-    told, said = whole.communicate()
-    assert whole.returncode == 0, said
-    assert "student alone" in told and (run / "distillation.json").is_file()
-
-
-def short_of(teacher: Path, here: Path, missing: str) -> Path:
-    copy = Path(shutil.copytree(teacher, here / "copy"))
-    (copy / missing).unlink()
-    return copy
+    out, err = whole.communicate()
+    assert whole.returncode == 0, err
+    assert "student alone" in out and (run / "distillation.json").is_file()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "teacher= must be given: teacher=RUN"),
         (["teacher=nowhere"], "nowhere: no such folder"),
-        (
-            ["teacher={teacher}", "data.horizons=[3,5]"],
-            "data.horizons=[3, 5]: teacher={teacher} was trained with",
-        ),
+        (["teacher={teacher}", "data.horizons=[3,5]"], "data.horizons=[3, 5]: teacher={teacher} was"),
         (["teacher={teacher}", "data.lookback=30", "model.patch=10"], "data.lookback=30: teacher={teacher}"),
         (["teacher={teacher}", "data.timeframes=[1d]"], "data.timeframes"),
         (["teacher={teacher}", "weights=swa"], "has no swa weights; it has ema, raw"),
@@ -205,18 +182,18 @@ def short_of(teacher: Path, here: Path, missing: str) -> Path:
         (["resume={teacher}"], "is no student of a teacher"),
     ],
 )
-def test_bad_input_is_one_clear_line(teacher, stockenh, tmp_path, monkeypatch, arguments, says):
+def test_bad_input_is_one_clear_line(teacher, stockenh, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     given = [argument.format(teacher=teacher) for argument in arguments]
     small = [] if given and given[0].startswith("resume") else STUDENT
     answer = stockenh("distill", *given, *small)
     assert answer.code == 2, answer.out
-    assert says.format(teacher=teacher) in answer.err
+    assert message.format(teacher=teacher) in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("missing", "says"),
+    ("missing", "message"),
     [
         ("summary.json", "is not finished: continue it with stockenh train resume="),
         ("weights/raw.safetensors", "has no raw weights; it has ema"),
@@ -225,11 +202,12 @@ def test_bad_input_is_one_clear_line(teacher, stockenh, tmp_path, monkeypatch, a
         ("config.yaml", "has no config.yaml"),
     ],
 )
-def test_an_incomplete_teacher_is_refused(teacher, stockenh, tmp_path, monkeypatch, missing, says):
+def test_an_incomplete_teacher_is_refused(teacher, stockenh, tmp_path, monkeypatch, missing, message):
     monkeypatch.chdir(tmp_path)
-    copy = short_of(teacher, tmp_path, missing)
+    copy = Path(shutil.copytree(teacher, tmp_path / "copy"))
+    (copy / missing).unlink()
     answer = stockenh("distill", f"teacher={copy}", "weights=raw", *STUDENT)
-    assert answer.code == 2 and says in answer.err, answer.err
+    assert answer.code == 2 and message in answer.err, answer.err
     assert len(answer.err.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""`stockenh evaluate`: what a finished run is told of itself, and what it is refused."""
+"""`stockenh evaluate`: the report on a finished run, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bars import write_bars
 
 from stockenh.commands.evaluate import evaluate
 from stockenh.commands.evaluate.evaluate import evaluate_run
-from stockenh.commands.evaluate.rows import choose, forecast_rows, load
+from stockenh.commands.evaluate.rows import forecast_rows, load, select_rows
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import config_of
@@ -34,7 +34,7 @@ QUICK = ["evaluate.resamples=200"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the runs of this file lie; each is trained once."""
-    return tmp_path_factory.mktemp("judged")
+    return tmp_path_factory.mktemp("evaluated")
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def four(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Boosted trees of a tenth of their size, and pictures only for who asks for them."""
+    """Boosted trees of a tenth of their size, and pictures only where a test requests them."""
     monkeypatch.setattr(baselines, "ROUNDS", 20)
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(evaluate, "_pictures", lambda *of: [])
+        monkeypatch.setattr(evaluate, "_pictures", lambda *arguments: [])
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def run(stockenh, folder, four, small_run, here) -> Path:
     return trained(stockenh, folder, "four", recipe_of(small_run, four))
 
 
-def told(folder: Path) -> dict:
+def report_of(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
 
 
 def test_the_report_of_a_run(run, stockenh, pictures):
     answer = stockenh("evaluate", f"run={run}", *QUICK)
     assert answer.code == 0, answer.err
-    found = told(run / "report")
+    found = report_of(run / "report")
     summary = json.loads((run / "summary.json").read_text())["parts"]["test"]
     assert list(found["horizons"]) == ["h3", "h5", "h10"] and found["part"] == "test part"
     for horizon, of in found["horizons"].items():
@@ -117,18 +117,18 @@ def test_the_report_of_a_run(run, stockenh, pictures):
     assert max(map(len, answer.out.split("verdict")[0].splitlines()[1:])) <= 80
 
 
-def test_without_a_word_it_is_the_same(run, stockenh, capfd):
+def test_without_printing_it_is_the_same(run, stockenh, capfd):
     assert stockenh("evaluate", f"run={run}", "hydra.run.dir=mine").code == 0
     found = evaluate_run(RunFolder(run))
     assert capfd.readouterr().out == ""
-    assert json.loads(json.dumps(found)) == told(Path("mine"))
+    assert json.loads(json.dumps(found)) == report_of(Path("mine"))
 
 
 def test_labels_of_the_test_part_do_not_move_a_forecast(run):
     trained_run = Trained.open(RunFolder(run), None)
     cpu = torch.device("cpu")
     prepared = load(trained_run.run, trained_run, cpu, unwatched)
-    chosen = choose(trained_run.run, trained_run, prepared)
+    chosen = select_rows(trained_run.run, trained_run, prepared)
     y_ret = prepared.windows.y_ret.copy()
     y_ret[chosen.rows] *= -1
     turned = replace(prepared.windows, y_ret=y_ret)
@@ -149,17 +149,18 @@ def test_labels_of_the_test_part_do_not_move_a_forecast(run):
 
 
 def test_only_part_of_the_test_part(run, stockenh):
-    days = told_dates(run)
+    days = dates_of_test(run)
     given = (f"evaluate.from={days[0]}", "evaluate.to=2021-01-15", "hydra.run.dir=mine")
     assert stockenh("evaluate", f"run={run}", *QUICK, *given).code == 0
-    found = told(Path("mine"))
+    found = report_of(Path("mine"))
     assert found["from"] == days[0] and found["to"] <= "2021-01-15" < days[1]
     assert found["part"] == f"test part, evaluate.from={days[0]} evaluate.to=2021-01-15"
 
 
-def told_dates(run: Path) -> tuple[str, str]:
-    windows = Trained.open(RunFolder(run), None).run.data.load(build.cache(config_of(RunFolder(run)))).windows
-    asof = windows.asof[build.split_rows(config_of(RunFolder(run)).split, windows)["test"]]
+def dates_of_test(run: Path) -> tuple[str, str]:
+    config = config_of(RunFolder(run))
+    windows = build.windows(config)
+    asof = windows.asof[build.split_rows(config.split, windows)["test"]]
     return str(asof.min())[:10], str(asof.max())[:10]
 
 
@@ -167,7 +168,7 @@ def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, sm
     assert stockenh("train", *small_run, "hydra.run.dir=run").code == 0
     answer = stockenh("evaluate", "run=run", "tta.views=0")
     assert answer.code == 0, answer.err
-    found = told(Path("run/report"))
+    found = report_of(Path("run/report"))
     of = found["horizons"]["h5"]["forecasts"]["model"]
     assert of["accuracy"] is not None and of["accuracy_low"] is None and of["ic"]["mean"] is None
     assert found["coverage"] is None and not Path("run/report/evaluation_ic.png").exists()
@@ -175,27 +176,26 @@ def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, sm
     assert "IC: it compares 3 or more symbols of a date, and no date has them (2 symbols)" in flat
     assert re.search(r"two blocks of 20 dates do not fit into 2\d dates; evaluate.block=1\d would fit", flat)
     assert "coverage by uncertainty: tta.views=0" in flat
-    assert flat.count("nothing can be said of the difference") == 3
+    assert flat.count("too few dates to test the difference") == 3
     fits = re.search(r"evaluate.block=(\d+) would fit", flat)[1]
     assert stockenh("evaluate", "run=run", "tta.views=0", f"evaluate.block={fits}", *QUICK).code == 0
-    assert told(Path("run/report"))["horizons"]["h5"]["forecasts"]["model"]["accuracy_low"] is not None
+    assert report_of(Path("run/report"))["horizons"]["h5"]["forecasts"]["model"]["accuracy_low"] is not None
 
 
 def test_ready_windows_have_no_curve_and_no_coverage(stockenh, here):
     write_windows(here / "windows.parquet")
     tiny = ["device=cpu", "train.epochs=8", "optimizer.lr=1e-2", "model.d_model=16", "model.heads=2",
             "model.layers=1", "model.ffn=16", "split.test=0.3"]  # fmt: skip
-    assert (
-        stockenh("train", "data=windows", "data.path=windows.parquet", *tiny, "hydra.run.dir=run").code == 0
-    )
+    data = ["data=windows", "data.path=windows.parquet"]
+    assert stockenh("train", *data, *tiny, "hydra.run.dir=run").code == 0
     answer = stockenh("evaluate", "run=run", *QUICK)
     assert answer.code == 0, answer.err
-    found = told(Path("run/report"))
+    found = report_of(Path("run/report"))
     assert found["curve"] is None and found["coverage"] is None
     flat = " ".join(answer.out.split())
     assert "next-bar curve: data=windows has no raw bars to trade on" in flat
     assert "coverage by uncertainty: data=windows has no raw bars to add noise to" in flat
-    # the planted feature is found by all that learn, and an accuracy like that is not believed
+    # the planted feature is found by all that learn, and such an accuracy is implausible
     assert found["horizons"]["h5"]["forecasts"]["logistic"]["accuracy"] > 0.8
     assert found["implausible"] == ["h3", "h5", "h10"]
     assert "a leak until shown to be none. Checks: stockenh audit run=" in flat
@@ -226,7 +226,7 @@ def test_a_generated_market_shows_its_limit_and_is_never_implausible(stockenh, s
     assert stockenh("train", *market, *kept, "hydra.run.dir=run").code == 0
     answer = stockenh("evaluate", "run=run", *QUICK)
     assert answer.code == 0, answer.err
-    found = told(Path("run/report"))
+    found = report_of(Path("run/report"))
     of = found["horizons"]["h5"]
     assert of["limit_accuracy"] > 0.7 and of["forecasts"]["best possible"]["accuracy"] > 0.7
     assert of["forecasts"]["model"]["gap_closed"] is not None and found["implausible"] == []
@@ -234,13 +234,13 @@ def test_a_generated_market_shows_its_limit_and_is_never_implausible(stockenh, s
 
 
 @pytest.mark.slow
-def test_the_folds_of_a_walk_forward_are_judged_as_one(stockenh, small_run, four, here):
+def test_the_folds_of_a_walk_forward_are_evaluated_as_one(stockenh, small_run, four, here):
     walk = [w for w in recipe_of(small_run, four) if not w.startswith("split.test")]
     walk += ["split=walk_forward", "split.folds=3", "data.horizons=[1,3]"]
     assert stockenh("train", *walk, "split.fold=0,1,2", "--multirun", "hydra.sweep.dir=sweep (1)").code == 0
     answer = stockenh("evaluate", "run=sweep (1)", *QUICK)
     assert answer.code == 0, answer.err
-    found = told(Path("sweep (1)/report"))
+    found = report_of(Path("sweep (1)/report"))
     assert found["part"] == "test parts of 3 folds" and len(found["folds"]) == 3
     rows = [fold["horizons"]["h3"]["n"] for fold in found["folds"]]
     assert sum(rows) == found["horizons"]["h3"]["n"]
@@ -257,26 +257,26 @@ def test_the_folds_of_a_walk_forward_are_judged_as_one(stockenh, small_run, four
     assert "Each fold" in answer.out
     two = stockenh("evaluate", "run=[sweep (1)/0,sweep (1)/2]", *QUICK, "hydra.run.dir=two")
     assert two.code == 0, two.err
-    assert [fold["from"] for fold in told(Path("two"))["folds"]] == [begins[0], begins[2]]
+    assert [fold["from"] for fold in report_of(Path("two"))["folds"]] == [begins[0], begins[2]]
     again = stockenh("evaluate", "run=[sweep (1)/0,sweep (1)/0]", "hydra.run.dir=twice")
-    assert again.code == 2 and "are judged on the same dates" in again.err
+    assert again.code == 2 and "are evaluated on the same dates" in again.err
     assert stockenh("train", *walk, "split.fold=1", "model.ffn=8", "hydra.run.dir=wider").code == 0
     other = stockenh("evaluate", "run=[sweep (1)/0,wider]", "hydra.run.dir=other")
     assert other.code == 2 and "has another model than" in other.err
 
 
-def test_moved_bars_are_asked_for_and_found_again(stockenh, small_run, four, here):
+def test_moved_bars_are_refused_until_their_folder_is_named(stockenh, small_run, four, here):
     mine = shutil.copytree(four, here / "mine")
     assert stockenh("train", *recipe_of(small_run, mine), "hydra.run.dir=run").code == 0
     assert stockenh("evaluate", "run=run", *QUICK).code == 0
-    before = told(Path("run/report"))
+    before = report_of(Path("run/report"))
     shutil.move(mine, here / "moved")
     answer = stockenh("evaluate", "run=run")
     assert answer.code == 2 and len(answer.err.splitlines()) == 1
-    assert "have moved, say where to: data.path=DIR" in answer.err
+    assert "have moved, name their folder: data.path=DIR" in answer.err
     answer = stockenh("evaluate", "run=run", f"data.path={here / 'moved'}", *QUICK)
     assert answer.code == 0, answer.err
-    assert told(Path("run/report")) == before
+    assert report_of(Path("run/report")) == before
     # the same place with other bars in it
     shutil.copytree(four, mine)
     write_bars(mine / "S0.csv", seed=99, bars=300)
@@ -285,7 +285,7 @@ def test_moved_bars_are_asked_for_and_found_again(stockenh, small_run, four, her
     assert "data.path=DIR" in answer.err and len(answer.err.splitlines()) == 1
 
 
-def test_other_bars_are_judged_after_all_that_the_run_has_seen(run, four, stockenh, here):
+def test_other_bars_are_evaluated_after_all_that_the_run_has_seen(run, four, stockenh, here):
     other = shutil.copytree(four, here / "other")
     for number in range(3):
         write_bars(other / f"S{number}.csv", seed=50 + number, bars=380)
@@ -293,14 +293,14 @@ def test_other_bars_are_judged_after_all_that_the_run_has_seen(run, four, stocke
     given = ("evaluate", f"run={run}", "data=files", f"data.path={other}", *QUICK)
     answer = stockenh(*given, "hydra.run.dir=after")
     assert answer.code == 0, answer.err
-    found = told(Path("after"))
+    found = report_of(Path("after"))
     seen = re.fullmatch(r"other bars after (\S+)", found["part"])[1]
     assert found["from"] > seen and found["to"] > "2021-05" and not found["is_test"]
-    assert seen <= told_dates(run)[0]
+    assert seen <= dates_of_test(run)[0]
     assert found["symbols"] == 3 and found["warnings"] == []
     early = stockenh(*given, "evaluate.from=2020-06-01", "hydra.run.dir=early")
     assert early.code == 0 and "until when labels trained or chose this model" in early.out
-    assert told(Path("early"))["from"] == "2020-06-01"
+    assert report_of(Path("early"))["from"] == "2020-06-01"
     none = stockenh(*given, "evaluate.from=2031-01-01", "hydra.run.dir=none")
     assert none.code == 2 and "no labelled window ends evaluate.from=2031-01-01" in none.err
 
@@ -314,12 +314,12 @@ def test_other_bars_without_the_runs_own_need_a_date_and_have_no_fitted_baseline
     write_bars(other / "S0.csv", seed=77, bars=330)
     given = ("evaluate", "run=run", f"data.path={other}", *QUICK)
     answer = stockenh(*given)
-    assert answer.code == 2 and "say from when on to judge it with evaluate.from=DATE" in answer.err
+    assert answer.code == 2 and "set the first date to evaluate with evaluate.from=DATE" in answer.err
     answer = stockenh(*given, "evaluate.from=2020-12-01")
     assert answer.code == 0, answer.err
-    names = told(Path("run/report"))["baselines"]
+    names = report_of(Path("run/report"))["baselines"]
     assert names == ["majority", "persistence", "momentum"]
-    assert "nobody knows whether it has seen these dates" in " ".join(answer.out.split())
+    assert "whether it has seen these dates is not known" in " ".join(answer.out.split())
 
 
 def test_a_run_that_held_nothing_out_needs_other_bars(small_run, stockenh, here, four):
@@ -332,13 +332,13 @@ def test_a_run_that_held_nothing_out_needs_other_bars(small_run, stockenh, here,
         write_bars(later / f"S{number}.csv", seed=number + 9, bars=400)
     answer = stockenh("evaluate", "run=run", f"data.path={later}", *QUICK)
     assert answer.code == 0, answer.err
-    found = told(Path("run/report"))
+    found = report_of(Path("run/report"))
     assert found["own"] == ["model"] and "calibrated" not in found["horizons"]["h3"]["forecasts"]
     assert found["curve"]["forecast"] == "model" and found["from"] > "2021-02"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "run= must be given"),
         (["run=nowhere"], "nowhere: no such folder"),
@@ -359,12 +359,12 @@ def test_a_run_that_held_nothing_out_needs_other_bars(small_run, stockenh, here,
         (["run={run}", "evaluate.cost=1"], "evaluate.cost_bps"),
     ],
 )
-def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
+def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, message):
     unfinished = Path(shutil.copytree(run, here / "unfinished"))
     (unfinished / "summary.json").unlink()
     given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
     answer = stockenh("evaluate", *given)
-    assert answer.code == 2 and says.format(run=run) in answer.err, answer.err
+    assert answer.code == 2 and message.format(run=run) in answer.err, answer.err
     assert len(answer.err.splitlines()) == 1
 
 
@@ -378,4 +378,4 @@ def test_without_lightgbm_the_rest_stays(run, stockenh, monkeypatch):
     answer = stockenh("evaluate", f"run={run}", *QUICK, "hydra.run.dir=mine")
     assert answer.code == 0, answer.err
     assert "LightGBM: pip install 'stockenh[gbm]'" in answer.out
-    assert "lightgbm" not in told(Path("mine"))["baselines"]
+    assert "lightgbm" not in report_of(Path("mine"))["baselines"]

@@ -85,15 +85,15 @@ def tft_run(stockenh, folder, here) -> Path:
     return trained(stockenh, folder, "tft", *TFT)
 
 
-def told(folder: Path) -> dict:
+def figures_of(folder: Path) -> dict:
     return json.loads((folder / "explain.json").read_text())
 
 
 def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh, pictures):
     answer = stockenh("explain", f"run={run}", *FEW)
     assert answer.code == 0, answer.err
-    into = run / "explain"
-    found = told(into)
+    folder = run / "explain"
+    found = figures_of(folder)
     assert found["part"] == "test" and found["windows"] == 24
     assert found["groups"][PLANTED] == "technical" and found["groups"]["volume"] == "price and volume"
     for output in ("up", "ret"):
@@ -104,7 +104,7 @@ def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh, pictures):
             assert max(of["groups"], key=lambda name: of["groups"][name]["size"]) == "technical"
             assert 0 < of["completeness"]["mean"] <= of["completeness"]["worst"] <= 0.01
             assert all(len(by_bar) == BARS for by_bar in of["price_by_bar"].values())
-    frame = pl.read_parquet(into / "attributions.parquet")
+    frame = pl.read_parquet(folder / "attributions.parquet")
     assert len(frame) == 24 * 3 * 2 and frame["date"].is_sorted() is False
     inputs = [*PRICE_SERIES, *NAMES, "embedding"]
     assert frame.columns[8:] == inputs
@@ -115,11 +115,11 @@ def test_a_planted_feature_comes_first_and_all_adds_up(run, stockenh, pictures):
     assert found["attributions"]["up"]["h5"]["inputs"][PLANTED]["size"] == pytest.approx(
         one[PLANTED].abs().mean()
     )
-    assert pl.read_csv(into / "attributions.csv").columns == frame.columns
+    assert pl.read_csv(folder / "attributions.csv").columns == frame.columns
     for name in ("attributions.png", "bars.png"):
-        assert (into / name).stat().st_size > 10_000
-        assert str(into / name) in answer.out.split("explain  ", 1)[1]
-    assert not (into / "weights.png").exists()
+        assert (folder / name).stat().st_size > 10_000
+        assert str(folder / name) in answer.out.split("explain  ", 1)[1]
+    assert not (folder / "weights.png").exists()
     assert "not what moves the market" in answer.out and "noise" not in answer.out
 
 
@@ -136,22 +136,23 @@ def test_the_values_are_the_forecasts_of_the_run(run, stockenh):
     assert len(both) == 5
     np.testing.assert_allclose(both["value"], both["ret"], atol=1e-6)
     # the first and the last window of the part are among them
-    assert {str(day) for day in (days[0], days[-1])} == {told(Path("mine"))[key] for key in ("from", "to")}
+    found = figures_of(Path("mine"))
+    assert [str(days[0]), str(days[-1])] == [found["from"], found["to"]]
 
 
-def test_where_nothing_was_learnt_it_says_that_noise_is_explained(stockenh, folder, here):
+def test_where_nothing_was_learnt_noise_is_explained(stockenh, folder, here):
     run = trained(stockenh, folder, "coin", *TIMEFORMER, "train.epochs=1", planted=False)
     answer = stockenh("explain", f"run={run}", *FEW, "explain.outputs=[up]")
     assert answer.code == 0, answer.err
     assert answer.out.count("does not lie above the majority class's") == 3
-    assert told(run / "explain")["no_better_than_majority"] == ["h3", "h5", "h10"]
+    assert figures_of(run / "explain")["no_better_than_majority"] == ["h3", "h5", "h10"]
 
 
 def test_the_tft_shows_its_own_weights_and_its_attention(tft_run, stockenh, pictures):
     given = (*FEW, "explain.outputs=[up]", "explain.horizons=[5]", "explain.max_steps=4096")
     answer = stockenh("explain", f"run={tft_run}", *given)
     assert answer.code == 0, answer.err
-    weights = told(tft_run / "explain")["weights_of_model"]
+    weights = figures_of(tft_run / "explain")["weights_of_model"]
     assert list(weights["price"]) == list(PRICE_SERIES)
     assert list(weights["static"]) == [*NAMES, "embedding"]
     for kind in ("price", "static"):
@@ -169,7 +170,7 @@ def test_without_captum_the_own_weights_stay(tft_run, run, stockenh, monkeypatch
     answer = stockenh("explain", f"run={tft_run}", *FEW, "hydra.run.dir=tft")
     assert answer.code == 0, answer.err
     assert "pip install 'stockenh[explain]'" in answer.out
-    found = told(Path("tft"))
+    found = figures_of(Path("tft"))
     assert "attributions" not in found and "weights_of_model" in found
     assert {p.name for p in Path("tft").glob("*.png")} == {"weights.png", "attention.png"}
     answer = stockenh("explain", f"run={run}", *FEW, "hydra.run.dir=timeformer")
@@ -185,7 +186,7 @@ def test_attributions_that_do_not_add_up_are_refused(run, stockenh):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "run= must be given"),
         (["run=nowhere"], "nowhere: no such folder"),
@@ -204,12 +205,12 @@ def test_attributions_that_do_not_add_up_are_refused(run, stockenh):
         (["run={run}", "explain.horizons=[4]"], "explain.horizons=[4]: the run has [3, 5, 10], not 4"),
     ],
 )
-def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
+def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, message):
     unfinished = Path(shutil.copytree(run, here / "unfinished"))
     (unfinished / "summary.json").unlink()
     given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
     answer = stockenh("explain", *given)
-    assert answer.code == 2 and says.format(run=run) in answer.err, answer.err
+    assert answer.code == 2 and message.format(run=run) in answer.err, answer.err
     assert len(answer.err.splitlines()) == 1
 
 
@@ -227,7 +228,7 @@ def test_a_run_that_holds_nothing_out_is_explained_on_train(small_run, stockenh,
     assert stockenh("train", *everything, "hydra.run.dir=run").code == 0
     answer = stockenh("explain", "run=run", *FEW, "explain.outputs=[up]")
     assert answer.code == 0, answer.err
-    found = told(Path("run/explain"))
+    found = figures_of(Path("run/explain"))
     assert found["part"] == "train" and "embedding" not in found["groups"]
     assert "24 of 276 train windows" in answer.out and "the run held nothing out" in answer.out
 

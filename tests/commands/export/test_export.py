@@ -1,4 +1,4 @@
-"""`stockenh export`: files that say what the run says, and a forecast by them."""
+"""`stockenh export`: files with the run's own forecasts, and forecasts by them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_manifest_says_what_the_files_are(run):
+def test_the_manifest_describes_the_files(run):
     folder = run / "export"
     manifest = json.loads((folder / "manifest.json").read_text())
-    for name, told in manifest["files"].items():
+    for name, stored in manifest["files"].items():
         content = (folder / name).read_bytes()
-        assert told == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        assert stored == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert set(manifest["files"]) == {"model.onnx", "model.pt2", "model.int8.onnx"}
     weights = (run / "weights/raw.safetensors").read_bytes()
     assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
@@ -71,10 +71,10 @@ def test_the_example_serves_with_onnxruntime_and_numpy_alone(run):
     assert len(SERVE.read_text().splitlines()) <= 25
 
 
-def predicted(stockenh, run: Path, into: Path, *arguments: str) -> pl.DataFrame:
-    answer = stockenh("tta-predict", f"run={run}", *arguments, f"hydra.run.dir={into}")
+def predicted(stockenh, run: Path, directory: Path, *arguments: str) -> pl.DataFrame:
+    answer = stockenh("tta-predict", f"run={run}", *arguments, f"hydra.run.dir={directory}")
     assert answer.code == 0, answer.err
-    return pl.read_parquet(into / "forecast.parquet")
+    return pl.read_parquet(directory / "forecast.parquet")
 
 
 @pytest.mark.parametrize("views", [0, 4])
@@ -95,7 +95,7 @@ def test_a_forecast_by_the_files_is_that_of_torch(run, stockenh, here, views):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "damage", "says"),
+    ("arguments", "damage", "message"),
     [
         (["weights=ema"], None, "is of other weights than ema; make it anew with stockenh export run="),
         (["weights=raw"], "model.onnx missing", "is not there; make it with stockenh export run="),
@@ -109,7 +109,7 @@ def test_a_forecast_by_the_files_is_that_of_torch(run, stockenh, here, views):
         ),
     ],
 )
-def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arguments, damage, says):
+def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arguments, damage, message):
     copy = Path(shutil.copytree(run, here / "copy"))
     if damage:
         name, what = damage.split()
@@ -117,17 +117,17 @@ def test_a_forecast_by_other_files_is_refused_in_a_line(run, stockenh, here, arg
         if what == "changed":
             (copy / "export" / name).write_bytes(b"something else")
     answer = stockenh("tta-predict", f"run={copy}", "tta.engine=onnx", *arguments)
-    assert answer.code == 2 and says in answer.err, answer.err
+    assert answer.code == 2 and message in answer.err, answer.err
     assert len(answer.err.splitlines()) == 1
 
 
-def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monkeypatch):
+def test_files_with_other_forecasts_are_not_exported(run, stockenh, here, monkeypatch):
     monkeypatch.setattr(export, "PARITY", 1e-12)
     copy = Path(shutil.copytree(run, here / "copy"))
 
-    def as_before(deployed: object, inputs: object, into: Path, out: object) -> None:
+    def as_before(deployed: object, inputs: object, directory: Path, console: object) -> None:
         for file in (run / "export").glob("model.*"):
-            shutil.copy(file, into)
+            shutil.copy(file, directory)
 
     monkeypatch.setattr(export, "_write_both", as_before)
     answer = stockenh("export", f"run={copy}", "weights=raw")
@@ -137,7 +137,7 @@ def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monke
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "run= must be given"),
         (["run=nowhere"], "nowhere: no such folder"),
@@ -148,12 +148,12 @@ def test_what_forecasts_anything_else_is_not_exported(run, stockenh, here, monke
         (["run={run}", "data.path=nowhere"], "nowhere"),
     ],
 )
-def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, says):
+def test_bad_input_is_one_clear_line(run, stockenh, here, arguments, message):
     unfinished = Path(shutil.copytree(run, here / "unfinished"))
     (unfinished / "summary.json").unlink()
     given = [argument.format(run=run, unfinished=unfinished) for argument in arguments]
     answer = stockenh("export", *given)
-    assert answer.code == 2 and says.format(run=run) in answer.err, answer.err
+    assert answer.code == 2 and message.format(run=run) in answer.err, answer.err
     assert len(answer.err.splitlines()) == 1
 
 

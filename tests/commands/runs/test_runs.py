@@ -1,4 +1,4 @@
-"""`stockenh runs`: every folder is a line, two or more stand side by side, and a stranger's does no harm."""
+"""`stockenh runs`: every folder is a line, two or more are compared, and an untrusted one does no harm."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ import yaml
 from rich.console import Console
 
 from stockenh.commands.runs.listing import differing, find, matching, option_of, read
-from stockenh.commands.runs.show import comparison, incomparable, listing
+from stockenh.commands.runs.show import comparison, folded, incomparable, listing
 from stockenh.commands.runs.show import plain as shown
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
 from stockenh.errors import ConfigError
-from stockenh.report.table import folded
 
 HORIZONS = ("h3", "h5", "h10")
 
@@ -63,22 +62,22 @@ def cells(run: Path) -> list[str]:
 
 def test_a_finished_run_stands_with_its_recipe_and_its_figures(tmp_path):
     run = make_run(tmp_path / "a", "train.epochs=2", "loss=focal", "averaging=swa", "model.d_model=32")
-    told = text(listing([read(run)], tmp_path))
+    output = text(listing([read(run)], tmp_path))
     for word in ("a", "finished", "timeformer*", "focal", "swa", "raw", "2/2", "0.6543", "51.2%", "53.4%"):
-        assert word in told.split()
-    assert max(map(len, told.splitlines())) <= 80
+        assert word in output.split()
+    assert max(map(len, output.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
     ("done", "finished", "epochs", "state"),
     [
         (2, True, 2, "finished"),
-        (2, True, 3, "interrupted at epoch 3"),  # taken up for longer, and stopped
+        (2, True, 3, "interrupted at epoch 3"),  # resumed for longer, and stopped
         (2, False, 3, "interrupted at epoch 3"),
         (0, False, 3, "never began"),
     ],
 )
-def test_the_state_says_how_far_it_came(tmp_path, done, finished, epochs, state):
+def test_the_state_is_how_far_it_came(tmp_path, done, finished, epochs, state):
     run = read(make_run(tmp_path / "a", f"train.epochs={epochs}", done=done, finished=finished))
     assert run.state == state and run.epochs == done
     assert bool(run.scores) == (state == "finished")
@@ -103,7 +102,7 @@ def test_early_stop_is_a_finish(tmp_path):
     assert read(run).state == "finished early"
 
 
-def test_a_run_that_goes_on_at_this_moment_is_running(tmp_path):
+def test_a_run_whose_lock_is_held_is_running(tmp_path):
     run = make_run(tmp_path / "a", "train.epochs=3", done=1, finished=False)
     with (run / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -116,8 +115,8 @@ def test_a_run_without_a_test_part_has_no_scores(tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     train_only = {"train": summary["parts"]["test"]}
     (run / "summary.json").write_text(json.dumps({**summary, "parts": train_only, "val_loss": None}))
-    told = cells(run)
-    assert "finished" in told and "51.2%" not in told
+    output = cells(run)
+    assert "finished" in output and "51.2%" not in output
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_newest_first_and_filtered(stockenh, tmp_path, monkeypatch):
     assert order("outputs/old") == order("run=outputs/old") == ["old"]
 
 
-def test_misspelt_keys_and_folders_are_said(stockenh, tmp_path, monkeypatch):
+def test_misspelt_keys_and_folders_get_a_line(stockenh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = stockenh("runs")
     assert answer.code == 0 and "no runs in outputs; stockenh train makes one" in answer.out
@@ -192,7 +191,7 @@ def test_side_by_side_only_what_differs_and_the_figures(stockenh, tmp_path):
     assert "model" not in answer.out and "don't compare" not in answer.out
 
 
-def test_runs_tested_on_other_rows_are_not_to_be_compared(tmp_path):
+def test_runs_tested_on_other_rows_are_not_compared(tmp_path):
     runs = [read(make_run(tmp_path / str(n), "train.epochs=2", f"seed={n}", n=n)) for n in (100, 200)]
     assert "tested on different rows" in (incomparable(runs) or "")
     assert incomparable(runs[:1]) is None
@@ -201,9 +200,9 @@ def test_runs_tested_on_other_rows_are_not_to_be_compared(tmp_path):
 def test_many_runs_side_by_side_stay_within_80_columns(tmp_path):
     name = "2026-01-01/09-12-39-915253/{}"
     runs = [read(make_run(tmp_path / name.format(n), f"seed={n}", "train.epochs=2")) for n in range(5)]
-    told = text(*comparison(runs))
-    assert max(map(len, told.splitlines())) <= 80
-    seeds = [line.split()[1:] for line in told.splitlines() if line.startswith("seed")]
+    output = text(*comparison(runs))
+    assert max(map(len, output.splitlines())) <= 80
+    seeds = [line.split()[1:] for line in output.splitlines() if line.startswith("seed")]
     assert seeds == [["0", "1", "2"], ["3", "4"]]
 
 

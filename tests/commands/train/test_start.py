@@ -111,7 +111,7 @@ def test_killed_before_its_first_checkpoint_it_begins_again_from_the_source(
     moved = copy.rename(tmp_path / "moved")
     answer = stockenh("train", f"resume={run}")
     assert answer.code == 2
-    assert "stopped before its first checkpoint and would begin again" in answer.err
+    assert "stopped before its first checkpoint and would start again" in answer.err
     assert f"init_from={copy}: no run folder is there" in answer.err and len(answer.err.splitlines()) == 1
     moved.rename(copy)
     answer = stockenh("train", f"resume={run}")

@@ -15,7 +15,6 @@ from stockenh.data.features.technical import (
     bollinger_position,
     ema,
     obv_trend,
-    rolling_sum,
     rsi,
     technical,
     vwap_distance,
@@ -24,39 +23,6 @@ from stockenh.data.features.technical import (
 
 def indicators(ohlcv: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(TECHNICAL_NAMES, technical(ohlcv).T, strict=True))
-
-
-def test_rsi_by_hand() -> None:
-    # 14 changes: ten of +1, four of -1, so gain 10/14 and loss 4/14; then +3 adds 3/14 after decay.
-    close = 100 + np.cumsum([0, *[1] * 10, *[-1] * 4, 3])
-    index = rsi(close.astype(float))
-    assert index[:14].tolist() == [0.5] * 14
-    assert index[14] == pytest.approx(10 / 14)
-    gain, loss = 10 / 14 * 13 / 14 + 3 / 14, 4 / 14 * 13 / 14
-    assert index[15] == pytest.approx(gain / (gain + loss))
-
-
-def test_average_true_range_by_hand() -> None:
-    # True ranges 2 (only its own), 6 (103 - 97), 5 (102 - 97), then 1 for ever.
-    bars = [(98, 96, 97), (103, 100, 102), (99, 97, 98), *[(98.5, 97.5, 98)] * 20]
-    ohlcv = np.array([[close, high, low, close, 1] for high, low, close in bars], dtype=float)
-    average = average_true_range(ohlcv)
-    np.testing.assert_allclose(average[:4], [2, 6, 5.5, 4])
-    assert average[14] == pytest.approx((6 + 5 + 12) / 14)
-    assert average[15] == pytest.approx((13 * 23 / 14 + 1) / 14)
-
-
-def test_bollinger_position_by_hand() -> None:
-    # 19 closes of 10 and one of 12: mean 10.1, population variance 0.19.
-    close = np.array([10.0] * 19 + [12.0])
-    assert bollinger_position(close)[-1] == pytest.approx(0.5 + 1.9 / (4 * math.sqrt(0.19)))
-
-
-def test_obv_trend_by_hand() -> None:
-    close = np.array([10.0, 11, 12, 11, 11, 12])
-    volume = np.array([100.0, 10, 20, 40, 80, 160])
-    expected = [0, 10 / 55, 30 / (130 / 3), -10 / 42.5, -10 / 50, 150 / (410 / 6)]
-    np.testing.assert_allclose(obv_trend(close, volume), expected)
 
 
 def test_volume_weighted_price_by_hand() -> None:
@@ -206,7 +172,3 @@ def test_every_feature_equals_a_bar_by_bar_loop(seed: int) -> None:
 def test_a_short_history_is_the_beginning_of_a_long_one_to_the_last_bit(length: int) -> None:
     ohlcv = random_series(8, 80)[1]
     assert technical(ohlcv[:length]).tobytes() == technical(ohlcv)[:length].tobytes()
-
-
-def test_rolling_sum_takes_what_there_is_at_the_beginning() -> None:
-    assert rolling_sum(np.array([1.0, 2, 4, 8]), 3).tolist() == [1, 3, 7, 14]

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from stockenh.evaluation.scores import Forecast
-from stockenh.evaluation.summary import Part, Resampling, implausible, judge, judge_coverage
+from stockenh.evaluation.metrics import Forecast
+from stockenh.evaluation.summary import Part, Resampling, coverage_by_horizon, evaluate_part, implausible
 
 DAY = np.datetime64("2020-01-01")
 
@@ -41,18 +41,20 @@ def noise():
     part = part_of(y_ret, 4, (3, 5, 10))
     up = Forecast(np.full(len(y_ret), 0.6), np.full(len(y_ret), 0.6))
     names = {"model": guesses(rng, y_ret), "calibrated": guesses(rng, y_ret), "majority": [up] * 3}
-    return judge(part, names, Resampling(seed=1))
+    return evaluate_part(part, names, Resampling(seed=1))
 
 
 def test_on_pure_noise_intervals_cover_what_they_should_and_nothing_beats_the_majority():
-    """Forecasts of 24 markets without a signal: how often what is said of them is true."""
+    """Forecasts of 24 markets without a signal: how often their intervals hold."""
     covered, beaten, above = [], [], []
     for seed in range(24):
         rng = np.random.default_rng(seed)
         y_ret = overlapping(rng, 400, 2, (5,))
         up = Forecast(np.full(len(y_ret), 0.6))
         names = {"model": guesses(rng, y_ret), "majority": [up]}
-        for of in judge(part_of(y_ret, 2, (5,)), names, Resampling(resamples=300, seed=seed)).values():
+        for of in evaluate_part(
+            part_of(y_ret, 2, (5,)), names, Resampling(resamples=300, seed=seed)
+        ).values():
             f, against = of["forecasts"], of["against"]["model"]["majority"]["accuracy"]
             covered += [f[name]["accuracy_low"] <= 0.5 <= f[name]["accuracy_high"] for name in names]
             covered += [f["model"]["auc_low"] <= 0.5 <= f["model"]["auc_high"]]
@@ -70,7 +72,7 @@ def test_what_stands_where(noise):
     assert of["majority"] == max(of["up_share"], 1 - of["up_share"])
     assert list(of["against"]) == ["model", "calibrated"] and list(of["against"]["model"]) == ["majority"]
     assert of["forecasts"]["majority"]["ic"] is None
-    # who says the same of all is no better than the larger class of these rows, whichever it is
+    # a forecast that is the same for all is no better than the larger class of these rows, whichever it is
     assert of["forecasts"]["majority"]["accuracy"] == pytest.approx(of["up_share"])
     assert "limit_accuracy" not in of
     json.dumps(noise, allow_nan=False)
@@ -81,21 +83,23 @@ def test_rows_without_a_label_do_not_count():
     y_ret = overlapping(rng, 100, 2, (1, 2))
     y_ret[-20:, 1] = np.nan
     names = {"model": guesses(rng, y_ret)}
-    found = judge(part_of(y_ret, 2, (1, 2)), names, Resampling())
+    found = evaluate_part(part_of(y_ret, 2, (1, 2)), names, Resampling())
     assert found["h1"]["n"] == 200 and found["h2"]["n"] == 180 and found["h2"]["dates"] == 90
     kept = Part(part_of(y_ret, 2, (1, 2)).asof[:180], y_ret[:180, 1:], (2,))
-    alone = judge(kept, {"model": [names["model"][1].at(np.arange(180))]}, Resampling())
+    alone = evaluate_part(kept, {"model": [names["model"][1].take(np.arange(180))]}, Resampling())
     assert alone["h2"] == found["h2"]
 
 
 def test_a_part_shorter_than_two_blocks_has_scores_without_intervals():
     rng = np.random.default_rng(0)
     y_ret = overlapping(rng, 39, 3, (10,))
-    found = judge(part_of(y_ret, 3, (10,)), {"model": guesses(rng, y_ret)}, Resampling())["h10"]
+    found = evaluate_part(part_of(y_ret, 3, (10,)), {"model": guesses(rng, y_ret)}, Resampling())["h10"]
     assert found["forecasts"]["model"]["accuracy"] is not None
     assert found["forecasts"]["model"]["accuracy_low"] is None
     assert found["p_majority"]["model"] is None
-    narrow = judge(part_of(y_ret, 3, (10,)), {"model": guesses(rng, y_ret)}, Resampling(block=10))["h10"]
+    narrow = evaluate_part(part_of(y_ret, 3, (10,)), {"model": guesses(rng, y_ret)}, Resampling(block=10))[
+        "h10"
+    ]
     assert narrow["forecasts"]["model"]["accuracy_low"] is not None
 
 
@@ -106,7 +110,7 @@ def test_a_known_limit_stands_beside_and_the_gap_is_what_summary_says():
     prob = best[:, 0]
     perfect = [Forecast(prob, prob)]
     part = part_of(y_ret, 4, (3,), best)
-    found = judge(part, {"model": perfect, "best possible": perfect}, Resampling())["h3"]
+    found = evaluate_part(part, {"model": perfect, "best possible": perfect}, Resampling())["h3"]
     assert found["limit_accuracy"] == pytest.approx(0.75, abs=0.01)
     assert found["forecasts"]["model"]["gap_closed"] == pytest.approx(1, abs=0.06)
     assert found["forecasts"]["model"]["accuracy_low"] < 0.75 < found["forecasts"]["model"]["accuracy_high"]
@@ -126,6 +130,6 @@ def test_coverage_is_per_horizon_on_its_own_labels():
     y_ret = overlapping(rng, 100, 2, (1, 2))
     y_ret[-20:, 1] = np.nan
     prob = rng.random((200, 2))
-    found = judge_coverage(part_of(y_ret, 2, (1, 2)), prob, rng.random((200, 2)), Resampling())
+    found = coverage_by_horizon(part_of(y_ret, 2, (1, 2)), prob, rng.random((200, 2)), Resampling())
     assert found["h1"][-1]["n"] == 200 and found["h2"][-1]["n"] == 180
     assert found["h1"][-1]["accuracy"] == pytest.approx(((prob[:, 0] > 0.5) == (y_ret[:, 0] > 0)).mean())

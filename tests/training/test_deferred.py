@@ -1,4 +1,4 @@
-"""Steps that don't wait for the device: nothing is read back, and a step that is not finite is left out."""
+"""Deferred finite checks: a step reads nothing back, and one that is not finite is left out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from conftest import Small, same
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stockenh.data.batches import Group
-from stockenh.training.loop import Limits, State, fit
-from stockenh.training.precision import STEPS_UNASKED, NonFiniteGradient, Precision
+from stockenh.errors import TrainingError
+from stockenh.report.terminal import SilentProgress
+from stockenh.training.loop import Journal, Limits, State, StopRequest, fit
+from stockenh.training.precision import DEFERRED_STEPS, NonFiniteGradient, Precision
 
 CPU = torch.device("cpu")
 Make = Callable[..., Small]
@@ -39,9 +41,9 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def unasked(made: Small, precision: str = "fp32") -> Small:
+def deferred(made: Small, precision: str = "fp32") -> Small:
     """The same with a learner that doesn't wait, as on CUDA."""
-    return replace(made, learner=replace(made.learner, precision=Precision(precision, CPU, unasked=True)))
+    return replace(made, learner=replace(made.learner, precision=Precision(precision, CPU, deferred=True)))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def unasked(made: Small, precision: str = "fp32") -> Small:
     ],
 )
 def test_a_step_reads_nothing_back(small: Make, overrides: tuple[str, ...]) -> None:
-    made = unasked(small(*overrides), "bf16" if overrides[:1] == ("train.precision=bf16",) else "fp32")
+    made = deferred(small(*overrides), "bf16" if overrides[:1] == ("train.precision=bf16",) else "fp32")
     with Waits() as waits:
         for _ in range(3):
             made.learner.step(made.batches.group(0, 0))
@@ -65,7 +67,7 @@ def test_a_step_reads_nothing_back(small: Make, overrides: tuple[str, ...]) -> N
 
 def test_it_makes_the_same_steps_to_the_last_bit(small: Make) -> None:
     waiting, going = small(), small()
-    going = unasked(going)
+    going = deferred(going)
     for made in (waiting, going):
         torch.manual_seed(0)
         for step in range(4):
@@ -78,8 +80,8 @@ def poisoned(group: Group) -> Group:
     return replace(group, micros=(replace(micro, x_ctx=micro.x_ctx * torch.nan), *group.micros[1:]))
 
 
-def test_a_step_that_is_not_finite_is_left_out_and_told_later(small: Make) -> None:
-    made = unasked(small())
+def test_a_step_that_is_not_finite_is_left_out_and_raised_later(small: Make) -> None:
+    made = deferred(small())
     made.learner.step(made.batches.group(0, 0))
     before = made.weights()
     made.learner.step(poisoned(made.batches.group(0, 1)))
@@ -91,46 +93,30 @@ def test_a_step_that_is_not_finite_is_left_out_and_told_later(small: Make) -> No
     with pytest.raises(NonFiniteGradient) as refused:
         made.learner.precision.require_finite(now=True)
     assert refused.value.ago == 2
-    made.learner.precision.require_finite(now=True)  # told once
+    made.learner.precision.require_finite(now=True)  # raised once
 
 
-def test_the_device_is_asked_after_so_many_steps(small: Make) -> None:
-    made = unasked(small("train.epochs=20"))
+def test_the_device_is_read_after_so_many_steps(small: Make) -> None:
+    made = deferred(small("train.epochs=20"))
     made.learner.step(poisoned(made.batches.group(0, 0)))
-    for _ in range(STEPS_UNASKED - 2):
+    for _ in range(DEFERRED_STEPS - 2):
         made.learner.step(made.batches.group(0, 1))
         made.learner.precision.require_finite()
     made.learner.step(made.batches.group(0, 1))
     with pytest.raises(NonFiniteGradient) as refused:
         made.learner.precision.require_finite()
-    assert refused.value.ago == STEPS_UNASKED - 1
+    assert refused.value.ago == DEFERRED_STEPS - 1
 
 
-class Quiet:
-    """Neither journal nor progress; remembers whether anything was saved."""
-
-    saved = False
-
-    def start(self, *_: object) -> None: ...
-    def advance(self, *_: object) -> None: ...
-    def finish(self, *_: object) -> None: ...
-    def best(self, *_: object) -> None: ...
-    def epoch(self, *_: object) -> None: ...
-
-    def pause(self, *_: object) -> None:
-        self.saved = True
-
-
-class NoStop:
-    requested = False
+class NotSaved(Journal):
+    def pause(self, state: State) -> None:
+        raise AssertionError("saved")
 
 
 def test_the_loop_names_the_step_and_saves_nothing_after_it(
     small: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stockenh.errors import TrainingError
-
-    made = unasked(small("train.batch_size=16"))
+    made = deferred(small("train.batch_size=16"))
     assert made.batches.steps > 5
     groups = made.batches.groups
 
@@ -139,27 +125,37 @@ def test_the_loop_names_the_step_and_saves_nothing_after_it(
             yield poisoned(group) if number == 2 else group
 
     monkeypatch.setattr(made.batches, "groups", with_a_bad_third)
-    quiet: Any = Quiet()
-    stop: Any = NoStop()
+    limits, progress = Limits(1, 1, checkpoint_seconds=1e9), SilentProgress()
     with pytest.raises(TrainingError, match="epoch 1, step 3: the gradient norm is not finite"):
-        fit(
-            made.learner, made.batches, dict, State(), Limits(1, 1, checkpoint_seconds=1e9), quiet, quiet,
-            stop,
-        )  # fmt: skip
-    assert not quiet.saved
+        fit(made.learner, made.batches, dict, State(), limits, NotSaved(), progress, StopRequest())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: it tells of every wait")
 @pytest.mark.parametrize(
     "overrides", [(), ("averaging=ema", "augment=noise", "loss=focal", "loss.alpha=auto")]
 )
-def test_on_a_card_nothing_of_a_step_waits(small: Make, overrides: tuple[str, ...]) -> None:
+def test_on_a_gpu_nothing_of_a_step_waits(small: Make, overrides: tuple[str, ...]) -> None:
     made = small("device=cuda", "train.precision=bf16", *overrides)
     made.learner.step(made.batches.group(0, 0))  # what is made once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
         loss, _ = made.learner.step(made.batches.group(0, 1))
         with pytest.raises(RuntimeError, match="synchroniz"):
-            float(loss)  # which does wait, so the card tells
+            float(loss)  # which does wait, so the GPU reports it
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_check_in_between_does_not_move_the_regular_one(small: Make) -> None:
+    """Else processes that check at different times would end at different steps."""
+    made = deferred(small("train.epochs=20"))
+    for step in range(1, DEFERRED_STEPS + 1):
+        group = made.batches.group(0, 1)
+        made.learner.step(poisoned(group) if step == 30 else group)
+        if step == 20:
+            made.learner.precision.require_finite(now=True)
+        if step < DEFERRED_STEPS:
+            made.learner.precision.require_finite()
+    with pytest.raises(NonFiniteGradient) as refused:
+        made.learner.precision.require_finite()
+    assert refused.value.ago == DEFERRED_STEPS - 30

@@ -1,0 +1,146 @@
+"""Atomic files, and the locks of folders and workers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stockenh.errors import RunFolderError
+from stockenh.storage import files
+from stockenh.storage.files import (
+    LOCK,
+    DiskError,
+    WorkerLock,
+    append_line,
+    is_locked,
+    lock_folder,
+    write_atomic,
+    write_json,
+)
+from stockenh.storage.run_folder import RunFolder
+
+HOLD = """
+import sys
+from pathlib import Path
+from stockenh.storage.files import WorkerLock, lock_folder
+lock = WorkerLock(Path(sys.argv[1]) / "workers")
+with lock_folder(Path(sys.argv[1]), "trains there"):
+    print(lock.path, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_only_one_is_in_a_folder_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert not is_locked(folder / LOCK)
+    for _ in range(2):
+        with lock_folder(folder, "trains there"):
+            assert is_locked(folder / LOCK)
+            with pytest.raises(RunFolderError, match=f"{folder}: another process trains there"):
+                lock_folder(folder, "trains there").__enter__()
+        assert not is_locked(folder / LOCK)
+
+
+def test_a_probe_at_the_same_moment_is_no_reason_to_refuse_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK).touch()
+    probe = (tmp_path / LOCK).open()
+    fcntl.flock(probe, fcntl.LOCK_SH)
+    monkeypatch.setattr(files, "_LOCK_SECONDS", 60.0)
+    monkeypatch.setattr(time, "sleep", lambda seconds: probe.close())  # between two attempts
+    with lock_folder(tmp_path, "trains there"):
+        assert probe.closed
+
+
+def test_a_workers_lock_is_its_own_and_goes_with_it(tmp_path: Path) -> None:
+    one, two = WorkerLock(tmp_path / "workers"), WorkerLock(tmp_path / "workers")
+    assert one.path != two.path and is_locked(one.path) and is_locked(two.path)
+    one.release()
+    assert not one.path.exists() and is_locked(two.path)
+    two.release()
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    worker = Path(process.stdout.readline().strip())
+    assert is_locked(worker) and is_locked(tmp_path / LOCK)
+    process.kill()
+    process.communicate()
+    assert worker.exists() and not is_locked(worker) and not is_locked(tmp_path / LOCK)
+    with lock_folder(tmp_path, "trains there"):
+        pass
+
+
+def test_probing_and_locking_change_no_file_behind_a_link(tmp_path: Path) -> None:
+    """A folder may be untrusted: its lock file may be a link to a file of the user's."""
+    own = tmp_path / "own.txt"
+    own.write_text("mine")
+    (tmp_path / LOCK).symlink_to(own)
+    assert not is_locked(tmp_path / LOCK)
+    with pytest.raises(OSError):
+        lock_folder(tmp_path, "trains there").__enter__()
+    assert own.read_text() == "mine"
+
+
+def test_a_runs_own_parts_go_and_nothing_else(tmp_path: Path) -> None:
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir()
+    theirs = elsewhere / ".mine.part"
+    theirs.write_text("mine")
+    (run / ".a folder.part").mkdir(parents=True)
+    (run / ".a link.part").symlink_to(theirs)
+    (run / "weights").symlink_to(elsewhere)
+    own = run / ".config.yaml.x1y2.part"
+    own.write_text("half")
+    with RunFolder(run).lock():
+        assert not own.exists()
+    assert theirs.read_text() == "mine"
+    assert (run / ".a folder.part").is_dir() and (run / ".a link.part").is_symlink()
+
+
+def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"a": 1})
+    path.parent.joinpath("plain").touch()
+    assert path.stat().st_mode == path.parent.joinpath("plain").stat().st_mode
+    with path.open() as before:
+        write_atomic(path, b"other")
+        assert before.read() == '{\n  "a": 1\n}\n'
+    assert path.read_bytes() == b"other"
+    assert sorted(os.listdir(path.parent)) == ["a.json", "plain"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(ValueError):
+        write_json(path, float("nan"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (lambda: write_atomic(path, b"2"), lambda: append_line(tmp_path / "log", "2")):
+        with pytest.raises(DiskError, match="can't be written: No space left on device"):
+            write()
+    assert path.read_text() == "1\n" and sorted(os.listdir(tmp_path)) == ["a.json", "log"]
+
+
+def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match="can't be written"):
+        write_atomic(tmp_path / "file" / "c.pt", b"x")
+    with pytest.raises(DiskError, match="can't be written"):
+        append_line(tmp_path / "missing" / "m.jsonl", "x")
