@@ -16,16 +16,16 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
+from stockenh.data.sources import DataSettings
 from stockenh.data.sources import files as sample
-from stockenh.data.sources.base import DataSettings
 from stockenh.data.sources.files import FilesData, SampleData, load_sample
 from stockenh.data.windows import Windows
-from stockenh.embedding.base import Embedding
+from stockenh.embedding import Embedding
 from stockenh.embedding.compute import earlier_windows, embed
 from stockenh.embedding.kernel import KernelEmbedding
 from stockenh.embedding.kronos import KronosEmbedding
 from stockenh.inference.predict import predict
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 from stockenh.models.timeformer import TimeFormerSettings
 
 CPU = torch.device("cpu")

@@ -28,26 +28,25 @@ from stockenh.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
-    from stockenh.data.sources.base import DataSettings
+    from stockenh.data.sources import DataSettings
     from stockenh.data.splits import Split
-    from stockenh.embedding.base import Embedding
-    from stockenh.models.spec import ModelSettings
+    from stockenh.embedding import Embedding
+    from stockenh.models import ModelSettings
     from stockenh.training.averaging import Averaging
-    from stockenh.training.losses.base import Loss
-    from stockenh.training.optimizers import OptimizerSettings
-    from stockenh.training.schedules import ScheduleSettings
+    from stockenh.training.losses import Loss
+    from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
 
 WEIGHTS = ("raw", "ema", "swa")
 # What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
 # a run folder may come from somebody else and must not be able to name anything else.
 GROUPS = {
-    "data": "stockenh.data.sources.base.DataSettings",
+    "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
-    "embedding": "stockenh.embedding.base.Embedding",
-    "model": "stockenh.models.spec.ModelSettings",
-    "loss": "stockenh.training.losses.base.Loss",
+    "embedding": "stockenh.embedding.Embedding",
+    "model": "stockenh.models.ModelSettings",
+    "loss": "stockenh.training.losses.Loss",
     "optimizer": "stockenh.training.optimizers.OptimizerSettings",
-    "schedule": "stockenh.training.schedules.ScheduleSettings",
+    "schedule": "stockenh.training.optimizers.ScheduleSettings",
     "averaging": "stockenh.training.averaging.Averaging",
     "augment": "stockenh.data.prices.Augment",
 }
@@ -62,8 +61,8 @@ _MOVED = {
     "stockenh.data.sources.SyntheticData": "stockenh.data.sources.synthetic",
     "stockenh.data.sources.WindowsData": "stockenh.data.sources.windows_file",
     "stockenh.data.yahoo.YahooData": "stockenh.data.sources.yahoo",
-    "stockenh.training.schedule.Constant": "stockenh.training.schedules",
-    "stockenh.training.schedule.OneCycle": "stockenh.training.schedules",
+    "stockenh.training.schedule.Constant": "stockenh.training.optimizers",
+    "stockenh.training.schedule.OneCycle": "stockenh.training.optimizers",
 }
 # What version 0.1 kept in every run's config and a run does not need: settings of other commands.
 _DROPPED = ("export", "explain", "audit", "evaluate", "bench", "run", "resume")

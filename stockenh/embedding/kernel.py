@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stockenh.embedding.base import PriceEmbedding
+from stockenh.embedding import PriceEmbedding
 from stockenh.errors import ConfigError
 
 _CHANNELS = 5

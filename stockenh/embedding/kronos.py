@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from stockenh.data.bars import VOLUME
 from stockenh.data.windows import BarWindows, Windows
-from stockenh.embedding.base import Embedding, Rows
+from stockenh.embedding import Embedding, Rows
 from stockenh.embedding.checkpoint import Checkpoint, load_weights, locate, read_numbers
 from stockenh.embedding.kronos_net import (
     COLUMNS,

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stockenh.errors import ConfigError
-from stockenh.models.layers import Dropout, GatedResidualNetwork, initialise_linear
-from stockenh.models.spec import (
+from stockenh.models import (
     InputSpec,
     Interpretable,
     Interpretation,
@@ -26,6 +25,7 @@ from stockenh.models.spec import (
     require_dropout,
     require_heads_divide,
 )
+from stockenh.models.layers import Dropout, GatedResidualNetwork, initialise_linear
 from stockenh.models.tft_layers import GateAddNorm, LastBarAttention, ScalarEmbedding, VariableSelection
 
 MEDIAN = 0.5

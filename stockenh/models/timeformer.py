@@ -12,6 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from stockenh.errors import ConfigError
+from stockenh.models import (
+    InputSpec,
+    ModelSettings,
+    require_at_least,
+    require_dropout,
+    require_heads_divide,
+    require_patch_divides,
+)
 from stockenh.models.layers import (
     CausalConv,
     CrossAttention,
@@ -19,14 +27,6 @@ from stockenh.models.layers import (
     GatedResidualNetwork,
     Head,
     initialise_linear,
-)
-from stockenh.models.spec import (
-    InputSpec,
-    ModelSettings,
-    require_at_least,
-    require_dropout,
-    require_heads_divide,
-    require_patch_divides,
 )
 
 

@@ -26,8 +26,7 @@ from stockenh.data.prices import RawNoise, normalise
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.metrics import part_metrics
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import predict
-from stockenh.inference.tta import Confidence, Views, forecast
+from stockenh.inference.predict import Confidence, Views, forecast, predict
 
 CPU = torch.device("cpu")
 COLUMNS = ["symbol", "date", "horizon", "ret", "up_prob", "uncertainty", "confident"]

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stockenh.errors import ConfigError
-from stockenh.models import tft_layers
+from stockenh.models import InputSpec, tft_layers
 from stockenh.models.cpu.kernels import norm_mix_by_variable
 from stockenh.models.layers import GatedResidualNetwork
-from stockenh.models.spec import InputSpec
 from stockenh.models.tft import QuantileHead, TemporalFusionTransformer, TftSettings
 from stockenh.models.tft_layers import (
     GateAddNorm,

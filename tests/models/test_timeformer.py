@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from stockenh.config.catalog import option_values
 from stockenh.errors import ConfigError
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 from stockenh.models.timeformer import TimeFormer, TimeFormerSettings
 
 DAILY = InputSpec(lookback=120, price=5, embedding=512, context=29, horizons=3)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from stockenh.commands.find_lr.find_lr import lr_curve
+from stockenh.commands.find_lr.range_test import lr_curve
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import FinderConfig, parse, plain
@@ -27,8 +27,8 @@ from stockenh.training import checkpoint, lr_finder
 from stockenh.training.averaging import Averages, Ema
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.lr_finder import Curve, Suggestions, suggest
+from stockenh.training.optimizers import Constant, OneCycle, Schedule, ramp
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import Constant, OneCycle, Schedule, ramp
 from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stockenh.data.batches import Micro, TeacherOutput
 from stockenh.errors import ConfigError
-from stockenh.training.losses.base import Distilled, bernoulli_kl, focal, pinball, smooth
+from stockenh.training.losses import Distilled, bernoulli_kl, focal, pinball, smooth
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.step import Objective
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stockenh.errors import ConfigError
-from stockenh.training.schedules import Constant, OneCycle, Plan, Schedule, with_swa
+from stockenh.training.optimizers import Constant, OneCycle, Plan, Schedule, with_swa
 
 State = list[tuple[float, tuple[float, float]]]
 

@@ -18,8 +18,7 @@ from stockenh.config import build
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.placement import StreamedWindows
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import predict
-from stockenh.inference.tta import forecast
+from stockenh.inference.predict import forecast, predict
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.loop import Interrupted, Journal, Limits, State, StopRequest, fit
 

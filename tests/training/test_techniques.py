@@ -17,13 +17,13 @@ from stockenh.data.batches import Group, Micro
 from stockenh.training import checkpoint
 from stockenh.training.averaging import Averages
 from stockenh.training.losses.huber_bce import HuberBCE
+from stockenh.training.optimizers import Constant, OneCycle, Schedule
 from stockenh.training.precision import (
     MOST_SKIPS_IN_A_ROW,
     NonFiniteGradient,
     Precision,
     resolve,
 )
-from stockenh.training.schedules import Constant, OneCycle, Schedule
 from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.lr_finder import range_test
-from stockenh.training.schedules import Constant, Schedule
+from stockenh.training.optimizers import Constant, Schedule
 from stockenh.training.step import Objective
 
 TFT = (

@@ -23,7 +23,7 @@ from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import StockenhError
 from stockenh.evaluation.metrics import calibration_metrics, part_metrics, with_limits
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.tta import forecast
+from stockenh.inference.predict import forecast
 from stockenh.storage.run_folder import RunFolder
 
 STOP_SECONDS = 60.0  # for a search to save where it is

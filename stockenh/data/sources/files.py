@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stockenh.data import readers as read
 from stockenh.data.bars import VOLUME, Bars, adjust_bars
 from stockenh.data.cache import DiskCache, code_of, key_of
 from stockenh.data.findings import Finding
-from stockenh.data.readers import read
-from stockenh.data.readers.read import ReadResult, ReadSettings, list_files
-from stockenh.data.sources.base import BarData, Loaded, located
+from stockenh.data.readers import ReadResult, ReadSettings, list_files
+from stockenh.data.sources import BarData, Loaded, located
 from stockenh.errors import DataError
 
 SAMPLE_FILE: Final = Path(__file__).parents[1] / "sample" / "bars.parquet"

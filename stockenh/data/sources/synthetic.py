@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars
 from stockenh.data.cache import DiskCache
-from stockenh.data.sources.base import BarData, Loaded
+from stockenh.data.sources import BarData, Loaded
 from stockenh.errors import ConfigError
 
 Floats = NDArray[np.float64]

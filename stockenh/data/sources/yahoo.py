@@ -11,7 +11,7 @@ from typing import ClassVar, Final, Self
 
 from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding, first_few
-from stockenh.data.sources.base import BarData, Loaded
+from stockenh.data.sources import BarData, Loaded
 from stockenh.data.sources.files import FilesData
 from stockenh.data.sources.yahoo_download import STAMP, Request, missing, obtain, yahoo_name
 from stockenh.errors import ConfigError, DataError

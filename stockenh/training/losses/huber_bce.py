@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
-from stockenh.models.spec import ModelSettings
-from stockenh.training.losses.base import Loss, focal, pinball, smooth
+from stockenh.models import ModelSettings
+from stockenh.training.losses import Loss, focal, pinball, smooth
 
 NO_QUANTILES = (
     "loss.returns=pinball needs quantiles, and this model has none: use model=tft_xl or loss.returns=auto"

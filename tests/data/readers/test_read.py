@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stockenh.data.bars import adjust_bars
-from stockenh.data.readers.read import ReadSettings, read_bars
+from stockenh.data.readers import ReadSettings, read_bars
 from stockenh.errors import ConfigError, DataError
 
 

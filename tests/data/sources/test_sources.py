@@ -8,10 +8,10 @@ import bar_files
 import numpy as np
 import pytest
 
+from stockenh.data import features
+from stockenh.data import readers as read
 from stockenh.data.cache import DiskCache
-from stockenh.data.features import context as features
-from stockenh.data.readers import read
-from stockenh.data.sources.base import DataSettings, Loaded
+from stockenh.data.sources import DataSettings, Loaded
 from stockenh.data.sources.files import FilesData, SampleData
 from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 from stockenh.data.sources.windows_file import WindowsData
