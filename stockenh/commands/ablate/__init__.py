@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from stockenh.commands.ablate.folder import AblationFolder
-from stockenh.commands.multirun.job import current
-from stockenh.commands.multirun.resume import begun, is_taken_up, stopped, taken_up
+from stockenh.commands.ablate.cells import AblationFolder
+from stockenh.commands.multirun.resume import is_resumed, new_arguments, resume_arguments, stop_message
+from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import train_assigned
 from stockenh.config import compose
 from stockenh.config.schema import parse
 from stockenh.errors import ConfigError, Stopped
 from stockenh.storage.run_folder import RunFolder
 
-# What may be other when an ablation goes on; more seeds and other techniques are more cells.
+# What may change when an ablation is resumed; more seeds and other techniques are more cells.
 RESUME_KEYS = ("ablate.seeds", "ablate.n_workers", "ablate.only", "ablate.rounds", "device", "threads")
 JUDGED = ("val", "test")
 
 
 def ablate(arguments: list[str]) -> None:
     """A new ablation, or with resume=DIR one that was stopped or is to have more seeds."""
-    if is_taken_up(arguments):
-        arguments = taken_up(arguments, AblationFolder, RESUME_KEYS)
+    if is_resumed(arguments):
+        arguments = resume_arguments(arguments, AblationFolder, RESUME_KEYS)
     else:
-        arguments = begun(arguments)
+        arguments = new_arguments(arguments)
     try:
         compose.run("ablate", cell_job, arguments)
     except KeyboardInterrupt:
-        raise Stopped(stopped(arguments, AblationFolder, "cells")) from None
+        raise Stopped(stop_message(arguments, AblationFolder, "cells")) from None
 
 
 def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:

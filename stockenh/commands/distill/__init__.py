@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stockenh.commands.finished import finished_run
-from stockenh.commands.multirun.job import current
+from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import (
     device_of,
     is_finished,

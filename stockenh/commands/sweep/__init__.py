@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from stockenh.commands.distill import distill
-from stockenh.commands.multirun.command import parts_of
-from stockenh.commands.multirun.resume import begun, is_taken_up, stopped, taken_up
-from stockenh.commands.sweep.folder import SweepFolder
+from stockenh.commands.multirun.resume import (
+    is_resumed,
+    new_arguments,
+    parts_of,
+    resume_arguments,
+    stop_message,
+)
+from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.commands.train import train_job
 from stockenh.config import compose
 from stockenh.errors import Stopped
 
-# What may be other when a sweep goes on.
+# What may change when a sweep is resumed.
 RESUME_KEYS = (
     "sweep.n_trials",
     "sweep.n_workers",
@@ -23,12 +28,14 @@ RESUME_KEYS = (
 
 def sweep(arguments: list[str]) -> None:
     """A new search, or with resume=DIR one that was stopped or is to have more trials."""
-    resumed = is_taken_up(arguments)
-    arguments = taken_up(arguments, SweepFolder, RESUME_KEYS) if resumed else begun(arguments)
+    if is_resumed(arguments):
+        arguments = resume_arguments(arguments, SweepFolder, RESUME_KEYS)
+    else:
+        arguments = new_arguments(arguments)
     try:
         if any(key == "teacher" for key, _ in map(parts_of, arguments)):
             distill(arguments, "sweep_student")
         else:
             compose.run("sweep", train_job, arguments)
     except KeyboardInterrupt:
-        raise Stopped(stopped(arguments, SweepFolder, "trials")) from None
+        raise Stopped(stop_message(arguments, SweepFolder, "trials")) from None

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from stockenh.commands.multirun.job import JUDGED, Assignment, current
+from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
 from stockenh.config.schema import RunConfig, config_of, parse
