@@ -37,7 +37,7 @@ from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats
-from stockenh.evaluation.metrics import daily_ic
+from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.portfolio import Curve, next_bar_curves, strategy_figures
 from stockenh.evaluation.summary import (
     CALIBRATED,

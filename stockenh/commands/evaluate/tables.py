@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stockenh.evaluation.metrics import FEWEST_SYMBOLS
+from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import IMPLAUSIBLE
 from stockenh.report.table import Grid, interval, number, percent
 
