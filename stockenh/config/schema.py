@@ -365,12 +365,12 @@ def _check_together(groups: Mapping[str, Any]) -> None:
 def config_of(folder: RunFolder) -> RunConfig:
     """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError."""
     try:
-        return parse(_upgraded(folder.read_config()), RunConfig)
+        return parse(upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
 
 
-def _upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without what version 0.1 kept of other commands."""
     kept = {key: node for key, node in raw.items() if key not in _DROPPED}
     if isinstance(kept.get("tta"), Mapping):

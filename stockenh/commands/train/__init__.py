@@ -14,7 +14,7 @@ from rich.markup import escape
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
-from stockenh.config.schema import RunConfig, config_of, parse
+from stockenh.config.schema import RunConfig, config_of, parse, upgraded
 from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
@@ -103,7 +103,7 @@ def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, A
     """The folder of resume=RUN, its config, and what the command line says besides."""
     overrides = _resume_overrides(arguments)
     folder = RunFolder.open(expanded(overrides.pop("resume")))
-    raw = folder.read_config()
+    raw = upgraded(folder.read_config())
     for key, value in overrides.items():
         node, _, leaf = key.rpartition(".")
         target = raw.get(node) if node else raw
