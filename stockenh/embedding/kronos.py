@@ -182,12 +182,15 @@ class KronosEmbedding(Embedding):
             return ()
         day = test_begins.astype("datetime64[D]")
         begins = f"the test part begins on {day}, before June 2024, and"
-        published = "published Kronos weights have seen market data up to February 2024"
         doubt = "its scores may be too good"
         model, _ = self.checkpoints()
         if model.revision is not None:
-            return (f"{begins} the {published}: {doubt}",)
-        return (f"{begins} the {published}: unless the weights in {model} have not, {doubt}",)
+            return (
+                f"{begins} the published Kronos weights have seen market data up to February 2024: {doubt}",
+            )
+        seen = f"the weights in {model} may have seen market data of that time"
+        published = "as the published Kronos weights have up to February 2024"
+        return (f"{begins} {seen}, {published}: unless you know that yours have not, {doubt}",)
 
 
 def normalise(bars: Tensor) -> Tensor:
