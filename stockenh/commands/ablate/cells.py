@@ -181,7 +181,7 @@ class CellSource:
             own += [f"seed={cell.seed}"]
             own += cell.recipe.overrides if cell.recipe.kind != "search" else ()
         if (teacher := self.teacher_of(cell)) is not None:
-            own.append(f"teacher={hydra_text(str(self.folder.run(teacher)))}")
+            own.append(f"++teacher={hydra_text(str(self.folder.run(teacher)))}")
         own_keys = {override_key(override) for override in own}
         return [*(a for a in self.arguments if override_key(a) not in own_keys), *own]
 

@@ -136,7 +136,8 @@ class Worker:
             )
         except Exception as error:  # before the task: no valid config, or a folder that can't be made
             if not ended:
-                assignment.fail(f"{type(error).__name__}: {error}")
+                first = (str(error).splitlines() or [""])[0]
+                assignment.fail(f"{type(error).__name__}: {first}")
         except BaseException:
             # after a second Ctrl-C the job will be resumed from its last checkpoint
             if not ended and not assignment.stopped:

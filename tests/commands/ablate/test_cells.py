@@ -51,7 +51,7 @@ def test_a_job_s_overrides_are_its_recipe_s_before_those_of_all(tmp_path):
     assert "model=tft_xl" not in alone.overrides and alone.overrides[-1] == "model=student"
     plain.end({})
     student = taken(cells)
-    assert student.overrides[-1] == f"teacher='{tmp_path}/plain/seed1'"
+    assert student.overrides[-1] == f"++teacher='{tmp_path}/plain/seed1'"
 
 
 def test_a_student_is_not_begun_before_its_teacher_is_done_and_fails_with_it(tmp_path):
