@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats
-from stockenh.evaluation.metrics import daily_ic, ic_figures
+from stockenh.evaluation.ic import daily_ic, ic_figures
 from stockenh.evaluation.metrics import (
     Forecast,
     Metrics,
