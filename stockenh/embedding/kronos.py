@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from stockenh.embedding.kronos_net import (
 from stockenh.errors import ConfigError
 from stockenh.storage.machine import has_bf16
 
-PRECISIONS = ("auto", "fp32", "bf16")
 NEEDS_BARS = "embedding=kronos needs raw bars, and data=windows has none: take embedding=stored"
 CLIP = 5.0
 EPS = 1e-5
@@ -71,12 +70,8 @@ class KronosEmbedding(Embedding):
     revision: str = "901c26c1332695a2a8f243eb2f37243a37bea320"
     tokenizer: str = "NeoQuasar/Kronos-Tokenizer-base"
     tokenizer_revision: str = "0e0117387f39004a9016484a186a908917e22426"
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     shuffle: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"embedding.precision={self.precision}: take {', '.join(PRECISIONS)}")
 
     def checkpoints(self) -> tuple[Checkpoint, Checkpoint]:
         """Decoder and tokenizer. Raises ConfigError where a setting names neither a folder nor a Hub id."""

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.models import InputSpec, tft_layers
 from stockenh.models.cpu.kernels import norm_mix_by_variable
@@ -379,14 +380,11 @@ def test_dropout_is_the_only_difference_between_training_and_evaluation():
             {"d_model": 250},
             "model.d_model=250 is not divisible by model.heads=8: take 248 or 256, or heads 2, 5, 10",
         ),
-        ({"heads": 0}, "model.heads=0 is too small: take 1 or more"),
-        ({"fusion_layers": 0}, "model.fusion_layers=0 is too small: take 1 or more"),
-        ({"lstm_layers": 0}, "model.lstm_layers=0 is too small: take 1 or more"),
-        ({"dropout": 1.0}, "model.dropout=1.0 is not a rate: take 0 or more and less than 1"),
-        (
-            {"quantiles": [0.0, 0.5, 0.9]},
-            "model.quantiles=[0.0, 0.5, 0.9]: each must lie between 0 and 1, as in [0.1, 0.5, 0.9]",
-        ),
+        ({"heads": 0}, "model.heads=0 must be at least 1"),
+        ({"fusion_layers": 0}, "model.fusion_layers=0 must be at least 1"),
+        ({"lstm_layers": 0}, "model.lstm_layers=0 must be at least 1"),
+        ({"dropout": 1.0}, "model.dropout=1.0 must be below 1"),
+        ({"quantiles": [0.0, 0.5, 0.9]}, "model.quantiles=0.0 must be above 0"),
         (
             {"quantiles": [0.5, 0.1]},
             "model.quantiles=[0.5, 0.1]: they must rise, as in [0.1, 0.5, 0.9]",
@@ -400,7 +398,7 @@ def test_dropout_is_the_only_difference_between_training_and_evaluation():
 )
 def test_wrong_settings_name_the_keys_and_the_way_out(changes, message):
     with pytest.raises(ConfigError) as caught:
-        TftSettings(**changes)
+        settings_of("model", TftSettings, changes)
     assert str(caught.value) == message
 
 
