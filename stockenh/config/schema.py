@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from stockenh.config.overrides import literal, suggest
 from stockenh.data import Count, Date, Seed, Share, ShareOrZero
@@ -74,16 +74,6 @@ PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Part = TypeVar("Part")
 
 
-def _is_precision(text: str) -> str:
-    options = ("fp32", "bf16", "fp16", "auto")
-    if text not in options:
-        raise ValueError(f"is no precision. {suggest(text, options, all_options=True)}")
-    return text
-
-
-Precision = Annotated[str, AfterValidator(_is_precision)]
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and in what portions to train."""
@@ -91,7 +81,7 @@ class TrainConfig:
     epochs: Count = 20
     batch_size: Count = 64  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
     max_norm: Positive = 1.0

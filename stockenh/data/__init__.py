@@ -27,4 +27,5 @@ Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 ShareOrZero = Annotated[float, Field(ge=0, lt=1)]
+Exact = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # in JSON: a finite number, not text
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -35,11 +35,6 @@ class Interpretation:
         """The names of the V static variables."""
         return [*context_names, *[EMBEDDING] * (self.static.shape[1] - len(context_names))]
 
-    def by_name(self, context_names: Sequence[str]) -> dict[str, float]:
-        """Mean weight of every variable: of the price series over bars, and of the static ones."""
-        means = [*self.price.mean((0, 1)).tolist(), *self.static.mean(0).tolist()]
-        return dict(zip([*PRICE_SERIES, *self.static_names(context_names)], means, strict=True))
-
 
 class Interpretable(ABC):
     """A network whose forecasts come with weights on its inputs."""
