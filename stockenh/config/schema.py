@@ -8,7 +8,6 @@ imports torch; only the classes of the chosen options may.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib
 import inspect
 import math
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from stockenh.config.overrides import literal, suggest
+from stockenh.data import Count, Date, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
 
@@ -69,31 +69,9 @@ _MOVED = {
 # What version 0.1 kept in every run's config and a run does not need: settings of other commands.
 _DROPPED = ("export", "explain", "audit", "evaluate", "bench", "run", "resume")
 
-Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Part = TypeVar("Part")
-
-
-def _is_date(text: str) -> str:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        raise ValueError("is not a date: write 2024-01-31") from None
-    if len(text) != len("2024-01-31"):
-        raise ValueError("is not a date: write 2024-01-31")
-    return text
-
-
-def _is_precision(text: str) -> str:
-    options = ("fp32", "bf16", "fp16", "auto")
-    if text not in options:
-        raise ValueError(f"is no precision. {suggest(text, options, all_options=True)}")
-    return text
-
-
-Date = Annotated[str, AfterValidator(_is_date)]
-Precision = Annotated[str, AfterValidator(_is_precision)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +81,7 @@ class TrainConfig:
     epochs: Count = 20
     batch_size: Count = 64  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
     max_norm: Positive = 1.0
@@ -118,7 +96,7 @@ class FinderConfig:
     start_lr: PositiveFinite = 1e-7
     end_lr: PositiveFinite = 1.0
     steps: Annotated[int, Field(ge=10)] = 100  # optimizer steps; fewer give no curve
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9  # weight of the past in the mean of the loss
+    smoothing: ShareOrZero = 0.9  # weight of the past in the mean of the loss
     diverge: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 4.0  # times the best mean loss
 
     def __post_init__(self) -> None:
@@ -197,7 +175,7 @@ class AuditConfig:
     """How hard a leakage audit looks, and from where on a correlation with a label is implausible."""
 
     dates: Count = 8  # of the test part, and as many before it, after which every bar is replaced
-    correlation: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of one input with a label
+    correlation: Share = 0.3  # of one input with a label
     shuffles: Annotated[int, Field(ge=2)] = 4  # trainings of the run's model on shuffled labels
     epochs: Count = 1  # of each training
     windows: Annotated[int, Field(ge=2)] = 4096  # train windows of each, and test windows
@@ -242,7 +220,7 @@ def _check_order(node: str, since: str | None, until: str | None) -> None:
 class _Common:
     """The keys at the top of a config that are plain values."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Seed = 42
     device: str = "auto"
     threads: Count | None = None
     cache_dir: str | None = None
@@ -375,6 +353,8 @@ def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: node for key, node in raw.items() if key not in _DROPPED}
     if isinstance(kept.get("tta"), Mapping):
         kept["tta"] = {k: v for k, v in kept["tta"].items() if k not in ("engine", "from", "to")}
+    if isinstance(kept.get("loss"), Mapping):
+        kept["loss"] = {k: v for k, v in kept["loss"].items() if (k, v) != ("alphas", None)}
     return kept
 
 
@@ -482,7 +462,9 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 @cache
 def _keys(cls: Any) -> list[str]:
     """The keys of a settings dataclass as a config spells them: `from` where the field is `since`."""
-    return list(_adapter(cls).json_schema(by_alias=True).get("properties", ()))
+    no_settings = {f.name for f in dataclasses.fields(cls) if not f.init}
+    properties = _adapter(cls).json_schema(by_alias=True).get("properties", ())
+    return [key for key in properties if key not in no_settings]
 
 
 def literals(value: Any) -> Any:

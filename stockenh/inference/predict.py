@@ -5,20 +5,22 @@ Legend: k windows, H horizons.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
+from stockenh.data import Exact
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, RawNoise
 from stockenh.errors import RunFolderError
 from stockenh.inference.calibration import Calibration
+from stockenh.storage.run_folder import checked
 from stockenh.training.precision import DTYPES
 from stockenh.training.step import Objective
 
@@ -78,6 +80,9 @@ def predict(
 
 
 LEVELS = 100
+Levels = Annotated[
+    tuple[Annotated[Exact, Field(ge=0)], ...], Field(min_length=LEVELS + 1, max_length=LEVELS + 1)
+]
 
 Floats = NDArray[np.float64]
 
@@ -211,6 +216,7 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
     )
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Confidence:
     """Percentiles of the uncertainty on the validation part, per horizon: the scale for new forecasts.
@@ -219,8 +225,8 @@ class Confidence:
     the views that they were measured with.
     """
 
-    views: dict[str, float]
-    levels: tuple[tuple[float, ...], ...]  # H times 101
+    views: Annotated[dict[str, int | Exact], Field(alias="tta")]
+    levels: tuple[Levels, ...]  # H times 101
 
     @classmethod
     def of(cls, uncertainty: NDArray[np.float64], views: Views) -> Confidence:
@@ -236,32 +242,11 @@ class Confidence:
     def to_dict(self) -> dict[str, Any]:
         return {"tta": self.views, "levels": [list(column) for column in self.levels]}
 
-    @classmethod
-    def from_dict(cls, values: object, horizons: int) -> Confidence:
-        """Raises RunFolderError where the stored numbers are not what `to_dict` wrote."""
-        if not isinstance(values, dict) or set(values) != {"tta", "levels"}:
-            raise RunFolderError("confidence.json does not hold the uncertainties of a run")
-        views, levels = values["tta"], values["levels"]
-        if not isinstance(views, dict) or not all(isinstance(v, int | float) for v in views.values()):
-            raise RunFolderError("confidence.json: tta does not hold the views of a run")
-        if not isinstance(levels, list) or len(levels) != horizons or not all(map(_is_levels, levels)):
-            raise RunFolderError(
-                f"confidence.json: levels are not {horizons} lists of {LEVELS + 1} rising numbers"
-            )
-        return cls(views, tuple(map(tuple, levels)))
-
 
 def read_confidences(values: object, horizons: int) -> dict[str, Confidence]:
     """The content of `confidence.json`, by the name of the weights. Raises RunFolderError."""
-    if not isinstance(values, dict):
-        raise RunFolderError("confidence.json does not hold the uncertainties of a run")
-    return {str(name): Confidence.from_dict(of_weights, horizons) for name, of_weights in values.items()}
-
-
-def _is_levels(column: object) -> bool:
-    return (
-        isinstance(column, list)
-        and len(column) == LEVELS + 1
-        and all(isinstance(v, float) and math.isfinite(v) and v >= 0 for v in column)
-        and column == sorted(column)
-    )
+    found = checked(dict[str, Confidence], values, "confidence.json")
+    for one in found.values():
+        if len(one.levels) != horizons or any(list(column) != sorted(column) for column in one.levels):
+            raise RunFolderError(f"confidence.json: levels are not {horizons} lists of rising numbers")
+    return found

@@ -35,11 +35,6 @@ class Interpretation:
         """The names of the V static variables."""
         return [*context_names, *[EMBEDDING] * (self.static.shape[1] - len(context_names))]
 
-    def by_name(self, context_names: Sequence[str]) -> dict[str, float]:
-        """Mean weight of every variable: of the price series over bars, and of the static ones."""
-        means = [*self.price.mean((0, 1)).tolist(), *self.static.mean(0).tolist()]
-        return dict(zip([*PRICE_SERIES, *self.static_names(context_names)], means, strict=True))
-
 
 class Interpretable(ABC):
     """A network whose forecasts come with weights on its inputs."""
@@ -68,7 +63,7 @@ class InputSpec:
 
 
 class ModelSettings(ABC):
-    """Hyper-parameters of one kind of network; subclasses are frozen dataclasses that check themselves.
+    """Hyper-parameters of one kind of network; subclasses are frozen dataclasses with bounds in their types.
 
     gives_quantiles: its output has `quantiles` and `quantile_levels`, which the pinball loss needs
     """
@@ -85,45 +80,23 @@ class ModelSettings(ABC):
         """
 
 
-def require_at_least(settings: object, minimum: int, *names: str) -> None:
-    """Raises ConfigError for the first of the named fields that lies below the minimum."""
-    for name in names:
-        value = getattr(settings, name)
-        if value < minimum:
-            raise ConfigError(f"model.{name}={value} is too small: take {minimum} or more")
-
-
-def require_dropout(dropout: float) -> None:
-    """Raises ConfigError unless the dropout rate lies in [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"model.dropout={dropout} is not a rate: take 0 or more and less than 1")
-
-
 def require_heads_divide(d_model: int, heads: int, even: bool = False) -> None:
     """Raises ConfigError unless the heads share d_model in equal widths; even, as rotary positions need."""
     multiple = 2 if even else 1
-    if d_model % (multiple * heads) == 0:
+    unit = multiple * heads
+    if d_model % unit == 0:
         return
-    advice = _advice(d_model, heads, multiple)
+    below = d_model // unit * unit
+    widths = " or ".join(str(width) for width in (below, below + unit) if width)
+    valid = [n for n in range(1, d_model // multiple + 1) if d_model % (multiple * n) == 0]
+    nearest = sorted(sorted(valid, key=lambda n: abs(n - heads))[:3])
+    advice = f"take {widths}" + (f", or heads {', '.join(map(str, nearest))}" if nearest else "")
     if d_model % heads:
         raise ConfigError(f"model.d_model={d_model} is not divisible by model.heads={heads}: {advice}")
     raise ConfigError(
         f"model.d_model={d_model} over model.heads={heads} gives heads of odd width {d_model // heads}, "
         f"but rotary positions need it even: {advice}"
     )
-
-
-def _advice(d_model: int, heads: int, multiple: int) -> str:
-    """The nearest widths, and the nearest numbers of heads, that give heads of a multiple of so many."""
-    unit = multiple * heads
-    below = d_model // unit * unit
-    widths = [str(width) for width in (below, below + unit) if width]
-    valid = [n for n in range(1, d_model // multiple + 1) if d_model % (multiple * n) == 0]
-    nearest = sorted(sorted(valid, key=lambda n: abs(n - heads))[:3])
-    advice = f"take {' or '.join(widths)}"
-    if nearest:
-        advice += f", or heads {', '.join(map(str, nearest))}"
-    return advice
 
 
 def require_patch_divides(lookback: int, patch: int) -> None:

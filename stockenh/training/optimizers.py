@@ -6,40 +6,31 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 
+from stockenh.data import Share
 from stockenh.errors import ConfigError
 
-AUTO = "auto"
+AUTO: Final = "auto"
 
 
 @dataclass(frozen=True)
 class OptimizerSettings(ABC):
     """Settings of an optimizer; `lr` is the peak of the schedule, or "auto": a range test finds it."""
 
-    lr: float | int | str = 1e-3  # OmegaConf takes whole numbers into a union only where it names int
-
-    def __post_init__(self) -> None:
-        if self.lr == AUTO:
-            return
-        try:
-            lr = float(self.lr)
-        except ValueError:
-            raise ConfigError(f"optimizer.lr={self.lr} is not a number, nor auto") from None
-        if not 0 < lr < math.inf:
-            raise ConfigError(f"optimizer.lr={self.lr} must be above 0 and finite")
-        object.__setattr__(self, "lr", lr)
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] = 1e-3
 
     @property
     def peak(self) -> float:
         """`lr` as a number. Raises ConfigError while it is to be found."""
         if self.lr == AUTO:
             raise ConfigError("optimizer.lr=auto must be found first; give a number here")
-        return float(self.lr)
+        return self.lr
 
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -50,12 +41,7 @@ class OptimizerSettings(ABC):
 class AdamW(OptimizerSettings):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), in torch's fused form."""
 
-    weight_decay: float = 1e-5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"optimizer.weight_decay={self.weight_decay} must be 0 or more and finite")
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=self.peak, weight_decay=self.weight_decay, fused=True)
@@ -170,16 +156,9 @@ class ScheduleSettings(ABC):
 class OneCycle(ScheduleSettings):
     """See `one_cycle`."""
 
-    warmup: float = 0.3
-    start_factor: float = 10.0
-    end_factor: float = 100.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.warmup < 1:
-            raise ConfigError(f"schedule.warmup={self.warmup} must be a share of the steps between 0 and 1")
-        for name in ("start_factor", "end_factor"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"schedule.{name}={getattr(self, name)} must be 1 or more")
+    warmup: Share = 0.3  # share of the steps
+    start_factor: Annotated[float, Field(ge=1)] = 10.0
+    end_factor: Annotated[float, Field(ge=1)] = 100.0
 
     def plan(self, peak: float, steps: int) -> Plan:
         return one_cycle(peak, steps, self.warmup, self.start_factor, self.end_factor)

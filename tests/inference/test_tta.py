@@ -26,7 +26,7 @@ from stockenh.data.prices import RawNoise, normalise
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.metrics import part_metrics
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import Confidence, Views, forecast, predict
+from stockenh.inference.predict import Confidence, Views, forecast, predict, read_confidences
 
 CPU = torch.device("cpu")
 COLUMNS = ["symbol", "date", "horizon", "ret", "up_prob", "uncertainty", "confident"]
@@ -138,7 +138,7 @@ def test_the_cutoff_is_the_quantile_at_the_coverage() -> None:
     made = Confidence.of(uncertainty, Views(4, RawNoise(), 1))
     np.testing.assert_allclose(made.cutoff(0.2), [20, 200])
     np.testing.assert_allclose(made.cutoff(0.205), [20.5, 205])
-    assert Confidence.from_dict(json.loads(json.dumps(made.to_dict())), 2) == made
+    assert read_confidences(json.loads(json.dumps({"raw": made.to_dict()})), 2) == {"raw": made}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_cutoff_is_the_quantile_at_the_coverage() -> None:
 )
 def test_a_stranger_s_levels_are_checked(values: object) -> None:
     with pytest.raises(RunFolderError, match=r"confidence\.json"):
-        Confidence.from_dict(values, 2)
+        read_confidences({"raw": values}, 2)
 
 
 def parsed(*settings: str) -> TtaPredictConfig:

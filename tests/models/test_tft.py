@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stockenh.config.catalog import option_values
+from stockenh.config.schema import group_settings, settings_of
 from stockenh.errors import ConfigError
 from stockenh.models import InputSpec, tft_layers
 from stockenh.models.cpu.kernels import norm_mix_by_variable
@@ -26,7 +26,6 @@ from stockenh.models.tft_layers import (
     norm_mix,
 )
 
-CONF = Path(__file__).parents[2] / "conf" / "model" / "tft_xl.yaml"
 DAILY = InputSpec(lookback=120, price=5, embedding=512, context=29, horizons=3)
 TINY = TftSettings(d_model=8, heads=2, fusion_layers=2, dropout=0.1)
 SHORT = InputSpec(lookback=7, price=5, embedding=6, context=4, horizons=2)
@@ -278,28 +277,23 @@ def test_a_weight_is_named_after_the_variable_that_moves_it():
     for weights in (why.price, why.static, why.attention):
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     names = ["rsi_14", "macd", "atr", "volume_ratio"]
-    named = why.by_name(names)
-    assert list(named) == ["open", "high", "low", "close", "volume", *names, "embedding"]
-    assert named["rsi_14"] == pytest.approx(why.static[:, 0].mean().item(), rel=1e-5)
-    assert named["volume"] == pytest.approx(why.price[..., 4].mean().item(), rel=1e-5)
+    assert why.static_names(names) == [*names, "embedding"]
     with torch.no_grad():  # the logit of the third feature goes far up
         model.select_static.weigh.norm.bias[2] += 20
         model.select_price.weigh.norm.bias[3] += 20
-    pushed = model.interpret(*batch(size=20)).by_name(names)
-    assert pushed["atr"] > 0.99 and pushed["close"] > 0.99
+    pushed = model.interpret(*batch(size=20))
+    assert pushed.static[:, 2].mean() > 0.99 and pushed.price[..., 3].mean() > 0.99
 
 
 def test_without_an_embedding_its_variable_is_absent():
     inputs = replace(SHORT, embedding=0)
     why = built(inputs=inputs).eval().interpret(*batch(inputs))
     assert why.static.shape == (3, 4)
-    assert "embedding" not in why.by_name(["a", "b", "c", "d"])
+    assert why.static_names(["a", "b", "c", "d"]) == ["a", "b", "c", "d"]
 
 
 def test_tft_xl_has_16_million_parameters_and_its_yaml_says_the_class_defaults():
-    values = OmegaConf.load(CONF)
-    assert values.pop("_target_") == "stockenh.models.tft.TftSettings"
-    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TftSettings), values))
+    settings = group_settings("model", option_values("model", "tft_xl"))
     assert settings == TftSettings()
     with torch.device("meta"):
         model = settings.build(DAILY)
@@ -379,14 +373,11 @@ def test_dropout_is_the_only_difference_between_training_and_evaluation():
             {"d_model": 250},
             "model.d_model=250 is not divisible by model.heads=8: take 248 or 256, or heads 2, 5, 10",
         ),
-        ({"heads": 0}, "model.heads=0 is too small: take 1 or more"),
-        ({"fusion_layers": 0}, "model.fusion_layers=0 is too small: take 1 or more"),
-        ({"lstm_layers": 0}, "model.lstm_layers=0 is too small: take 1 or more"),
-        ({"dropout": 1.0}, "model.dropout=1.0 is not a rate: take 0 or more and less than 1"),
-        (
-            {"quantiles": [0.0, 0.5, 0.9]},
-            "model.quantiles=[0.0, 0.5, 0.9]: each must lie between 0 and 1, as in [0.1, 0.5, 0.9]",
-        ),
+        ({"heads": 0}, "model.heads=0 must be at least 1"),
+        ({"fusion_layers": 0}, "model.fusion_layers=0 must be at least 1"),
+        ({"lstm_layers": 0}, "model.lstm_layers=0 must be at least 1"),
+        ({"dropout": 1.0}, "model.dropout=1.0 must be below 1"),
+        ({"quantiles": [0.0, 0.5, 0.9]}, "model.quantiles=0.0 must be above 0"),
         (
             {"quantiles": [0.5, 0.1]},
             "model.quantiles=[0.5, 0.1]: they must rise, as in [0.1, 0.5, 0.9]",
@@ -400,7 +391,7 @@ def test_dropout_is_the_only_difference_between_training_and_evaluation():
 )
 def test_wrong_settings_name_the_keys_and_the_way_out(changes, message):
     with pytest.raises(ConfigError) as caught:
-        TftSettings(**changes)
+        settings_of("model", TftSettings, changes)
     assert str(caught.value) == message
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from stockenh.config.schema import settings_of
 from stockenh.data.batches import Micro, TeacherOutput
 from stockenh.errors import ConfigError
 from stockenh.training.losses import Distilled, bernoulli_kl, focal, pinball, smooth
@@ -130,7 +131,7 @@ def test_it_is_finite_and_so_is_its_gradient(logit: float, up: bool, gamma: floa
 def test_alpha_auto_is_one_less_the_train_share_of_up_per_horizon() -> None:
     loss = HuberBCE(gamma=2.0, alpha="auto").fitted([0.5, 0.6, 0.7])
     assert loss.alphas == pytest.approx([0.5, 0.4, 0.3])
-    assert HuberBCE(alpha=0.25).fitted([0.5, 0.6, 0.7]).alphas == [0.25] * 3
+    assert HuberBCE(alpha=0.25).fitted([0.5, 0.6, 0.7]).alphas == (0.25, 0.25, 0.25)
     assert HuberBCE().fitted([0.5, 0.6]) == HuberBCE()
 
 
@@ -258,13 +259,14 @@ def test_windows_that_no_teacher_answered_are_an_error(drawn):
         ({"return_weight": -1.0}, "loss.return_weight=-1.0"),
         ({"return_weight": 0.0, "direction_weight": 0.0}, "loss.return_weight and loss.direction_weight"),
         ({"delta": 0.0}, "loss.delta=0.0"),
-        ({"returns": "mse"}, "loss.returns=mse must be auto, huber or pinball"),
+        ({"returns": "mse"}, "loss.returns=mse: no such returns.*auto, huber, pinball"),
         ({"smoothing": 1.0}, "loss.smoothing=1.0"),
         ({"gamma": -1.0}, "loss.gamma=-1.0"),
         ({"alpha": 1.5}, "loss.alpha=1.5"),
         ({"alpha": "balanced"}, "loss.alpha=balanced"),
+        ({"alphas": [0.5]}, "loss.alphas: no such setting"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], names: str) -> None:
     with pytest.raises(ConfigError, match=names):
-        HuberBCE(**values)
+        settings_of("loss", HuberBCE, values)

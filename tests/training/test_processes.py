@@ -9,17 +9,16 @@ import pytest
 import torch
 from conftest import Small
 
-from stockenh.data.batches import Group, Share, SharedBatches, TrainBatches
+from stockenh.data.batches import Group, TrainBatches
 from stockenh.training.distributed import RankBatches
 from stockenh.training.world import Rank
 
 NO_DROPOUT = "model.dropout=0"
 
 
-def shares(made: Small, size: int) -> list[SharedBatches]:
-    return [
-        SharedBatches(made.batches, made.prepared.windows.y_ret, Share(rank, size)) for rank in range(size)
-    ]
+def shares(made: Small, size: int) -> list[RankBatches]:
+    y_ret = made.prepared.windows.y_ret
+    return [RankBatches(made.batches, y_ret, Rank(rank, rank, size)) for rank in range(size)]
 
 
 def gradient(made: Small, groups: list[Group]) -> tuple[float, torch.Tensor]:
@@ -63,7 +62,7 @@ def test_a_process_without_a_row_adds_nothing(small: Callable[..., Small]) -> No
     made = small(NO_DROPOUT)
     batches, last = group_of_one_row(made)
     y_ret = made.prepared.windows.y_ret
-    parts = [SharedBatches(batches, y_ret, Share(rank, 3)).group(0, last) for rank in range(3)]
+    parts = [RankBatches(batches, y_ret, Rank(rank, rank, 3)).group(0, last) for rank in range(3)]
     assert [float(part.micros[0].labelled.sum()) > 0 for part in parts] == [True, False, False]
     loss, empty = gradient(made, parts[1:])
     assert loss == 0 and not empty.any()
@@ -75,6 +74,17 @@ def test_four_processes_pass_once_over_what_one_accumulates(small: Callable[...,
     made = small("train.accumulate=4", "train.batch_size=16")
     assert len(made.batches.group(0, 0).micros) == 4
     assert [len(batches.group(0, 0).micros) for batches in shares(made, 4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("rows", "size"), [(10, 2), (10, 3), (2, 4), (1, 2), (64, 1)])
+def test_shares_hold_every_row_once_and_differ_by_one_at_most(
+    small: Callable[..., Small], rows: int, size: int
+) -> None:
+    all_rows = torch.arange(100, 100 + rows)
+    parts = [batches.share(all_rows) for batches in shares(small(), size)]
+    assert torch.equal(torch.cat(parts), all_rows)
+    lengths = [len(part) for part in parts]
+    assert max(lengths) - min(lengths) <= 1
 
 
 def draws(batches: TrainBatches, first: int) -> tuple[torch.Tensor, torch.Tensor]:

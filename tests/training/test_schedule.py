@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.training.optimizers import Constant, OneCycle, Plan, Schedule, with_swa
 
@@ -124,4 +125,4 @@ def test_it_is_torch_s_swa_rate_to_the_last_bit(first: int) -> None:
 )
 def test_wrong_settings_are_named(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"schedule.{next(iter(values))}="):
-        OneCycle(**values)
+        settings_of("schedule", OneCycle, values)

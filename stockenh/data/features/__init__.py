@@ -33,7 +33,7 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Settings of the features. Raises ConfigError for a bad timeframe or a lookback below 3 bars.
+    """Settings of the features.
 
     timeframes: one alignment feature each
     lookback:   bars over which smart-money patterns are counted
@@ -41,14 +41,6 @@ class FeatureSettings:
 
     timeframes: tuple[str, ...] = ("1d", "1w", "2w", "1mo", "1q")
     lookback: int = 120
-
-    def __post_init__(self) -> None:
-        for timeframe in self.timeframes:
-            parse_timeframe(timeframe)
-        if len(set(self.timeframes)) < len(self.timeframes):
-            raise ConfigError(f"data.timeframes: each may appear once, got {', '.join(self.timeframes)}")
-        if self.lookback < 3:
-            raise ConfigError(f"data.lookback={self.lookback}: a fair value gap alone takes 3 bars")
 
 
 def feature_names(settings: FeatureSettings) -> tuple[str, ...]:

@@ -12,10 +12,9 @@ import numpy as np
 from stockenh.data.bars import Bars
 from stockenh.data.findings import Finding, Rows, first_few
 from stockenh.data.readers.clean import Stretch, clean_rows, join_rows
-from stockenh.data.readers.columns import CANONICAL
 from stockenh.data.readers.parse import parse_file
 from stockenh.data.readers.table import SUFFIXES, display_name
-from stockenh.errors import ConfigError, DataError
+from stockenh.errors import DataError
 
 _LATE_DAYS: Final = 10
 _DAY: Final = np.timedelta64(1, "D")
@@ -68,23 +67,12 @@ class ReadSettings:
     adjust:       use an adjusted close, where there is one, to undo splits and dividends
     max_gap_days: a symbol's history is cut where more calendar days lie between two bars
     min_bars:     shorter stretches are left out
-
-    Raises ConfigError on an unknown canonical name or a limit below 1.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     adjust: bool = True
     max_gap_days: int = 30
     min_bars: int = 131
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.columns if name not in CANONICAL]
-        if unknown:
-            known = ", ".join(CANONICAL)
-            raise ConfigError(f"data.columns.{unknown[0]}: no such part of a bar; known: {known}")
-        for name in ("max_gap_days", "min_bars"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(frozen=True)

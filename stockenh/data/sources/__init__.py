@@ -6,14 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
+from pydantic import Field
 
 from stockenh.data import features as context
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
-from stockenh.data.features import FeatureSettings
+from stockenh.data.features import FeatureSettings, parse_timeframe
 from stockenh.data.findings import Finding
 from stockenh.data.windows import BarWindows, Windows, index_windows
 from stockenh.errors import ConfigError, DataError
@@ -68,21 +69,21 @@ class BarData(DataSettings):
     """The base of all sources of raw bars: windows of `lookback` bars, features, labels."""
 
     horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
-    lookback: int = 120
+    lookback: Annotated[int, Field(ge=3)] = 120  # a fair value gap alone takes 3 bars
     timeframes: list[str] = field(default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"])
 
     def __post_init__(self) -> None:
         check_horizons(self.horizons)
-        self._feature_settings()
+        for timeframe in self.timeframes:
+            parse_timeframe(timeframe)
+        if len(set(self.timeframes)) < len(self.timeframes):
+            raise ConfigError(f"data.timeframes={self.timeframes}: name each once")
 
     def windows_of(self, bars: Bars) -> Windows:
         return self._windows(bars, DiskCache(None), labels=False)
 
-    def _feature_settings(self) -> FeatureSettings:
-        return FeatureSettings(tuple(self.timeframes), self.lookback)
-
     def _windows(self, bars: Bars, cache: DiskCache, labels: bool) -> BarWindows:
-        settings = self._feature_settings()
+        settings = FeatureSettings(tuple(self.timeframes), self.lookback)
         key = key_of(bars.digest(), settings, code_of("data"))
         arrays = cache.arrays("features", key, lambda: {"context": context.context_features(bars, settings)})
         windows = index_windows(
