@@ -5,7 +5,7 @@ import pytest
 import torch
 from random_bars import two_symbols
 
-from stockenh.data.batches import DeviceWindows, Share, TrainBatches
+from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment
 from stockenh.data.windows import BarWindows
@@ -139,12 +139,3 @@ def test_a_sweep_goes_through_the_rows_in_their_order(data: BarWindows, resident
     chunks = list(resident.sweep(rows, 2))
     assert [len(micro.x_ctx) for micro in chunks] == [2, 2, 1]
     np.testing.assert_array_equal(torch.cat([m.x_kron for m in chunks]).numpy(), embedding(data)[rows])
-
-
-@pytest.mark.parametrize(("rows", "size"), [(10, 2), (10, 3), (2, 4), (1, 2), (64, 1)])
-def test_shares_hold_every_row_once_and_differ_by_one_at_most(rows: int, size: int) -> None:
-    all_rows = torch.arange(100, 100 + rows)
-    shares = [Share(rank, size).of(all_rows) for rank in range(size)]
-    assert torch.equal(torch.cat(shares), all_rows)
-    lengths = [len(share) for share in shares]
-    assert max(lengths) - min(lengths) <= 1

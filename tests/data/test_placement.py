@@ -202,7 +202,7 @@ def resident_kib(file: Path) -> int:
 def test_the_rule_and_its_reason(
     setting: bool | str, needed: int, free: int, resident: bool, text: str
 ) -> None:
-    placement = Placement.by_rule(setting, needed, free)
+    placement = Placement(setting, needed, free)
     assert placement.resident is resident and text in str(placement)
 
 

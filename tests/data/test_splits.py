@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from stockenh.config.schema import settings_of
 from stockenh.data.bars import Bars
 from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, TrainOnly, WalkForward
 from stockenh.data.windows import BarWindows, index_windows
@@ -174,21 +174,23 @@ def test_walk_forward_tests_tile_the_later_dates_and_train_expands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("kind", "values", "message"),
     [
-        (lambda: DateSplit(val=0.6, test=0.4), r"split\.val=0\.6 and split\.test=0\.4"),
-        (lambda: DateSplit(val=0.0), r"split\.val=0\.0 must be a share"),
-        (lambda: DateSplit(test=float("nan")), r"split\.test=nan must be a share"),
-        (lambda: DateSplit(embargo=-1), r"split\.embargo=-1 must be 0 bars or more"),
-        (lambda: WalkForward(folds=3, fold=3), r"split\.fold=3 must be from 0 to split\.folds - 1 = 2"),
-        (lambda: WalkForward(fold=-1), r"split\.fold=-1 must be from 0"),
-        (lambda: WalkForward(folds=0), r"split\.folds=0 must be at least 1"),
-        (lambda: WalkForward(val=1.0), r"split\.val=1\.0 must be a share"),
+        (DateSplit, {"val": 0.6, "test": 0.4}, r"split\.val=0\.6 and split\.test=0\.4"),
+        (DateSplit, {"val": 0.0}, r"split\.val=0\.0 must be above 0"),
+        (DateSplit, {"test": float("nan")}, r"split\.test=nan is not a number"),
+        (DateSplit, {"embargo": -1}, r"split\.embargo=-1 must be at least 0"),
+        (WalkForward, {"folds": 3, "fold": 3}, r"split\.fold=3 must be from 0 to split\.folds - 1 = 2"),
+        (WalkForward, {"fold": -1}, r"split\.fold=-1 must be from 0"),
+        (WalkForward, {"folds": 0}, r"split\.folds=0 must be at least 1"),
+        (WalkForward, {"val": 1.0}, r"split\.val=1\.0 must be below 1"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], message: str) -> None:
+def test_impossible_settings_are_refused_by_name(
+    kind: type[Split], values: dict[str, float], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        make()
+        settings_of("split", kind, values)
 
 
 @pytest.mark.parametrize(

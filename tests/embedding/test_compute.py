@@ -13,8 +13,7 @@ from random_walks import walks
 from stockenh.data.cache import DiskCache
 from stockenh.data.prices import NoAugment
 from stockenh.data.windows import BarWindows, StoredWindows, Windows
-from stockenh.embedding import compute
-from stockenh.embedding.base import NoEmbedding, PriceEmbedding, StoredEmbedding
+from stockenh.embedding import NoEmbedding, PriceEmbedding, StoredEmbedding, compute
 from stockenh.embedding.compute import embed
 from stockenh.embedding.kernel import KernelEmbedding
 from stockenh.errors import ConfigError

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_bars import Arrays, random_series, smooth_series
 
+from stockenh.config.schema import settings_of
 from stockenh.data.bars import Bars
-from stockenh.data.features.context import FeatureSettings, alignment, context_features, feature_names
+from stockenh.data.features import FeatureSettings, alignment, context_features, feature_names
 from stockenh.data.features.smart_money import smart_money
 from stockenh.data.features.technical import technical
+from stockenh.data.sources.files import SampleData
 from stockenh.errors import ConfigError
 
 DEFAULT = FeatureSettings()
@@ -110,10 +112,10 @@ def test_damaged_bars_still_give_finite_features(huge: float) -> None:
     ("keys", "message"),
     [
         ({"timeframes": ("1d", "1y")}, r"data\.timeframes: '1y' is not a timeframe"),
-        ({"timeframes": ("1d", "1d")}, r"data\.timeframes: each may appear once"),
+        ({"timeframes": ("1d", "1d")}, r"data\.timeframes=.*: name each once"),
         ({"lookback": 2}, r"data\.lookback=2"),
     ],
 )
 def test_bad_settings_name_the_key(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FeatureSettings(**keys)  # type: ignore[arg-type]
+        settings_of("data", SampleData, keys)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stockenh.data.bars import adjust_bars
-from stockenh.data.readers.read import ReadSettings, read_bars
-from stockenh.errors import ConfigError, DataError
+from stockenh.data.readers import ReadSettings, read_bars
+from stockenh.errors import DataError
 
 
 def test_a_missing_path_and_a_folder_without_tables_raise(tmp_path: Path) -> None:
@@ -24,21 +24,6 @@ def test_a_missing_path_and_a_folder_without_tables_raise(tmp_path: Path) -> Non
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(DataError, match=r"no \.csv, \.tsv, \.txt or .*, only notes\.md; set data\.path"):
         read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"columns": {"closing": "C"}},
-            r"data\.columns\.closing: no such part .* known: symbol, date",
-        ),
-        ({"max_gap_days": 0}, r"data\.max_gap_days=0"),
-    ],
-)
-def test_settings_are_checked(settings: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ReadSettings(**settings)
 
 
 @pytest.mark.parametrize(

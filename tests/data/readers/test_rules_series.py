@@ -9,7 +9,7 @@ import pytest
 from bar_files import HEADER, dates, finding, numbers, read_cells, rules
 
 from stockenh.data.findings import Finding
-from stockenh.data.readers.read import ReadResult
+from stockenh.data.readers import ReadResult
 from stockenh.data.readers.series_rules import spikes, split_ratio
 
 N = 140

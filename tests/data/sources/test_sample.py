@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from stockenh.data.bars import CLOSE, VOLUME, Bars
-from stockenh.data.readers.read import ReadSettings, read_bars
+from stockenh.data.readers import ReadSettings, read_bars
 from stockenh.data.sources.files import SAMPLE_FILE, load_sample
 
 

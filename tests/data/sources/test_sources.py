@@ -8,10 +8,11 @@ import bar_files
 import numpy as np
 import pytest
 
+from stockenh.config.schema import settings_of
+from stockenh.data import features
+from stockenh.data import readers as read
 from stockenh.data.cache import DiskCache
-from stockenh.data.features import context as features
-from stockenh.data.readers import read
-from stockenh.data.sources.base import DataSettings, Loaded
+from stockenh.data.sources import DataSettings, Loaded
 from stockenh.data.sources.files import FilesData, SampleData
 from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 from stockenh.data.sources.windows_file import WindowsData
@@ -185,12 +186,12 @@ def test_horizons_must_increase(settings: type[DataSettings], horizons: list[int
     ("settings", "message"),
     [
         ({"lookback": 2}, r"data\.lookback=2"),
-        ({"timeframes": ["1d", "1d"]}, r"data\.timeframes: each may appear once"),
+        ({"timeframes": ["1d", "1d"]}, r"data\.timeframes=.*: name each once"),
         ({"timeframes": ["soon"]}, r"data\.timeframes.*soon"),
         ({"max_gap_days": 0}, r"data\.max_gap_days=0 must be at least 1"),
-        ({"columns": {"kurs": "Close"}}, r"data\.columns\.kurs"),
+        ({"columns": {"kurs": "Close"}}, r"data\.columns\.kurs.*Options: adj_close, close, date"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FilesData(path="x", **settings)  # type: ignore[arg-type]
+        settings_of("data", FilesData, {"path": "x", **settings})

@@ -11,9 +11,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from stockenh.config.schema import settings_of
 from stockenh.data.bars import CLOSE, Bars
-from stockenh.data.features.context import FeatureSettings, context_features
-from stockenh.data.readers.read import ReadSettings, read_bars
+from stockenh.data.features import FeatureSettings, context_features
+from stockenh.data.readers import ReadSettings, read_bars
 from stockenh.data.sources import synthetic
 from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 from stockenh.errors import ConfigError
@@ -212,8 +213,8 @@ def test_it_is_generated_quickly() -> None:
     [
         ({"symbols": 0}, r"data\.symbols=0 must be at least 1"),
         ({"bars": 0}, r"data\.bars=0 must be at least 1"),
-        ({"seed": -1}, r"data\.seed=-1 must be from 0"),
-        ({"strength": -0.1}, r"data\.strength=-0\.1 must be from 0 \(noise\) to 3"),
+        ({"seed": -1}, r"data\.seed=-1 must be at least 0"),
+        ({"strength": -0.1}, r"data\.strength=-0\.1 must be at least 0"),
         ({"strength": float("nan")}, r"data\.strength=nan"),
         ({"start": "2012"}, r"data\.start=2012 is not a date"),
         ({"start": "2012-13-01"}, r"data\.start=2012-13-01 is not a date"),
@@ -221,4 +222,4 @@ def test_it_is_generated_quickly() -> None:
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SyntheticData(**settings)  # type: ignore[arg-type]
+        settings_of("data", SyntheticData, settings)

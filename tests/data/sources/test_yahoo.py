@@ -13,6 +13,7 @@ import pytest
 from waiting import wait_for
 from yahoo_frames import LIMITED, OFFLINE, Answering, Client, days, prices, yahoo
 
+from stockenh.config.schema import settings_of
 from stockenh.data.cache import DiskCache
 from stockenh.data.sources import yahoo_download as downloads
 from stockenh.data.sources.yahoo import YahooData
@@ -211,4 +212,4 @@ def test_wrong_settings_are_refused_by_name(
     symbols: list[str], more: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings(*symbols, **more)
+        settings_of("data", YahooData, {"symbols": symbols, **more})
