@@ -20,15 +20,15 @@ from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, earlier_windows, embed, shuffled, unwatched
 from stockenh.errors import ConfigError, DataError, RunFolderError
-from stockenh.inference.tta import Views
-from stockenh.models.spec import InputSpec
+from stockenh.inference.predict import Views
+from stockenh.models import InputSpec
 from stockenh.report.terminal import console, counting
 from stockenh.storage.files import expanded
 from stockenh.storage.machine import lacks_compiler
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.losses.base import Distilled, Loss
+from stockenh.training.losses import Distilled, Loss
+from stockenh.training.optimizers import Schedule, with_swa
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import Schedule, with_swa
 from stockenh.training.step import Learner, Objective
 
 AS_IT_IS = NoAugment()

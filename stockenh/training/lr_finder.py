@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from stockenh.data.batches import Group, TrainBatches
 from stockenh.training.checkpoint import rng_state, set_rng_state
+from stockenh.training.optimizers import Schedule, ramp
 from stockenh.training.precision import NonFiniteGradient
-from stockenh.training.schedules import Schedule, ramp
 from stockenh.training.step import Learner
 
 Floats = NDArray[np.float64]
