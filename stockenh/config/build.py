@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -70,15 +71,15 @@ def device(name: str) -> torch.device:
 
 
 def cache(config: RunConfig) -> DiskCache:
-    """The disk cache that the config names; what is wrong with it is said on the terminal once."""
-
-    def say(message: str) -> None:
-        console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
-
+    """The disk cache that the config names; what is wrong with it is printed on the terminal once."""
     root = expanded(config.cache_dir) if config.cache_dir else default_root()
     if root is None:
-        say("no home folder to keep a cache in: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
-    return DiskCache(root, say)
+        _warn("no home folder for a cache: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
+    return DiskCache(root, _warn)
+
+
+def _warn(message: str) -> None:
+    console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
 
 
 def with_settled_data(config: RunConfig) -> RunConfig:
@@ -86,10 +87,7 @@ def with_settled_data(config: RunConfig) -> RunConfig:
     if not config.data.downloads:
         return config
     out = console(stderr=True)
-
-    def say(message: str) -> None:
-        out.print(message, markup=False, soft_wrap=True)
-
+    say = partial(out.print, markup=False, soft_wrap=True)
     with counting(out, "downloading", "symbols") as watch:
         return replace(config, data=config.data.resolve(cache(config), watch, say))
 

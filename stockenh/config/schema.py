@@ -372,17 +372,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def _dumped(settings: Any) -> dict[str, Any]:
+    """mode: with lists in place of tuples, which YAML doesn't know."""
     kind: Any = type(settings)
-    found = _adapter(kind).dump_python(settings, by_alias=True)
-    listed: dict[str, Any] = _listed(found)
-    return listed
-
-
-def _listed(value: Any) -> Any:
-    """Containers with lists in place of tuples, which YAML doesn't know."""
-    if isinstance(value, Mapping):
-        return {key: _listed(node) for key, node in value.items()}
-    return [_listed(node) for node in value] if isinstance(value, list | tuple) else value
+    found: dict[str, Any] = _adapter(kind).dump_python(settings, mode="json", by_alias=True)
+    return found
 
 
 def group_settings(group: str, node: Any) -> Any:

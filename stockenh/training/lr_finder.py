@@ -80,10 +80,8 @@ class Suggestions:
     @property
     def lr(self) -> float | None:
         """The recommended one, to three digits: the valley, else the steepest, else the minimum's."""
-        for rate in (self.valley, self.steepest, self.minimum):
-            if rate is not None:
-                return float(f"{rate:.2e}")
-        return None
+        known = [rate for rate in (self.valley, self.steepest, self.minimum) if rate is not None]
+        return float(f"{known[0]:.2e}") if known else None
 
 
 def range_test(
