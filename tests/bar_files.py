@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stockenh.data.findings import Finding
-from stockenh.data.readers.read import ReadResult, ReadSettings, read_bars
+from stockenh.data.readers import ReadResult, ReadSettings, read_bars
 
 HEADER = "Date,Open,High,Low,Close,Volume"
 Row = list[str]

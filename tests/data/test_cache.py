@@ -9,7 +9,7 @@ from traps import Trap
 
 from stockenh.data import cache as cache_module
 from stockenh.data.cache import DiskCache, default_root, key_of, release_pages, write_npy
-from stockenh.data.features.context import FeatureSettings
+from stockenh.data.features import FeatureSettings
 from stockenh.errors import ConfigError
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([1, 2], np.int64), "empty": np.empty((0, 5))}

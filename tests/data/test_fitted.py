@@ -6,7 +6,7 @@ import pytest
 from random_bars import random_series
 
 from stockenh.data.bars import Bars
-from stockenh.data.features.context import FeatureSettings, context_features, feature_names
+from stockenh.data.features import FeatureSettings, context_features, feature_names
 from stockenh.data.fitted import Fitted
 from stockenh.data.windows import index_windows
 from stockenh.errors import RunFolderError

@@ -10,8 +10,7 @@ from random_walks import walks
 from stockenh.data import cache
 from stockenh.data.cache import DiskCache
 from stockenh.data.prices import NoAugment
-from stockenh.embedding import compute
-from stockenh.embedding.base import NoEmbedding, PriceEmbedding, StoredEmbedding
+from stockenh.embedding import NoEmbedding, PriceEmbedding, StoredEmbedding, compute
 from stockenh.embedding.compute import earlier_windows, embed, shuffled
 from stockenh.embedding.kernel import KernelEmbedding
 from stockenh.errors import ConfigError

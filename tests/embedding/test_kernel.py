@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from stockenh.config.schema import settings_of
 from stockenh.embedding.kernel import ConvolutionBank, KernelEmbedding, convolution_banks, quantise
 from stockenh.errors import ConfigError
 
@@ -134,4 +135,4 @@ def test_a_window_that_is_too_short_and_a_wrong_width_name_their_key():
         KernelEmbedding().transform(torch.zeros(1, 8, 5))
     for width in (0, -4, 510):
         with pytest.raises(ConfigError, match=rf"embedding\.width={width}"):
-            KernelEmbedding(width=width)
+            settings_of("embedding", KernelEmbedding, {"width": width})

@@ -20,6 +20,7 @@ from kronos_checkpoints import (
 from random_bars import plain_windows, smooth_series
 from safetensors.torch import load_file
 
+from stockenh.config.schema import settings_of
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache
 from stockenh.embedding import kronos
@@ -169,8 +170,8 @@ def test_auto_is_a_fixed_rule_by_device_and_size(monkeypatch):
     monkeypatch.setattr(kronos, "has_bf16", lambda device: False)
     assert auto.resolve(CPU).precision == "fp32"
     assert KronosEmbedding(precision="bf16").resolve(CPU).precision == "bf16"
-    with pytest.raises(ConfigError, match=r"embedding\.precision=fp16: take auto, fp32, bf16"):
-        KronosEmbedding(precision="fp16")
+    with pytest.raises(ConfigError, match=r"embedding\.precision=fp16: .*auto, bf16, fp32"):
+        settings_of("embedding", KronosEmbedding, {"precision": "fp16"})
 
 
 def test_width_and_identity_follow_the_checkpoint_and_not_where_it_lies(tmp_path):

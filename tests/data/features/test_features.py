@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from random_bars import random_series, smooth_series
 
 from stockenh.data.bars import Bars
-from stockenh.data.features.context import FeatureSettings, alignment, context_features, feature_names
+from stockenh.data.features import FeatureSettings, alignment, context_features, feature_names
 from stockenh.data.features.smart_money import smart_money
 from stockenh.data.features.technical import technical
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from random_bars import random_series
 
-from stockenh.data.features.context import alignment, timeframe_groups
+from stockenh.data.features import alignment, timeframe_groups
 from stockenh.errors import ConfigError
 
 

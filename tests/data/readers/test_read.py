@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stockenh.data.bars import adjust_bars
-from stockenh.data.readers.read import ReadSettings, read_bars
+from stockenh.data.readers import ReadSettings, read_bars
 from stockenh.errors import DataError
 
 

@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 from bar_files import numbers, rows, write
 
+from stockenh.data import features
+from stockenh.data import readers as read
 from stockenh.data.bars import CLOSE, VOLUME
 from stockenh.data.cache import DiskCache
-from stockenh.data.features import context as features
-from stockenh.data.readers import read
-from stockenh.data.readers.read import ReadSettings, read_bars
+from stockenh.data.readers import ReadSettings, read_bars
 from stockenh.data.sources.files import SAMPLE_FILE, FilesData, SampleData, load_sample
 from stockenh.data.sources.synthetic import SyntheticData, best_probabilities, generate
 from stockenh.data.sources.windows_file import WindowsData

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from stockenh.data.bars import CLOSE, Bars
-from stockenh.data.features.context import FeatureSettings, context_features
-from stockenh.data.readers.read import ReadSettings, read_bars
+from stockenh.data.features import FeatureSettings, context_features
+from stockenh.data.readers import ReadSettings, read_bars
 from stockenh.data.sources import synthetic
 from stockenh.data.sources.synthetic import (
     SyntheticData,
