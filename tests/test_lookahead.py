@@ -20,7 +20,7 @@ from stockenh.embedding.compute import earlier_windows, embed
 from stockenh.embedding.kernel import KernelEmbedding
 from stockenh.embedding.kronos import KronosEmbedding
 from stockenh.inference.predict import predict
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 from stockenh.models.timeformer import TimeFormerSettings
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from kronos_checkpoints import TINY
 
-from stockenh.commands.sweep.settings import SweepConfig
 from stockenh.commands.sweep.space import Space
+from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.config.catalog import (
     conf_dir,
     default_keys,

@@ -89,7 +89,7 @@ def test_in_a_grid_the_good_jobs_go_on(
 def test_a_bug_in_a_grid_is_a_line_and_the_log_has_the_rest(
     stockenh: Callable[..., object], small_run: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stockenh.commands.train import command as training
+    from stockenh.commands import train as training
 
     def broken(*arguments: object, **more: object) -> None:
         raise ZeroDivisionError("division by zero")

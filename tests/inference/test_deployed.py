@@ -19,7 +19,7 @@ from stockenh.inference.export import (
     write_onnx,
     write_program,
 )
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 from stockenh.models.tft import TftSettings
 from stockenh.models.timeformer import TimeFormerSettings
 

@@ -24,8 +24,7 @@ from stockenh.data.prices import RawNoise, normalise
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.metrics import calibration_metrics, part_metrics
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import predict
-from stockenh.inference.tta import Confidence, Views, forecast
+from stockenh.inference.predict import Confidence, Views, forecast, predict, read_confidences
 
 CPU = torch.device("cpu")
 
@@ -120,7 +119,7 @@ def test_the_cutoff_is_the_quantile_at_the_coverage():
     made = Confidence.of(uncertainty, Views(4, RawNoise(), 1))
     np.testing.assert_allclose(made.cutoff(0.2), [20, 200])
     np.testing.assert_allclose(made.cutoff(0.205), [20.5, 205])
-    assert Confidence.from_dict(json.loads(json.dumps(made.to_dict())), 2) == made
+    assert read_confidences(json.loads(json.dumps({"raw": made.to_dict()})), 2) == {"raw": made}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_the_cutoff_is_the_quantile_at_the_coverage():
 )
 def test_untrusted_levels_are_checked(values):
     with pytest.raises(RunFolderError, match=r"confidence\.json"):
-        Confidence.from_dict(values, 2)
+        read_confidences({"raw": values}, 2)
 
 
 def parsed(*settings):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from stockenh.config.catalog import option_values
 from stockenh.errors import ConfigError
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 from stockenh.models.tft import TftSettings
 from stockenh.models.timeformer import TimeFormerSettings
 

@@ -20,8 +20,8 @@ from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint, loop
 from stockenh.training.averaging import Averages
 from stockenh.training.losses.huber_bce import HuberBCE
+from stockenh.training.optimizers import OneCycle, Schedule
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import OneCycle, Schedule
 from stockenh.training.step import Learner, Objective
 
 CPU = torch.device("cpu")

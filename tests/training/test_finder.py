@@ -13,13 +13,13 @@ from conftest import SMALL, TFT, line_group, line_learner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from stockenh.commands.find_lr.find_lr import lr_curve
+from stockenh.commands.find_lr.range_test import lr_curve
 from stockenh.config.schema import FinderConfig
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint, lr_finder
 from stockenh.training.averaging import Averages, Ema
 from stockenh.training.lr_finder import Curve, Suggestions, suggest
-from stockenh.training.schedules import OneCycle, Schedule, ramp
+from stockenh.training.optimizers import OneCycle, Schedule, ramp
 
 
 def range_test(learner, batches, **settings):

@@ -18,8 +18,7 @@ from stockenh.data.batches import DeviceWindows
 from stockenh.data.placement import StreamedWindows
 from stockenh.errors import TrainingError
 from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import predict
-from stockenh.inference.tta import forecast
+from stockenh.inference.predict import forecast, predict
 from stockenh.training.loop import Interrupted, Journal, State, choose
 
 STREAMED = "train.resident=false"

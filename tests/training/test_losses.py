@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from stockenh.config.schema import settings_of
 from stockenh.data.batches import Micro, TeacherOutput
 from stockenh.errors import ConfigError
-from stockenh.training.losses.base import Distilled, bernoulli_kl, focal, pinball, smooth
+from stockenh.training.losses import Distilled, bernoulli_kl, focal, pinball, smooth
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.step import Objective
 
@@ -98,7 +99,7 @@ def test_it_is_finite_and_so_is_its_gradient(logit, up, gamma, smoothing):
 def test_alpha_auto_is_one_less_the_share_of_up_of_the_train_part_alone(small):
     loss = HuberBCE(gamma=2.0, alpha="auto").fitted([0.5, 0.6, 0.7])
     assert loss.alphas == pytest.approx([0.5, 0.4, 0.3])
-    assert HuberBCE(alpha=0.25).fitted([0.5, 0.6, 0.7]).alphas == [0.25] * 3
+    assert HuberBCE(alpha=0.25).fitted([0.5, 0.6, 0.7]).alphas == (0.25, 0.25, 0.25)
     assert HuberBCE().fitted([0.5, 0.6]) == HuberBCE()
     made = small("loss=focal", "loss.alpha=auto")
     returns = made.prepared.windows.y_ret[made.prepared.rows["train"]]
@@ -209,4 +210,4 @@ def test_windows_that_no_teacher_answered_are_an_error(drawn):
 )
 def test_wrong_settings_are_named(values, names):
     with pytest.raises(ConfigError, match=names):
-        HuberBCE(**values)
+        settings_of("loss", HuberBCE, values)

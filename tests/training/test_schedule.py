@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
-from stockenh.training.schedules import Constant, OneCycle, Schedule, with_swa
+from stockenh.training.optimizers import Constant, OneCycle, Schedule, with_swa
 
 State = list[tuple[float, tuple[float, float]]]
 
@@ -106,4 +107,4 @@ def test_it_is_torch_s_swa_rate_to_the_last_bit(first):
 )
 def test_wrong_settings_are_named(values):
     with pytest.raises(ConfigError, match=f"schedule.{next(iter(values))}="):
-        OneCycle(**values)
+        settings_of("schedule", OneCycle, values)

@@ -18,8 +18,8 @@ from stockenh.data.prices import BarPrices, RawNoise, normalise
 from stockenh.inference.predict import predict
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.losses.huber_bce import HuberBCE
+from stockenh.training.optimizers import Constant, Schedule
 from stockenh.training.precision import MOST_SKIPS_IN_A_ROW, NonFiniteGradient, resolve
-from stockenh.training.schedules import Constant, Schedule
 from stockenh.training.step import Objective
 
 both = pytest.mark.parametrize("base", [SMALL, TFT], ids=["timeformer", "tft"])

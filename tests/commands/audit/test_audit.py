@@ -12,11 +12,10 @@ import pytest
 import yaml
 from bars import write_bars
 
+from stockenh.data import features, sources
 from stockenh.data.batches import DeviceWindows
-from stockenh.data.features import context as features
 from stockenh.data.features import smart_money
 from stockenh.data.fitted import Fitted
-from stockenh.data.sources import base as sources
 from stockenh.data.splits import DateSplit
 
 BARS = 300
@@ -154,9 +153,9 @@ def test_a_backfill_of_the_first_bars_alone_is_caught(audited, monkeypatch):
 
 
 def test_a_scaler_fitted_on_all_data_is_caught(audited, monkeypatch):
-    fit = Fitted.on.__func__
+    fit = Fitted.fit.__func__
     monkeypatch.setattr(
-        Fitted, "on", classmethod(lambda cls, windows, train: fit(cls, windows, np.arange(len(windows))))
+        Fitted, "fit", classmethod(lambda cls, windows, train: fit(cls, windows, np.arange(len(windows))))
     )
     _, found = audited(code=1)
     assert found["leaks"] == ["standardisers"]

@@ -24,7 +24,7 @@ def bench(
 ) -> Callable[..., object]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the whole session
-    monkeypatch.setattr("stockenh.commands.bench.bench.Clock", partial(Clock, turn=0.0))
+    monkeypatch.setattr("stockenh.commands.bench.benchmark.Clock", partial(Clock, turn=0.0))
     monkeypatch.setattr("stockenh.commands.bench.training.BLOCK", {"cpu": 2**20})
     return lambda *arguments: stockenh("bench", *TINY, *arguments)
 

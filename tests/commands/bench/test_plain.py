@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from stockenh.commands.bench.plain import PlainRecipe, loaded, torch_layers
 from stockenh.commands.bench.training import Peaks
+from stockenh.models import InputSpec
 from stockenh.models.layers import Dropout
-from stockenh.models.spec import InputSpec
 from stockenh.models.tft import TftSettings
 from stockenh.models.timeformer import TimeFormerSettings
 

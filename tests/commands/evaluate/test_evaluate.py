@@ -15,13 +15,13 @@ import pytest
 import torch
 from bars import write_bars
 
-from stockenh.commands.evaluate import evaluate
-from stockenh.commands.evaluate.evaluate import evaluate_run
+from stockenh.commands.evaluate import report as evaluate
+from stockenh.commands.evaluate.report import evaluate_run
 from stockenh.commands.evaluate.rows import forecast_rows, load, select_rows
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import config_of
-from stockenh.data.features.context import FeatureSettings, feature_names
+from stockenh.data.features import FeatureSettings, feature_names
 from stockenh.embedding.compute import unwatched
 from stockenh.evaluation import baselines
 from stockenh.storage.run_folder import RunFolder
