@@ -13,10 +13,12 @@ import typer
 from typer.core import TyperCommand
 
 import stockenh
-from stockenh.config.catalog import complete, root_of
+from stockenh.config.catalog import complete, default_keys, groups, groups_of, root_of
 from stockenh.errors import StockenhError
 from stockenh.training.world import refuse_several
 
+# Keys with a structure below them, which the docs of the command describe.
+STRUCTURES = ("ablate.techniques", "ablate.all_claims", "sweep.params", "sweep.sampler", "sweep.pruner")
 USAGE = 2
 INTERRUPTED = 130
 
@@ -38,9 +40,31 @@ class Composed(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
-        from stockenh.commands.help import print_keys
+        _print_keys(_root(ctx))
 
-        print_keys(_root(ctx))
+
+def _print_keys(root: str) -> None:
+    """Prints a root config's groups with their options, and its keys with default and comment."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console, known = Console(), groups()
+    console.print(" Config groups and their options:")
+    for group, option in groups_of(root).items():
+        if group in known:
+            default = f"   [dim](default: {option})[/dim]" if option is not None else ""
+            console.print(f"   [bold]{group}[/bold]={' | '.join(known[group])}{default}", highlight=False)
+    console.print("\n Keys (KEY=VALUE), with those of each group's default option:")
+    table = Table(box=box.SIMPLE, padding=(0, 1), header_style="dim")
+    table.add_column("key", no_wrap=True)
+    table.add_column("default", overflow="fold")
+    table.add_column("what it is", ratio=1)
+    for key in default_keys(root):
+        if not key.name.startswith(STRUCTURES):
+            table.add_row(Text(key.name), Text(key.default), Text(key.comment))
+    console.print(table)
 
 
 def _root(context: typer.Context) -> str:
@@ -93,7 +117,7 @@ def train(overrides: Overrides = None) -> None:
     Example: stockenh train model=timeformer data=files data.path=DIR train.epochs=10
     """
     with guarded():
-        from stockenh.commands.train import command as task
+        from stockenh.commands import train as task
 
         task.train_together(overrides or [])
 
@@ -105,7 +129,7 @@ def sweep(overrides: Overrides = None) -> None:
     Example: stockenh sweep model=student sweep.n_trials=20 sweep.n_workers=2; stockenh sweep resume=DIR
     """
     with guarded():
-        from stockenh.commands.sweep import command as task
+        from stockenh.commands import sweep as task
 
         task.sweep(overrides or [])
 
@@ -117,7 +141,7 @@ def ablate(overrides: Overrides = None) -> None:
     Example: stockenh ablate ablate=quick; stockenh ablate ablate=full data=sample; stockenh ablate resume=DIR
     """
     with guarded():
-        from stockenh.commands.ablate import command as task
+        from stockenh.commands import ablate as task
 
         task.ablate(overrides or [])
 
@@ -137,7 +161,7 @@ def runs(
     Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN
     """
     with guarded():
-        from stockenh.commands.runs import command as task
+        from stockenh.commands import runs as task
 
         task.runs(arguments or [])
 
@@ -149,7 +173,7 @@ def find_lr(overrides: Overrides = None) -> None:
     Example: stockenh find-lr model=timeformer_xl train.batch_size=256
     """
     with guarded():
-        from stockenh.commands.find_lr import command as task
+        from stockenh.commands import find_lr as task
 
         task.find_lr(overrides or [])
 
@@ -161,7 +185,7 @@ def tta_predict(overrides: Overrides = None) -> None:
     Example: stockenh tta-predict run=RUN data=files data.path=DIR tta.views=4 weights=ema
     """
     with guarded():
-        from stockenh.commands.tta_predict import command as task
+        from stockenh.commands import tta_predict as task
 
         task.tta_predict(overrides or [])
 
@@ -173,7 +197,7 @@ def distill(overrides: Overrides = None) -> None:
     Example: stockenh distill teacher=RUN distill.temperature=2 model=student
     """
     with guarded():
-        from stockenh.commands.distill import command as task
+        from stockenh.commands import distill as task
 
         task.distill(overrides or [])
 
@@ -185,7 +209,7 @@ def export(overrides: Overrides = None) -> None:
     Example: stockenh export run=RUN export.int8=true
     """
     with guarded():
-        from stockenh.commands.export import command as task
+        from stockenh.commands import export as task
 
         task.export(overrides or [])
 
@@ -197,7 +221,7 @@ def explain(overrides: Overrides = None) -> None:
     Example: stockenh explain run=RUN explain.windows=64 weights=ema
     """
     with guarded():
-        from stockenh.commands.explain import command as task
+        from stockenh.commands import explain as task
 
         task.explain(overrides or [])
 
@@ -209,7 +233,7 @@ def audit(overrides: Overrides = None) -> None:
     Example: stockenh audit run=RUN audit.shuffles=8
     """
     with guarded():
-        from stockenh.commands.audit import command as task
+        from stockenh.commands import audit as task
 
         task.audit(overrides or [])
 
@@ -221,7 +245,7 @@ def evaluate(overrides: Overrides = None) -> None:
     Examples: stockenh evaluate run=RUN; stockenh evaluate run=SWEEPDIR (pools the folds of a walk-forward)
     """
     with guarded():
-        from stockenh.commands.evaluate import command as task
+        from stockenh.commands import evaluate as task
 
         task.evaluate(overrides or [])
 
@@ -233,7 +257,7 @@ def bench(overrides: Overrides = None) -> None:
     Example: stockenh bench bench=quick model=timeformer_xl device=cpu
     """
     with guarded():
-        from stockenh.commands.bench import command as task
+        from stockenh.commands import bench as task
 
         task.bench(overrides or [])
 

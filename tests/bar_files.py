@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stockenh.data.findings import Finding
-from stockenh.data.readers.read import ReadResult, ReadSettings, read_bars
+from stockenh.data.readers import ReadResult, ReadSettings, read_bars
 
 HEADER = "Date,Open,High,Low,Close,Volume"
 Row = list[str]
@@ -32,12 +32,20 @@ def numbers(n: int, seed: int = 0) -> np.ndarray:
     return np.column_stack([np.column_stack([open_, high, low, close]).round(2), volume])
 
 
-def rows(n: int = 140, seed: int = 0) -> list[Row]:
-    """Cells date, open, high, low, close, volume of n valid bars."""
+def cells_of(
+    values: np.ndarray, days: Sequence[str] = (), price: str = "{}", volume: str = "{}"
+) -> list[Row]:
+    """Cells date, open, high, low, close, volume of these bars, written in these formats."""
+    formats = [price] * 4 + [volume] * (values.shape[1] - 4)
     return [
-        [date, *(f"{price:.2f}" for price in bar[:4]), f"{bar[4]:.0f}"]
-        for date, bar in zip(dates(n), numbers(n, seed), strict=True)
+        [day, *(form.format(number) for form, number in zip(formats, bar, strict=True))]
+        for day, bar in zip(days or dates(len(values)), values.tolist(), strict=True)
     ]
+
+
+def rows(n: int = 140, seed: int = 0) -> list[Row]:
+    """Cells of n valid bars."""
+    return cells_of(numbers(n, seed), price="{:.2f}", volume="{:.0f}")
 
 
 def write(path: Path, cells: Iterable[Sequence[str]], header: str = HEADER) -> Path:
@@ -61,9 +69,11 @@ def read_cells(
     return read(write(folder / "ACME.csv", cells, header), **settings)
 
 
-def finding(result: ReadResult, rule: str) -> Finding:
-    """The one finding of a rule."""
+def finding(result: ReadResult, rule: str, *words: str, **fields: object) -> Finding:
+    """The one finding of a rule, which has these fields and, in its message or fix, these words."""
     (found,) = [finding for finding in result.findings if finding.rule == rule]
+    assert {name: getattr(found, name) for name in fields} == fields
+    assert [word for word in words if word not in f"{found.message}\n{found.fix}"] == []
     return found
 
 

@@ -1,15 +1,12 @@
 """Nothing at bar t may depend on a bar after t: from the files to the forecasts, to the last bit."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from kronos_checkpoints import TINY
+from random_bars import smooth_series
 
 from stockenh.data.bars import Bars
 from stockenh.data.batches import DeviceWindows
@@ -17,15 +14,13 @@ from stockenh.data.cache import DiskCache
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
 from stockenh.data.sources import files as sample
-from stockenh.data.sources.base import DataSettings
 from stockenh.data.sources.files import FilesData, SampleData, load_sample
 from stockenh.data.windows import Windows
-from stockenh.embedding.base import Embedding
 from stockenh.embedding.compute import earlier_windows, embed
 from stockenh.embedding.kernel import KernelEmbedding
 from stockenh.embedding.kronos import KronosEmbedding
 from stockenh.inference.predict import predict
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 from stockenh.models.timeformer import TimeFormerSettings
 
 CPU = torch.device("cpu")
@@ -35,7 +30,6 @@ SPLIT = 90  # the bar at which B splits two for one
 MODEL = TimeFormerSettings(
     d_model=16, heads=2, layers=1, ffn=16, embedding_tokens=2, conv_dilations=[1, 2], head_hidden=8
 )
-
 
 KERNEL = KernelEmbedding(width=64)
 KRONOS = KronosEmbedding(checkpoint=str(TINY), precision="fp32")
@@ -48,28 +42,19 @@ EMBEDDINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Chain:
-    """What a model sees of every window, and what it forecasts; n rows each."""
-
-    windows: Windows
-    x_price: np.ndarray
-    x_kron: np.ndarray
-    x_ctx: np.ndarray
-    ret: np.ndarray
-    up_prob: np.ndarray
-
-    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
-        return getattr(self, name)[rows]
-
-
 INPUTS = ("x_price", "x_kron", "x_ctx")
 EVERYTHING = (*INPUTS, "ret", "up_prob")
 
 
-def run(
-    data: DataSettings, cache: Path, fitted: Fitted | None = None, embedding: Embedding = KERNEL
-) -> tuple[Chain, Fitted]:
+@dataclass(frozen=True)
+class Chain:
+    """What a model sees of every window, and what it forecasts: EVERYTHING by name, n rows each."""
+
+    windows: Windows
+    arrays: dict[str, np.ndarray]
+
+
+def run(data, cache, fitted=None, embedding=KERNEL):
     """The whole way of a run, with statistics of the first windows unless they are given."""
     store = DiskCache(cache)
     windows = data.load(store).windows
@@ -83,25 +68,21 @@ def run(
     torch.manual_seed(0)
     model = MODEL.build(InputSpec(120, 5, 64, windows.context.shape[1], 3))
     forecast = predict(model, resident, rows, fitted)
-    inputs = (tensor.numpy() for tensor in micro.inputs)
-    return Chain(windows, *inputs, forecast.ret, forecast.up_prob), fitted
+    arrays = (*(tensor.numpy() for tensor in micro.inputs), forecast.ret, forecast.up_prob)
+    return Chain(windows, dict(zip(EVERYTHING, arrays, strict=True))), fitted
 
 
-def random_bars(rng: np.random.Generator, n: int, price: float) -> np.ndarray:
-    close = price * np.exp(rng.normal(0, 0.02, n).cumsum())
-    open_ = close * np.exp(rng.normal(0, 0.01, n))
-    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.01, n)))
-    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.01, n)))
-    return np.column_stack([open_, high, low, close, np.round(np.exp(rng.normal(13, 0.7, n)))])
+def random_bars(seed, n, price):
+    bars = smooth_series(seed, n)[1]
+    return bars * [*[price / bars[0, 3]] * 4, 1]
 
 
-def other_after(ohlcv: np.ndarray, t: int, seed: int) -> np.ndarray:
+def other_after(ohlcv, t, seed):
     """The same bars up to t, and after it others: another path, another level, other volumes."""
-    new = random_bars(np.random.default_rng(seed), len(ohlcv) - t - 1, 1.3 * ohlcv[t, 3])
-    return np.concatenate([ohlcv[: t + 1], new])
+    return np.concatenate([ohlcv[: t + 1], random_bars(seed, len(ohlcv) - t - 1, 1.3 * ohlcv[t, 3])])
 
 
-def write(folder: Path, bars: dict[str, np.ndarray]) -> Path:
+def write(folder, bars):
     """Files as Yahoo writes them: prices as traded and an adjusted close, for a dividend and a split."""
     folder.mkdir()
     for name, ohlcv in bars.items():
@@ -115,16 +96,20 @@ def write(folder: Path, bars: dict[str, np.ndarray]) -> Path:
     return folder
 
 
-def market() -> dict[str, np.ndarray]:
+def market():
     """A and B over 300 days; B trades at twice the price before its split."""
-    bars = {name: random_bars(np.random.default_rng(seed), N, 50) for seed, name in enumerate("AB")}
+    bars = {name: random_bars(seed, N, 50) for seed, name in enumerate("AB")}
     bars["B"][:SPLIT, :4] *= 2
     return bars
 
 
-def assert_blind_to_later_bars(
-    before: Chain, after: Chain, now: np.datetime64, noticed: Sequence[str] = EVERYTHING
-) -> None:
+@pytest.fixture
+def files(tmp_path):
+    """Data settings for files with these bars."""
+    return lambda name, bars: FilesData(path=str(write(tmp_path / name, bars)))
+
+
+def assert_blind_to_later_bars(before, after, now, noticed=EVERYTHING):
     """The same windows, equal to the last bit where they end at `now` or earlier.
 
     noticed: what differs in every later window; a shuffled vector may still be an earlier window's.
@@ -134,50 +119,40 @@ def assert_blind_to_later_bars(
     later = np.flatnonzero(before.windows.asof > now)
     assert set(before.windows.symbol[known]) == set(range(len(before.windows.symbols)))
     for name in EVERYTHING:
-        assert before.at(name, known).tobytes() == after.at(name, known).tobytes(), name
-        changed = (before.at(name, later) != after.at(name, later)).reshape(len(later), -1).any(1)
+        one, other = before.arrays[name], after.arrays[name]
+        assert one[known].tobytes() == other[known].tobytes(), name
+        changed = (one[later] != other[later]).reshape(len(later), -1).any(1)
         assert changed.all() or name not in noticed, f"{name} does not notice other bars at all"
 
 
 @pytest.mark.parametrize(
     ("t", "name"), [(130, "kernel"), (298, "kernel"), *((219, name) for name in EMBEDDINGS), (130, "kronos")]
 )
-def test_changing_every_later_bar_of_the_files_changes_nothing_before(
-    tmp_path: Path, t: int, name: str
-) -> None:
-    embedding = EMBEDDINGS[name]
-    bars = market()
+def test_changing_every_later_bar_of_the_files_changes_nothing_before(tmp_path, files, t, name):
+    bars, embedding, cache = market(), EMBEDDINGS[name], tmp_path / "cache"
     changed = {name: other_after(ohlcv, t, seed=t + len(name)) for name, ohlcv in bars.items()}
-    cache = tmp_path / "cache"
-    data = [
-        FilesData(path=str(write(tmp_path / folder, of)))
-        for folder, of in (("before", bars), ("after", changed))
-    ]
-    before, fitted = run(data[0], cache, embedding=embedding)
-    after, _ = run(data[1], cache, fitted, embedding)
+    before, fitted = run(files("before", bars), cache, embedding=embedding)
+    after, _ = run(files("after", changed), cache, fitted, embedding)
     assert len(before.windows) == 2 * (N - 119)
     noticed = [part for part in EVERYTHING if part != "x_kron" or not embedding.shuffle]
     assert_blind_to_later_bars(before, after, DAYS[t].astype("datetime64[s]"), noticed)
 
 
 @pytest.mark.parametrize("t", [130, 219])
-def test_files_that_end_at_t_give_the_same_inputs(tmp_path: Path, t: int) -> None:
-    bars = market()
-    ended = {name: ohlcv[: t + 1] for name, ohlcv in bars.items()}
-    whole, fitted = run(FilesData(path=str(write(tmp_path / "whole", bars))), tmp_path / "cache")
-    short, _ = run(FilesData(path=str(write(tmp_path / "short", ended))), tmp_path / "cache", fitted)
+def test_files_that_end_at_t_give_the_same_inputs(tmp_path, files, t):
+    bars, cache = market(), tmp_path / "cache"
+    whole, fitted = run(files("whole", bars), cache)
+    short, _ = run(files("short", {name: ohlcv[: t + 1] for name, ohlcv in bars.items()}), cache, fitted)
     known = np.flatnonzero(whole.windows.asof <= DAYS[t])
     np.testing.assert_array_equal(whole.windows.asof[known], short.windows.asof)
     np.testing.assert_array_equal(whole.windows.symbol[known], short.windows.symbol)
     for name in INPUTS:
-        assert whole.at(name, known).tobytes() == getattr(short, name).tobytes(), name
+        assert whole.arrays[name][known].tobytes() == short.arrays[name].tobytes(), name
     # Another number of windows makes other chunks, and those may round differently.
-    np.testing.assert_allclose(short.up_prob, whole.up_prob[known], rtol=1e-5)
+    np.testing.assert_allclose(short.arrays["up_prob"], whole.arrays["up_prob"][known], rtol=1e-5)
 
 
-def test_changing_every_later_bar_of_the_sample_changes_nothing_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changing_every_later_bar_of_the_sample_changes_nothing_before(tmp_path, monkeypatch):
     bars = load_sample()
     newest = [slice(end - N, end) for end in bars.offsets[1:]]
     original = [
@@ -193,15 +168,14 @@ def test_changing_every_later_bar_of_the_sample_changes_nothing_before(
     assert_blind_to_later_bars(before, after, original[0][1][t])
 
 
-def test_the_labels_of_a_window_are_all_that_looks_ahead(tmp_path: Path) -> None:
-    t = 219
-    bars = market()
-    changed = {name: other_after(ohlcv, t, seed=1) for name, ohlcv in bars.items()}
-    before = FilesData(path=str(write(tmp_path / "before", bars))).load(DiskCache(None)).windows
-    after = FilesData(path=str(write(tmp_path / "after", changed))).load(DiskCache(None)).windows
+def test_the_labels_of_a_window_are_all_that_looks_ahead(files):
+    t, bars = 219, market()
+    changed = {name: other_after(ohlcv, t, seed=5) for name, ohlcv in bars.items()}
+    before, after = (
+        files(name, which).load(DiskCache(None)).windows
+        for name, which in (("before", bars), ("after", changed))
+    )
     for column, horizon in enumerate(before.horizons):
         same = before.y_ret[:, column] == after.y_ret[:, column]
-        newest = before.asof == DAYS[t].astype("datetime64[s]")
-        settled = before.asof <= DAYS[t - horizon]
-        assert same[settled].all()
-        assert not same[newest].any()
+        assert same[before.asof <= DAYS[t - horizon]].all()
+        assert not same[before.asof == DAYS[t].astype("datetime64[s]")].any()

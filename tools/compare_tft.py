@@ -77,13 +77,13 @@ def our_step(precision: str) -> Step:
     import torch
 
     from stockenh.data.batches import Group, Micro
+    from stockenh.models import InputSpec
     from stockenh.models.cpu.memory import keep_freed_memory
-    from stockenh.models.spec import InputSpec
     from stockenh.models.tft import TftSettings
     from stockenh.training.averaging import Averages
     from stockenh.training.losses.huber_bce import HuberBCE
+    from stockenh.training.optimizers import Constant, Schedule
     from stockenh.training.precision import Precision
-    from stockenh.training.schedules import Constant, Schedule
     from stockenh.training.step import Learner, Objective
 
     keep_freed_memory()

@@ -19,7 +19,7 @@ from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment
 from stockenh.data.windows import Windows
-from stockenh.embedding.base import Embedding
+from stockenh.embedding import Embedding
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
@@ -190,7 +190,7 @@ class OnnxEngine:
     def __call__(
         self, rows: Tensor, augment: Augment, together: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """See `stockenh.inference.tta.Engine`."""
+        """See `stockenh.inference.predict.Engine`."""
         index = rows.numpy()
         inputs = {
             self.model.prices: self.data.prices.raw(rows, augment).numpy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,15 +21,15 @@ from stockenh.data.splits import PARTS, Split
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, earlier_windows, embed, shuffled, unwatched
 from stockenh.errors import ConfigError, DataError, RunFolderError
-from stockenh.inference.tta import Views
-from stockenh.models.spec import InputSpec
+from stockenh.inference.predict import Views
+from stockenh.models import InputSpec
 from stockenh.report.terminal import console, counting
 from stockenh.storage.files import expanded
 from stockenh.storage.machine import lacks_compiler
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.losses.base import Distilled, Loss
+from stockenh.training.losses import Distilled, Loss
+from stockenh.training.optimizers import Schedule, with_swa
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import Schedule, with_swa
 from stockenh.training.step import Learner, Objective
 
 AS_IT_IS = NoAugment()
@@ -70,15 +71,15 @@ def device(name: str) -> torch.device:
 
 
 def cache(config: RunConfig) -> DiskCache:
-    """The disk cache that the config names; what is wrong with it is said on the terminal once."""
-
-    def say(message: str) -> None:
-        console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
-
+    """The disk cache that the config names; what is wrong with it is printed on the terminal once."""
     root = expanded(config.cache_dir) if config.cache_dir else default_root()
     if root is None:
-        say("no home folder to keep a cache in: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
-    return DiskCache(root, say)
+        _warn("no home folder for a cache: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
+    return DiskCache(root, _warn)
+
+
+def _warn(message: str) -> None:
+    console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
 
 
 def with_settled_data(config: RunConfig) -> RunConfig:
@@ -86,10 +87,7 @@ def with_settled_data(config: RunConfig) -> RunConfig:
     if not config.data.downloads:
         return config
     out = console(stderr=True)
-
-    def say(message: str) -> None:
-        out.print(message, markup=False, soft_wrap=True)
-
+    say = partial(out.print, markup=False, soft_wrap=True)
     with counting(out, "downloading", "symbols") as watch:
         return replace(config, data=config.data.resolve(cache(config), watch, say))
 

@@ -31,8 +31,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from stockenh.config.catalog import conf_dir, groups, groups_of, options_with_key
-from stockenh.config.hints import explain_error, wrong_option
-from stockenh.config.overrides import config_folders, make_paths_absolute, quote_paths, split_override
+from stockenh.config.overrides import (
+    config_folders,
+    explain_error,
+    make_paths_absolute,
+    quote_paths,
+    split_override,
+    wrong_option,
+)
 from stockenh.config.schema import literals, parse, plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.storage.run_folder import RunFolder

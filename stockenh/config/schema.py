@@ -8,7 +8,6 @@ imports torch; only the classes of the chosen options may.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib
 import inspect
 import math
@@ -20,34 +19,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from stockenh.config.overrides import literal, suggest
+from stockenh.data import Count, Date, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
-    from stockenh.data.sources.base import DataSettings
+    from stockenh.data.sources import DataSettings
     from stockenh.data.splits import Split
-    from stockenh.embedding.base import Embedding
-    from stockenh.models.spec import ModelSettings
+    from stockenh.embedding import Embedding
+    from stockenh.models import ModelSettings
     from stockenh.training.averaging import Averaging
-    from stockenh.training.losses.base import Loss
-    from stockenh.training.optimizers import OptimizerSettings
-    from stockenh.training.schedules import ScheduleSettings
+    from stockenh.training.losses import Loss
+    from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
 
 WEIGHTS = ("raw", "ema", "swa")
 # What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
 # a run folder may come from somebody else and must not be able to name anything else.
 GROUPS = {
-    "data": "stockenh.data.sources.base.DataSettings",
+    "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
-    "embedding": "stockenh.embedding.base.Embedding",
-    "model": "stockenh.models.spec.ModelSettings",
-    "loss": "stockenh.training.losses.base.Loss",
+    "embedding": "stockenh.embedding.Embedding",
+    "model": "stockenh.models.ModelSettings",
+    "loss": "stockenh.training.losses.Loss",
     "optimizer": "stockenh.training.optimizers.OptimizerSettings",
-    "schedule": "stockenh.training.schedules.ScheduleSettings",
+    "schedule": "stockenh.training.optimizers.ScheduleSettings",
     "averaging": "stockenh.training.averaging.Averaging",
     "augment": "stockenh.data.prices.Augment",
 }
@@ -62,38 +61,17 @@ _MOVED = {
     "stockenh.data.sources.SyntheticData": "stockenh.data.sources.synthetic",
     "stockenh.data.sources.WindowsData": "stockenh.data.sources.windows_file",
     "stockenh.data.yahoo.YahooData": "stockenh.data.sources.yahoo",
-    "stockenh.training.schedule.Constant": "stockenh.training.schedules",
-    "stockenh.training.schedule.OneCycle": "stockenh.training.schedules",
+    "stockenh.embedding.base.NoEmbedding": "stockenh.embedding",
+    "stockenh.embedding.base.StoredEmbedding": "stockenh.embedding",
+    "stockenh.training.schedule.Constant": "stockenh.training.optimizers",
+    "stockenh.training.schedule.OneCycle": "stockenh.training.optimizers",
 }
 # What version 0.1 kept in every run's config and a run does not need: settings of other commands.
 _DROPPED = ("export", "explain", "audit", "evaluate", "bench", "run", "resume")
 
-Count = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Part = TypeVar("Part")
-
-
-def _is_date(text: str) -> str:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        raise ValueError("is not a date: write 2024-01-31") from None
-    if len(text) != len("2024-01-31"):
-        raise ValueError("is not a date: write 2024-01-31")
-    return text
-
-
-def _is_precision(text: str) -> str:
-    options = ("fp32", "bf16", "fp16", "auto")
-    if text not in options:
-        raise ValueError(f"is no precision. {suggest(text, options, all_options=True)}")
-    return text
-
-
-Date = Annotated[str, AfterValidator(_is_date)]
-Precision = Annotated[str, AfterValidator(_is_precision)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +81,7 @@ class TrainConfig:
     epochs: Count = 20
     batch_size: Count = 64  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
     max_norm: Positive = 1.0
@@ -118,7 +96,7 @@ class FinderConfig:
     start_lr: PositiveFinite = 1e-7
     end_lr: PositiveFinite = 1.0
     steps: Annotated[int, Field(ge=10)] = 100  # optimizer steps; fewer give no curve
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9  # weight of the past in the mean of the loss
+    smoothing: ShareOrZero = 0.9  # weight of the past in the mean of the loss
     diverge: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 4.0  # times the best mean loss
 
     def __post_init__(self) -> None:
@@ -197,7 +175,7 @@ class AuditConfig:
     """How hard a leakage audit looks, and from where on a correlation with a label is implausible."""
 
     dates: Count = 8  # of the test part, and as many before it, after which every bar is replaced
-    correlation: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of one input with a label
+    correlation: Share = 0.3  # of one input with a label
     shuffles: Annotated[int, Field(ge=2)] = 4  # trainings of the run's model on shuffled labels
     epochs: Count = 1  # of each training
     windows: Annotated[int, Field(ge=2)] = 4096  # train windows of each, and test windows
@@ -242,7 +220,7 @@ def _check_order(node: str, since: str | None, until: str | None) -> None:
 class _Common:
     """The keys at the top of a config that are plain values."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Seed = 42
     device: str = "auto"
     threads: Count | None = None
     cache_dir: str | None = None
@@ -365,16 +343,18 @@ def _check_together(groups: Mapping[str, Any]) -> None:
 def config_of(folder: RunFolder) -> RunConfig:
     """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError."""
     try:
-        return parse(_upgraded(folder.read_config()), RunConfig)
+        return parse(upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
 
 
-def _upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without what version 0.1 kept of other commands."""
     kept = {key: node for key, node in raw.items() if key not in _DROPPED}
     if isinstance(kept.get("tta"), Mapping):
         kept["tta"] = {k: v for k, v in kept["tta"].items() if k not in ("engine", "from", "to")}
+    if isinstance(kept.get("loss"), Mapping):
+        kept["loss"] = {k: v for k, v in kept["loss"].items() if (k, v) != ("alphas", None)}
     return kept
 
 
@@ -392,17 +372,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def _dumped(settings: Any) -> dict[str, Any]:
+    """mode: with lists in place of tuples, which YAML doesn't know."""
     kind: Any = type(settings)
-    found = _adapter(kind).dump_python(settings, by_alias=True)
-    listed: dict[str, Any] = _listed(found)
-    return listed
-
-
-def _listed(value: Any) -> Any:
-    """Containers with lists in place of tuples, which YAML doesn't know."""
-    if isinstance(value, Mapping):
-        return {key: _listed(node) for key, node in value.items()}
-    return [_listed(node) for node in value] if isinstance(value, list | tuple) else value
+    found: dict[str, Any] = _adapter(kind).dump_python(settings, mode="json", by_alias=True)
+    return found
 
 
 def group_settings(group: str, node: Any) -> Any:
@@ -482,7 +455,9 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 @cache
 def _keys(cls: Any) -> list[str]:
     """The keys of a settings dataclass as a config spells them: `from` where the field is `since`."""
-    return list(_adapter(cls).json_schema(by_alias=True).get("properties", ()))
+    no_settings = {f.name for f in dataclasses.fields(cls) if not f.init}
+    properties = _adapter(cls).json_schema(by_alias=True).get("properties", ())
+    return [key for key in properties if key not in no_settings]
 
 
 def literals(value: Any) -> Any:

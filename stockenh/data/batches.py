@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
@@ -231,52 +231,3 @@ def _group(parts: Iterable[Micro]) -> Group:
     micros = tuple(parts)
     count = torch.stack([m.labelled.sum() for m in micros]).sum()
     return Group(micros, count, sum(len(m.x_ctx) for m in micros))
-
-
-@dataclass(frozen=True)
-class Share:
-    """Part `rank` of `size` parts that differ by at most one row."""
-
-    rank: int
-    size: int
-
-    def of(self, rows: Tensor) -> Tensor:
-        """This part of rows (B,); empty where there are fewer rows than parts."""
-        return torch.tensor_split(rows, self.size)[self.rank]
-
-
-class SharedBatches(TrainBatches):
-    """This process's share of the groups that a single process would have.
-
-    A share is cut into micro batches as large as the config allows: four processes pass once over what one
-    process accumulates in four passes. `count` and `windows` stay those of the whole group.
-    """
-
-    def __init__(self, whole: TrainBatches, y_ret: NDArray[np.floating], share: Share) -> None:
-        """y_ret: (n, H) labels of all windows, NaN where there is none."""
-        super().__init__(
-            whole.data,
-            whole.rows.cpu().numpy(),
-            batch_size=whole.batch_size,
-            accumulate=whole.group_size // whole.batch_size,
-            seed=whole.seed,
-            augment=whole.augment,
-        )
-        labels = np.isfinite(y_ret).sum(1).astype(np.float32)
-        self._labels = torch.from_numpy(labels).to(self.rows.device)
-        self._share = share
-
-    def _counted(self, group: Group, epoch: int, step: int) -> Group:
-        """This process's micro batches of one optimizer step, with the counts of the whole group."""
-        rows = self.rows_of(epoch, step)
-        count = self._labels[rows].sum().to(group.count)
-        micros = group.micros
-        if not len(self._share.of(rows)):
-            micros = tuple(replace(m, labelled=torch.zeros_like(m.labelled)) for m in micros)
-        return Group(micros, count, len(rows))
-
-    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
-        """An empty share gets one row without its label, since every process takes part in every step."""
-        rows = self.rows_of(epoch, step)
-        own = self._share.of(rows)
-        return tuple((own if len(own) else rows[:1]).split(self.batch_size))

@@ -5,18 +5,24 @@ Legend: F context features, H horizons.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, with_config
 
+from stockenh.data import Exact
 from stockenh.data.windows import Windows
 from stockenh.errors import RunFolderError
+from stockenh.storage.run_folder import checked
 
 CLIP = 5.0
 
+Scale = Annotated[Exact, Field(gt=0)]
 
+
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Fitted:
     """Statistics of the train windows, as plain numbers for a run folder.
@@ -26,10 +32,10 @@ class Fitted:
     """
 
     context_names: list[str]
-    context_mean: list[float]
-    context_std: list[float]
-    return_std: list[float]
-    up_share: list[float]
+    context_mean: list[Exact]
+    context_std: list[Scale]
+    return_std: list[Scale]
+    up_share: list[Exact]
 
     @classmethod
     def fit(cls, windows: Windows, train: NDArray[np.int64]) -> Fitted:
@@ -48,19 +54,12 @@ class Fitted:
     @classmethod
     def from_dict(cls, values: object) -> Fitted:
         """Raises RunFolderError where the stored statistics are not what `to_dict` wrote."""
-        if not isinstance(values, dict) or set(values) != set(cls.__dataclass_fields__):
-            raise RunFolderError("fitted.json does not hold the statistics of a run")
-        for name, column in values.items():
-            is_valid = _is_name if name == "context_names" else _is_number
-            if not isinstance(column, list) or not all(map(is_valid, column)):
-                raise RunFolderError(f"fitted.json: {name} is not a list of the right kind")
-        if any(v <= 0 for v in values["context_std"] + values["return_std"]):
-            raise RunFolderError("fitted.json: context_std and return_std must be above 0")
+        found = checked(cls, values, "fitted.json")
         for one, *others in (("context_names", "context_mean", "context_std"), ("return_std", "up_share")):
             for other in others:
-                if len(values[one]) != len(values[other]):
+                if len(getattr(found, one)) != len(getattr(found, other)):
                     raise RunFolderError(f"fitted.json: {one} and {other} differ in length")
-        return cls(**values)
+        return found
 
     def to_dict(self) -> dict[str, list[float] | list[str]]:
         return asdict(self)
@@ -71,14 +70,6 @@ class Fitted:
         std = np.asarray(self.context_std, np.float32)
         scaled: NDArray[np.float32] = ((context - mean) / std).astype(np.float32, copy=False)
         return scaled.clip(-CLIP, CLIP, out=scaled)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
 
 
 def _nanstd(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,17 +33,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Placement:
-    """Whether windows are resident on the device; needed and free are bytes of it."""
+    """Whether windows are resident on the device; needed and free are bytes of it.
 
-    resident: bool
+    setting: true, false, or auto: resident below half of the free memory
+    """
+
+    setting: bool | str
     needed: int
     free: int
-    setting: bool | str
 
-    @classmethod
-    def by_rule(cls, setting: bool | str, needed: int, free: int) -> Placement:
-        """`setting` where it is true or false; `auto`: resident below half of the free memory."""
-        return cls(needed < SHARE * free if setting == AUTO else bool(setting), needed, free, setting)
+    @property
+    def resident(self) -> bool:
+        return self.needed < SHARE * self.free if self.setting == AUTO else bool(self.setting)
 
     def __str__(self) -> str:
         where = "resident on the device" if self.resident else "streamed from the host"
@@ -69,7 +70,7 @@ def choose_placement(
     setting: bool | str, windows: Windows, embedding: NDArray[np.floating], device: torch.device
 ) -> Placement:
     """The rule applied to these windows and the device's free memory."""
-    return Placement.by_rule(setting, needed_bytes(windows, embedding), free_memory(device))
+    return Placement(setting, needed_bytes(windows, embedding), free_memory(device))
 
 
 def needed_bytes(windows: Windows, embedding: NDArray[np.floating]) -> int:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from stockenh.errors import ConfigError
 
-LARGEST_NOISE = 1.0
+Noise = Annotated[float, Field(ge=0, le=1)]  # relative, such as 0.002
 
 
 class Augment(ABC):
@@ -49,15 +50,8 @@ class RawNoise(Augment):
     volume: s of volume; a volume of 0 stays 0
     """
 
-    price: float = 0.002
-    volume: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name in ("price", "volume"):
-            value = getattr(self, name)
-            if not 0 <= value <= LARGEST_NOISE:
-                limits = f"relative noise from 0 to {LARGEST_NOISE:g}, such as 0.002"
-                raise ConfigError(f"augment.{name}={value} must be {limits}")
+    price: Noise = 0.002
+    volume: Noise = 0.05
 
     def __call__(self, ohlcv: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Fresh noise for every number; from torch's global generator unless one is given."""

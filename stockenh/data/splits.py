@@ -12,11 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from stockenh.data import Count, Share
 from stockenh.errors import ConfigError
 
 DROPPED, TRAIN, VAL, TEST = -1, 0, 1, 2
@@ -24,6 +26,7 @@ PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
 
 Times = NDArray[np.datetime64]
 Reach = Callable[[int], Times]
+Bars = Annotated[int, Field(ge=0)]
 
 
 class Split(ABC):
@@ -76,16 +79,13 @@ class Split(ABC):
 class DateSplit(Split):
     """The last `test` share of the dates, before it `val`, before that train."""
 
-    val: float = 0.15
-    test: float = 0.15
-    embargo: int = 0
+    val: Share = 0.15
+    test: Share = 0.15
+    embargo: Bars = 0
 
     def __post_init__(self) -> None:
-        for name in ("val", "test"):
-            _check_share(name, getattr(self, name))
         if self.val + self.test >= 1:
             raise ConfigError(f"split.val={self.val} and split.test={self.test} leave nothing to train on")
-        _check_embargo(self.embargo)
 
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         n = len(dates)
@@ -101,18 +101,14 @@ class WalkForward(Split):
     Everything before fold k's test block is train, except its last `val` share, which is validation.
     """
 
-    folds: int = 5
+    folds: Count = 5
     fold: int = 0
-    val: float = 0.15
-    embargo: int = 0
+    val: Share = 0.15
+    embargo: Bars = 0
 
     def __post_init__(self) -> None:
-        if self.folds < 1:
-            raise ConfigError(f"split.folds={self.folds} must be at least 1")
         if not 0 <= self.fold < self.folds:
             raise ConfigError(f"split.fold={self.fold} must be from 0 to split.folds - 1 = {self.folds - 1}")
-        _check_share("val", self.val)
-        _check_embargo(self.embargo)
 
     def cuts(self, dates: Times) -> tuple[Times, Times]:
         n = len(dates)
@@ -136,13 +132,3 @@ class TrainOnly(Split):
 def _bounds(dates: Times, *cuts: int) -> tuple[Times, Times]:
     edges = np.append(dates, dates[-1] + np.timedelta64(1, "s"))[list(cuts)]
     return edges[:-1], edges[1:]
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ConfigError(f"split.{name}={value} must be a share of the dates between 0 and 1")
-
-
-def _check_embargo(value: int) -> None:
-    if value < 0:
-        raise ConfigError(f"split.embargo={value} must be 0 bars or more")

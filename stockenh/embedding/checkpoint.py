@@ -7,15 +7,14 @@ on the Hugging Face Hub. Nothing else is opened: pickles can execute code.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
@@ -24,6 +23,8 @@ from stockenh.errors import ConfigError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+Shape = TypeVar("Shape")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LARGEST_CONFIG = 1 << 20  # bytes
@@ -87,21 +88,25 @@ def locate(key: str, value: str, revision: str) -> Checkpoint:
     raise ConfigError(f"{key}={value}: no such folder, and not a Hub id such as NeoQuasar/Kronos-small")
 
 
-def read_numbers(checkpoint: Checkpoint, most: Mapping[str, int]) -> dict[str, int]:
-    """The whole numbers in `config.json` with these names, each from 1 to its limit in `most`.
+def read_shape(checkpoint: Checkpoint, kind: type[Shape]) -> Shape:
+    """A dataclass of bounded whole numbers, from `config.json`; its other keys are ignored.
 
-    Other keys are ignored. Raises ConfigError naming file and key.
+    Raises ConfigError naming file and key.
     """
     path = checkpoint.file(CONFIG)
-    content = _read_json(path)
-    for name, limit in most.items():
-        if name not in content:
-            raise ConfigError(f"{path} lacks {name}: it is not the config of this kind of model")
-        value = content[name]
-        if type(value) is not int or not 1 <= value <= limit:
-            shown = str(value)[:40]
-            raise ConfigError(f"{path}: {name}={shown} must be a whole number from 1 to {limit}")
-    return {name: content[name] for name in most}
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ConfigError(f"{path} is too large to be a {CONFIG}")
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        value = " ".join(str(first["input"])[:40].split())
+        shown = f" {'.'.join(map(str, first['loc']))}={value}" if first["loc"] else ""
+        if first["type"] == "missing":
+            shown = f" {first['loc'][0]}: it is not the config of this kind of model"
+        raise ConfigError(f"{path}:{shown}: {first['msg']}") from None
 
 
 def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
@@ -143,18 +148,6 @@ def _difference(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) ->
         if own[name].is_floating_point() != given[name].is_floating_point():
             return f"{name} is of type {given[name].dtype}"
     return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ConfigError(f"{path} is too large to be a {CONFIG}")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} does not hold a config but {str(content)[:40]}")
-    return content
 
 
 @lru_cache(maxsize=16)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stockenh.data.cache import DiskCache, Parts, code_of, key_of, release_pages
 from stockenh.data.windows import Windows
-from stockenh.embedding.base import Embedding, NoEmbedding, StoredEmbedding
+from stockenh.embedding import Embedding, NoEmbedding, StoredEmbedding
 
 ROWS = 4096
 

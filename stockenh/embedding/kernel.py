@@ -11,15 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from stockenh.embedding.base import PriceEmbedding
+from stockenh.embedding import PriceEmbedding
 from stockenh.errors import ConfigError
 
 _CHANNELS = 5
@@ -47,13 +48,9 @@ class KernelEmbedding(PriceEmbedding):
 
     storage: ClassVar[torch.dtype] = torch.float16  # shares of about a hundred outputs: three digits suffice
 
-    width: int = 512
+    width: Annotated[int, Field(ge=1, multiple_of=_THRESHOLDS)] = 512
     seed: int = 0
     shuffle: bool = False
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.width % _THRESHOLDS:
-            raise ConfigError(f"embedding.width={self.width}: must be a positive multiple of {_THRESHOLDS}")
 
     def identity(self) -> object:
         return replace(self, shuffle=False)

@@ -9,9 +9,9 @@ Legend: B windows, T bars in a window, N bars of all series, C = 6 columns, E th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from stockenh.data.bars import VOLUME
 from stockenh.data.windows import BarWindows, Windows
-from stockenh.embedding.base import Embedding, Rows
-from stockenh.embedding.checkpoint import Checkpoint, load_weights, locate, read_numbers
+from stockenh.embedding import Embedding, Rows
+from stockenh.embedding.checkpoint import Checkpoint, load_weights, locate, read_shape
 from stockenh.embedding.kronos_net import (
-    COLUMNS,
     DEPENDENCY_HEADS,
     Decoder,
     DecoderShape,
@@ -33,7 +32,6 @@ from stockenh.embedding.kronos_net import (
 from stockenh.errors import ConfigError
 from stockenh.storage.machine import has_bf16
 
-PRECISIONS = ("auto", "fp32", "bf16")
 NEEDS_BARS = "embedding=kronos needs raw bars, and data=windows has none: take embedding=stored"
 CLIP = 5.0
 EPS = 1e-5
@@ -47,12 +45,6 @@ CPU_BF16_PARAMETERS = 1_000_000
 
 _CPU_ACTIVATIONS = 4096  # windows x width: at 120 bars they stay in a processor's cache
 _BATCH = 512
-
-# Limits for an untrusted config.json, well above all published models.
-_MOST = {
-    "d_in": COLUMNS, "d_model": 16384, "n_heads": 256, "ff_dim": 65536, "n_layers": 256, "n_enc_layers": 256,
-    "n_dec_layers": 256, "s1_bits": 16, "s2_bits": 16, "group_size": 32,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,12 +63,8 @@ class KronosEmbedding(Embedding):
     revision: str = "901c26c1332695a2a8f243eb2f37243a37bea320"
     tokenizer: str = "NeoQuasar/Kronos-Tokenizer-base"
     tokenizer_revision: str = "0e0117387f39004a9016484a186a908917e22426"
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     shuffle: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"embedding.precision={self.precision}: take {', '.join(PRECISIONS)}")
 
     def checkpoints(self) -> tuple[Checkpoint, Checkpoint]:
         """Decoder and tokenizer. Raises ConfigError where a setting names neither a folder nor a Hub id."""
@@ -93,8 +81,7 @@ class KronosEmbedding(Embedding):
     def shapes(self) -> tuple[DecoderShape, TokenizerShape]:
         """The shapes in both config.json. Raises ConfigError where they are invalid or don't match."""
         model, tokenizer = self.checkpoints()
-        decoder = DecoderShape(**read_numbers(model, _limits(DecoderShape)))
-        tokens = TokenizerShape(**read_numbers(tokenizer, _limits(TokenizerShape)))
+        decoder, tokens = read_shape(model, DecoderShape), read_shape(tokenizer, TokenizerShape)
         _check(model, decoder)
         _check(tokenizer, tokens)
         for name in ("s1_bits", "s2_bits"):
@@ -182,12 +169,15 @@ class KronosEmbedding(Embedding):
             return ()
         day = test_begins.astype("datetime64[D]")
         begins = f"the test part begins on {day}, before June 2024, and"
-        published = "published Kronos weights have seen market data up to February 2024"
         doubt = "its scores may be too good"
         model, _ = self.checkpoints()
         if model.revision is not None:
-            return (f"{begins} the {published}: {doubt}",)
-        return (f"{begins} the {published}: unless the weights in {model} have not, {doubt}",)
+            return (
+                f"{begins} the published Kronos weights have seen market data up to February 2024: {doubt}",
+            )
+        seen = f"the weights in {model} may have seen market data of that time"
+        published = "as the published Kronos weights have up to February 2024"
+        return (f"{begins} {seen}, {published}: unless you know that yours have not, {doubt}",)
 
 
 def normalise(bars: Tensor) -> Tensor:
@@ -221,10 +211,6 @@ def time_stamps(time: NDArray[np.datetime64]) -> NDArray[np.int8]:
     return np.stack(parts, -1).astype(np.int8)
 
 
-def _limits(shape: type[DecoderShape | TokenizerShape]) -> dict[str, int]:
-    return {field.name: _MOST[field.name] for field in fields(shape)}
-
-
 def _check(checkpoint: Checkpoint, shape: DecoderShape | TokenizerShape) -> None:
     width, heads = shape.d_model, shape.n_heads
     wrong = ""
@@ -233,8 +219,6 @@ def _check(checkpoint: Checkpoint, shape: DecoderShape | TokenizerShape) -> None
     elif isinstance(shape, DecoderShape):
         if width % (2 * DEPENDENCY_HEADS):
             wrong = f"d_model={width} must be a multiple of {2 * DEPENDENCY_HEADS}"
-    elif shape.d_in != COLUMNS:
-        wrong = f"d_in={shape.d_in} must be {COLUMNS}"
     elif (shape.s1_bits + shape.s2_bits) % shape.group_size:
         bits = f"s1_bits={shape.s1_bits} + s2_bits={shape.s2_bits}"
         wrong = f"{bits} must be a multiple of group_size={shape.group_size}"

@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import reduce
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 COLUMNS = 6  # open, high, low, close, volume, amount
@@ -24,31 +26,38 @@ _ROTARY_BASE = 10_000.0
 DEPENDENCY_HEADS = 4  # of the layer that conditions s2 on s1, whatever the decoder's own number is
 
 
+# Limits for an untrusted config.json, well above all published models.
+Width = Annotated[int, Field(ge=1, le=16384)]
+Inner = Annotated[int, Field(ge=1, le=65536)]
+Few = Annotated[int, Field(ge=1, le=256)]  # heads, layers
+Bits = Annotated[int, Field(ge=1, le=16)]
+
+
 @dataclass(frozen=True)
 class TokenizerShape:
     """The numbers in a tokenizer's config.json; a stack of n layers has n - 1 blocks."""
 
-    d_in: int
-    d_model: int
-    n_heads: int
-    ff_dim: int
-    n_enc_layers: int
-    n_dec_layers: int
-    s1_bits: int
-    s2_bits: int
-    group_size: int
+    d_in: Annotated[int, Field(ge=COLUMNS, le=COLUMNS)]
+    d_model: Width
+    n_heads: Few
+    ff_dim: Inner
+    n_enc_layers: Few
+    n_dec_layers: Few
+    s1_bits: Bits
+    s2_bits: Bits
+    group_size: Annotated[int, Field(ge=1, le=32)]
 
 
 @dataclass(frozen=True)
 class DecoderShape:
     """The numbers in a decoder's config.json."""
 
-    s1_bits: int
-    s2_bits: int
-    n_layers: int
-    d_model: int
-    n_heads: int
-    ff_dim: int
+    s1_bits: Bits
+    s2_bits: Bits
+    n_layers: Few
+    d_model: Width
+    n_heads: Few
+    ff_dim: Inner
 
 
 class Tokenizer(nn.Module):

@@ -139,12 +139,13 @@ def horizon_metrics(
     labelled = ~np.isnan(y_ret)
     returns, prob, label = (x[labelled].astype(np.float64) for x in (ret, up_prob, y_ret))
     distinct, date = np.unique(dates[labelled], return_inverse=True)
-    per_date = _sums_per_date(Forecast(prob, prob, returns), label, date, len(distinct))
-    observed = {name: defined(value) for name, value in _figures(per_date.sum(axis=1)).items()}
+    terms = _terms(Forecast(prob, prob, returns), label)
+    # summed over rows, so that no last bit depends on the dates
+    observed = {name: defined(value) for name, value in _figures(terms.sum(axis=1)).items()}
     draws = BlockBootstrap.draw(len(distinct), block, resamples, seed)
     low = high = None
     if draws is not None and observed["accuracy"] is not None:
-        tp, tn, fp, fn = draws.sums(per_date[:4])
+        tp, tn, fp, fn = draws.sums(_per_date(terms[:4], date, len(distinct)))
         low, high = interval(ratio(tp + tn, tp + tn + fp + fn))
     about, moved = class_shares(label), label != 0
     return {
@@ -245,7 +246,7 @@ def score(
 
     counts: `draws.counts()`, where many forecasters share them.
     """
-    per_date = _sums_per_date(forecast, y_ret, date, dates)
+    per_date = _per_date(_terms(forecast, y_ret), date, dates)
     moved = y_ret != 0
     up, day, ranked = y_ret[moved] > 0, date[moved], forecast.score[moved]
     observed = {name: float(value) for name, value in _figures(per_date.sum(axis=1)).items()}
@@ -285,14 +286,19 @@ def defined(value: float | np.floating | Floats) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _sums_per_date(forecast: Forecast, y_ret: Floats, date: NDArray[np.int64], dates: int) -> Floats:
-    """(10, D) in the order in which `_figures` reads them."""
+def _per_date(terms: Floats, date: NDArray[np.int64], dates: int) -> Floats:
+    """(k, n) to their sums (k, D)."""
+    return np.stack([np.bincount(date, row, minlength=dates) for row in terms])
+
+
+def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
+    """(10, n) in the order in which `_figures` reads their sums."""
     up, moved, forecast_up = y_ret > 0, y_ret != 0, forecast.score > 0.5
     unknown = np.full(len(y_ret), np.nan)
     prob = unknown if forecast.prob is None else forecast.prob
     ret = unknown if forecast.ret is None else forecast.ret
     counted = np.where(moved & np.isnan(forecast.score), np.nan, moved)  # NaN: not known to be right
-    rows = (
+    terms = (
         counted * (up & forecast_up),
         counted * (~up & ~forecast_up),
         counted * (~up & forecast_up),
@@ -304,7 +310,7 @@ def _sums_per_date(forecast: Forecast, y_ret: Floats, date: NDArray[np.int64], d
         np.square(ret - y_ret),
         np.square(y_ret),
     )
-    return np.stack([np.bincount(date, of_rows, minlength=dates) for of_rows in rows])
+    return np.stack(terms)
 
 
 def _figures(sums: Floats) -> dict[str, Floats]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, with_config
 
+from stockenh.data import Exact
 from stockenh.errors import RunFolderError
+from stockenh.storage.run_folder import checked
 
 Floats = NDArray[np.floating]
 
@@ -22,6 +26,7 @@ _TEMPERATURES = (0.05, 20.0)
 _BIASES = (-20.0, 20.0)
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Calibration:
     """Probability of up = sigmoid(logits / T + b), with T > 0 and b for each horizon.
@@ -31,8 +36,8 @@ class Calibration:
     too: Platt's form (1999), with T > 0 to keep the order of the forecasts. T = 1 and b = 0 is the identity.
     """
 
-    temperature: tuple[float, ...]
-    bias: tuple[float, ...]
+    temperature: tuple[Annotated[Exact, Field(ge=_TEMPERATURES[0], le=_TEMPERATURES[1])], ...]
+    bias: tuple[Annotated[Exact, Field(ge=_BIASES[0], le=_BIASES[1])], ...]
 
     @classmethod
     def identity(cls, horizons: int) -> Calibration:
@@ -56,25 +61,13 @@ class Calibration:
     def to_dict(self) -> dict[str, list[float]]:
         return {"temperature": list(self.temperature), "bias": list(self.bias)}
 
-    @classmethod
-    def from_dict(cls, values: object, horizons: int) -> Calibration:
-        """Raises RunFolderError where the stored numbers are not what `to_dict` wrote."""
-        if not isinstance(values, dict) or set(values) != {"temperature", "bias"}:
-            raise RunFolderError("calibration.json does not hold the calibration of a run")
-        for name, (low, high) in (("temperature", _TEMPERATURES), ("bias", _BIASES)):
-            column = values[name]
-            if not isinstance(column, list) or len(column) != horizons:
-                raise RunFolderError(f"calibration.json: {name} is not a list of {horizons} numbers")
-            if not all(isinstance(v, float) and low <= v <= high for v in column):
-                raise RunFolderError(f"calibration.json: {name} must hold numbers from {low} to {high}")
-        return cls(tuple(values["temperature"]), tuple(values["bias"]))
-
 
 def read_calibrations(values: object, horizons: int) -> dict[str, Calibration]:
     """What `calibration.json` holds, by the name of the weights. Raises RunFolderError."""
-    if not isinstance(values, dict):
-        raise RunFolderError("calibration.json does not hold the calibration of a run")
-    return {str(name): Calibration.from_dict(of_weights, horizons) for name, of_weights in values.items()}
+    found = checked(dict[str, Calibration], values, "calibration.json")
+    if any({len(one.temperature), len(one.bias)} != {horizons} for one in found.values()):
+        raise RunFolderError(f"calibration.json does not hold {horizons} numbers for {horizons} horizons")
+    return found
 
 
 def expected_calibration_error(up_prob: Floats, y_ret: Floats) -> float | None:

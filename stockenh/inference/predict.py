@@ -6,14 +6,22 @@ Legend: k windows, H horizons.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from pydantic import ConfigDict, Field, with_config
+from torch import Tensor, nn
 
+from stockenh.data import Exact
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
+from stockenh.data.prices import Augment, NoAugment, RawNoise
+from stockenh.errors import RunFolderError
+from stockenh.inference.calibration import Calibration
+from stockenh.storage.run_folder import checked
+from stockenh.training.precision import DTYPES
 from stockenh.training.step import Objective
 
 CHUNK = 256  # windows at a time
@@ -69,3 +77,176 @@ def predict(
         up_logits=torch.cat(logits).cpu().double().numpy(),
         loss=None if total is None else float(total),
     )
+
+
+LEVELS = 100
+Levels = Annotated[
+    tuple[Annotated[Exact, Field(ge=0)], ...], Field(min_length=LEVELS + 1, max_length=LEVELS + 1)
+]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views that are averaged: the window itself and `count` noisy ones, drawn by `seed`.
+
+    precision: fp32, or bf16: faster, but its rounding adds to the spread of the views
+    """
+
+    count: int
+    noise: RawNoise
+    seed: int
+    precision: str = "fp32"
+
+    def draw(self, lookback: int, device: torch.device) -> Augment:
+        """The views of windows of so many bars.
+
+        Every window gets the same draws, so that its forecast does not depend on other windows, on the chunk
+        or on the device.
+        """
+        if self.count == 0:
+            return NoAugment()
+        generator = torch.Generator().manual_seed(self.seed)
+        draws = torch.randn(self.count, 1, lookback, 5, generator=generator)
+        return _Stacked(self.noise, draws.to(device))
+
+    def to_dict(self) -> dict[str, float]:
+        return {
+            "views": self.count,
+            "price": self.noise.price,
+            "volume": self.noise.volume,
+            "seed": self.seed,
+            **({} if self.precision == "fp32" else {"bits": 16}),
+        }
+
+
+@dataclass(frozen=True)
+class _Stacked(Augment):
+    """(B, T, 5) -> ((1 + n) B, T, 5): the windows as they are, then each view of all of them."""
+
+    noise: RawNoise
+    draws: Tensor
+
+    def __call__(self, ohlcv: Tensor) -> Tensor:
+        return torch.cat([ohlcv[None], self.noise.apply(ohlcv, self.draws)]).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Means over the views, (k, H) each: ret in raw units, up_prob calibrated; uncertainty: the standard
+    deviation of up_prob over the views, None where there is only the window itself."""
+
+    ret: NDArray[np.float64]
+    up_prob: NDArray[np.float64]
+    uncertainty: NDArray[np.float64] | None
+
+
+class Engine(Protocol):
+    """A model that forecasts windows of the device."""
+
+    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
+        """ret in raw units and calibrated up_prob, (together, B, H) each, of the windows `rows` (B,).
+
+        augment makes `together` views of each window: first all windows themselves.
+        """
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """A network in evaluation mode; scaling and calibration in float64.
+
+    precision: of the network where there are views; a window by itself is always forecast in fp32
+    """
+
+    model: nn.Module
+    data: ReadyWindows
+    fitted: Fitted
+    calibration: Calibration
+    precision: str = "fp32"
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
+        x_embedding, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
+        low = self.precision != "fp32" and together > 1
+        with torch.autocast(x_ctx.device.type, DTYPES[self.precision], enabled=low):
+            out = self.model(self.data.prices.gather(rows, augment), x_embedding, x_ctx)
+        ret, logits = (
+            out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
+            for name in ("ret", "up_logits")
+        )
+        return ret * np.asarray(self.fitted.return_std), self.calibration.apply(logits)
+
+
+def forecast(
+    model: nn.Module,
+    data: ReadyWindows,
+    rows: NDArray[np.int64],
+    fitted: Fitted,
+    calibration: Calibration,
+    views: Views,
+) -> Forecast:
+    """Forecasts of the windows `rows`, in evaluation mode; the model's mode is restored afterwards.
+
+    Without views they are bit-identical to `predict` with calibrated logits.
+    """
+    was_training = model.training
+    model.eval()
+    engine = TorchEngine(model, data, fitted, calibration, views.precision)
+    found = forecast_with(engine, data, rows, views)
+    model.train(was_training)
+    return found
+
+
+def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], views: Views) -> Forecast:
+    """An engine's forecasts of the windows `rows`, averaged over the views.
+
+    Only prices get noise: the views share the embedding and the context of their window, as in training with
+    augment=noise.
+    """
+    together = 1 + views.count
+    augment = views.draw(data.lookback, data.device)
+    chunks = data.split(rows, max(1, chunk_on(data.device) // together))
+    forecasts = [engine(chunk, augment, together) for chunk in chunks]
+    ret, up_prob = (np.concatenate(column, 1) for column in zip(*forecasts, strict=True))
+    return Forecast(
+        ret=ret.mean(0),
+        up_prob=up_prob.mean(0),
+        uncertainty=up_prob.std(0) if views.count else None,
+    )
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class Confidence:
+    """Percentiles of the uncertainty on the validation part, per horizon: the scale for new forecasts.
+
+    They are stored with the run, so that a moved folder without its data has its cut-offs, and are valid for
+    the views that they were measured with.
+    """
+
+    views: Annotated[dict[str, int | Exact], Field(alias="tta")]
+    levels: tuple[Levels, ...]  # H times 101
+
+    @classmethod
+    def of(cls, uncertainty: NDArray[np.float64], views: Views) -> Confidence:
+        """From the uncertainties (k, H) of the validation part."""
+        levels = np.quantile(uncertainty, np.linspace(0, 1, LEVELS + 1), axis=0)
+        return cls(views.to_dict(), tuple(tuple(column) for column in levels.T.tolist()))
+
+    def cutoff(self, coverage: float) -> NDArray[np.float64]:
+        """(H,) the uncertainty below which the share `coverage` of the validation forecasts lies."""
+        shares = np.linspace(0, 1, LEVELS + 1)
+        return np.array([np.interp(coverage, shares, column) for column in self.levels])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tta": self.views, "levels": [list(column) for column in self.levels]}
+
+
+def read_confidences(values: object, horizons: int) -> dict[str, Confidence]:
+    """The content of `confidence.json`, by the name of the weights. Raises RunFolderError."""
+    found = checked(dict[str, Confidence], values, "confidence.json")
+    for one in found.values():
+        if len(one.levels) != horizons or any(list(column) != sorted(column) for column in one.levels):
+            raise RunFolderError(f"confidence.json: levels are not {horizons} lists of rising numbers")
+    return found

@@ -15,17 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stockenh.data import Count, Share, ShareOrZero
 from stockenh.errors import ConfigError
-from stockenh.models.layers import Dropout, GatedResidualNetwork, initialise_linear
-from stockenh.models.spec import (
+from stockenh.models import (
     InputSpec,
     Interpretable,
     Interpretation,
     ModelSettings,
-    require_at_least,
-    require_dropout,
     require_heads_divide,
 )
+from stockenh.models.layers import Dropout, GatedResidualNetwork, initialise_linear
 from stockenh.models.tft_layers import GateAddNorm, LastBarAttention, ScalarEmbedding, VariableSelection
 
 MEDIAN = 0.5
@@ -33,7 +32,7 @@ MEDIAN = 0.5
 
 @dataclass(frozen=True)
 class TftSettings(ModelSettings):
-    """Hyper-parameters of the TFT; raises ConfigError where one or two of them can't work.
+    """Hyper-parameters of the TFT; raises ConfigError where two of them don't fit.
 
     d_model:       width of every network, of the LSTM too
     heads:         of the attention
@@ -44,22 +43,16 @@ class TftSettings(ModelSettings):
 
     gives_quantiles: ClassVar[bool] = True
 
-    d_model: int = 256
-    heads: int = 8
-    lstm_layers: int = 2
-    fusion_layers: int = 3
-    dropout: float = 0.1
-    quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
+    d_model: Count = 256
+    heads: Count = 8
+    lstm_layers: Count = 2
+    fusion_layers: Count = 3
+    dropout: ShareOrZero = 0.1
+    quantiles: list[Share] = field(default_factory=lambda: [0.1, 0.5, 0.9])
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "d_model", "heads", "lstm_layers", "fusion_layers")
-        require_dropout(self.dropout)
         require_heads_divide(self.d_model, self.heads)
         levels = list(self.quantiles)
-        if not all(0 < level < 1 for level in levels):
-            raise ConfigError(
-                f"model.quantiles={levels}: each must lie between 0 and 1, as in [0.1, 0.5, 0.9]"
-            )
         if any(above <= below for below, above in pairwise(levels)):
             raise ConfigError(f"model.quantiles={levels}: they must rise, as in [0.1, 0.5, 0.9]")
         if MEDIAN not in levels:

@@ -7,11 +7,19 @@ D model width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from stockenh.errors import ConfigError
+from stockenh.data import Count, ShareOrZero
+from stockenh.models import (
+    InputSpec,
+    ModelSettings,
+    require_heads_divide,
+    require_patch_divides,
+)
 from stockenh.models.layers import (
     CausalConv,
     CrossAttention,
@@ -20,53 +28,34 @@ from stockenh.models.layers import (
     Head,
     initialise_linear,
 )
-from stockenh.models.spec import (
-    InputSpec,
-    ModelSettings,
-    require_at_least,
-    require_dropout,
-    require_heads_divide,
-    require_patch_divides,
-)
 
 
 @dataclass(frozen=True)
 class TimeFormerSettings(ModelSettings):
-    """Hyper-parameters of TimeFormer; raises ConfigError where one or two of them can't work.
+    """Hyper-parameters of TimeFormer; raises ConfigError where two of them don't fit.
 
     patch:                bars per token
-    embedding_tokens:     tokens that the embedding is projected to for cross-attention
+    embedding_tokens:     tokens that the embedding is projected to for cross-attention: attention to a single
+                          one learns nothing
     conv_dilations:       one causal convolution for each, in tokens; may be empty
     head_hidden:          hidden width of the head of each task
     learned_task_weights: weigh the tasks by learned uncertainty (Kendall et al. 2018)
     """
 
-    patch: int = 10
-    d_model: int = 256
-    heads: int = 8
-    layers: int = 6
-    ffn: int = 512
-    dropout: float = 0.2
-    embedding_tokens: int = 8
-    conv_dilations: list[int] = field(default_factory=lambda: [1, 2, 4])
-    conv_kernel: int = 3
-    head_hidden: int = 512
+    patch: Count = 10
+    d_model: Count = 256
+    heads: Count = 8
+    layers: Count = 6
+    ffn: Count = 512
+    dropout: ShareOrZero = 0.2
+    embedding_tokens: Annotated[int, Field(ge=2)] = 8
+    conv_dilations: list[Count] = field(default_factory=lambda: [1, 2, 4])
+    conv_kernel: Count = 3
+    head_hidden: Count = 512
     learned_task_weights: bool = False
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "patch", "d_model", "heads", "layers", "ffn", "conv_kernel", "head_hidden")
-        require_dropout(self.dropout)
         require_heads_divide(self.d_model, self.heads, even=True)
-        if self.embedding_tokens < 2:
-            raise ConfigError(
-                f"model.embedding_tokens={self.embedding_tokens} is too small: attention to a single token "
-                "learns nothing, take 2 or more"
-            )
-        if any(dilation < 1 for dilation in self.conv_dilations):
-            raise ConfigError(
-                f"model.conv_dilations={list(self.conv_dilations)} has a dilation below 1: "
-                "take whole numbers from 1 up, or [] for no convolution"
-            )
 
     def build(self, inputs: InputSpec) -> TimeFormer:
         require_patch_divides(inputs.lookback, self.patch)

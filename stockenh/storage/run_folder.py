@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import (
@@ -24,6 +25,21 @@ from stockenh.storage.files import (
 
 if TYPE_CHECKING:
     from torch import Tensor  # only weights need torch; listing runs must not wait for its import
+
+T = TypeVar("T")
+
+
+def checked(kind: type[T], values: object, file: str) -> T:
+    """What a JSON file holds, its types and bounds checked: the folder may be untrusted.
+
+    Raises RunFolderError, naming the file and the place in it.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunFolderError(f"{file} does not hold what a run writes: {place} {first['msg']}") from None
 
 
 class RunFolder:

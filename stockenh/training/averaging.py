@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from stockenh.errors import ConfigError
+from stockenh.data import ShareOrZero
 
 Inputs = tuple[Tensor, ...]
 
@@ -161,23 +162,10 @@ class Averaging:
     swa_anneal:    "cosine" reaches that rate over the first SWA epoch, "constant" at once
     """
 
-    ema_decay: float | None = None
-    swa_start: float | None = None
-    swa_lr_factor: float = 0.1
-    swa_anneal: str = "cosine"
-
-    def __post_init__(self) -> None:
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"averaging.ema_decay={self.ema_decay} must be from 0 to below 1")
-        if self.swa_start is not None and not 0 <= self.swa_start < 1:
-            raise ConfigError(
-                f"averaging.swa_start={self.swa_start} must be a share of train.epochs from 0 to below 1: "
-                f"from 1 on it would start after the last epoch, and nothing would be averaged"
-            )
-        if not 0 < self.swa_lr_factor <= 1:
-            raise ConfigError(f"averaging.swa_lr_factor={self.swa_lr_factor} must be above 0 and at most 1")
-        if self.swa_anneal not in ("cosine", "constant"):
-            raise ConfigError(f"averaging.swa_anneal={self.swa_anneal} must be cosine or constant")
+    ema_decay: ShareOrZero | None = None
+    swa_start: ShareOrZero | None = None
+    swa_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    swa_anneal: Literal["cosine", "constant"] = "cosine"
 
     def swa_first(self, epochs: int) -> int | None:
         """The number of epochs before SWA, which leaves at least one; None without SWA."""

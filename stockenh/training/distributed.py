@@ -12,16 +12,18 @@ import datetime
 import inspect
 import io
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from stockenh.data.batches import Group, Share, SharedBatches, TrainBatches
+from stockenh.data.batches import Group, TrainBatches
 from stockenh.errors import ConfigError
 from stockenh.training.world import Rank
 
@@ -198,13 +200,27 @@ def _summed(group: dist.ProcessGroup | None, bucket: GradBucket) -> torch.future
 _summed.__annotations__ = get_type_hints(_summed)
 
 
-class RankBatches(SharedBatches):
-    """One process's share of every group, with random numbers of its own."""
+class RankBatches(TrainBatches):
+    """One process's share of the groups that a single process would have, with random numbers of its own.
 
-    def __init__(self, whole: TrainBatches, y_ret: Any, own: Rank) -> None:
+    Shares differ by at most one row, and are cut into micro batches as large as the config allows: four
+    processes pass once over what one process accumulates in four passes. `count` and `windows` stay those of
+    the whole group.
+    """
+
+    def __init__(self, whole: TrainBatches, y_ret: NDArray[np.floating], own: Rank) -> None:
         """y_ret: (n, H) labels of all windows, NaN where there is none."""
-        super().__init__(whole, y_ret, Share(own.rank, own.size))
-        self._rank = own.rank
+        super().__init__(
+            whole.data,
+            whole.rows.cpu().numpy(),
+            batch_size=whole.batch_size,
+            accumulate=whole.group_size // whole.batch_size,
+            seed=whole.seed,
+            augment=whole.augment,
+        )
+        labels = np.isfinite(y_ret).sum(1).astype(np.float32)
+        self._labels = torch.from_numpy(labels).to(self.rows.device)
+        self._own = own
 
     def groups(self, epoch: int, first: int) -> Generator[Group, None, None]:
         """The shares of an epoch from step `first` on.
@@ -214,8 +230,26 @@ class RankBatches(SharedBatches):
         """
         with contextlib.closing(super().groups(epoch, first)) as groups:
             for step in range(first, self.steps):
-                if self._rank:
-                    entropy = (self.seed, self._rank, epoch, step)
+                if not self._own.is_first:
+                    entropy = (self.seed, self._own.rank, epoch, step)
                     seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
                     torch.manual_seed(int(seed >> 1))
                 yield next(groups)
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of rows (B,); empty where there are fewer rows than processes."""
+        return torch.tensor_split(rows, self._own.size)[self._own.rank]
+
+    def _counted(self, group: Group, epoch: int, step: int) -> Group:
+        rows = self.rows_of(epoch, step)
+        count = self._labels[rows].sum().to(group.count)
+        micros = group.micros
+        if not len(self.share(rows)):
+            micros = tuple(replace(m, labelled=torch.zeros_like(m.labelled)) for m in micros)
+        return Group(micros, count, len(rows))
+
+    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        """An empty share gets one row without its label, since every process takes part in every step."""
+        rows = self.rows_of(epoch, step)
+        own = self.share(rows)
+        return tuple((own if len(own) else rows[:1]).split(self.batch_size))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from stockenh.data.batches import Group, TrainBatches
 from stockenh.training.checkpoint import rng_state, set_rng_state
+from stockenh.training.optimizers import Schedule, ramp
 from stockenh.training.precision import NonFiniteGradient
-from stockenh.training.schedules import Schedule, ramp
 from stockenh.training.step import Learner
 
 Floats = NDArray[np.float64]
@@ -80,10 +80,8 @@ class Suggestions:
     @property
     def lr(self) -> float | None:
         """The recommended one, to three digits: the valley, else the steepest, else the minimum's."""
-        for rate in (self.valley, self.steepest, self.minimum):
-            if rate is not None:
-                return float(f"{rate:.2e}")
-        return None
+        known = [rate for rate in (self.valley, self.steepest, self.minimum) if rate is not None]
+        return float(f"{known[0]:.2e}") if known else None
 
 
 def range_test(

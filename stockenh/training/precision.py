@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stockenh.errors import TrainingError
 from stockenh.storage.machine import has_bf16
 
+Name = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Below about so many parameters a step on a CPU is bound by operator calls: bf16 makes a model of 0.3 million
@@ -122,7 +123,7 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
 
 
-def resolve(setting: str, device: torch.device, model: nn.Module) -> str:
+def resolve(setting: Name | Literal["auto"], device: torch.device, model: nn.Module) -> Name:
     """`auto` by a fixed rule, anything else as it is.
 
     CUDA: bf16 where the GPU has it, else fp16. CPU: bf16 where the processor multiplies bf16 natively and the

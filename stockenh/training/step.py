@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from stockenh.data.batches import Group, Micro
 from stockenh.training.averaging import Averages
 from stockenh.training.distributed import SINGLE_PROCESS, SingleProcessStep
-from stockenh.training.losses.base import Loss
+from stockenh.training.losses import Loss
+from stockenh.training.optimizers import Schedule
 from stockenh.training.precision import Precision
-from stockenh.training.schedules import Schedule
 
 
 class Objective:

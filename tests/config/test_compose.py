@@ -102,7 +102,7 @@ DEFAULTS = {
     "loss.return_weight": 0.6, "loss.direction_weight": 0.4,
     "optimizer._target_": "stockenh.training.optimizers.AdamW",
     "optimizer.lr": 1e-3, "optimizer.weight_decay": 1e-5,
-    "schedule._target_": "stockenh.training.schedules.OneCycle",
+    "schedule._target_": "stockenh.training.optimizers.OneCycle",
     "schedule.warmup": 0.3, "schedule.start_factor": 10.0, "schedule.end_factor": 100.0,
     "averaging._target_": "stockenh.training.averaging.Averaging",
     "augment._target_": "stockenh.data.prices.NoAugment",

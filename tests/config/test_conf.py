@@ -10,7 +10,6 @@ import pytest
 from bars import write_windows
 from kronos_checkpoints import TINY
 
-from stockenh.commands.sweep.settings import SweepConfig
 from stockenh.commands.sweep.space import Space
 from stockenh.config import catalog, schema
 from stockenh.config.catalog import groups, groups_of, option_values

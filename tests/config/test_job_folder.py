@@ -82,7 +82,7 @@ def test_in_a_grid_the_good_jobs_go_on(stockenh, small_run, choices, message):
 
 
 def test_a_bug_in_a_grid_is_a_line_and_the_log_has_the_rest(stockenh, small_run, monkeypatch):
-    from stockenh.commands.train import command as training
+    from stockenh.commands import train as training
 
     def broken(*arguments, **more):
         raise ZeroDivisionError("division by zero")

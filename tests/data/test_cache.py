@@ -1,180 +1,145 @@
-from __future__ import annotations
-
 import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from traps import Trap
 
 from stockenh.data import cache as cache_module
 from stockenh.data.cache import DiskCache, default_root, key_of, release_pages, write_npy
-from stockenh.data.features.context import FeatureSettings
+from stockenh.data.features import FeatureSettings
 from stockenh.errors import ConfigError
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([1, 2], np.int64), "empty": np.empty((0, 5))}
+FULL = OSError(28, "No space left on device")
 
 
-@dataclass
-class Counted:
-    """A computation that knows how often it ran."""
-
-    calls: int = 0
-    arrays: dict[str, np.ndarray] = field(default_factory=lambda: dict(ARRAYS))
-
-    def __call__(self) -> dict[str, np.ndarray]:
-        self.calls += 1
-        return self.arrays
+@pytest.fixture
+def compute():
+    """The computation of an entry, which counts its calls."""
+    return Mock(return_value=dict(ARRAYS))
 
 
-def same(found: dict[str, np.ndarray]) -> bool:
-    return found.keys() == ARRAYS.keys() and all(
-        np.array_equal(found[name], array) and found[name].dtype == array.dtype
-        for name, array in ARRAYS.items()
-    )
+@pytest.fixture
+def anything_is_large(monkeypatch):
+    monkeypatch.setattr(cache_module, "LARGE", 0)
 
 
-class Trap:
-    """A hostile pickle: it leaves a mark when it is loaded."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, (str(self.mark),)
+def assert_whole(found):
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert np.array_equal(found[name], array) and found[name].dtype == array.dtype
 
 
-def test_a_hit_computes_nothing(tmp_path: Path) -> None:
-    compute = Counted()
-    assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
-    assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
-    assert compute.calls == 1
-    DiskCache(tmp_path).arrays("kind", "other", compute)
-    DiskCache(tmp_path).arrays("sort", "key", compute)
-    assert compute.calls == 3
+def get(root, compute, kind="kind", key="key"):
+    """Gets an entry, found or computed, and checks its arrays."""
+    found = DiskCache(root).arrays(kind, key, compute)
+    assert_whole(found)
+    return found
 
 
-def test_without_a_root_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def is_mapped(folder):
+    return f"{folder}/" in Path("/proc/self/maps").read_text()
+
+
+def test_a_hit_computes_nothing_and_may_be_written_to(tmp_path, compute):
+    get(tmp_path, compute)["a"][0, 0] = 99
+    get(tmp_path, compute)
+    assert compute.call_count == 1
+    get(tmp_path, compute, key="other")
+    get(tmp_path, compute, kind="sort")
+    assert compute.call_count == 3
+
+
+def test_without_a_root_nothing_is_kept(tmp_path, monkeypatch, compute):
     monkeypatch.chdir(tmp_path)
-    compute = Counted()
-    assert same(DiskCache(None).arrays("kind", "key", compute))
-    assert same(DiskCache(None).arrays("kind", "key", compute))
-    assert compute.calls == 2
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_found_arrays_may_be_written_to_and_the_entry_stays(tmp_path: Path) -> None:
-    compute = Counted()
-    DiskCache(tmp_path).arrays("kind", "key", compute)["a"][0, 0] = 99
-    assert same(DiskCache(tmp_path).arrays("kind", "key", compute))
-
-
-def truncated(entry: Path) -> None:
-    (entry / "a.npy").write_bytes((entry / "a.npy").read_bytes()[:-8])
-
-
-def emptied(entry: Path) -> None:
-    for file in entry.iterdir():
-        file.unlink()
+    get(None, compute)
+    get(None, compute)
+    assert (compute.call_count, names(tmp_path)) == (2, [])
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("name", "spoil"),
     [
-        truncated,
-        emptied,
-        lambda entry: (entry / "a.npy").write_bytes(b"\xff" * 200),
-        lambda entry: (entry / "a.npy").write_bytes(b""),
-        lambda entry: (entry / "a.npy").unlink(),
-        lambda entry: (entry / "names.txt").write_bytes(b"\xff\xfe"),
+        ("a.npy", lambda content: content[:-8]),
+        ("a.npy", lambda content: b"\xff" * 200),
+        ("a.npy", lambda content: b""),
+        ("a.npy", None),
+        ("names.txt", lambda content: b"\xff\xfe"),
+        ("*", None),
     ],
 )
-def test_a_damaged_entry_is_computed_again_and_mended(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], object]
-) -> None:
-    compute, store = Counted(), DiskCache(tmp_path)
-    store.arrays("kind", "key", compute)
-    spoil(tmp_path / "kind" / "key")
-    assert same(store.arrays("kind", "key", compute))
-    assert compute.calls == 2
-    assert "can't be read" in caplog.text
-    assert same(store.arrays("kind", "key", compute))
-    assert compute.calls == 2
+def test_a_damaged_entry_is_computed_again_and_mended(tmp_path, caplog, compute, name, spoil):
+    get(tmp_path, compute)
+    for file in list((tmp_path / "kind" / "key").glob(name)):
+        file.write_bytes(spoil(file.read_bytes())) if spoil else file.unlink()
+    for _ in range(2):
+        get(tmp_path, compute)
+        assert compute.call_count == 2 and "can't be read" in caplog.text
 
 
-def test_a_pickle_in_the_cache_is_never_loaded(tmp_path: Path) -> None:
-    compute, store = Counted(), DiskCache(tmp_path)
-    store.arrays("kind", "key", compute)
-    hostile = np.array([Trap(tmp_path / "mark")], dtype=object)
+def test_a_pickle_in_the_cache_is_never_loaded(tmp_path, compute):
+    get(tmp_path, compute)
+    hostile, mark = np.array([Trap(tmp_path / "mark")], dtype=object), tmp_path / "mark"
     np.save(tmp_path / "kind" / "key" / "a.npy", hostile, allow_pickle=True)
-    assert same(store.arrays("kind", "key", compute))
-    assert compute.calls == 2
-    assert not (tmp_path / "mark").exists()
+    get(tmp_path, compute)
+    assert compute.call_count == 2 and not mark.exists()
     np.save(tmp_path / "trap.npy", hostile, allow_pickle=True)
     np.load(tmp_path / "trap.npy", allow_pickle=True)
-    assert (tmp_path / "mark").exists(), "the trap itself works"
+    assert mark.exists(), "the trap itself works"
 
 
-def test_a_root_that_cannot_be_written_is_reported_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_root_that_cannot_be_written_is_reported_once(tmp_path, caplog, compute):
     (tmp_path / "file").write_text("in the way")
-    lines: list[str] = []
-    compute, store = Counted(), DiskCache(tmp_path / "file", lines.append)
+    lines = []
+    store = DiskCache(tmp_path / "file", lines.append)
     for key in ("one", "two"):
-        assert same(store.arrays("kind", key, compute))
+        assert_whole(store.arrays("kind", key, compute))
     (line,) = lines
     assert line.startswith(f"cache {tmp_path / 'file'} can't be written (")
-    assert (compute.calls, caplog.text.count("can't be written")) == (2, 2)
+    assert (compute.call_count, caplog.text.count("can't be written")) == (2, 2)
 
 
-def test_a_full_disk_leaves_no_part_of_an_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(file: BinaryIO, array: np.ndarray) -> None:
+def test_a_full_disk_leaves_no_part_of_an_entry(tmp_path, monkeypatch, caplog, compute):
+    def full(file, array):
         if file.name.endswith("b.npy"):
-            raise OSError(28, "No space left on device")
+            raise FULL
         file.write(array.tobytes())
 
     monkeypatch.setattr(cache_module, "write_npy", full)
-    assert same(DiskCache(tmp_path).arrays("kind", "key", Counted()))
-    assert "No space left" in caplog.text
-    assert list((tmp_path / "kind").iterdir()) == []
+    get(tmp_path, compute)
+    assert "No space left" in caplog.text and names(tmp_path / "kind") == []
 
 
-def test_an_entry_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry, seen = tmp_path / "kind" / "key", []
-    rename = Path.rename
+def test_an_entry_appears_whole(tmp_path, monkeypatch, compute):
+    entry, seen, rename = tmp_path / "kind" / "key", [], Path.rename
 
-    def watched(self: Path, target: Path) -> Path:
-        seen.append((entry.exists(), sorted(file.name for file in self.iterdir())))
+    def watched(self, target):
+        seen.append((entry.exists(), names(self)))
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", watched)
-    DiskCache(tmp_path).arrays("kind", "key", Counted())
+    get(tmp_path, compute)
     assert seen == [(False, ["a.npy", "b.npy", "empty.npy", "names.txt"])]
-    assert sorted(file.name for file in (tmp_path / "kind").iterdir()) == ["key"]
+    assert names(tmp_path / "kind") == ["key"]
 
 
-def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path: Path) -> None:
-    store, inner = DiskCache(tmp_path), Counted()
-
-    def slow() -> dict[str, np.ndarray]:
-        store.arrays("kind", "key", inner)
-        return dict(ARRAYS)
-
-    assert same(store.arrays("kind", "key", slow))
-    assert [file.name for file in (tmp_path / "kind").iterdir()] == ["key"]
+def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path, compute):
+    get(tmp_path, lambda: dict(get(tmp_path, compute)))
+    assert names(tmp_path / "kind") == ["key"]
 
 
-def test_keys_follow_every_part() -> None:
+def test_keys_follow_every_part():
+    other_settings = FeatureSettings(lookback=60), FeatureSettings(timeframes=("1d",))
     keys = [
         key_of("digest", FeatureSettings()),
-        key_of("digest", FeatureSettings(lookback=60)),
-        key_of("digest", FeatureSettings(timeframes=("1d",))),
+        *(key_of("digest", settings) for settings in other_settings),
         key_of("digesu", FeatureSettings()),
         key_of("digest"),
         key_of("a", "b"),
@@ -183,7 +148,7 @@ def test_keys_follow_every_part() -> None:
     assert len(set(keys)) == len(keys) and key_of("digest", FeatureSettings()) == keys[0]
 
 
-def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_root_is_named_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("STOCKENH_CACHE", str(tmp_path / "mine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert default_root() == tmp_path / "mine"
@@ -191,91 +156,67 @@ def test_the_root_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert default_root() == tmp_path / "xdg" / "stockenh"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_root() == Path.home() / ".cache" / "stockenh"
-
-
-def test_without_a_home_folder_there_is_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(self: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "expanduser", homeless)
-    monkeypatch.delenv("STOCKENH_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", Mock(side_effect=RuntimeError("no home directory")))
     assert default_root() is None
     monkeypatch.setenv("STOCKENH_CACHE", "~/mine")
-    with pytest.raises(ConfigError, match=r"~/mine: there is no home folder for its ~"):
+    with pytest.raises(ConfigError, match=r"~/mine: there is no home folder"):
         default_root()
 
 
-def test_parts_are_read_back_until_they_are_cleared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_parts_are_read_back_until_they_are_cleared(tmp_path, caplog):
     parts = DiskCache(tmp_path).parts("kind", "key")
     assert list(parts.read()) == []
     parts.write(10, np.arange(3.0))
     parts.write(0, np.arange(4).reshape(2, 2))
     again = DiskCache(tmp_path).parts("kind", "key")
     assert {first: rows.tolist() for first, rows in again.read()} == {0: [[0, 1], [2, 3]], 10: [0, 1, 2]}
+    assert list(DiskCache(tmp_path).parts("kind", "other").read()) == []
     trap = np.array([Trap(tmp_path / "mark")])
     np.save(tmp_path / "kind" / "key.parts" / "20.npy", trap, allow_pickle=True)
     assert sorted(first for first, _ in again.read()) == [0, 10]
-    assert "can't be read" in caplog.text
-    assert not (tmp_path / "mark").exists()
+    assert "can't be read" in caplog.text and not (tmp_path / "mark").exists()
     again.clear()
-    assert list((tmp_path / "kind").iterdir()) == []
+    assert names(tmp_path / "kind") == []
 
 
-def test_parts_of_another_entry_or_without_a_root_are_not_seen(tmp_path: Path) -> None:
-    DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
-    assert list(DiskCache(tmp_path).parts("kind", "other").read()) == []
+def test_parts_that_cannot_be_written_only_warn(tmp_path, caplog):
     nowhere = DiskCache(None).parts("kind", "key")
     nowhere.write(0, np.ones(1))
     nowhere.clear()
-    assert list(nowhere.read()) == []
-
-
-def test_parts_that_cannot_be_written_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert list(nowhere.read()) == [] and caplog.text == ""
     (tmp_path / "kind").write_text("in the way")
     DiskCache(tmp_path).parts("kind", "key").write(0, np.ones(1))
     assert "can't be written" in caplog.text
 
 
-@pytest.fixture
-def anything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "LARGE", 0)
-
-
 @pytest.mark.usefixtures("anything_is_large")
-def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path: Path) -> None:
+def test_a_large_scratch_is_an_unnamed_file_that_keeps_what_was_written(tmp_path):
     array = DiskCache(tmp_path / "cache").scratch((1000, 16), np.float32)
     assert array.shape == (1000, 16) and array.dtype == np.float32
     array[:] = np.arange(16000).reshape(1000, 16)
     release_pages(array)
     np.testing.assert_array_equal(array, np.arange(16000).reshape(1000, 16))
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert f"{tmp_path}/cache/" in Path("/proc/self/maps").read_text()
+    assert names(tmp_path / "cache") == [] and is_mapped(tmp_path / "cache")
     del array
-    assert f"{tmp_path}/cache/" not in Path("/proc/self/maps").read_text()
+    assert not is_mapped(tmp_path / "cache")
 
 
-def test_a_small_scratch_is_memory(tmp_path: Path) -> None:
+def test_a_small_scratch_is_memory(tmp_path):
     array = DiskCache(tmp_path).scratch((10, 4), np.float16)
-    assert array.shape == (10, 4) and str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert array.shape == (10, 4) and not is_mapped(tmp_path)
     release_pages(array)  # has none to give
 
 
 @pytest.mark.usefixtures("anything_is_large")
-def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    assert DiskCache(tmp_path).scratch((3, 2), np.float32).shape == (3, 2)
-    assert DiskCache(None).scratch((3, 2), np.float32).shape == (3, 2)
+def test_a_full_disk_leaves_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=FULL))
+    for root in (tmp_path, None):
+        assert DiskCache(root).scratch((3, 2), np.float32).shape == (3, 2)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (7,), (0, 3), (5, 0), (4, 2, 3), ()])
 @pytest.mark.parametrize("dtype", [np.float16, np.int64, np.bool_])
-def test_a_file_in_portions_is_the_file_of_numpy(
-    shape: tuple[int, ...], dtype: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_in_portions_is_the_file_of_numpy(shape, dtype, monkeypatch):
     monkeypatch.setattr(cache_module, "PORTION", 20)
     array = np.asarray(np.random.default_rng(0).integers(0, 9, shape)).astype(dtype)
     whole, portions = io.BytesIO(), io.BytesIO()
@@ -284,7 +225,7 @@ def test_a_file_in_portions_is_the_file_of_numpy(
     assert portions.getvalue() == whole.getvalue()
 
 
-def test_columns_side_by_side_are_written_as_rows() -> None:
+def test_columns_side_by_side_are_written_as_rows():
     array, file = np.asfortranarray(np.arange(12.0).reshape(4, 3)), io.BytesIO()
     write_npy(file, array)
     file.seek(0)

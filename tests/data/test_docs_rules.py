@@ -1,7 +1,5 @@
 """docs/data.md names every rule there is, and none that is not."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path
@@ -15,39 +13,35 @@ LEVELS = {"error", "drop", "warning"}
 MAKERS = {"Finding", "finding", "NoTableError", "Reason", "RowRule", "_Warning"}
 
 
-def texts(nodes: list[ast.expr]) -> list[str]:
+def texts(nodes):
     return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
-def of_call(node: ast.Call) -> list[str]:
+def of_call(node):
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    constant = isinstance(node.args[0], ast.Constant | ast.IfExp) if node.args else False
-    return (
-        [text for text in texts(node.args[:2]) if text not in LEVELS][:1]
-        if name in MAKERS and constant
-        else []
-    )
+    if name not in MAKERS or not node.args or not isinstance(node.args[0], ast.Constant | ast.IfExp):
+        return []
+    return [text for text in texts(node.args[:2]) if text not in LEVELS][:1]
 
 
-def rules_in_code() -> set[str]:
-    found: set[str] = set()
+def rules_in_code():
+    found = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 found.update(of_call(node))
-            elif (
-                isinstance(node, ast.Tuple) and len(words := texts(node.elts[:2])) == 2 and words[0] in LEVELS
-            ):
-                found.add(words[1])
+            elif isinstance(node, ast.Tuple):
+                words = texts(node.elts[:2])
+                found.update(words[1:] if LEVELS & set(words[:1]) else [])
     return {text for text in found - LEVELS if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
 
 
-def rules_in_docs() -> set[str]:
+def rules_in_docs():
     section = DOCS.read_text(encoding="utf-8").partition("\n## Rules\n")[2].partition("\n## ")[0]
     return set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", section)) - LEVELS
 
 
-def test_the_docs_name_the_rules_of_the_code() -> None:
+def test_the_docs_name_the_rules_of_the_code():
     code = rules_in_code()
     assert {"spike", "high-below-low", "symbol-column", "duplicate-row", "stray-quote", "error-text"} <= code
     assert rules_in_docs() == code

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -8,39 +6,33 @@ import pytest
 from random_bars import random_series
 
 from stockenh.data.bars import Bars
-from stockenh.data.features.context import FeatureSettings, context_features, feature_names
+from stockenh.data.features import FeatureSettings, context_features, feature_names
 from stockenh.data.fitted import Fitted
-from stockenh.data.windows import BarWindows, index_windows
+from stockenh.data.windows import index_windows
 from stockenh.errors import RunFolderError
 
 CHOICE = FeatureSettings()
 TRAIN = np.arange(10, 90)
 
 
-def windows() -> BarWindows:
+def windows():
     bars = Bars.from_series([("A", *random_series(3, 160)), ("B", *random_series(4, 150))])
     return index_windows(bars, context_features(bars, CHOICE), feature_names(CHOICE), (3, 5, 10), 60)
 
 
-def hand(context: list[list[float]], y_ret: list[list[float]]) -> BarWindows:
-    return replace(
-        windows(),
-        context=np.array(context, np.float32),
-        context_names=tuple("abcdef"[: len(context[0])]),
-        y_ret=np.array(y_ret, np.float32),
-    )
+def hand(context, y_ret):
+    names = tuple("abcdef"[: len(context[0])])
+    arrays = {"context": np.array(context, np.float32), "y_ret": np.array(y_ret, np.float32)}
+    return replace(windows(), context_names=names, **arrays)
 
 
-def test_statistics_by_hand() -> None:
+def test_statistics_by_hand_and_of_train_rows_alone():
     nan = float("nan")
     data = hand([[1, 7], [3, 7], [99, 99]], [[0.5, nan], [-0.5, 0.0], [9, 9]])
     expected = Fitted(["a", "b"], [2.0, 7.0], [1.0, 1.0], [0.5, 1.0], [0.5, 0.0])
     assert Fitted.fit(data, np.array([0, 1])) == expected
     ties = hand([[0.0]] * 5, [[0.1], [0.2], [0.0], [nan], [-0.1]])
     assert Fitted.fit(ties, np.arange(5)).up_share == pytest.approx([2 / 3]), "no ties, no missing labels"
-
-
-def test_only_train_rows_count() -> None:
     data = windows()
     before = Fitted.fit(data, TRAIN)
     others = np.setdiff1d(np.arange(len(data)), TRAIN)
@@ -52,66 +44,53 @@ def test_only_train_rows_count() -> None:
     assert Fitted.fit(replace(data, context=context), TRAIN) != before
 
 
-def test_standardised_train_features_have_mean_0_and_deviation_1() -> None:
+def test_standardised_train_features_have_mean_0_and_deviation_1():
     data = windows()
-    fitted = Fitted.fit(data, TRAIN)
-    mean, std = np.array(fitted.context_mean), np.array(fitted.context_std)
-    scaled = fitted.standardise(data.context[TRAIN])
-    exact = (data.context[TRAIN].astype(float) - mean) / std
+    fitted, train = Fitted.fit(data, TRAIN), data.context[TRAIN]
+    scaled = fitted.standardise(train)
+    exact = (train.astype(float) - fitted.context_mean) / fitted.context_std
     np.testing.assert_allclose(scaled, exact.clip(-5, 5), atol=1e-4)
-    constant = data.context[TRAIN].std(0) == 0
+    constant = train.std(0) == 0
     assert constant.any()
     assert (scaled[:, constant] == 0).all(), "a constant column is centred and not divided by 0"
     np.testing.assert_allclose(exact[:, ~constant].std(0), 1, rtol=1e-6)
 
 
-def test_values_are_clipped_at_5_and_the_input_is_left_alone() -> None:
+def test_values_are_clipped_at_5_and_json_brings_back_the_same_bits():
     fitted = Fitted(["a"], [1.0], [2.0], [1.0], [0.5])
     context = np.array([[-99], [-9], [1], [5], [11], [1e6]], np.float32)
     kept = context.copy()
     assert fitted.standardise(context)[:, 0].tolist() == [-5, -5, 0, 2, 5, 5]
     np.testing.assert_array_equal(context, kept)
-
-
-def test_a_run_folders_json_brings_back_the_same_bits() -> None:
     fitted = Fitted.fit(windows(), TRAIN)
     assert Fitted.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
+    assert Fitted.from_dict(GOOD).to_dict() == GOOD
 
 
-GOOD = {
-    "context_names": ["a", "b"],
-    "context_mean": [0.0, 1.0],
-    "context_std": [1.0, 2.0],
-    "return_std": [0.1, 0.2, 0.3],
-    "up_share": [0.5, 0.5, 0.5],
-}
+GOOD = Fitted(["a", "b"], [0.0, 1.0], [1.0, 2.0], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]).to_dict()
 
 
-WRONG_KIND = "is not a list of the right kind"
+WRONG_KIND, OTHER = "is not a list of the right kind", "does not hold the statistics of a run"
+WRONG_VALUES = [
+    *(("context_mean", wrong) for wrong in ("abc", [0.0, "1"], [0.0, True], [0.0, float("nan")])),
+    ("return_std", [0.1, 0.2, float("inf")]),
+    ("up_share", [0.5, 10**400, 0.5]),
+    ("context_names", [1, 2]),
+]
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("values", "message"),
     [
-        *(("context_mean", value, f"context_mean {WRONG_KIND}")
-          for value in ("abc", [0.0, "1"], [0.0, True], [0.0, float("nan")])),
-        ("return_std", [0.1, 0.2, float("inf")], f"return_std {WRONG_KIND}"),
-        ("up_share", [0.5, 10**400, 0.5], f"up_share {WRONG_KIND}"),
-        ("context_names", [1, 2], f"context_names {WRONG_KIND}"),
-        ("context_std", [1.0, 0.0], "must be above 0"),
-        ("return_std", [0.1, -0.2, 0.3], "must be above 0"),
-        ("context_std", [1.0], "context_names and context_std differ in length"),
-        ("up_share", [0.5], "return_std and up_share differ in length"),
-        ("extra", [0.5], "does not hold the statistics of a run"),
+        *(({**GOOD, key: wrong}, f"{key} {WRONG_KIND}") for key, wrong in WRONG_VALUES),
+        ({**GOOD, "context_std": [1.0, 0.0]}, "must be above 0"),
+        ({**GOOD, "return_std": [0.1, -0.2, 0.3]}, "must be above 0"),
+        ({**GOOD, "context_std": [1.0]}, "context_names and context_std differ in length"),
+        ({**GOOD, "up_share": [0.5]}, "return_std and up_share differ in length"),
+        ({**GOOD, "extra": [0.5]}, OTHER),
+        *((values, OTHER) for values in (None, [], "x", {}, dict(list(GOOD.items())[:-1]))),
     ],
-)  # fmt: skip
-def test_wrong_values_in_json_are_refused(key: str, value: object, message: str) -> None:
-    assert Fitted.from_dict(GOOD).to_dict() == GOOD
+)
+def test_other_json_is_refused(values, message):
     with pytest.raises(RunFolderError, match=message):
-        Fitted.from_dict({**GOOD, key: value})
-
-
-@pytest.mark.parametrize("values", [None, [], "x", {}, {k: v for k, v in GOOD.items() if k != "up_share"}])
-def test_json_of_another_shape_is_refused(values: object) -> None:
-    with pytest.raises(RunFolderError, match="does not hold the statistics of a run"):
         Fitted.from_dict(values)

@@ -1,36 +1,32 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from random_bars import plain_windows
 
 from stockenh.data.bars import Bars
 from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, TrainOnly, WalkForward
-from stockenh.data.windows import BarWindows, index_windows
 from stockenh.errors import ConfigError
 
 LOOKBACK = 3
 
 
-def day(number: int) -> np.datetime64:
+def day(number):
     return np.datetime64("2020-01-01", "s") + np.timedelta64(number, "D")
 
 
-def windows_of(*calendars: tuple[str, list[int]], horizons: tuple[int, ...] = (1, 2)) -> BarWindows:
+def windows_of(*calendars, horizons=(1, 2)):
     """Windows over bars that stand on these days; a name that comes twice has two series."""
     series = [
         (name, np.array([day(n) for n in numbers]), np.full((len(numbers), 5), 10.0))
         for name, numbers in calendars
     ]
-    bars = Bars.from_series(series)
-    return index_windows(bars, np.zeros((len(bars), 0), np.float32), (), horizons, LOOKBACK)
+    return plain_windows(Bars.from_series(series), LOOKBACK, horizons)
 
 
-def assign(split: Split, windows: BarWindows) -> np.ndarray:
+def assign(split, windows):
     """The part of every window; DROPPED where it has no label at all."""
     parts = np.full(len(windows), DROPPED, np.int8)
     rows = np.flatnonzero(windows.labelled)
@@ -38,19 +34,20 @@ def assign(split: Split, windows: BarWindows) -> np.ndarray:
     return parts
 
 
-def last_label(windows: BarWindows, row: int) -> np.datetime64:
+def last_label(windows, row):
     """The last bar whose close decides a label of this window, found the slow way."""
     ends = [windows.end[row] + h for h in windows.horizons if windows.end[row] + h <= windows.last[row]]
     return windows.bars.time[max(ends)]
 
 
-def numbers(windows: BarWindows, parts: np.ndarray, part: int) -> list[int]:
-    """Days of the windows of a part, counted from the first day of January."""
-    return ((windows.asof[parts == part] - day(0)) // np.timedelta64(1, "D")).tolist()
+def numbers(windows, parts, part, symbol=None):
+    """Days of the windows of a part, or of one symbol's, counted from the first day of January."""
+    rows = (parts == part) & (symbol is None or windows.symbol == symbol)
+    return ((windows.asof[rows] - day(0)) // np.timedelta64(1, "D")).tolist()
 
 
 @st.composite
-def markets(draw: st.DrawFn) -> BarWindows:
+def markets(draw):
     """Symbols with their own starts, ends and holidays; one of them trades in two stretches."""
     calendars = []
     for name in ("A", "B", "C")[: draw(st.integers(1, 3))]:
@@ -63,7 +60,7 @@ def markets(draw: st.DrawFn) -> BarWindows:
     return windows_of(*calendars, horizons=draw(st.sampled_from([(1,), (1, 4), (3, 5, 10)])))
 
 
-def splits() -> st.SearchStrategy[Split]:
+def splits():
     share = st.floats(0.05, 0.4)
     embargo = st.integers(0, 6)
     by_date = st.builds(DateSplit, val=share, test=share, embargo=embargo)
@@ -74,7 +71,7 @@ def splits() -> st.SearchStrategy[Split]:
 
 @settings(max_examples=150)
 @given(markets(), splits())
-def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Split) -> None:
+def test_no_label_of_a_part_lies_in_a_later_part(windows, split):
     try:
         parts = assign(split, windows)
     except ConfigError:
@@ -92,58 +89,50 @@ def test_no_label_of_a_part_lies_in_a_later_part(windows: BarWindows, split: Spl
             assert gap >= split.embargo or own.max() < begins
 
 
-def test_parts_are_shares_of_the_dates() -> None:
-    windows = windows_of(("A", list(range(43))), ("B", list(range(20, 43))), horizons=(1,))
+def test_parts_are_shares_of_the_dates_and_without_cuts_every_labelled_window_trains():
+    windows = windows_of(("A", range(43)), ("B", range(20, 43)), horizons=(1,))
     parts = assign(DateSplit(val=0.2, test=0.1), windows)
     # 40 dates have a labelled window, 2 to 41: 28 for train, 8 for validation, 4 for the test.
-    a = parts[windows.symbol == 0]
-    assert np.unique(a, return_counts=True)[1].tolist() == [3, 27, 7, 4]
+    assert np.unique(parts[windows.symbol == 0], return_counts=True)[1].tolist() == [3, 27, 7, 4]
     assert numbers(windows, parts, VAL)[0] == 30
     assert numbers(windows, parts, TEST) == [38, 39, 40, 41] * 2
+    windows = windows_of(("A", range(43)), ("B", range(20, 43)), horizons=(1, 4))
+    assert TrainOnly().parts == ("train",)
+    np.testing.assert_array_equal(assign(TrainOnly(), windows) == TRAIN, windows.labelled)
 
 
-@pytest.mark.parametrize(
-    ("embargo", "train", "val"), [(0, range(2, 11), [13, 14, 15]), (2, range(2, 9), [13])]
-)
-def test_labels_before_the_cut_are_kept_and_the_embargo_leaves_out_more_bars(
-    embargo: int, train: range, val: list[int]
-) -> None:
-    windows = windows_of(("A", list(range(24))), horizons=(1, 2))
+@pytest.mark.parametrize(("embargo", "last", "val"), [(0, 10, [13, 14, 15]), (2, 8, [13])])
+def test_labels_before_the_cut_are_kept_and_the_embargo_leaves_out_more_bars(embargo, last, val):
+    windows = windows_of(("A", range(24)))
     parts = assign(DateSplit(val=0.25, test=0.25, embargo=embargo), windows)
     # Dates 2 to 22; validation begins on day 13, the test on day 18.
-    assert numbers(windows, parts, TRAIN) == list(train)
-    assert numbers(windows, parts, VAL) == val
-    assert numbers(windows, parts, TEST) == [18, 19, 20, 21, 22]
+    found = [numbers(windows, parts, part) for part in (TRAIN, VAL, TEST)]
+    assert found == [list(range(2, last + 1)), val, [18, 19, 20, 21, 22]]
 
 
-def test_the_purge_counts_each_symbols_own_bars() -> None:
-    daily, every_second = ("A", list(range(40))), ("B", list(range(0, 40, 2)))
-    windows = windows_of(daily, every_second, horizons=(3,))
+def test_the_purge_counts_each_symbols_own_bars():
+    windows = windows_of(("A", range(40)), ("B", range(0, 40, 2)), horizons=(3,))
     parts = assign(DateSplit(val=0.3, test=0.3), windows)
     begins = min(numbers(windows, parts, VAL))
-    train = windows.symbol[parts == TRAIN]
-    of_a, of_b = (np.array(numbers(windows, parts, TRAIN))[train == symbol] for symbol in (0, 1))
+    of_a, of_b = (numbers(windows, parts, TRAIN, symbol) for symbol in (0, 1))
     assert max(of_a) == begins - 4
     assert begins - 8 <= max(of_b) < begins - 6
 
 
-def test_a_symbol_that_ends_before_the_cut_keeps_the_windows_whose_labels_it_has() -> None:
-    windows = windows_of(("A", list(range(24))), ("B", list(range(13))), horizons=(1, 2))
-    parts = assign(DateSplit(val=0.25, test=0.25), windows)
-    assert windows.asof[(parts == TRAIN) & (windows.symbol == 1)].max() == day(11)
-    embargoed = assign(DateSplit(val=0.25, test=0.25, embargo=1), windows)
-    assert windows.asof[(embargoed == TRAIN) & (windows.symbol == 1)].max() == day(9)
+@pytest.mark.parametrize(("embargo", "last"), [(0, 11), (1, 9)])
+def test_a_symbol_that_ends_before_the_cut_keeps_the_windows_whose_labels_it_has(embargo, last):
+    windows = windows_of(("A", range(24)), ("B", range(13)))
+    parts = assign(DateSplit(val=0.25, test=0.25, embargo=embargo), windows)
+    assert max(numbers(windows, parts, TRAIN, 1)) == last
 
 
-def test_a_gap_right_before_the_cut_hides_no_label() -> None:
-    stretches = ("B", list(range(14))), ("B", list(range(50, 70)))
-    windows = windows_of(("A", list(range(24))), *stretches, horizons=(1, 2))
+def test_a_gap_right_before_the_cut_hides_no_label():
+    windows = windows_of(("A", range(24)), ("B", range(14)), ("B", range(50, 70)))
     rows = np.flatnonzero(windows.labelled & (windows.symbol == 1) & (windows.asof < day(14)))
     assert windows.reach(rows, 0).tolist() == [day(min(n + 2, 13)).tolist() for n in range(2, 13)]
     # With the test from day 14 on, B's last label before its gap is on day 13, and it is kept.
-    split = Fixed(np.array([day(12), day(14), day(99)]))
-    parts = assign(split, windows)
-    assert windows.asof[(parts == VAL) & (windows.symbol == 1)].max() == day(12)
+    parts = assign(Fixed(np.array([day(12), day(14), day(99)])), windows)
+    assert max(numbers(windows, parts, VAL, 1)) == 12
 
 
 @dataclass(frozen=True)
@@ -153,42 +142,40 @@ class Fixed(Split):
     ends: np.ndarray
     embargo = 0
 
-    def cuts(self, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cuts(self, dates):
         return np.array([dates[0], *self.ends[:2]]), self.ends
 
 
-def test_walk_forward_tests_tile_the_later_dates_and_train_expands() -> None:
-    windows = windows_of(("A", list(range(106))), horizons=(1,))
+def test_walk_forward_tests_tile_the_later_dates_and_train_expands():
+    windows = windows_of(("A", range(106)), horizons=(1,))
     tested, train_sizes = [], []
     for fold in range(5):
         parts = assign(WalkForward(folds=5, fold=fold, val=0.2), windows)
         train, val, test = (numbers(windows, parts, part) for part in (TRAIN, VAL, TEST))
-        assert max(train) < min(val) <= max(val) < min(test)
-        assert min(train) == 2
+        assert 2 == min(train) <= max(train) < min(val) <= max(val) < min(test)
         tested += test
         train_sizes.append(len(train))
     # 103 dates, 2 to 104, in a first block of 18 and five test blocks of 17.
     assert tested == list(range(20, 105))
-    assert train_sizes == sorted(train_sizes)
-    assert len(set(train_sizes)) == 5
+    assert train_sizes == sorted(set(train_sizes))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("kind", "settings", "message"),
     [
-        (lambda: DateSplit(val=0.6, test=0.4), r"split\.val=0\.6 and split\.test=0\.4"),
-        (lambda: DateSplit(val=0.0), r"split\.val=0\.0 must be a share"),
-        (lambda: DateSplit(test=float("nan")), r"split\.test=nan must be a share"),
-        (lambda: DateSplit(embargo=-1), r"split\.embargo=-1 must be 0 bars or more"),
-        (lambda: WalkForward(folds=3, fold=3), r"split\.fold=3 must be from 0 to split\.folds - 1 = 2"),
-        (lambda: WalkForward(fold=-1), r"split\.fold=-1 must be from 0"),
-        (lambda: WalkForward(folds=0), r"split\.folds=0 must be at least 1"),
-        (lambda: WalkForward(val=1.0), r"split\.val=1\.0 must be a share"),
+        (DateSplit, {"val": 0.6, "test": 0.4}, r"split\.val=0\.6 and split\.test=0\.4"),
+        (DateSplit, {"val": 0.0}, r"split\.val=0\.0 must be a share"),
+        (DateSplit, {"test": float("nan")}, r"split\.test=nan must be a share"),
+        (DateSplit, {"embargo": -1}, r"split\.embargo=-1"),
+        (WalkForward, {"folds": 3, "fold": 3}, r"split\.fold=3 must be from 0 to .* 2"),
+        (WalkForward, {"fold": -1}, r"split\.fold=-1 must be from 0"),
+        (WalkForward, {"folds": 0}, r"split\.folds=0"),
+        (WalkForward, {"val": 1.0}, r"split\.val=1\.0 must be a share"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], message: str) -> None:
+def test_impossible_settings_are_refused_by_name(kind, settings, message):
     with pytest.raises(ConfigError, match=message):
-        make()
+        kind(**settings)
 
 
 @pytest.mark.parametrize(
@@ -202,13 +189,6 @@ def test_impossible_settings_are_refused_by_name(make: Callable[[], Split], mess
         (WalkForward(folds=40, fold=2), 33, r"split\.folds=40 split\.fold=2.* leave no"),
     ],
 )
-def test_parts_without_windows_are_refused_by_name(split: Split, bars: int, message: str) -> None:
+def test_parts_without_windows_are_refused_by_name(split, bars, message):
     with pytest.raises(ConfigError, match=message):
-        assign(split, windows_of(("A", list(range(bars))), horizons=(1,)))
-
-
-def test_a_split_without_cuts_trains_on_every_labelled_window() -> None:
-    windows = windows_of(("A", list(range(43))), ("B", list(range(20, 43))), horizons=(1, 4))
-    parts = assign(TrainOnly(), windows)
-    assert TrainOnly().parts == ("train",)
-    np.testing.assert_array_equal(parts == TRAIN, windows.labelled)
+        assign(split, windows_of(("A", range(bars)), horizons=(1,)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from random_walks import walks
 
-from stockenh.commands.audit.audit import calendar_of
+from stockenh.commands.audit.checks import calendar_of
 from stockenh.data.prices import normalise
 from stockenh.data.windows import StoredWindows, index_windows
 from stockenh.evaluation.leakage import (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -19,7 +20,6 @@ import re
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,10 +30,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
-import polars as pl
 import torch
-from bars import write_bars
+from bars import write_bars, write_ready_windows
 from configs import CONFIGS
 from processes import start
 from safetensors import safe_open
@@ -65,16 +63,10 @@ def machine() -> dict[str, str]:
     the vendor, and MKL and oneDNN block sizes by the caches. Its vector instructions (a hash): torch, oneDNN
     and numpy choose by them, and a hypervisor may hide some. The C library: Python's `math` is its own.
     """
-    cpu = platform.processor() or "unknown"
-    flags: list[str] = []
-    cpuinfo = Path("/proc/cpuinfo")
+    cpu, flags, cpuinfo = platform.processor() or "unknown", [], Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        text = cpuinfo.read_text()
-        fields = {
-            name: found[1].strip()
-            for name in ("vendor_id", "cpu family", "model", "flags")
-            if (found := re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE))
-        }
+        first, names = cpuinfo.read_text().split("\n\n")[0], "vendor_id|cpu family|model|flags"
+        fields = dict(re.findall(rf"^({names})\s*: *(.*?) *$", first, re.MULTILINE))
         flags = sorted(f for f in fields.pop("flags", "").split() if re.match("avx|amx|sse|ssse|fma|f16c", f))
         cpu = " ".join(fields.values()) or cpu
     return {
@@ -100,24 +92,11 @@ def load_expected() -> dict[str, Any] | None:
 
 def write_inputs(folder: Path) -> None:
     """The bars, the ready windows and the Kronos checkpoint that the commands name."""
-    (folder / "bars").mkdir()
+    (folder / "bars").mkdir(parents=True)
     for number, symbol in enumerate(("AAA", "BBB")):
         write_bars(folder / "bars" / f"{symbol}.csv", seed=number)
     shutil.copytree(KRONOS, folder / "kronos")
-    rng = np.random.default_rng(0)
-    rows = 200
-    returns = rng.normal(0, 0.03, (rows, 3)).astype(np.float32)
-    days = np.datetime64("2024-01-01") + np.arange(rows) // 2
-    columns = {
-        "symbol": ["A", "B"] * (rows // 2),
-        "asof": days.tolist(),
-        "ohlcv_norm": rng.uniform(-1, 1, (rows, 120, 5)).astype(np.float32).tolist(),
-        "kronos_emb": rng.normal(size=(rows, 32)).astype(np.float32).tolist(),
-        "context": rng.normal(size=(rows, 29)).astype(np.float32).tolist(),
-        "y_ret": returns.tolist(),
-        "y_up": (returns > 0).astype(int).tolist(),
-    }
-    pl.DataFrame(columns).write_parquet(folder / "windows.parquet")
+    write_ready_windows(folder / "windows.parquet")
 
 
 def results_of(name: str, folder: Path) -> dict[str, Any]:
@@ -126,17 +105,14 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
     for command in CONFIGS[name]:
         _run(shlex.split(command), folder)
     found: dict[str, Any] = {}
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         place = str(file.relative_to(folder))
-        if file.parent.name == "weights" and file.suffix == ".safetensors":
+        if file.match("weights/*.safetensors"):
             found[place] = _hash_weights(file)
         elif file.name == "summary.json":
             summary = json.loads(file.read_text())
-            figures = {figure: summary.get(figure) for figure in FIGURES}
-            found[place] = {
-                "val_loss": summary.get("val_loss"),
-                "sha256": _sha256(json.dumps(figures, sort_keys=True)),
-            }
+            figures = json.dumps({figure: summary.get(figure) for figure in FIGURES}, sort_keys=True)
+            found[place] = {"val_loss": summary.get("val_loss"), "sha256": _sha256(figures)}
         elif file.name == "metrics.jsonl":
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             found[place] = _sha256(json.dumps([[line[figure] for figure in EPOCH_FIGURES] for line in lines]))
@@ -160,10 +136,12 @@ def _run(command: list[str], folder: Path) -> None:
         command = command[1:]
         with socket.socket() as free:
             free.bind(("localhost", 0))
-            meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-        environments = [
-            {**meeting, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")
-        ]
+            meeting = {
+                "MASTER_ADDR": "localhost",
+                "MASTER_PORT": str(free.getsockname()[1]),
+                "WORLD_SIZE": "2",
+            }
+        environments = [{**meeting, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
     started = [start(*command, cwd=folder, first=UNDRAWN, **ONE_THREAD, **extra) for extra in environments]
     for process in started:
         _, errors = process.communicate()
@@ -198,17 +176,12 @@ def main() -> int:
     if options.check and expected is None:
         parser.error(f"nothing is recorded for this machine: {machine()}")
 
+    print(f"code     {importlib.util.find_spec('stockenh').origin}\nmachine  {machine()}")
+    results, differing, start_time = {}, 0, time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary) / "golden"
-        (folder / "inputs").mkdir(parents=True)
         os.environ["STOCKENH_CACHE"] = str(Path(temporary) / "cache")
         write_inputs(folder / "inputs")
-        find = "import importlib.util as u; print(u.find_spec('stockenh').origin)"
-        code = subprocess.run(
-            [sys.executable, "-c", find], cwd=folder, capture_output=True, text=True, check=True
-        )
-        print(f"code     {code.stdout.strip()}\nmachine  {machine()}")
-        results, differing, began = {}, 0, time.monotonic()
         for name in options.names or CONFIGS:
             start_of_run = time.monotonic()
             results[name] = results_of(name, folder / name)
@@ -216,13 +189,12 @@ def main() -> int:
             differing += bool(lines)
             seconds = time.monotonic() - start_of_run
             print(f"{name:24}{seconds:5.1f} s  {'differs' if lines else ''}", *lines, sep="\n  ", flush=True)
-        print(f"{len(results)} names in {time.monotonic() - began:.0f} s, {differing} differ")
+    print(f"{len(results)} names in {time.monotonic() - start_time:.0f} s, {differing} differ")
     if not options.check:
         records = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {}
         merged = {**(expected or {}), **results}
-        records[machine_key()] = {
-            "machine": machine(), "results": {name: merged[name] for name in CONFIGS if name in merged}
-        }  # fmt: skip
+        ordered = {name: merged[name] for name in CONFIGS if name in merged}
+        records[machine_key()] = {"machine": machine(), "results": ordered}
         EXPECTED.write_text(json.dumps(records, indent=1) + "\n")
         print(f"record   {EXPECTED}, {machine_key()}")
     return int(differing > 0)

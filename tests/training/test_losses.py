@@ -1,47 +1,35 @@
 """Losses: by hand, their neutral settings to the last bit, accumulation groups, and the student's loss."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Small, same, train_steps
+from conftest import same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
 
+from stockenh.config.schema import settings_of
 from stockenh.data.batches import Micro, TeacherOutput
 from stockenh.errors import ConfigError
-from stockenh.training.losses.base import Distilled, bernoulli_kl, focal, pinball, smooth
+from stockenh.training.losses import Distilled, bernoulli_kl, focal, pinball, smooth
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.step import Objective
 
 LEVELS = torch.tensor([0.1, 0.5, 0.9])
-Make = Callable[..., Small]
 
 
-def micro(y_ret: Tensor, labelled: Tensor | None = None, taught: TeacherOutput | None = None) -> Micro:
+def micro(y_ret, labelled=None, taught=None):
     there = torch.ones_like(y_ret) if labelled is None else labelled
     empty = torch.zeros(len(y_ret), 0)
     return Micro(empty, empty, empty, y_ret * there, (y_ret * there > 0).float(), there, taught)
 
 
-def output(ret: Tensor, logits: Tensor) -> dict[str, Tensor]:
+def output(ret, logits):
     return {"ret": ret, "up_logits": logits, "up_prob": torch.sigmoid(logits)}
 
 
-def test_one_window_by_hand() -> None:
-    out = output(torch.tensor([[0.5, -3.0]]), torch.tensor([[0.0, math.log(3)]]))
-    target = micro(torch.tensor([[1.0, 1.0]]))
-    # Huber: 0.5 * 0.5^2 = 0.125 and 4 - 0.5 = 3.5; BCE of an up: log 2 and log(4/3)
-    expected = 0.6 * (0.125 + 3.5) / 2 + 0.4 * (math.log(2) + math.log(4 / 3)) / 2
-    assert float(Objective(HuberBCE())(out, target, torch.tensor(2.0))) == pytest.approx(expected, rel=1e-6)
-
-
-def test_without_missing_labels_it_is_the_mean_that_torch_gives_to_the_last_bit() -> None:
+def test_without_missing_labels_it_is_the_mean_that_torch_gives_to_the_last_bit():
     torch.manual_seed(0)
     ret, logits, y = torch.randn(7, 3), torch.randn(7, 3), torch.randn(7, 3)
     plain = 0.6 * F.huber_loss(ret, y) + 0.4 * F.binary_cross_entropy_with_logits(logits, (y > 0).float())
@@ -51,7 +39,7 @@ def test_without_missing_labels_it_is_the_mean_that_torch_gives_to_the_last_bit(
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 2**31))
-def test_micro_batches_add_up_to_the_big_batch(sizes: list[int], seed: int) -> None:
+def test_micro_batches_add_up_to_the_big_batch(sizes, seed):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(sum(sizes), 3, generator=generator)  # noqa: E731
     ret, logits, y = draw(), draw(), draw()
@@ -66,16 +54,14 @@ def test_micro_batches_add_up_to_the_big_batch(sizes: list[int], seed: int) -> N
     assert float(torch.stack(parts).sum()) == pytest.approx(float(big), rel=1e-5)
 
 
-def test_a_missing_label_moves_nothing() -> None:
+def test_a_missing_label_moves_nothing():
     ret, logits = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     there = torch.tensor([[1.0, 0, 1], [1, 1, 1]])
     Objective(HuberBCE())(output(ret, logits), micro(torch.ones(2, 3), there), there.sum()).backward()
-    assert ret.grad is not None and logits.grad is not None
-    assert ret.grad[0, 1] == 0 and logits.grad[0, 1] == 0
-    assert (ret.grad[there == 1] != 0).all()
+    assert torch.equal(ret.grad != 0, there == 1) and torch.equal(logits.grad != 0, there == 1)
 
 
-def test_learned_task_weights_start_as_the_plain_sum_and_follow_kendall() -> None:
+def test_learned_task_weights_start_as_the_plain_sum_and_follow_kendall():
     torch.manual_seed(1)
     ret, logits, target = torch.randn(4, 3), torch.randn(4, 3), micro(torch.randn(4, 3))
     count, objective = torch.tensor(12.0), Objective(HuberBCE())
@@ -85,56 +71,36 @@ def test_learned_task_weights_start_as_the_plain_sum_and_follow_kendall() -> Non
     assert float(weighted.detach()) == pytest.approx(float(plain), rel=1e-6)
     weighted.backward()
     huber = 0.6 * F.huber_loss(ret, target.y_ret)
-    assert log_var.grad is not None
     # d/ds (exp(-s) L + s / 2) at s = 0
     assert float(log_var.grad[0]) == pytest.approx(0.5 - float(huber), rel=1e-5)
 
 
-def test_zero_and_zero_are_the_cross_entropy_to_the_last_bit() -> None:
-    torch.manual_seed(0)
-    logits, targets = torch.randn(50, 3, requires_grad=True), (torch.rand(50, 3) > 0.5).float()
-    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    ours = focal(logits, smooth(targets, 0.0), 0.0)
-    assert torch.equal(ours, plain)
-    gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, plain)]
-    assert torch.equal(*gradients)
-
-
-def test_smoothing_by_hand() -> None:
+def test_smoothing_and_focal_by_hand():
     assert smooth(torch.tensor([0.0, 1.0]), 0.1).tolist() == pytest.approx([0.05, 0.95])
-
-
-def test_focal_by_hand() -> None:
     logits = torch.tensor([[math.log(3.0), math.log(3.0)]])  # p = 0.75
     found = focal(logits, torch.tensor([[1.0, 0.0]]), 2.0, torch.tensor([0.25, 0.25]))
     up = 0.25 * (1 - 0.75) ** 2 * -math.log(0.75)
     down = 0.75 * (1 - 0.25) ** 2 * -math.log(0.25)
     assert found.tolist()[0] == pytest.approx([up, down], rel=1e-5)
-
-
-def test_focal_with_smoothed_targets_by_hand() -> None:
+    # smoothed: p = 0.5, p_t = 0.5 * 0.9 + 0.5 * 0.1 = 0.5
     found = focal(torch.tensor([[0.0]]), torch.tensor([[0.9]]), 1.0)
-    # p = 0.5, p_t = 0.5 * 0.9 + 0.5 * 0.1 = 0.5
     assert float(found) == pytest.approx(0.5 * math.log(2), rel=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-80, 80), st.booleans(), st.floats(0, 5), st.floats(0, 0.5))
-def test_it_is_finite_and_so_is_its_gradient(logit: float, up: bool, gamma: float, smoothing: float) -> None:
+def test_it_is_finite_and_so_is_its_gradient(logit, up, gamma, smoothing):
     logits = torch.tensor([[logit]], requires_grad=True)
     loss = focal(logits, smooth(torch.tensor([[float(up)]]), smoothing), gamma)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert torch.isfinite(loss).all() and (loss >= 0).all() and torch.isfinite(gradient).all()
 
 
-def test_alpha_auto_is_one_less_the_train_share_of_up_per_horizon() -> None:
+def test_alpha_auto_is_one_less_the_share_of_up_of_the_train_part_alone(small):
     loss = HuberBCE(gamma=2.0, alpha="auto").fitted([0.5, 0.6, 0.7])
     assert loss.alphas == pytest.approx([0.5, 0.4, 0.3])
-    assert HuberBCE(alpha=0.25).fitted([0.5, 0.6, 0.7]).alphas == [0.25] * 3
+    assert HuberBCE(alpha=0.25).fitted([0.5, 0.6, 0.7]).alphas == (0.25, 0.25, 0.25)
     assert HuberBCE().fitted([0.5, 0.6]) == HuberBCE()
-
-
-def test_alpha_auto_comes_from_the_train_part_alone(small: Make) -> None:
     made = small("loss=focal", "loss.alpha=auto")
     returns = made.prepared.windows.y_ret[made.prepared.rows["train"]]
     shares = [(r[r != 0] > 0).mean() for r in returns.T]
@@ -142,11 +108,11 @@ def test_alpha_auto_comes_from_the_train_part_alone(small: Make) -> None:
 
 
 @pytest.mark.parametrize("choice", ["loss=label_smoothing", "loss=focal"])
-def test_chosen_it_trains_other_weights_and_turned_off_the_plain_ones(small: Make, choice: str) -> None:
-    def trained(*overrides: str) -> dict[str, torch.Tensor]:
+def test_chosen_it_trains_other_weights_and_turned_off_the_plain_ones(small, choice):
+    def trained(*overrides):
         made = small(*overrides)
         torch.manual_seed(0)
-        train_steps(made, 0, 4)
+        made.steps(0, 4)
         return made.weights()
 
     plain = trained()
@@ -162,14 +128,6 @@ def test_pinball_by_hand():
     torch.testing.assert_close(pinball(quantiles, y, LEVELS), torch.tensor(expected))
 
 
-@pytest.mark.parametrize(("level", "best"), [(0.1, 10), (0.5, 50), (0.9, 90)])
-def test_the_quantile_of_the_data_is_the_cheapest_forecast(level, best):
-    y = torch.arange(1.0, 100.0)[:, None]  # 1 to 99
-    grid = torch.arange(0.0, 101.0)
-    cost = [pinball(torch.full((99, 1, 1), f), y, torch.tensor([level])).mean() for f in grid.tolist()]
-    assert int(torch.stack(cost).argmin()) == best
-
-
 def test_auto_takes_quantiles_where_there_are_some_and_huber_else():
     torch.manual_seed(0)
     quantiles, ret, y = torch.randn(4, 2, 3), torch.randn(4, 2), torch.randn(4, 2)
@@ -181,22 +139,17 @@ def test_auto_takes_quantiles_where_there_are_some_and_huber_else():
     assert torch.equal(HuberBCE(returns="auto").elements(plain, micro(y))[0], huber)
 
 
-def test_pinball_without_quantiles_names_loss_and_model():
-    with pytest.raises(ConfigError) as caught:
-        HuberBCE(returns="pinball").elements(
-            output(torch.zeros(1, 1), torch.zeros(1, 1)), micro(torch.zeros(1, 1))
-        )
-    assert "model=tft_xl or loss.returns=auto" in str(caught.value)
-
-
-def test_pinball_without_quantiles_ends_a_run_with_that_line(stockenh, small_run, tmp_path):
+def test_pinball_without_quantiles_ends_a_run_with_a_line_that_names_loss_and_model(
+    stockenh, small_run, tmp_path
+):
     done = stockenh("train", *small_run, "loss.returns=pinball", f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.code == 2
-    assert "loss.returns=pinball needs quantiles" in done.err and "Traceback" not in done.err
+    assert done.code == 2 and "Traceback" not in done.err
+    assert "loss.returns=pinball needs quantiles" in done.err
+    assert "model=tft_xl or loss.returns=auto" in done.err
 
 
 @pytest.fixture
-def drawn() -> tuple[dict[str, Tensor], Micro]:
+def drawn():
     generator = torch.Generator().manual_seed(0)
     ret, up, y, taught_ret, taught_up = (torch.randn(5, 3, generator=generator) for _ in range(5))
     return output(ret, up), micro(y, taught=TeacherOutput(taught_ret, taught_up))
@@ -215,10 +168,9 @@ def test_the_student_s_loss_by_hand():
     q, p = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(1.0))  # of the logits 1 and -2, halved
     kl = temperature**2 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
     answer = output(torch.tensor([[0.5]]), torch.tensor([[1.0]]))
-    given_ = micro(
-        torch.tensor([[0.2]]), taught=TeacherOutput(torch.tensor([[-0.3]]), torch.tensor([[-2.0]]))
-    )
-    returns, direction = Distilled(HuberBCE(), temperature, weight).elements(answer, given_)
+    teacher = TeacherOutput(torch.tensor([[-0.3]]), torch.tensor([[-2.0]]))
+    student = Distilled(HuberBCE(), temperature, weight)
+    returns, direction = student.elements(answer, micro(torch.tensor([[0.2]]), taught=teacher))
     assert float(returns) == pytest.approx(0.3 * 0.5 * 0.3**2 + 0.7 * 0.5 * 0.8**2, rel=1e-6)
     assert float(direction) == pytest.approx(0.3 * -math.log(1 / (1 + math.exp(-1.0))) + 0.7 * kl, rel=1e-6)
 
@@ -230,20 +182,12 @@ def test_the_divergence_is_0_only_where_both_agree(student, teacher, temperature
     assert float(bernoulli_kl(torch.tensor(teacher), torch.tensor(teacher), temperature)) == 0
 
 
-def test_the_square_of_the_temperature_keeps_the_gradient_s_size():
-    # far above the logits, T^2 KL has the gradient (student - teacher) / 4, whatever T is
-    for temperature in (20.0, 200.0):
-        student = torch.tensor([1.0], requires_grad=True)
-        bernoulli_kl(student, torch.tensor([-1.0]), temperature).sum().backward()
-        assert float(student.grad) == pytest.approx(2 / 4, rel=1e-2)
-
-
-def test_a_horizon_does_not_depend_on_the_others():
-    student = torch.zeros(1, 3, requires_grad=True)
-    teacher = torch.tensor([[3.0, 0.0, 0.0]])
-    bernoulli_kl(student, teacher, 2.0).sum().backward()
-    assert student.grad is not None
-    assert student.grad[0, 0] < 0 and (student.grad[0, 1:] == 0).all()
+@pytest.mark.parametrize("temperature", [20.0, 200.0])
+def test_the_square_of_the_temperature_keeps_the_gradient_s_size(temperature):
+    # far above the logits, T^2 KL has the gradient (student - teacher) / 4, whatever T is; by horizon
+    student = torch.tensor([[1.0, 0.0, 0.0]], requires_grad=True)
+    bernoulli_kl(student, torch.tensor([[-1.0, 0.0, 0.0]]), temperature).sum().backward()
+    assert student.grad.tolist()[0] == [pytest.approx(2 / 4, rel=1e-2), 0, 0]
 
 
 def test_windows_that_no_teacher_answered_are_an_error(drawn):
@@ -255,16 +199,15 @@ def test_windows_that_no_teacher_answered_are_an_error(drawn):
 @pytest.mark.parametrize(
     ("values", "names"),
     [
-        ({"return_weight": -1.0}, "loss.return_weight=-1.0"),
         ({"return_weight": 0.0, "direction_weight": 0.0}, "loss.return_weight and loss.direction_weight"),
-        ({"delta": 0.0}, "loss.delta=0.0"),
         ({"returns": "mse"}, "loss.returns=mse must be auto, huber or pinball"),
-        ({"smoothing": 1.0}, "loss.smoothing=1.0"),
-        ({"gamma": -1.0}, "loss.gamma=-1.0"),
-        ({"alpha": 1.5}, "loss.alpha=1.5"),
-        ({"alpha": "balanced"}, "loss.alpha=balanced"),
+        *(
+            ({key: value}, f"loss.{key}={value}")
+            for key, value in {"return_weight": -1.0, "delta": 0.0, "smoothing": 1.0, "gamma": -1.0}.items()
+        ),
+        *(({"alpha": value}, f"loss.alpha={value}") for value in (1.5, "balanced")),
     ],
 )
-def test_wrong_settings_are_named(values: dict[str, object], names: str) -> None:
+def test_wrong_settings_are_named(values, names):
     with pytest.raises(ConfigError, match=names):
-        HuberBCE(**values)
+        settings_of("loss", HuberBCE, values)

@@ -1,7 +1,5 @@
 """A step finds the memory that the last one freed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +20,7 @@ print(int(kept), step() - before)
 """
 
 
-def faults(mode: str) -> tuple[int, int]:
+def faults(mode):
     """Whether the setting was taken, and the page faults of a late step of 120 MB."""
     done = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
     kept, count = map(int, done.stdout.split())

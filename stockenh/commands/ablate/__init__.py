@@ -1,0 +1,53 @@
+"""`stockenh ablate`: a multirun of train whose sweeper runs a fixed list of recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stockenh.commands.ablate.cells import AblationFolder
+from stockenh.commands.multirun.resume import is_resumed, new_arguments, resume_arguments, stop_message
+from stockenh.commands.multirun.worker import current
+from stockenh.commands.train import train_assigned
+from stockenh.config import compose
+from stockenh.config.schema import parse
+from stockenh.errors import ConfigError, Stopped
+from stockenh.storage.run_folder import RunFolder
+
+# What may change when an ablation is resumed; more seeds and other techniques are more cells.
+RESUME_KEYS = ("ablate.seeds", "ablate.n_workers", "ablate.only", "ablate.rounds", "device", "threads")
+JUDGED = ("val", "test")
+
+
+def ablate(arguments: list[str]) -> None:
+    """A new ablation, or with resume=DIR one that was stopped or is to have more seeds."""
+    if is_resumed(arguments):
+        arguments = resume_arguments(arguments, AblationFolder, RESUME_KEYS)
+    else:
+        arguments = new_arguments(arguments)
+    try:
+        compose.run("ablate", cell_job, arguments)
+    except KeyboardInterrupt:
+        raise Stopped(stop_message(arguments, AblationFolder, "cells")) from None
+
+
+def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
+    """One cell: what a worker calls with the composed config."""
+    from stockenh.commands.ablate.cells import CellAssignment
+    from stockenh.commands.ablate.perform import costs, search, with_views
+    from stockenh.config import build
+
+    assignment = current()
+    if not isinstance(assignment, CellAssignment):
+        raise ConfigError("hydra/sweeper must be stockenh_ablate: leave it to stockenh ablate")
+    config, cell, source = parse(raw), assignment.cell, assignment.source
+    on = build.device(config.device)
+    if cell.recipe is None:
+        assignment.end(costs(config, source, on))
+    elif cell.recipe.kind == "search":
+        assignment.end(search(cell, source, folder.path))
+    else:
+        train_assigned(folder, config, assignment, JUDGED)
+        if assignment.stopped:
+            return
+        viewed = cell.recipe.name in source.plan.viewed
+        assignment.end({"views": with_views(folder, on) if viewed else None})

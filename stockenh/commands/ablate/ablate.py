@@ -1,98 +1,81 @@
-"""An ablation from Hydra's multirun to its table: checked, run by workers, told."""
+"""An ablation from Hydra's multirun to its table: checked, run by workers, reported."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.text import Text
 
-from stockenh.commands.ablate.folder import FAILED
-from stockenh.commands.ablate.plan import PLAIN
+from stockenh.commands.ablate.cells import FAILED, AblationFolder
+from stockenh.commands.ablate.plan import PLAIN, Cell
 from stockenh.commands.ablate.report import conclude
-from stockenh.commands.ablate.spec import Ablation
-from stockenh.commands.ablate.watch import Watch
-from stockenh.commands.multirun.command import kept_arguments
-from stockenh.commands.multirun.pool import launch
+from stockenh.commands.ablate.spec import AblationSpec
+from stockenh.commands.multirun.launch import launch
+from stockenh.commands.multirun.resume import kept_arguments
+from stockenh.commands.multirun.watch import MultirunWatch, time_left
 from stockenh.commands.multirun.worker import Worker
 from stockenh.errors import StockenhError
-from stockenh.report.terminal import console
-from stockenh.storage.files import WorkerLock
+from stockenh.report import terminal
 
 
 def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> int:
     """Runs an ablation to its table; returns how many cells are done.
 
     Raises ConfigError for what can't be compared, StockenhError where cells failed (their table is there
-    all the same), and KeyboardInterrupt after a stop; the same folder then goes on with it.
+    all the same), and KeyboardInterrupt after a stop; the same folder can then be resumed.
     """
-    out = console()
-    asked = Ablation.of(context, config, task, arguments)
-    with asked.folder.lock():
-        _begin(asked, out)
-        boss = WorkerLock(asked.folder.workers)
-        try:
-            _work(asked, boss.id + ".lock", out)
-        finally:
-            boss.release()
-        return _end(asked, out)
+    console = terminal.console()
+    spec = AblationSpec.of(context, config, arguments)
+    with spec.folder.lock():
+        _begin(spec, console)
+        cells, folder, source = spec.plan.cells, spec.folder, spec.source()
+        worker = Worker(context, config, task, source, [], folder.workers)
+        with Watch(folder, cells, console):
+            launch(worker, min(spec.settings.n_workers, len(cells)), spec.arguments, source)
+        return _end(spec, console)
 
 
-def _begin(asked: Ablation, out: Console) -> None:
-    """Says what begins or goes on, and writes down how to go on with it."""
-    folder = asked.folder
+def _begin(spec: AblationSpec, console: Console) -> None:
+    """Prints what starts or is resumed, and records how to resume it."""
+    folder, cells = spec.folder, spec.plan.cells
     about = folder.read() if folder.about.exists() else {}
     if about:
-        asked.require_same(about)
-    OmegaConf.save(asked.config, folder.path / "multirun.yaml")
+        spec.require_same(about)
+    folder.workers.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(spec.config, folder.path / "multirun.yaml")
     folder.write(
         {
-            "arguments": kept_arguments(asked.config),
-            "base": asked.made_of,
-            "recipes": {**about.get("recipes", {}), **asked.recipes},
+            "arguments": kept_arguments(spec.config),
+            "base": spec.fingerprint,
+            "recipes": {**about.get("recipes", {}), **spec.recipes},
         }
     )
-    cells = asked.plan.cells
     for cell in cells:
         folder.reopen(cell)
-    ended = sum(bool(folder.state(cell)) for cell in cells)
     doing = "resumed" if about else "ablation"
-    out.print(
-        f"{doing:<8} {folder.path}: {len(asked.plan.recipes)} recipes x {len(asked.plan.seeds)} seeds, "
-        f"{ended} of {len(cells)} cells done",
+    console.print(
+        f"{doing:<8} {folder.path}: {len(spec.plan.recipes)} recipes x {len(spec.plan.seeds)} seeds, "
+        f"{spec.source().count_ended()} of {len(cells)} cells done",
         soft_wrap=True,
         markup=False,
     )
-    if len(asked.plan.seeds) == 1:
-        out.print("         one seed gives no interval, so no verdict: ablate.seeds=[1,2,3] for three")
+    if len(spec.plan.seeds) == 1:
+        console.print("         one seed gives no interval, so no verdict: ablate.seeds=[1,2,3] for three")
 
 
-def _work(asked: Ablation, boss: str, out: Console) -> None:
-    cells, folder = asked.plan.cells, asked.folder
-
-    def ended() -> int:
-        return sum(bool(folder.state(cell)) for cell in cells)
-
-    def remain() -> bool:
-        return any(not folder.state(cell) and not folder.is_claimed(cell) for cell in cells)
-
-    worker = Worker(asked.context, asked.config, asked.task, asked.source(), [], folder.workers, boss)
-    size = min(asked.settings.n_workers, len(cells))
-    with Watch(folder, cells, out):
-        launch(worker, size, asked.arguments, ended, remain)
-
-
-def _end(asked: Ablation, out: Console) -> int:
-    """Tells what came of it. Raises StockenhError where cells failed or are left."""
-    cells, folder = asked.plan.cells, asked.folder
+def _end(spec: AblationSpec, console: Console) -> int:
+    """Reports the result. Raises StockenhError where cells failed or are left."""
+    cells, folder = spec.plan.cells, spec.folder
     states = {cell: folder.state(cell) for cell in cells}
     failed = [cell for cell, state in states.items() if state.get("state") == FAILED]
     left = [cell for cell, state in states.items() if not state]
-    plain = [c for c in cells if c.recipe and c.recipe.name == PLAIN and states[c] and c not in failed]
-    if plain:
-        conclude(asked, out)
-    again = folder.resume_command(asked.flags)
+    if any(c.recipe and c.recipe.name == PLAIN and states[c] and c not in failed for c in cells):
+        conclude(spec, console)
+    again = folder.resume_command(spec.flags)
     if failed:
         first = failed[0]
         raise StockenhError(
@@ -102,3 +85,35 @@ def _end(asked: Ablation, out: Console) -> int:
     if left:
         raise StockenhError(f"{len(left)} of {len(cells)} cells are left: {again}")
     return len(cells)
+
+
+class Watch(MultirunWatch):
+    """Prints a line per ended cell, and on a terminal how many are done and how long the rest takes."""
+
+    def __init__(self, folder: AblationFolder, cells: Sequence[Cell], console: Console) -> None:
+        super().__init__(console)
+        self.folder = folder
+        self.cells = cells
+        self._printed = {cell.number for cell in cells if folder.state(cell)}
+        self._before = len(self._printed)
+        self._began = time.monotonic()
+
+    def show(self) -> None:
+        for cell in self.cells:
+            if cell.number not in self._printed and (state := self.folder.state(cell)):
+                self._printed.add(cell.number)
+                what = f"failed: {state['why']}" if state["state"] == FAILED else f"{state['seconds']:,.0f} s"
+                ended = f"[{len(self._printed)}/{len(self.cells)}]"
+                self.console.print(f"cell     {ended:>9}  {cell.path}  {what}", markup=False, soft_wrap=True)
+        if self.live is not None:
+            self.live.update(Text(self._progress()), refresh=True)
+
+    def _progress(self) -> str:
+        """`7 of 12 cells, at ema/seed1, swa/seed1, about 4 min left`."""
+        running = [c.path for c in self.cells if c.number not in self._printed and self.folder.is_claimed(c)]
+        ended, total = len(self._printed), len(self.cells)
+        text = f"{ended} of {total} cells, at {', '.join(running) or 'nothing yet'}"
+        if ended == self._before:
+            return text
+        pace = (time.monotonic() - self._began) / (ended - self._before)
+        return f"{text}, {time_left(pace * (total - ended))}"

@@ -1,20 +1,104 @@
-"""The cells of an ablation, one after another, as a worker sees them."""
+"""The cells of an ablation: how its folder keeps them, and how workers take them one after another."""
 
 from __future__ import annotations
 
-import re
+import json
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from stockenh.commands.ablate.folder import DONE, FAILED, AblationFolder
-from stockenh.commands.ablate.plan import Cell, Plan
-from stockenh.commands.multirun.job import Assignment
-from stockenh.config.overrides import hydra_text
+from filelock import FileLock, Timeout
 
+from stockenh.commands.ablate.plan import Cell, Plan
+from stockenh.commands.multirun.folder import MultirunFolder
+from stockenh.commands.multirun.worker import Assignment
+from stockenh.config.overrides import hydra_text
+from stockenh.storage.files import is_locked, lock_folder, write_json
+from stockenh.storage.run_folder import RunFolder
+
+DONE, FAILED = "done", "failed"
+LOCK_SECONDS = 0.1  # a look whether a lock is free holds it for a moment too
 MOST_DEATHS = 2  # of workers on one cell, which is then given up
 WAIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class AblationFolder(MultirunFolder):
+    """Names of the files of one ablation, whose runs lie in RECIPE/seedN."""
+
+    noun, command, file = "ablation", "ablate", "about.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "ablation.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "ablation.json"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "ablation.png"
+
+    def run(self, cell: Cell) -> RunFolder:
+        return RunFolder(self.path / cell.path)
+
+    def state(self, cell: Cell) -> dict[str, Any]:
+        """{"state": "done" or "failed", ...} of a cell that has ended, else nothing."""
+        try:
+            found = json.loads((self.path / cell.path / "cell.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and found.get("state") in (DONE, FAILED) else {}
+
+    def close(self, cell: Cell, state: str, more: Mapping[str, Any]) -> None:
+        """Records that a cell has ended."""
+        write_json(self.path / cell.path / "cell.json", {"state": state, **more})
+
+    def reopen(self, cell: Cell) -> None:
+        """Forgets that a cell failed, so that it is tried again."""
+        if self.state(cell).get("state") == FAILED:
+            (self.path / cell.path / "cell.json").unlink(missing_ok=True)
+        for suffix in ("claim", "tries"):
+            self._file(cell, suffix).unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self, cell: Cell) -> Iterator[int | None]:
+        """Makes a cell this process's own for a while: how often it was claimed before without an end.
+
+        None where another process has it. A killed process leaves no claim behind.
+        """
+        self.workers.mkdir(parents=True, exist_ok=True)
+        lock, tries = FileLock(self._file(cell, "claim")), self._file(cell, "tries")
+        try:
+            held = lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            yield None
+            return
+        with held, tries.open("a+") as file:
+            file.seek(0)
+            before = len(file.read())
+            file.write(".")
+            file.flush()
+            yield before
+            file.truncate(0)
+
+    def is_claimed(self, cell: Cell) -> bool:
+        """Whether a living process works on the cell."""
+        return is_locked(self._file(cell, "claim"))
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps a second command off this ablation. Raises RunFolderError."""
+        return lock_folder(self.path, "works on this ablation")
+
+    def is_own(self, about: Mapping[str, Any]) -> bool:
+        return isinstance(about["base"], dict) and isinstance(about["recipes"], dict)
+
+    def _file(self, cell: Cell, suffix: str) -> Path:
+        return self.workers / f"{cell.path.replace('/', '-')}.{suffix}"
 
 
 @dataclass
@@ -22,7 +106,7 @@ class CellSource:
     """Hands out the cells that have not ended.
 
     arguments: the overrides that all runs share
-    flags:     of the command line, for a command that a cell starts itself
+    flags:     of the command line, for a command that a cell starts
     configs:   of every recipe that is trained, as plain containers
     epochs:    of the plain recipe
     rounds:    of the cost measurement
@@ -39,8 +123,16 @@ class CellSource:
     def open(self, worker: str) -> None:
         """A cell is claimed by a lock of its own."""
 
+    def count_ended(self) -> int:
+        """How many cells have ended, in whatever way."""
+        return sum(bool(self.folder.state(cell)) for cell in self.plan.cells)
+
+    def has_waiting(self) -> bool:
+        """Whether cells wait that a new worker could take."""
+        return any(not self.folder.state(c) and not self.folder.is_claimed(c) for c in self.plan.cells)
+
     def take(self) -> Assignment | None:
-        """The next cell; waits where all that is left needs a run that another worker is at."""
+        """The next cell; waits where all that is left needs a run that another worker trains."""
         while True:
             found, waiting = self._look()
             if found is not None or not waiting:
@@ -53,8 +145,8 @@ class CellSource:
             if self.folder.state(cell):
                 continue
             teacher = self.teacher_of(cell)
-            if teacher is not None and (of_teacher := self.folder.state(teacher).get("state")) != DONE:
-                if of_teacher == FAILED:
+            if teacher is not None and (state := self.folder.state(teacher).get("state")) != DONE:
+                if state == FAILED:
                     self.folder.close(cell, FAILED, {"why": f"{teacher.path}, its teacher, failed"})
                 else:
                     waiting = waiting or self.folder.is_claimed(teacher)
@@ -83,20 +175,20 @@ class CellSource:
         return next(c for c in self.plan.cells if c.recipe and (c.recipe.name, c.seed) == wanted)
 
     def overrides_of(self, cell: Cell) -> list[str]:
-        """The overrides of a cell's job; what its recipe says comes before what all share."""
+        """The overrides of a cell's job; what its recipe sets comes before what all share."""
         own = [f"hydra.sweep.subdir={hydra_text(cell.path)}"]
         if cell.recipe is not None:
             own += [f"seed={cell.seed}"]
             own += cell.recipe.overrides if cell.recipe.kind != "search" else ()
         if (teacher := self.teacher_of(cell)) is not None:
-            own.append(f"teacher={hydra_text(str(self.folder.run(teacher)))}")
-        said = {key_of(override) for override in own}
-        return [*(a for a in self.arguments if key_of(a) not in said), *own]
+            own.append(f"++teacher={hydra_text(str(self.folder.run(teacher)))}")
+        own_keys = {override_key(override) for override in own}
+        return [*(a for a in self.arguments if override_key(a) not in own_keys), *own]
 
 
 @dataclass
 class CellAssignment:
-    """A cell that is this worker's own."""
+    """A cell that this worker has claimed."""
 
     number: int
     overrides: list[str]
@@ -125,11 +217,11 @@ class CellAssignment:
         self.claim.close()
 
     def give_back(self) -> None:
-        """Lets the cell be taken up where it was saved."""
+        """Lets the cell be resumed where it was saved."""
         self.stopped = True
         self.claim.close()
 
 
-def key_of(override: str) -> str:
+def override_key(override: str) -> str:
     """What an override sets."""
-    return re.sub(r"^[+~]+", "", override).partition("=")[0]
+    return override.lstrip("+~").partition("=")[0]

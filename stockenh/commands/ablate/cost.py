@@ -23,8 +23,8 @@ from stockenh.config import build
 from stockenh.config.schema import RunConfig, parse
 from stockenh.data.batches import Group, Micro
 from stockenh.data.fitted import Fitted
+from stockenh.models import InputSpec
 from stockenh.models.cpu.memory import keep_freed_memory, threads
-from stockenh.models.spec import InputSpec
 from stockenh.training.optimizers import AUTO
 from stockenh.training.step import Learner
 

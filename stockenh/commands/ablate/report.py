@@ -21,7 +21,7 @@ from stockenh.commands.ablate.show import (
     recipes_table,
     why_text,
 )
-from stockenh.commands.ablate.spec import Ablation
+from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.report.table import markdown_header, percent
 from stockenh.storage.files import write_atomic, write_json
 
@@ -29,19 +29,19 @@ RULES = """\
 Every difference is paired: the same seed, the same data, the technique against the plain recipe. The
 interval is Student's 95% over the seeds: it tells what another seed would change, not what another test part
 would. A claim holds where the whole interval reaches its minimum, does not hold where the whole interval
-falls short of it, and otherwise nobody can tell. An ablation compares fixed recipes and selects nothing, so
+falls short of it, and otherwise it is undecided. An ablation compares fixed recipes and selects nothing, so
 these are figures of the test part; a search chooses its trial on validation. One interval in twenty misses by
 chance.
 """
 
 
-def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command: str) -> None:
+def write_markdown(spec: AblationSpec, found: Found, lines: Sequence[Line], command: str) -> None:
     """Writes ablation.md: the claims with their verdicts, every recipe at every horizon, what it cost."""
-    horizons = [f"h{bars}" for bars in asked.base.data.horizons]
-    first = f"h{asked.settings.horizon}"
+    horizons = [f"h{bars}" for bars in spec.base.data.horizons]
+    first = f"h{spec.settings.horizon}"
     horizons = [first, *(h for h in horizons if h != first)]
     text = ["# Ablation", "", "```", command, "```", "", RULES]
-    text += [f"## Claims, at {asked.settings.horizon} bars", ""]
+    text += [f"## Claims, at {spec.settings.horizon} bars", ""]
     text += markdown_header("technique", "claimed", "measured, mean [95%]", "verdict", "why")
     for line in lines:
         for at, claim in enumerate(line.claims):
@@ -57,9 +57,9 @@ def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command
             "calibrated", "ECE", "calibrated", "averages kept",
         )  # fmt: skip
         text += [_recipe(line, horizon) for line in lines]
-    if asked.settings.left_out:
-        text += ["", f"Not run: {', '.join(asked.settings.left_out)}."]
-    text += ["", "## Cost over the plain recipe", "", _cost_note(asked, found), ""]
+    if spec.settings.left_out:
+        text += ["", f"Not run: {', '.join(spec.settings.left_out)}."]
+    text += ["", "## Cost over the plain recipe", "", _cost_note(spec, found), ""]
     text += markdown_header(
         "recipe", "training speed", "peak memory of steps", "forecast speed", "compute", ""
     )
@@ -71,8 +71,8 @@ def write_markdown(asked: Ablation, found: Found, lines: Sequence[Line], command
             text.append(f"| {line.title} | {' | '.join(shown)} | {compute} | {line.note} |")
     if found.failed:
         text += ["", "## Failed", "", *(f"- {path}: {why}" for path, why in found.failed.items())]
-    text += ["", f"![Differences with their intervals, and the claims]({asked.folder.picture.name})", ""]
-    write_atomic(asked.folder.table, "\n".join(text).encode())
+    text += ["", f"![Differences with their intervals, and the claims]({spec.folder.picture.name})", ""]
+    write_atomic(spec.folder.table, "\n".join(text).encode())
 
 
 def _levels(plain: Line, horizon: str) -> str:
@@ -96,11 +96,11 @@ def _recipe(line: Line, horizon: str) -> str:
     return f"| {' | '.join([*cells(line, horizon)[:3], *shown, kept])} |"
 
 
-def _cost_note(asked: Ablation, found: Found) -> str:
+def _cost_note(spec: AblationSpec, found: Found) -> str:
     cost = found.cost
     if not cost:
         return "Not measured."
-    clock = "time on the card" if cost["device"] == "cuda" else "processor time of one thread"
+    clock = "time on the GPU" if cost["device"] == "cuda" else "processor time of one thread"
     plain = cost["train_windows_per_second"]["plain"]
     return (
         f"On {cost['device']}, {clock}, all recipes in turn, {cost['rounds']} rounds on ready batches; "
@@ -110,42 +110,42 @@ def _cost_note(asked: Ablation, found: Found) -> str:
     )
 
 
-def conclude(asked: Ablation, out: Console) -> list[Line]:
+def conclude(spec: AblationSpec, console: Console) -> list[Line]:
     """Writes and shows the table from what lies in the folder; returns its lines."""
-    found = collect(asked.folder, asked.plan)
-    lines = lines_of(asked.plan, found, asked.base, asked.configs, asked.settings.horizon)
-    bars = asked.settings.horizon
-    seeds = len(asked.plan.seeds)
+    found = collect(spec.folder, spec.plan)
+    lines = lines_of(spec.plan, found, spec.base, spec.configs, spec.settings.horizon)
+    bars = spec.settings.horizon
+    seeds = len(spec.plan.seeds)
     title = f"Recipes on the test part at {bars} bars, {seeds} seed{'s' * (seeds > 1)}"
-    out.print(recipes_table(lines, f"h{bars}", title))
-    out.print(claims_table(lines))
-    if asked.settings.left_out:
-        out.print(f"not run  {', '.join(asked.settings.left_out)}", markup=False)
-    write_markdown(asked, found, lines, _command(asked))
-    write_figures(asked, found, lines)
-    picture = forest(lines, f"h{bars}", asked.folder.picture)
+    console.print(recipes_table(lines, f"h{bars}", title))
+    console.print(claims_table(lines))
+    if spec.settings.left_out:
+        console.print(f"not run  {', '.join(spec.settings.left_out)}", markup=False)
+    write_markdown(spec, found, lines, _command(spec))
+    write_figures(spec, found, lines)
+    picture = forest(lines, f"h{bars}", spec.folder.picture)
     for name, path in (
         ("picture", picture),
-        ("table", asked.folder.table),
-        ("figures", asked.folder.figures),
+        ("table", spec.folder.table),
+        ("figures", spec.folder.figures),
     ):
-        out.print(f"{name:<8} {path}", soft_wrap=True, markup=False)
+        console.print(f"{name:<8} {path}", soft_wrap=True, markup=False)
     return lines
 
 
-def write_figures(asked: Ablation, found: Found, lines: Sequence[Line]) -> None:
+def write_figures(spec: AblationSpec, found: Found, lines: Sequence[Line]) -> None:
     """Writes ablation.json: every line, every claim, the costs."""
 
     content = {
-        "command": _command(asked),
-        "seeds": list(asked.plan.seeds),
-        "horizon": asked.settings.horizon,
+        "command": _command(spec),
+        "seeds": list(spec.plan.seeds),
+        "horizon": spec.settings.horizon,
         "lines": [asdict(line) for line in lines],
         "cost": dict(found.cost),
         "failed": dict(found.failed),
     }
-    write_json(asked.folder.figures, content)
+    write_json(spec.folder.figures, content)
 
 
-def _command(asked: Ablation) -> str:
-    return shlex.join(["stockenh", "ablate", *asked.folder.read()["arguments"]])
+def _command(spec: AblationSpec) -> str:
+    return shlex.join(["stockenh", "ablate", *spec.folder.read()["arguments"]])

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from stockenh.commands.ablate.cells import DONE, AblationFolder
 from stockenh.commands.ablate.claims import Interval, assess
-from stockenh.commands.ablate.folder import DONE, AblationFolder
 from stockenh.commands.ablate.plan import PLAIN, Cell, Plan, Row
 from stockenh.commands.ablate.show import ClaimLine, Line
 from stockenh.config.schema import RunConfig

@@ -140,11 +140,11 @@ def forest(lines: Sequence[Line], horizon: str, path: Path) -> Path:
     shown = [line for line in lines if line.name != "plain" and line.differences[horizon]["accuracy"]]
     figure = new_figure(9, 2.2 + 0.36 * len(shown))
     axes = figure.add_subplot()
-    told: set[str] = set()
+    labelled: set[str] = set()
 
     def once(label: str) -> str | None:
-        fresh = label not in told
-        told.add(label)
+        fresh = label not in labelled
+        labelled.add(label)
         return label if fresh else None
 
     for place, line in enumerate(reversed(shown)):

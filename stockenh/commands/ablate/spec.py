@@ -1,4 +1,4 @@
-"""An ablation as it was asked for: the settings, the plan, and the config of every recipe, all checked."""
+"""What an ablation compares: its settings, its plan, and the config of every recipe, all checked."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from stockenh.commands.ablate.cells import CellSource, key_of
-from stockenh.commands.ablate.folder import AblationFolder
-from stockenh.commands.ablate.plan import PLAIN, Plan, Recipe
-from stockenh.commands.ablate.settings import AblateSettings
-from stockenh.commands.multirun.command import config_dirs
-from stockenh.commands.multirun.folder import IMMATERIAL, differences, told
+from stockenh.commands.ablate.cells import AblationFolder, CellSource, override_key
+from stockenh.commands.ablate.plan import PLAIN, AblateSettings, Plan, Recipe
+from stockenh.commands.multirun.folder import IMMATERIAL, describe, differences
+from stockenh.commands.multirun.resume import config_dirs
 from stockenh.commands.runs.listing import flatten
 from stockenh.config import build
 from stockenh.config.schema import GROUPS, RunConfig, parse, plain
@@ -27,7 +25,7 @@ OF_MANY = ("hydra", "sweep", "ablate")  # nodes of commands that make many runs
 
 
 @dataclass(frozen=True)
-class Ablation:
+class AblationSpec:
     """What is compared and how.
 
     arguments: the overrides that all runs share
@@ -37,7 +35,6 @@ class Ablation:
 
     context: HydraContext
     config: DictConfig
-    task: TaskFunction
     settings: AblateSettings
     plan: Plan
     arguments: list[str]
@@ -46,9 +43,7 @@ class Ablation:
     folder: AblationFolder
 
     @classmethod
-    def of(
-        cls, context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]
-    ) -> Ablation:
+    def of(cls, context: HydraContext, config: DictConfig, arguments: Sequence[str]) -> AblationSpec:
         """Raises ConfigError where the settings or one of the recipes make no sense, before anything runs."""
         if config.get("ablate") is None:
             raise ConfigError("hydra/sweeper=stockenh_ablate needs what to compare: add ablate=quick")
@@ -62,8 +57,8 @@ class Ablation:
         folder = AblationFolder(Path(str(config.hydra.sweep.dir)).absolute())
 
         def composed(recipe: Recipe) -> dict[str, Any]:
-            said = {key_of(override) for override in recipe.overrides}
-            rest = [a for a in arguments if key_of(a) not in said]
+            own_keys = {override_key(override) for override in recipe.overrides}
+            rest = [a for a in arguments if override_key(a) not in own_keys]
             loaded = context.config_loader.load_sweep_config(config, [*rest, *recipe.overrides])
             return plain(OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key not in OF_MANY]))
 
@@ -73,7 +68,7 @@ class Ablation:
         configs = {recipe.name: composed(recipe) for recipe in plan.recipes if recipe.kind != "search"}
         _check(configs, base)
         flags = config_dirs(config)
-        return cls(context, config, task, settings, plan, list(arguments), flags, configs, folder)
+        return cls(context, config, settings, plan, list(arguments), flags, configs, folder)
 
     @property
     def base(self) -> RunConfig:
@@ -81,7 +76,7 @@ class Ablation:
         return parse(self.configs[PLAIN])
 
     @property
-    def made_of(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What the runs of two ablations must have in common to be one: the plain config, by dotted key."""
         left_out = ("seed", *IMMATERIAL)
         values = {k: v for k, v in flatten(self.configs[PLAIN]).items() if k not in GROUPS}
@@ -102,16 +97,16 @@ class Ablation:
 
     def require_same(self, about: dict[str, Any]) -> None:
         """Raises ConfigError with what differs from the ablation that a folder holds already."""
-        said = differences(about["base"], self.made_of)
+        found = differences(about["base"], self.fingerprint)
         recipes: dict[str, list[str]] = about["recipes"]
         for name, overrides in self.recipes.items():
             if name in recipes and recipes[name] != overrides:
-                said.append(f"{name}: {', '.join(overrides[1:])}, was {', '.join(recipes[name][1:])}")
-        if said:
+                found.append(f"{name}: {', '.join(overrides[1:])}, was {', '.join(recipes[name][1:])}")
+        if found:
             again = self.folder.resume_command(self.flags)
             raise ConfigError(
-                f"the ablation in {self.folder.path} was made with other settings {told(said)}: go on with "
-                f"it by {again}, or name another hydra.sweep.dir"
+                f"the ablation in {self.folder.path} was made with other settings {describe(found)}: go on "
+                f"with it by {again}, or name another hydra.sweep.dir"
             )
 
 

@@ -1,0 +1,38 @@
+"""`stockenh bench`: this machine's speed and memory against the plain recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from stockenh.config import compose
+from stockenh.config.catalog import groups, option_values
+from stockenh.config.overrides import split_override, suggest
+from stockenh.config.schema import BenchConfig, parse, settings_of
+from stockenh.errors import ConfigError
+from stockenh.storage.run_folder import RunFolder
+
+
+def bench(arguments: list[str]) -> None:
+    """A benchmark in a folder of its own."""
+    compose.run("bench", _bench, arguments)
+
+
+def _bench(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.bench.benchmark import benchmark
+    from stockenh.config import build
+    from stockenh.report.terminal import console
+
+    folder.refuse_if_run()
+    given = dict(parts for a in HydraConfig.get().overrides.task if (parts := split_override(a)))
+    known = {name: option_values("model", name) for name in groups()["model"]}
+    if "model" in given:
+        raw["bench"]["models"] = [given["model"]]
+        known[given["model"]] = raw["model"]
+    settings = settings_of("bench", BenchConfig, raw["bench"])
+    for name in settings.models:
+        if name not in known:
+            near = suggest(name, known, all_options=True)
+            raise ConfigError(f"bench.models={settings.models}: {near}")
+    benchmark(raw, settings, known, build.device(parse(raw).device), folder.path, console())

@@ -19,7 +19,7 @@ from stockenh.commands.trained import OnnxEngine
 from stockenh.config import build
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.export import Deployed, OnnxModel, quietly, write_int8, write_onnx
-from stockenh.inference.tta import Engine, TorchEngine, Views, forecast_with
+from stockenh.inference.predict import Engine, TorchEngine, Views, forecast_with
 from stockenh.storage.machine import has_bf16
 
 INFERENCE = "inference"

@@ -18,7 +18,7 @@ from stockenh.commands.bench.plain import loaded
 from stockenh.commands.bench.setup import Setup
 from stockenh.commands.measure import Clock, in_new_process, process_peak
 from stockenh.data.cache import DiskCache
-from stockenh.data.features.context import FeatureSettings, context_features
+from stockenh.data.features import FeatureSettings, context_features
 from stockenh.data.sources.files import FilesData
 from stockenh.data.windows import BarWindows
 from stockenh.embedding.kernel import KernelEmbedding

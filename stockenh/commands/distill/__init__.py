@@ -1,0 +1,91 @@
+"""`stockenh distill`: a student trained on a teacher's run, and the same student without it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from stockenh.commands.finished import finished_run
+from stockenh.commands.multirun.worker import current
+from stockenh.commands.train import (
+    device_of,
+    is_finished,
+    is_resumed,
+    log_into,
+    resumed_run,
+    train_assigned,
+    train_in,
+)
+from stockenh.config import compose
+from stockenh.config.schema import RunConfig, config_of, parse, to_dict
+from stockenh.errors import ConfigError, StockenhError
+from stockenh.storage.run_folder import RunFolder
+
+# What a student takes from its teacher's run where the command line says nothing else.
+OF_TEACHER = ("data", "split", "embedding")
+
+log = logging.getLogger(__name__)
+
+
+def distill(arguments: list[str], root: str = "distill") -> None:
+    """A new student, a grid of them, or with resume=RUN one that was interrupted.
+
+    root: the config whose defaults hold but for what the teacher's run gives
+    """
+    if is_resumed(arguments):
+        _resume(arguments)
+        return
+    teacher = finished_run(arguments, "teacher")
+    name = compose.with_run(root, to_dict(config_of(teacher)), arguments, OF_TEACHER, ())
+    compose.run(name, distill_job, arguments)
+
+
+def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
+    """One student: alone, a job of a grid, or a trial of a search."""
+    from stockenh.commands.trained import Trained
+
+    config = parse(raw)
+    # before the data are read, which may take long
+    Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights).require_inputs(config, "teacher")
+    if (assignment := current()) is not None:
+        train_assigned(folder, config, assignment)
+        return
+    train_in(folder, config, fresh=True, command="distill")
+    _finish(folder)
+
+
+def _resume(arguments: list[str]) -> None:
+    folder, config, overrides = resumed_run(arguments)
+    if config.teacher is None:
+        raise ConfigError(f"{folder} is no student of a teacher: continue it with stockenh train resume=RUN")
+    if not is_finished(folder, config):
+        log_into(folder)
+        log.info("resumed")
+        train_in(folder, config, fresh=False, device_given="device" in overrides, command="distill")
+    try:
+        _finish(folder)
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+
+
+def _finish(folder: RunFolder) -> None:
+    """What follows once the student is trained: the same without a teacher, and the comparison."""
+    from stockenh.commands.distill.compare import compare
+    from stockenh.report.terminal import console
+
+    out = console()
+    config = config_of(folder)
+    alone = RunFolder(folder.path / "without_teacher")
+    plainly = _without_teacher(config)
+    fresh = not alone.config.is_file()
+    if fresh or not is_finished(alone, plainly, quiet=True):
+        out.print("\nalone    the same student without a teacher, for comparison")
+        train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder)
+    out.print()
+    compare(config, folder, alone, device_of(config, False, out), out)
+
+
+def _without_teacher(config: RunConfig) -> RunConfig:
+    return parse({**config.raw, "teacher": None, "weights": None})

@@ -36,8 +36,7 @@ from stockenh.evaluation.baselines import (
 from stockenh.evaluation.bootstrap import Floats
 from stockenh.evaluation.metrics import Forecast
 from stockenh.evaluation.summary import BEST, CALIBRATED, MODEL, Part
-from stockenh.inference.predict import predict
-from stockenh.inference.tta import forecast
+from stockenh.inference.predict import forecast, predict
 
 Rows = NDArray[np.int64]
 Advance = Callable[[int], None]

@@ -1,4 +1,4 @@
-"""The folder of a multirun: the command that began it, and what it knows besides its runs."""
+"""The folder of a multirun: the command that started it, and what it records besides its runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from stockenh.errors import RunFolderError
 from stockenh.report.terminal import program
 from stockenh.storage.files import write_json
 
-WORKERS = "workers"  # where the locks of workers lie, and what they print
+WORKERS = "workers"  # locks and output of workers
+
+# Settings that change nothing of what a run finds.
+IMMATERIAL = (
+    "device", "threads", "cache_dir", "tta.", "export.", "explain.", "train.checkpoint_minutes",
+    "train.resident",
+)  # fmt: skip
+SHOWN = 4  # differences in a message
 
 
 @dataclass(frozen=True)
 class MultirunFolder(ABC):
     """Names of the files of one multirun.
 
-    noun: what it is called; command: of stockenh, which makes it and goes on with it; file: that tells it
+    noun: what it is called; command: of stockenh, which makes and resumes it; file: by which it is known
     """
 
     path: Path
@@ -32,7 +39,7 @@ class MultirunFolder(ABC):
 
     @property
     def about(self) -> Path:
-        """The command that began it, and what the multirun must remember."""
+        """The command that started it, and what the multirun must remember."""
         return self.path / self.file
 
     @property
@@ -41,10 +48,10 @@ class MultirunFolder(ABC):
 
     @abstractmethod
     def is_own(self, about: Mapping[str, Any]) -> bool:
-        """Whether what is written there, besides the arguments, is what the command writes."""
+        """Whether the content of that file, besides the arguments, is what the command writes."""
 
     def read(self) -> dict[str, Any]:
-        """What is known of the multirun. Raises RunFolderError where this is no folder of its kind."""
+        """What is recorded of the multirun. Raises RunFolderError where this is no folder of its kind."""
         try:
             about: dict[str, Any] = json.loads(self.about.read_text(encoding="utf-8"))
             arguments = about["arguments"]
@@ -65,38 +72,24 @@ class MultirunFolder(ABC):
         write_json(self.about, about)
 
     def resume_command(self, flags: Sequence[str] = ()) -> str:
-        """What to type to go on with it; flags: those that it was begun with, which are to be given again."""
+        """The command that resumes it; flags: those that it was started with, which must be given again."""
         words = [f"resume={shlex.quote(str(self.path))}", *map(shlex.quote, flags)]
         return f"{program()} {self.command} {' '.join(words)}"
 
 
-# Settings that change nothing of what a run finds.
-IMMATERIAL = (
-    "device",
-    "threads",
-    "cache_dir",
-    "tta.",
-    "export.",
-    "explain.",
-    "train.checkpoint_minutes",
-    "train.resident",
-)
-SHOWN = 4  # differences that are told
-
-
 def differences(
-    known: Mapping[str, Any], now: Mapping[str, Any], said: Callable[[Any], str] = str
+    before: Mapping[str, Any], now: Mapping[str, Any], as_text: Callable[[Any], str] = str
 ) -> list[str]:
-    """`optimizer.lr: 0.0001, was 0.001` for each dotted key that differs; said: how a value is written."""
+    """`optimizer.lr: 0.0001, was 0.001` for each dotted key that differs."""
 
-    def of(values: Mapping[str, Any], key: str) -> str:
-        return said(values[key]) if key in values else "nothing"
+    def value(values: Mapping[str, Any], key: str) -> str:
+        return as_text(values[key]) if key in values else "nothing"
 
-    keys = [key for key in {**known, **now} if known.get(key) != now.get(key)]
-    return [f"{key}: {of(now, key)}, was {of(known, key)}" for key in keys]
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return [f"{key}: {value(now, key)}, was {value(before, key)}" for key in keys]
 
 
-def told(found: Sequence[str]) -> str:
+def describe(found: Sequence[str]) -> str:
     """The first of some differences, and how many more there are."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"({'; '.join(found[:SHOWN])}{more})"

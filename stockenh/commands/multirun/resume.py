@@ -1,40 +1,59 @@
-"""What `stockenh sweep` and `stockenh ablate` share: a multirun that is begun, stopped and taken up again."""
+"""Starting and resuming a multirun: the command line that it keeps, and what of a kept one is followed."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from stockenh.commands.multirun.command import CONFIG_DIR, parts_of, require_harmless
+from omegaconf import DictConfig
+
 from stockenh.commands.multirun.folder import MultirunFolder
-from stockenh.config.overrides import PATH_KEYS, config_folders, suggest, unquoted, value_of
+from stockenh.config.overrides import (
+    PATH_KEYS,
+    config_folders,
+    split_override,
+    suggest,
+    unquoted,
+    value_of,
+)
 from stockenh.errors import ConfigError
 from stockenh.report.terminal import program
 from stockenh.storage.files import expanded
 
 MULTIRUN = ("--multirun", "-m")
+CONFIG_DIR = "--config-dir="
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")  # with the folder as a word of its own
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help")
+# What Hydra is given anew each time that the folder is resumed.
+OF_ONE_CALL = ("hydra.sweep.dir", "hydra.mode")
+# An interpolation of what other overrides may say, a _target_ among it.
+_OUTSIDE_HYDRA = re.compile(r"\$\{(?!hydra\.)")
 
 
-def is_taken_up(arguments: list[str]) -> bool:
+def parts_of(argument: str) -> tuple[str, str]:
+    """The key and the value of an override; empty for a flag."""
+    return split_override(argument) or ("", "")
+
+
+def is_resumed(arguments: list[str]) -> bool:
     """Whether resume=DIR stands among the arguments."""
     return any(key == "resume" and value != "null" for key, value in map(parts_of, arguments))
 
 
-def begun(arguments: list[str]) -> list[str]:
-    """The arguments of a new multirun, as they hold from every folder."""
+def new_arguments(arguments: list[str]) -> list[str]:
+    """The arguments of a new multirun, with paths that hold from every folder."""
     shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
     flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
     return [*flag, *_absolute(arguments)]
 
 
-def taken_up(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[str]) -> list[str]:
-    """The command that the folder of resume=DIR was made by, with what may be other now.
+def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[str]) -> list[str]:
+    """The command that made the folder of resume=DIR, with the arguments that may differ now.
 
-    Raises ConfigError for what is none of `keys` and may not, and where the folder keeps what a stranger's
-    must not say; RunFolderError where it is no folder of this kind.
+    Raises ConfigError for an argument that is none of `keys`, and where the folder keeps one that an
+    untrusted folder must not decide; RunFolderError where it is no folder of this kind.
     """
     changed: list[str] = []
     flags: list[str] = []
@@ -61,8 +80,8 @@ def taken_up(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[st
     return ["--multirun", *flags, *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
 
-def stopped(arguments: list[str], kind: type[MultirunFolder], runs: str) -> str:
-    """What to say after a stop: how to go on. runs: what those of the multirun are called."""
+def stop_message(arguments: list[str], kind: type[MultirunFolder], runs: str) -> str:
+    """The line after a stop, with the command that resumes; runs: what those of the multirun are called."""
     where = [value for key, value in map(parts_of, arguments) if key == "hydra.sweep.dir"]
     if where:
         flags = [f"{CONFIG_DIR}{folder.absolute()}" for folder in config_folders(arguments)]
@@ -72,8 +91,55 @@ def stopped(arguments: list[str], kind: type[MultirunFolder], runs: str) -> str:
     return f"stopped; running {runs} saved where they are. Continue with: {again}"
 
 
+def config_dirs(config: DictConfig) -> list[str]:
+    """The flag by which a command named a folder of the user's own options, which is no override."""
+    sources = config.hydra.runtime.config_sources
+    return [f"{CONFIG_DIR}{source.path}" for source in sources if source.provider == "command-line"]
+
+
+def kept_arguments(config: DictConfig) -> list[str]:
+    """The flags and overrides that this multirun was started with, all that its folder must keep."""
+    overrides = config.hydra.overrides
+    given = [str(a) for a in (*overrides.hydra, *overrides.task)]
+    return [*config_dirs(config), *(a for a in given if parts_of(a)[0] not in OF_ONE_CALL)]
+
+
+def require_harmless(kept: Sequence[str], flags: Sequence[str], folder: Path) -> list[str]:
+    """The overrides of the command that a folder keeps, which may be untrusted.
+
+    Raises ConfigError where one of them reaches what Hydra itself is made of, and where a folder of options
+    (--config-dir) is not among `flags`, with which the person who trusts it has given it again.
+    """
+    trusted = {_folder_of(flag) for flag in flags}
+    overrides = []
+    for argument in kept:
+        key, value = parts_of(argument)
+        if argument.startswith(CONFIG_DIR):
+            if _folder_of(argument) not in trusted:
+                raise ConfigError(
+                    f"{folder} was made with options of its own: add {argument} if you trust it"
+                )
+            continue
+        if argument.startswith("-") or (key.startswith("hydra") and not _is_harmless(key, value)):
+            raise ConfigError(f"{folder} keeps {argument}, which a folder must not say: it is not followed")
+        overrides.append(argument)
+    return overrides
+
+
+def _is_harmless(key: str, value: str) -> bool:
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        return value.replace("_", "").isalnum()
+    if key.startswith("hydra.launcher."):
+        return "_target_" not in key + value and not _OUTSIDE_HYDRA.search(value)
+    return key in ("hydra.sweep.dir", "hydra.run.dir", "hydra.mode")
+
+
+def _folder_of(flag: str) -> Path:
+    return Path(flag.removeprefix(CONFIG_DIR)).expanduser().absolute()
+
+
 def _absolute(arguments: list[str]) -> list[str]:
-    """Paths as they hold from every folder, for the multirun may be taken up from another one."""
+    """Paths as they hold from every folder, for the multirun may be resumed from another one."""
     found = []
     for argument in arguments:
         key, value = parts_of(argument)

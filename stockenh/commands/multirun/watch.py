@@ -1,4 +1,4 @@
-"""What a person sees while a multirun goes on: something that moves on a terminal, elsewhere lines."""
+"""What the terminal shows during a multirun: a live view, or lines where output is piped."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ REFRESH_SECONDS = 1.0
 
 
 class MultirunWatch(ABC):
-    """Looks at a multirun again and again, in a thread of its own, for as long as it is entered.
+    """Looks at a multirun repeatedly, in a thread of its own, for as long as it is entered.
 
-    live: what moves, where `out` is a terminal
+    live: the live view, where the console is a terminal
     """
 
-    def __init__(self, out: Console) -> None:
-        self.out = out
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.live: Live | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
 
     @abstractmethod
     def show(self) -> None:
-        """Shows how things stand; called once more at the end."""
+        """Shows the current state; called once more at the end."""
 
     def look(self) -> None:
-        """What is done at every look."""
+        """What is done at every refresh."""
         self.show()
 
     def __enter__(self) -> Self:
-        if self.out.is_terminal:
-            self.live = Live(console=self.out, auto_refresh=False, transient=True)
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
         self._thread.start()
         return self
@@ -49,11 +49,9 @@ class MultirunWatch(ABC):
             if self.live is not None:
                 self.live.stop()
 
-    def _go_on(self) -> None:
+    def _refresh(self) -> None:
         while not self._over.wait(REFRESH_SECONDS):
-            with suppress(
-                Exception
-            ):  # a database or a disk that is away for a moment is back at the next look
+            with suppress(Exception):  # a database or disk that is away for a moment is back at the next look
                 self.look()
 
 

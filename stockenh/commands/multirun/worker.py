@@ -1,31 +1,57 @@
-"""A worker: takes one job after another from a source that many share, and runs each as Hydra would.
-
-It is a task function itself, so that any Hydra launcher can run it, in this process or far away.
-"""
+"""Workers of a multirun: each takes jobs from a shared source, and runs them as Hydra would."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from stockenh.commands.multirun.job import Assignment, working_on
 from stockenh.errors import StockenhError
-from stockenh.storage.files import WorkerLock, is_locked
+from stockenh.storage.files import WorkerLock
 
-WATCH_SECONDS = 0.5
+# The part of the data that a job of a search is judged on: the test part stays unseen.
+JUDGED = ("val",)
 
 log = logging.getLogger(__name__)
+
+
+class Assignment(Protocol):
+    """One job of many, given to this process."""
+
+    number: int
+    overrides: list[str]  # what makes this job differ from the others
+    stopped: bool  # given back because a person stopped the command: the worker takes no other
+
+    def report(self, epoch: int, metrics: dict[str, Any]) -> bool:
+        """An epoch is complete; True ends the job. Raises Interrupted where it is to be resumed later."""
+
+    def complete(self, summary: dict[str, Any], validation: dict[str, Any]) -> None:
+        """The job has run to its end; validation: {"loss": ..., "h3": {...}} of the weights it keeps."""
+
+    def fail(self, why: str) -> None:
+        """The job has ended in an error, which does not concern the others."""
+
+    def give_back(self) -> None:
+        """The job was stopped and has saved its state."""
+
+
+_CURRENT: ContextVar[Assignment | None] = ContextVar("assignment", default=None)
+
+
+def current() -> Assignment | None:
+    """The assignment of the current job; Hydra calls a job with nothing but its config."""
+    return _CURRENT.get()
 
 
 class Source(Protocol):
@@ -38,14 +64,18 @@ class Source(Protocol):
         """The next job, now this worker's own; None where none is left."""
 
 
+def _this_process() -> tuple[int, float]:
+    return os.getpid(), psutil.Process().create_time()
+
+
 @dataclass
 class Worker:
-    """What runs jobs.
+    """What runs jobs. It is a task function itself, so that any Hydra launcher can run it.
 
-    config:    the composed config of the whole, with Hydra's node
+    config:    the composed config of the multirun, with Hydra's node
     arguments: the overrides that all jobs share
-    workers:   the folder of the workers' locks and of what they print
-    boss:      the lock file of the process that began all this: on one machine, workers die with it
+    workers:   the folder of the workers' locks and output
+    parent:    process id and start time of the command: on one machine, workers die with it
     """
 
     context: HydraContext
@@ -54,7 +84,8 @@ class Worker:
     source: Source
     arguments: Sequence[str]
     workers: Path
-    boss: str
+    parent: tuple[int, float] = field(default_factory=_this_process)
+    stopped: bool = False  # by a person, before all jobs were done
 
     def __call__(self, cfg: DictConfig) -> int:
         """As the job of a launcher; returns how many jobs were done."""
@@ -63,26 +94,20 @@ class Worker:
     def work(self, index: int) -> int:
         """Runs jobs until none is left; index: of this worker among the others."""
         setup_globals()
-        _die_with(self.workers / self.boss)
+        _die_with(*self.parent)
         _take_gpu(index)
         lock, done = WorkerLock(self.workers), 0
         try:
             self.source.open(lock.id)
-            stopped = False
-            while not stopped and (assignment := self.source.take()) is not None:
+            while not self.stopped and (assignment := self.source.take()) is not None:
                 self._run(assignment)
-                stopped = assignment.stopped
-                done += not stopped
+                self.stopped = assignment.stopped
+                done += not self.stopped
         finally:
             lock.release()
         return done
 
     def _run(self, assignment: Assignment) -> None:
-        config = self.context.config_loader.load_sweep_config(
-            self.config, [*self.arguments, *assignment.overrides]
-        )
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = assignment.number
         ended = False
 
         def task(cfg: DictConfig) -> Any:
@@ -96,38 +121,52 @@ class Worker:
                 assignment.fail(f"{type(error).__name__}: {error}")
             ended = True
 
+        token = _CURRENT.set(assignment)
         try:
-            with working_on(assignment):
-                run_job(
-                    hydra_context=self.context,
-                    task_function=task,
-                    config=config,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                )
+            overrides = [*self.arguments, *assignment.overrides]
+            config = self.context.config_loader.load_sweep_config(self.config, overrides)
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = assignment.number
+            run_job(
+                hydra_context=self.context,
+                task_function=task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        except Exception as error:  # before the task: no valid config, or a folder that can't be made
+            if not ended:
+                first = (str(error).splitlines() or [""])[0]
+                assignment.fail(f"{type(error).__name__}: {first}")
         except BaseException:
-            if (
-                not ended and not assignment.stopped
-            ):  # a second Ctrl-C: what was saved last is where the job will be taken up
+            # after a second Ctrl-C the job will be resumed from its last checkpoint
+            if not ended and not assignment.stopped:
                 assignment.give_back()
             raise
+        finally:
+            _CURRENT.reset(token)
 
 
-def _die_with(boss: Path) -> None:
-    """Ends this process as soon as the holder of the lock file is dead, where this machine sees it alive."""
-    if not is_locked(boss):
+def _die_with(pid: int, created: float) -> None:
+    """Ends this process and its children as soon as the command is dead, where both run on one machine."""
+    try:
+        parent = psutil.Process(pid)
+        if pid == os.getpid() or parent.create_time() != created:
+            return
+    except psutil.Error:  # a worker on another machine
         return
 
     def watch() -> None:
-        while is_locked(boss):
-            time.sleep(WATCH_SECONDS)
+        parent.wait()
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _take_gpu(index: int) -> None:
-    """A card of its own for each worker of a machine: `cuda` then means that card."""
+    """A GPU of its own for each worker of a machine: `cuda` then means that one."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,0 +1,60 @@
+"""`stockenh runs`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stockenh.config.overrides import split_override, unquoted
+from stockenh.errors import ConfigError
+
+
+def runs(arguments: list[str]) -> None:
+    """Lists the runs below folders, newest first, or sets run folders side by side."""
+    from stockenh.commands.runs import listing as reading
+    from stockenh.commands.runs import show as tables
+    from stockenh.report.terminal import console
+
+    paths, wanted = _paths_and_values(arguments)
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
+    folders = paths or [Path("outputs")]
+    found = [reading.read(run) for run in dict.fromkeys(run for f in folders for run in reading.find(f))]
+    told = " and ".join(str(folder) for folder in folders)
+    out = console()
+    if not found:
+        out.print(f"no runs in {told}; stockenh train makes one", markup=False, soft_wrap=True)
+        return
+    if len(paths) > 1 and all(map(reading.is_run, paths)):
+        side_by_side = reading.matching(map(reading.read, paths), wanted)
+        for table in tables.comparison(side_by_side):
+            out.print(table)
+        if why := tables.incomparable(side_by_side):
+            out.print(why)
+        return
+    kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
+    if kept:
+        out.print(tables.listing(kept, tables.common_root(folders)))
+    out.print(f"{len(kept)} of {len(found)} runs in {told}, newest first", markup=False, soft_wrap=True)
+
+
+def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """The folders among the arguments (also as run=RUN), and the KEY=VALUE."""
+    paths, wanted = [], {}
+    for argument in arguments:
+        parts = split_override(argument)
+        if parts is None or Path(argument).exists():
+            paths.append(Path(argument).expanduser())
+        elif parts[0] == "run":
+            paths.append(unquoted(parts[1]))
+        else:
+            wanted[parts[0]] = _as_kept(*parts)
+    return paths, wanted
+
+
+def _as_kept(key: str, value: str) -> str:
+    """A value as a run's config has it: runs are kept by their whole path."""
+    if key in ("teacher", "init_from") and value != "null":
+        return os.path.abspath(unquoted(value))
+    return value

@@ -1,17 +1,16 @@
-"""What can be wrong with a search is said before its first trial."""
+"""Checks of a search before its first trial."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from stockenh.commands.sweep.space import Space, Values
+from stockenh.commands.sweep.spec import SearchSpec
 from stockenh.config import build
 from stockenh.config.catalog import groups
 from stockenh.config.overrides import suggest
-from stockenh.config.schema import RunConfig, parse
+from stockenh.config.schema import parse
 from stockenh.errors import ConfigError
 
 MOST_CORNERS = 2000
@@ -21,55 +20,45 @@ JUDGED_BY = ("data", "split", "seed")
 # What is no part of a model or its training.
 OUTSIDE = ("device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment")
 
-# The composed config with other options of some groups, as plain containers.
-Compose = Callable[[Mapping[str, str]], dict[str, Any]]
 
-
-def check(space: Space, known: Mapping[str, Any], composed: Compose) -> None:
+def check(spec: SearchSpec) -> None:
     """Tries every corner of the space: keys that exist, values that are allowed, a model that can be built.
 
-    known: the config's values by dotted key, for expressions. Raises ConfigError naming the parameter or
-    the corner.
+    Raises ConfigError naming the parameter or the corner.
     """
     options = groups()
-    for parameter in space.parameters:
-        _refuse_outside(parameter.name, parameter.helper, options)
-    corners = list(itertools.islice(space.corners(known.__getitem__), MOST_CORNERS + 1))
+    for parameter in spec.space.parameters:
+        if not parameter.helper:
+            _refuse_outside(parameter.name)
+    corners = list(itertools.islice(spec.space.corners(spec.values.__getitem__), MOST_CORNERS + 1))
     if len(corners) > MOST_CORNERS:
         raise ConfigError(
             f"sweep.params: the model's parameters have more than {MOST_CORNERS:,} combinations of ends, "
             f"and each is tried before the first trial: leave some out or give them fewer choices"
         )
     windows: Any = None
-    by_choice: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    by_choice: dict[tuple[str, ...], dict[str, Any]] = {}
     for values, keys in corners:
-        choices = {key: _option(key, value, options[key]) for key, value in keys.items() if key in options}
-        at = tuple(choices.items())
-        if at not in by_choice:
-            by_choice[at] = composed(choices)
-        rest = {key: value for key, value in keys.items() if key not in options}
-        config = _config(by_choice[at], rest, values)
-        if windows is None:
-            windows = config.data.load(build.cache(config)).windows
+        groups_of = {key: value for key, value in keys.items() if key in options}
+        choice = tuple(
+            f"{group}={_option(group, value, options[group])}" for group, value in groups_of.items()
+        )
+        if choice not in by_choice:
+            by_choice[choice] = spec.raw_of(choice)
+        raw = copy.deepcopy(by_choice[choice])
+        for key, value in keys.items():
+            if key not in options:
+                _set(raw, key, value)
         try:
+            config = parse(raw)
+            if windows is None:
+                windows = config.data.load(build.cache(config)).windows
             build.refuse_misfit(config, windows)
         except ConfigError as error:
-            raise _no_run(values, error) from None
-
-
-def _config(base: Mapping[str, Any], keys: Values, values: Values) -> RunConfig:
-    raw = copy.deepcopy(dict(base))
-    for key, value in keys.items():
-        _set(raw, key, value)
-    try:
-        return parse(raw)
-    except ConfigError as error:
-        raise _no_run(values, error) from None
-
-
-def _no_run(values: Values, error: ConfigError) -> ConfigError:
-    corner = ", ".join(f"{name}={value}" for name, value in values.items())
-    return ConfigError(f"sweep.params: a corner of the space is no valid run ({corner}): {error}")
+            corner = ", ".join(f"{name}={value}" for name, value in values.items())
+            raise ConfigError(
+                f"sweep.params: a corner of the space is no valid run ({corner}): {error}"
+            ) from None
 
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -99,9 +88,7 @@ def _option(group: str, value: Any, options: list[str]) -> str:
     return str(value)
 
 
-def _refuse_outside(name: str, helper: bool, options: Mapping[str, list[str]]) -> None:
-    if helper:
-        return
+def _refuse_outside(name: str) -> None:
     group = name.partition(".")[0]
     if group in JUDGED_BY:
         raise ConfigError(

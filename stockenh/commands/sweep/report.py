@@ -1,84 +1,193 @@
-"""The test part of a finished run whose summary leaves it out, as that of a search's trial does."""
+"""What a search leaves: its report and pictures, and the best trial as a config, judged on the test part."""
 
 from __future__ import annotations
 
-import collections
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
-from omegaconf import OmegaConf
-from optuna.trial import FrozenTrial, TrialState
+import yaml
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from stockenh.commands.sweep import figures as pictures
-from stockenh.commands.sweep.best import full_command, short_command, write_best
-from stockenh.commands.sweep.folder import SweepFolder
-from stockenh.commands.sweep.settings import SweepConfig
-from stockenh.commands.sweep.show import STATES, best_of, params_text, row_of, trials_table
-from stockenh.commands.sweep.spec import Search
+from stockenh.commands.sweep.figures import draw
+from stockenh.commands.sweep.show import (
+    best_of,
+    count_states,
+    params_text,
+    ranked,
+    trial_cells,
+    trials_table,
+)
+from stockenh.commands.sweep.spec import SearchSpec, SweepFolder, choices_of
 from stockenh.commands.sweep.study import SharedStudy
 from stockenh.commands.train.result import RESAMPLES, result_table
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
+from stockenh.config.catalog import groups
 from stockenh.config.schema import config_of
 from stockenh.errors import StockenhError
 from stockenh.report.table import interval, markdown_header, number, percent
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 
+SHOWN = 20  # trials of the table on the terminal
+# Groups of overrides that a run of its own does not have.
+OF_SWEEPS = ("sweep", "ablate", "hydra")
+# The values of the config that the command line of one training run does not need.
+LEFT_OUT = (
+    "device", "threads", "cache_dir", "init_from", "teacher", "weights", "resume", "run", "experiment",
+)  # fmt: skip
+# The option of the groups of a distilled student that come from its teacher's run.
+OF_TEACHER = "of_run"
 
-def test_scores(folder: RunFolder, on: torch.device) -> dict[str, Any]:
-    """{"h3": {...}, ...} of the weights that the run chose on validation, on its test part."""
+
+def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | None:
+    """Draws, writes and shows the state of a search; returns the best metric, None without a best trial."""
+    trials, settings, folder = study.trials(), spec.settings, spec.folder
+    best = best_of(trials, settings)
+    drawn = draw(study.study, settings.metric, folder.pictures)
+    title = f"{count_states(trials, settings.n_trials)}, ranked by {settings.metric} on validation"
+    console.print(trials_table(ranked(trials, settings)[:SHOWN], best, settings.metric, title))
+    if best is None:
+        return None
+    ended = study.count_ended()
+    commands = _write_best(spec, best, ended)
+    scores = _judge_on_test(spec, best, ended, console)
+    lines = _report(spec, trials, best, ended, commands, scores)
+    lines += [f"![{path.stem}](report/{path.name})" for path in drawn]
+    write_atomic(folder.report, ("\n".join(lines) + "\n").encode())
+    for name, found in (
+        *(("picture", path) for path in drawn),
+        ("report", folder.report),
+        ("best", commands[0]),
+    ):
+        console.print(f"{name:<8} {found}", soft_wrap=True, markup=False)
+    return best.value
+
+
+def _write_best(spec: SearchSpec, best: FrozenTrial, ended: int) -> list[str]:
+    """Writes the best trial's config as best.yaml; returns the commands that train it.
+
+    It holds its options, and every value that these alone don't give. An option that is not shipped is
+    written beside it, so that the folder holds all that --config-dir needs.
+    """
+    overrides, command = list(best.user_attrs.get("overrides", [])), spec.command
+    raw, choices = spec.raw_of(overrides), choices_of(spec.compose(overrides))
+    shipped = groups()
+    options = {
+        group: option
+        for group, option in choices.items()
+        if group in shipped and group not in ("experiment", *OF_SWEEPS) and option != OF_TEACHER
+    }
+    for group, option in options.items():
+        if option not in shipped[group]:
+            text = yaml.safe_dump(raw[group], sort_keys=False, allow_unicode=True)
+            write_atomic(spec.folder.path / group / f"{option}.yaml", text.encode())
+    base = spec.compose_alone([f"{g}={option}" for g, option in options.items() if option in shipped[g]])
+    skipped = {*LEFT_OUT, *OF_SWEEPS, *(group for group, option in choices.items() if option == OF_TEACHER)}
+    node = _difference({key: value for key, value in raw.items() if key not in skipped}, base)
+
+    teacher = [f"teacher={raw['teacher']}"] if raw.get("teacher") else []
+    short = shlex.join(
+        ["stockenh", command, *teacher, "--config-dir", str(spec.folder.path), "experiment=best"]
+    )
+    defaults = yaml.safe_dump([{f"override /{group}": option} for group, option in options.items()])
+    lines = [
+        "# @package _global_",
+        f"# Trial {best.number} of {ended}: {spec.settings.metric} {number(best.value, 6)} on validation.",
+        f"# Override: {short.removeprefix('stockenh ')}",
+        "defaults:",
+        *(f"  {line}" for line in defaults.splitlines()),
+        "",
+        yaml.safe_dump(node, sort_keys=False, allow_unicode=True) if node else "",
+    ]
+    for path in (spec.folder.best, spec.folder.best_option):
+        write_atomic(path, ("\n".join(lines).rstrip() + "\n").encode())
+    return [short, _full_command(command, spec.arguments, overrides, raw["train"]["epochs"])]
+
+
+def _full_command(command: str, arguments: Sequence[str], overrides: Sequence[str], epochs: int) -> str:
+    """The same without the sweep's folder: its own overrides and those of the trial."""
+    own = [a for a in arguments if a.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_SWEEPS]
+    own = [a for a in own if a.partition("/")[0] not in OF_SWEEPS]
+    if not any(a.startswith("train.epochs=") for a in [*own, *overrides]):
+        own.append(f"train.epochs={epochs}")
+    return shlex.join(["stockenh", command, *own, *overrides])
+
+
+def _difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested values that differ from the base."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "_target_":
+            continue
+        other = base.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            if inner := _difference(value, other):
+                found[key] = inner
+        elif key not in base or value != other:
+            found[key] = value
+    return found
+
+
+def _judge_on_test(
+    spec: SearchSpec, best: FrozenTrial, ended: int, console: Console
+) -> dict[str, Any] | None:
+    """The best trial's scores on the test part, looked at once for each trial that ever was the best."""
+    about = spec.folder.read()
+    looks: list[dict[str, Any]] = about.get("test", [])
+    look = next((look for look in looks if look["trial"] == best.number), None)
+    if look is None:
+        # a study in a database has trials of other folders too
+        folder = SweepFolder(Path(best.user_attrs.get("sweep", spec.folder.path))).trial(best.number)
+        try:
+            if "test" not in config_of(folder).split.parts:
+                return None
+            scores = score_test_part(folder, build.device(spec.raw["device"]))
+        except StockenhError as error:
+            console.print(f"test     not judged: {error}", soft_wrap=True, markup=False)
+            return None
+        look = {"trial": best.number, "after_trials": ended, "scores": scores}
+        looks = [*looks, look]
+        spec.folder.write({**about, "test": looks})
+    times = "once" if len(looks) == 1 else f"{len(looks)} times, for every trial that was the best"
+    title = f"trial {best.number}, the best of {ended} on validation; the test part was looked at {times}"
+    console.print(result_table({"test": look["scores"]}, title, console.width))
+    return dict(look["scores"])
+
+
+def score_test_part(folder: RunFolder, device: torch.device) -> dict[str, Any]:
+    """{"h3": {...}, ...} of the weights that a finished run chose on validation, on its test part."""
     trained = Trained.open(folder, None)
-    prepared = build.data(trained.run, on)
-    ready, fitted = trained.ready(prepared, on)
-    session = Session(trained.run, folder, prepared, fitted, ready, on, trained.run.train.precision)
-    return session.scores(session.forecast(trained.net(prepared, on), "test"), "test", RESAMPLES)
+    prepared = build.data(trained.run, device)
+    ready, fitted = trained.ready(prepared, device)
+    session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
+    return session.scores(session.forecast(trained.net(prepared, device), "test"), "test", RESAMPLES)
 
 
-def ranked(trials: Sequence[FrozenTrial], settings: SweepConfig) -> list[FrozenTrial]:
-    """Complete trials by metric, then pruned ones, then those that failed or have not ended."""
-    sign = 1 if settings.direction == "minimize" else -1
-    order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
-
-    def key(trial: FrozenTrial) -> tuple[int, float, int]:
-        value = trial.value if trial.state == TrialState.COMPLETE else None
-        return order.index(trial.state), sign * value if value is not None else 0.0, trial.number
-
-    return sorted((t for t in trials if t.state != TrialState.WAITING), key=key)
-
-
-def counts(trials: Sequence[FrozenTrial], total: int) -> str:
-    """`12 trials: 8 complete, 3 pruned, 1 failed`."""
-    found = collections.Counter(STATES[t.state.name] for t in trials[:total])
-    said = ", ".join(f"{n} {state.replace('waits', 'waiting')}" for state, n in found.items())
-    return f"{min(len(trials), total)} trials: {said}"
-
-
-def write_report(
-    asked: Search,
+def _report(
+    spec: SearchSpec,
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
+    ended: int,
     commands: Sequence[str],
     scores: Mapping[str, Any] | None,
-    looks: int,
-    drawn: Sequence[str],
-) -> None:
-    """Writes report.md: the best trial and how to train it, its test figure, the space, every trial."""
-    metric, ended = asked.settings.metric, sum(t.state.is_finished() for t in trials)
+) -> list[str]:
+    """The lines of report.md: the best trial and how to train it, its test figure, the space, every trial."""
+    settings = spec.settings
     lines = [
         "# Sweep",
         "",
-        f"{counts(trials, asked.settings.n_trials)}. Trials are chosen on validation ({metric}, "
-        f"{asked.settings.direction}d); none of them saw the test part.",
+        f"{count_states(trials, settings.n_trials)}. Trials are chosen on validation ({settings.metric}, "
+        f"{settings.direction}d); none of them saw the test part.",
         "",
         f"## The best: trial {best.number}",
         "",
-        f"{metric} {number(best.value, 6)} on validation with {params_text(best.params)}.",
+        f"{settings.metric} {number(best.value, 6)} on validation with {params_text(best.params)}.",
         "",
         "```",
         *commands,
@@ -86,6 +195,7 @@ def write_report(
         "",
     ]
     if scores is not None:
+        looks = len(spec.folder.read().get("test", []))
         lines += [
             f"Its test part, looked at {'once' if looks == 1 else f'{looks} times'}, after {ended} trials:",
             "",
@@ -96,147 +206,25 @@ def write_report(
             "",
         ]
     lines += ["## Space", "", *markdown_header("parameter", "")]
-    for name, node in asked.space.to_dict().items():
-        told = ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False)
-        lines.append(f"| {name} | {told.replace('|', '/')} |")
+    for name, node in spec.space.to_dict().items():
+        text = ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False)
+        lines.append(_row(name, text))
     lines += ["", "## Trials", ""]
-    lines += markdown_header("trial", "state", "epochs", metric, "s", "values")
-    for trial in ranked(trials, asked.settings):
-        row = row_of(trial)
-        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
-        said = (row.why or params_text(row.params)).replace("|", "/").replace("\n", " ")
-        lines.append(
-            f"| {row.number} | {row.state} | {row.epoch or ''} | {number(row.value)} | {seconds} | {said} |"
-        )
-    lines += ["", *(f"![{name.removesuffix('.png')}](report/{name})" for name in drawn), ""]
-    write_atomic(asked.folder.report, "\n".join(lines).encode())
+    lines += markdown_header("trial", "state", "epochs", settings.metric, "s", "values")
+    lines += [_row(*trial_cells(trial)) for trial in ranked(trials, settings)]
+    return [*lines, ""]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"
 
 
 def _test_lines(scores: Mapping[str, Any]) -> list[str]:
     lines = markdown_header("bars", "n", "accuracy", "95% interval", "majority", "log loss", "AUC")
     for horizon, found in scores.items():
-        cells = (
-            horizon.removeprefix("h"),
-            f"{found['n']:,}",
-            percent(found["accuracy"]),
-            interval(found["accuracy_low"], found["accuracy_high"]),
-            percent(found["majority"]),
-            number(found["log_loss"]),
-            number(found["auc"], 3),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+        accuracy = interval(found["accuracy_low"], found["accuracy_high"])
+        lines.append(_row(
+            horizon.removeprefix("h"), f"{found['n']:,}", percent(found["accuracy"]), accuracy,
+            percent(found["majority"]), number(found["log_loss"]), number(found["auc"], 3),
+        ))  # fmt: skip
     return lines
-
-
-SHOWN = 20  # trials of the table on the terminal
-FEWEST_FOR_IMPORTANCE = 4  # complete trials
-
-
-def conclude(asked: Search, study: SharedStudy, out: Console) -> float | None:
-    """Draws, writes and shows the state of a search; returns the best metric, None without a best trial."""
-    trials, settings = study.trials(), asked.settings
-    best = best_of(trials, settings)
-    drawn = _pictures(asked, study, trials, best)
-    shown = ranked(trials, asked.settings)[:SHOWN]
-    rows = [row_of(t) for t in shown]
-    title = f"{counts(trials, settings.n_trials)}, ranked by {settings.metric} on validation"
-    out.print(trials_table(rows, best.number if best else None, settings.metric, title, ""))
-    if best is None:
-        return None
-    commands, scores = _keep_best(asked, best, trials, out)
-    looks = len(asked.folder.read().get("test", []))
-    write_report(asked, trials, best, commands, scores, looks, [p.name for p in drawn])
-    for picture in drawn:
-        out.print(f"picture  {picture}", soft_wrap=True, markup=False)
-    out.print(f"report   {asked.folder.report}", soft_wrap=True, markup=False)
-    out.print(f"best     {commands[0]}", soft_wrap=True, markup=False)
-    assert best.value is not None
-    return best.value
-
-
-def _keep_best(
-    asked: Search, best: FrozenTrial, trials: Sequence[FrozenTrial], out: Console
-) -> tuple[list[str], dict[str, Any] | None]:
-    """Writes best.yaml and judges its trial on the test part; the commands that train it, and the scores."""
-    overrides = list(best.user_attrs.get("overrides", []))
-    config = asked.context.config_loader.load_sweep_config(asked.config, [*asked.arguments, *overrides])
-    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
-    assert isinstance(chosen, dict)
-    choices = {str(k): str(v) for k, v in chosen.items() if v is not None and "/" not in str(k)}
-    ended = sum(t.state.is_finished() for t in trials)
-    raw = asked.raw_of(overrides)
-    teacher, command = raw.get("teacher"), "distill" if raw.get("teacher") else "train"
-    commands = [
-        short_command(asked.folder, command, teacher),
-        full_command(command, asked.arguments, overrides, raw["train"]["epochs"]),
-    ]
-    head = [
-        f"Trial {best.number} of {ended}: {asked.settings.metric} {number(best.value, 6)} on validation.",
-        f"Override: {commands[0].removeprefix('stockenh ')}",
-    ]
-    write_best(asked.folder, raw, choices, asked.plainly, head)
-    return commands, _test_of(asked, best, ended, out)
-
-
-def _test_of(asked: Search, best: FrozenTrial, ended: int, out: Console) -> dict[str, Any] | None:
-    """The best trial's scores on the test part; looked at once for each trial that ever was the best."""
-    about = asked.folder.read()
-    looked: list[dict[str, Any]] = about.get("test", [])
-    known = next((look for look in looked if look["trial"] == best.number), None)
-    if known is None:
-        # a study in a database has trials of other folders too
-        folder = SweepFolder(Path(best.user_attrs.get("sweep", asked.folder.path))).trial(best.number)
-        try:
-            config = config_of(folder)
-            if "test" not in config.split.parts:
-                return None
-            scores = test_scores(folder, build.device(asked.raw["device"]))
-        except StockenhError as error:
-            out.print(f"test     not judged: {error}", soft_wrap=True, markup=False)
-            return None
-        known = {"trial": best.number, "after_trials": ended, "scores": scores}
-        looked = [*looked, known]
-        asked.folder.write({**about, "test": looked})
-    times = "once" if len(looked) == 1 else f"{len(looked)} times, for every trial that was the best"
-    title = f"trial {best.number}, the best of {ended} on validation; the test part was looked at {times}"
-    out.print(result_table({"test": known["scores"]}, title, out.width))
-    return dict(known["scores"])
-
-
-def _pictures(
-    asked: Search, study: SharedStudy, trials: Sequence[FrozenTrial], best: FrozenTrial | None
-) -> list[Any]:
-    folder, metric = asked.folder.pictures, asked.settings.metric
-    rows = [row_of(t) for t in trials]
-    number_of_best = best.number if best else None
-    if not any(row.value is not None for row in rows):
-        return []
-    smaller = asked.settings.direction == "minimize"
-    begun = [t for t in trials if t.intermediate_values]
-    drawn = [
-        pictures.history(rows, metric, smaller, folder / "history.png"),
-        pictures.intermediate(
-            {t.number: (STATES[t.state.name], dict(t.intermediate_values)) for t in begun},
-            number_of_best,
-            metric,
-            folder / "intermediate.png",
-        ),
-    ]
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    drawn_params = [p for p in asked.space.parameters if p.kind != "derived"]
-    if len(complete) > 1:
-        logs = {p.name for p in drawn_params if p.log}
-        drawn.append(pictures.parallel(rows, logs, metric, smaller, folder / "parallel.png"))
-    if len(complete) >= FEWEST_FOR_IMPORTANCE and (found := _importance(study)):
-        drawn.append(pictures.importance(found, metric, len(complete), folder / "importance.png"))
-    return drawn
-
-
-def _importance(study: SharedStudy) -> dict[str, float]:
-    """Shares of the metric's variance among complete trials (functional ANOVA, Hutter et al. 2014)."""
-    try:
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(study.study, evaluator=evaluator)
-    except (ValueError, RuntimeError, ZeroDivisionError):  # all values equal, or nothing shared by the trials
-        return {}
-    return {name: float(share) for name, share in found.items()}

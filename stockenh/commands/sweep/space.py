@@ -11,17 +11,21 @@ Parameters are drawn in the order of the YAML; an expression may name those abov
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+import simpleeval  # type: ignore[import-untyped]
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
 
-from stockenh.commands.sweep.expression import Expression
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError
+
+if TYPE_CHECKING:
+    import optuna
 
 TYPES = ("float", "int", "categorical")
 FIELDS = {
@@ -32,20 +36,90 @@ FIELDS = {
 }
 COMMON = {"type", "when", "helper"}
 
+
+def _remainder(left: Any, right: Any) -> Any:
+    """`%` of numbers only: that of a text is a format, which may have any length."""
+    if isinstance(left, str):
+        raise TypeError("a text has no remainder")
+    return left % right
+
+
+# What an expression may do. simpleeval's own + and * refuse texts and lists beyond a bounded length.
+_OPERATORS = {
+    kind: simpleeval.DEFAULT_OPERATORS[kind]
+    for kind in (
+        ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt,
+        ast.GtE, ast.USub, ast.Not,
+    )
+} | {ast.Mod: _remainder, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b}  # fmt: skip
+_FUNCTIONS = {"min": min, "max": max, "round": round, "int": int}
+_NODES = (
+    ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Call, ast.Constant,
+)  # fmt: skip
+
+
+class Expression:
+    """`model.d_model // head_width`, `loss == 'focal' and train.batch_size > 64`.
+
+    A search space may be untrusted. Raises ConfigError where the text is anything but names, numbers, words,
+    lists, + - * / // %, comparisons, and, or, not, min, max, round and int.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._tree = ast.parse(text, mode="eval").body
+            self.names = frozenset(_names(self._tree))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise ConfigError(
+                f"'{text}' is no expression of a search space: names, numbers, + - * / // %, comparisons, "
+                f"and, or, not, min, max, round, int"
+            ) from None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The expression's value, given those of its names. Raises ConfigError."""
+        evaluator = simpleeval.EvalWithCompoundTypes(_OPERATORS, _FUNCTIONS)
+        nodes = {kind: evaluator.nodes[kind] for kind in _NODES}
+        evaluator.nodes = nodes | dict.fromkeys((ast.Name, ast.Attribute), lambda n: values[ast.unparse(n)])
+        try:
+            return evaluator.eval(self.text, self._tree)
+        except (
+            ArithmeticError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            simpleeval.InvalidExpression,
+        ) as error:
+            raise ConfigError(f"'{self.text}': {error}") from None
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """The dotted names of an expression. Raises ValueError at anything that an expression may not hold."""
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = ast.unparse(node)
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError
+        yield name
+        return
+    inner = ast.iter_child_nodes(node)
+    match node:
+        case ast.Call(func=ast.Name(id=called), keywords=[]) if called in _FUNCTIONS:
+            inner = iter(node.args)
+        case ast.Constant(value=bool() | int() | float() | str() | None):
+            pass
+        case ast.Call() | ast.Constant():
+            raise ValueError
+        case _ if type(node) not in (*_NODES, *_OPERATORS, ast.And, ast.Or, ast.Load):
+            raise ValueError
+    for part in inner:
+        yield from _names(part)
+
+
 Values = dict[str, Any]
 Lookup = Callable[[str], Any]  # a key's value in the config; raises KeyError
-
-
-class Draws(Protocol):
-    """What draws values: an `optuna.Trial`."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +142,7 @@ class Parameter:
         """What its expressions refer to."""
         return frozenset().union(*(e.names for e in (self.value, self.when) if e is not None))
 
-    def draw(self, trial: Draws) -> Any:
+    def draw(self, trial: optuna.Trial) -> Any:
         """A value of a parameter that is not derived."""
         if self.kind == "categorical":
             # a list is no value that a study can store
@@ -90,12 +164,12 @@ class Parameter:
     def to_dict(self) -> dict[str, Any]:
         """What its line of YAML says, every default written out."""
         if self.kind == "derived":
-            said: dict[str, Any] = {"value": str(self.value)}
+            own: dict[str, Any] = {"value": str(self.value)}
         elif self.kind == "categorical":
-            said = {"type": self.kind, "choices": list(self.choices)}
+            own = {"type": self.kind, "choices": list(self.choices)}
         else:
-            said = {"type": self.kind, "low": self.low, "high": self.high, "step": self.step, "log": self.log}
-        return said | {"when": str(self.when) if self.when else None, "helper": self.helper}
+            own = {"type": self.kind, "low": self.low, "high": self.high, "step": self.step, "log": self.log}
+        return own | {"when": str(self.when) if self.when else None, "helper": self.helper}
 
 
 @dataclass(frozen=True)
@@ -128,7 +202,7 @@ class Space:
     def names(self) -> list[str]:
         return [p.name for p in self.parameters]
 
-    def draw(self, trial: Draws, config: Lookup) -> tuple[Values, Values]:
+    def draw(self, trial: optuna.Trial, config: Lookup) -> tuple[Values, Values]:
         """(all values by name, those that are keys of the config)."""
         return self._follow(config, lambda parameter: parameter.draw(trial))
 
@@ -151,17 +225,17 @@ class Space:
                 yield self.corner(lowest | {other.name: end}, config)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, from which the space's hash and differences are told."""
+        """Plain containers, for reports and to compare two spaces."""
         return {p.name: p.to_dict() for p in self.parameters}
 
     def _follow(self, config: Lookup, choose: Callable[[Parameter], Any]) -> tuple[Values, Values]:
         values: Values = {}
         keys: Values = {}
         for parameter in self.parameters:
-            known = {name: _known(parameter, name, values, config) for name in parameter.names}
-            if parameter.when is not None and not parameter.when.value(known):
+            names = {name: _lookup(parameter, name, values, config) for name in parameter.names}
+            if parameter.when is not None and not parameter.when.value(names):
                 continue
-            chosen = parameter.value.value(known) if parameter.value else choose(parameter)
+            chosen = parameter.value.value(names) if parameter.value else choose(parameter)
             values[parameter.name] = chosen
             if not parameter.helper:
                 keys[parameter.name] = chosen
@@ -175,7 +249,7 @@ def _used(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
     return kept if len(kept) == len(parameters) else _used(kept)
 
 
-def _known(parameter: Parameter, name: str, values: Values, config: Lookup) -> Any:
+def _lookup(parameter: Parameter, name: str, values: Values, config: Lookup) -> Any:
     if name in values:
         return values[name]
     try:
@@ -234,7 +308,7 @@ def _range(where: str, kind: str, node: Mapping[str, Any]) -> tuple[float, float
     if log and low <= 0:
         raise ConfigError(f"{where}: log=true with low={low:g}: a log scale must begin above 0")
     if log and step is not None:
-        raise ConfigError(f"{where}: log=true and step={step:g} can't be had together")
+        raise ConfigError(f"{where}: log=true and step={step:g} can't be combined")
     if step is not None and not step > 0:
         raise ConfigError(f"{where}.step={step:g} must be above 0")
     return low, high, step, log
@@ -274,7 +348,7 @@ def params_of(key: str, sweep: Any) -> dict[str, Any]:
         if stop is None:
             start, stop = 0, start
         whole = all(isinstance(value, int) for value in (start, stop, step))
-        # a range leaves its end out, as Hydra's own sweeper has it
+        # a range leaves its end out, as in Hydra's own sweeper
         count = math.ceil((stop - start) / step) if start is not None else 0
         if start is None or count < 1:
             raise ConfigError(f"{key}: its range holds no value")

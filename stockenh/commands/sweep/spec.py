@@ -1,29 +1,112 @@
-"""A search as it was asked for: the settings, the space, and the config that all its trials share."""
+"""What a search is: its settings, its space, its folder, and the config that all trials share."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from stockenh.commands.multirun.folder import IMMATERIAL
+from stockenh.commands.multirun.folder import IMMATERIAL, MultirunFolder
 from stockenh.commands.runs.listing import flatten
-from stockenh.commands.sweep.folder import SweepFolder
-from stockenh.commands.sweep.settings import SweepConfig
 from stockenh.commands.sweep.space import Space, params_of
 from stockenh.config.schema import plain, settings_of
 from stockenh.errors import ConfigError
+from stockenh.storage.run_folder import RunFolder
+
+# The metrics of a trial, and which way is better. Those of a horizon are written val.h5.auc.
+METRICS = {
+    "accuracy": "maximize",
+    "auc": "maximize",
+    "log_loss": "minimize",
+    "brier": "minimize",
+    "mae": "minimize",
+}
+LOSS = "val_loss"
 
 
 @dataclass(frozen=True)
-class Search:
-    """What is searched and how.
+class SweepConfig:
+    """The `sweep` node of the config: how long to search, by what metric, and where the study is kept.
+
+    sampler, pruner: {"name": a class of optuna.samplers or optuna.pruners, and its arguments}
+    params:          the search space, see `space.Space`
+    """
+
+    n_trials: int = 50
+    n_workers: int = 1
+    max_hours: float = 6.0
+    max_failures: float = 0.5  # share of n_trials
+    metric: str = LOSS
+    storage: str | None = None
+    study: str | None = None
+    sampler: dict[str, Any] = field(default_factory=lambda: {"name": "TPESampler"})
+    pruner: dict[str, Any] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("n_trials", "n_workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sweep.{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.max_hours < math.inf:
+            raise ConfigError(f"sweep.max_hours={self.max_hours} must be a time above 0")
+        if not 0 <= self.max_failures <= 1:
+            raise ConfigError(f"sweep.max_failures={self.max_failures} is a share: take 0 to 1")
+        horizon, _, name = self.metric.removeprefix("val.").partition(".")
+        if self.metric == LOSS or (self.metric.startswith("val.") and name in METRICS):
+            return
+        known = [LOSS, *(f"val.{horizon if name else 'h5'}.{metric}" for metric in METRICS)]
+        raise ConfigError(
+            f"sweep.metric={self.metric}: a trial is judged on validation only, by one of "
+            f"{', '.join(known)}, or another horizon's"
+        )
+
+    @property
+    def direction(self) -> str:
+        """Which way the metric is better: minimize or maximize."""
+        return METRICS.get(self.metric.rpartition(".")[2], "minimize")
+
+
+@dataclass(frozen=True)
+class SweepFolder(MultirunFolder):
+    """Names of the files of one sweep; each of its trials is a run folder named by its number."""
+
+    noun, command, file = "sweep", "sweep", "sweep.json"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.yaml"
+
+    @property
+    def best_option(self) -> Path:
+        """The same where Hydra finds it as experiment=best."""
+        return self.path / "experiment" / "best.yaml"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "report"
+
+    def trial(self, number: int) -> RunFolder:
+        """The run folder of a trial."""
+        return RunFolder(self.path / str(number))
+
+    def is_own(self, about: Mapping[str, Any]) -> bool:
+        return about["command"] in ("train", "distill")
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """One search, all checked.
 
     arguments: the overrides that all trials share
     raw:       the config that they give, as plain containers
@@ -32,7 +115,6 @@ class Search:
 
     context: HydraContext
     config: DictConfig
-    task: TaskFunction
     settings: SweepConfig
     space: Space
     arguments: list[str]
@@ -41,9 +123,7 @@ class Search:
     folder: SweepFolder
 
     @classmethod
-    def of(
-        cls, context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]
-    ) -> Search:
+    def of(cls, context: HydraContext, config: DictConfig, arguments: Sequence[str]) -> SearchSpec:
         """Raises ConfigError where the settings or the space make no sense."""
         if config.get("sweep") is None:
             raise ConfigError("hydra/sweeper=stockenh_optuna needs a search: add sweep=default")
@@ -53,35 +133,37 @@ class Search:
         parser = OverridesParser.create(config_loader=context.config_loader)
         for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
             key = override.key_or_group
-            # as with any other override, the last word on a key counts
+            # as with any other override, the last value of a key counts
             if override.is_sweep_override():
                 params[key] = params_of(key, override.value())
                 fixed.pop(key, None)
             else:
                 fixed[key] = argument
-        base = list(fixed.values())
+        shared = list(fixed.values())
         space = Space.of({key: node for key, node in params.items() if key not in fixed})
-        composed = context.config_loader.load_sweep_config(config, base)
-        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-        assert isinstance(choices, dict)
-        options = {str(k): str(v) for k, v in choices.items() if "/" not in str(k) and v is not None}
+        composed = context.config_loader.load_sweep_config(config, shared)
         folder = SweepFolder(Path(str(config.hydra.sweep.dir)).absolute())
-        return cls(context, config, task, settings, space, base, _raw(composed), options, folder)
+        return cls(context, config, settings, space, shared, _raw(composed), choices_of(composed), folder)
 
     @property
-    def known(self) -> dict[str, Any]:
+    def command(self) -> str:
+        """The command that trains a trial of this search by itself."""
+        return "distill" if self.raw.get("teacher") else "train"
+
+    @property
+    def values(self) -> dict[str, Any]:
         """The config's values by dotted key, for the expressions of the space; a group is its option."""
         return flatten(self.raw) | self.choices
 
-    def composed(self, choices: Mapping[str, str]) -> dict[str, Any]:
-        """The config with other options of some groups."""
-        return self.raw_of([f"{group}={option}" for group, option in choices.items()])
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a trial with these overrides, with Hydra's node."""
+        return self.context.config_loader.load_sweep_config(self.config, [*self.arguments, *overrides])
 
     def raw_of(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The config of a trial with these overrides."""
-        return _raw(self.context.config_loader.load_sweep_config(self.config, [*self.arguments, *overrides]))
+        """The config of a trial with these overrides, as plain containers."""
+        return _raw(self.compose(overrides))
 
-    def plainly(self, overrides: list[str]) -> dict[str, Any]:
+    def compose_alone(self, overrides: list[str]) -> dict[str, Any]:
         """The config that these overrides and nothing else give; what only a user can name is ???."""
         composed = self.context.config_loader.load_configuration(
             str(self.config.hydra.job.config_name).removesuffix("_of_run"), overrides, RunMode.RUN
@@ -91,12 +173,19 @@ class Search:
         return {str(key): value for key, value in found.items()}
 
     @property
-    def made_of(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What two searches must have in common to be one, by dotted key."""
         settings = {key: value for key, value in flatten(self.raw).items() if not key.startswith(IMMATERIAL)}
         params = {f"sweep.params.{name}": node for name, node in self.space.to_dict().items()}
         judged = {"sweep.metric": self.settings.metric, "sweep.direction": self.settings.direction}
         return {**settings, **judged, **params}
+
+
+def choices_of(composed: DictConfig) -> dict[str, str]:
+    """The option of each group of a composed config."""
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    return {str(k): str(v) for k, v in choices.items() if "/" not in str(k) and v is not None}
 
 
 def _raw(composed: DictConfig) -> dict[str, Any]:

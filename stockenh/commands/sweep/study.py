@@ -1,107 +1,110 @@
-"""Where a study is kept: a journal in the sweep's folder, or a database."""
+"""The study of a search, which several processes work on: a journal in the sweep's folder, or a database."""
 
 from __future__ import annotations
 
-import fcntl
+import inspect
 import json
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from filelock import FileLock
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from stockenh.commands.multirun.folder import WORKERS, differences, told
-from stockenh.commands.sweep.drawing import pruner_of
-from stockenh.commands.sweep.folder import SweepFolder
-from stockenh.commands.sweep.settings import SweepConfig
+from stockenh.commands.multirun.folder import WORKERS, describe, differences
+from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
+from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError
 from stockenh.storage.files import is_locked
 
 DEFAULT_NAME = "stockenh"
 TRIES = 5  # to open a database that other processes begin to use in the same second
 HEARTBEAT_SECONDS = 30  # of a database's trials, for workers on other machines; dead after six of them
+FILLING_SECONDS = 60.0, 5.0  # how long another process may take to make a first trial, and the next
+NAMELESS_SECONDS = 60  # within which a worker that took a trial has recorded its name
+MADE_OF = "made_of"
+DIED = "its worker died"
+# Arguments in the shipped YAML: another class that the command line names may not take them.
+SHIPPED = {"multivariate", "group", "constant_liar", "n_startup_trials", "n_warmup_steps"}
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-@dataclass(frozen=True)
-class StudyPlace:
-    """Where a study is kept: everything that another process needs to open it."""
-
-    url: str | None  # None: a journal in the folder
-    name: str
-    folder: Path  # of the sweep
-
-    @classmethod
-    def of(cls, settings: SweepConfig, folder: Path) -> StudyPlace:
-        return cls(settings.storage, settings.study or DEFAULT_NAME, folder)
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / "journal.log"
-
-    @property
-    def locks(self) -> Path:
-        """The folder of the lock files of workers."""
-        return self.folder / WORKERS
-
-    def exists(self) -> bool:
-        """Whether a journal of a study lies in the folder."""
-        return self.url is None and self.journal.is_file()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other processes that are alone in the same journal waiting; a database has no such lock."""
-        if self.url is not None:
-            yield
-            return
-        with self.journal.open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-
-    def storage(self) -> BaseStorage:
-        """The open storage. Raises ConfigError where it can't be reached or read."""
-        if self.url is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return _journal(self.journal)
-        try:
-            return _database_of_several(self.url)
-        except Exception as error:  # every driver has exceptions of its own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"sweep.storage={shown(self.url)} can't be reached: {reason}") from None
+def allow_experimental() -> None:
+    """Heartbeats, some samplers and all pictures are experimental in Optuna, which warns of each."""
+    warnings.simplefilter("ignore", ExperimentalWarning)
 
 
-class _KernelLock(JournalFileSymlinkLock):
-    """A lock of the kernel's, which a killed process does not leave behind."""
+def pruner_of(settings: SweepConfig) -> optuna.pruners.BasePruner:
+    """The pruner that the settings name; it may wrap another. Raises ConfigError."""
+    node = settings.pruner
+    if node is None:
+        return optuna.pruners.NopPruner()
+    if node.get("wrapped_pruner"):
+        node = {**node, "wrapped_pruner": _build("pruner", optuna.pruners, node["wrapped_pruner"])}
+    built: optuna.pruners.BasePruner = _build("pruner", optuna.pruners, node)
+    return built
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._handle: Any = None
 
-    def acquire(self) -> bool:
-        self._handle = self._path.open("a")
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-        return True
+def sampler_of(settings: SweepConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial. Raises ConfigError.
 
-    def release(self) -> None:
-        self._handle.close()
+    Its seed depends on the trial's number and on nothing before it, so that a resumed study draws what an
+    uninterrupted one would. The points of a quasi-random sequence and of a grid share one seed.
+    """
+    shared = settings.sampler.get("name") in ("QMCSampler", "GridSampler")
+    own = seed if shared else (seed * 1_000_003 + number) % 2**32
+    built: optuna.samplers.BaseSampler = _build("sampler", optuna.samplers, {**settings.sampler, "seed": own})
+    return built
+
+
+def _build(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
+    name = str(node.get("name"))
+    known = [n for n in package.__all__ if n.endswith(("Sampler", "Pruner")) and not n.startswith("Base")]
+    if name not in known:
+        raise ConfigError(f"sweep.{kind}.name={name}: no such {kind}. {suggest(name, known, True)}")
+    chosen = getattr(package, name)
+    accepted = inspect.signature(chosen).parameters
+    arguments = {k: v for k, v in node.items() if k != "name" and (k in accepted or k not in SHIPPED)}
+    allow_experimental()
+    try:
+        return chosen(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sweep.{kind}: no such {name}: {str(error).splitlines()[0]}") from None
+
+
+def open_storage(settings: SweepConfig, folder: Path) -> BaseStorage:
+    """The storage of a sweep's study. Raises ConfigError where it can't be reached or read."""
+    if settings.storage is None:
+        return _journal(folder / "journal.log")
+    try:
+        return _database(settings.storage)
+    except Exception as error:  # every driver has exceptions of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        url = without_password(settings.storage)
+        raise ConfigError(f"sweep.storage={url} can't be reached: {reason}") from None
 
 
 def _journal(path: Path) -> JournalStorage:
-    lock = _KernelLock(path.with_name(f".{path.name}.lock"))
-    lock.acquire()
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # unlike Optuna's own locks, a killed process does not leave this one behind
+    lock: Any = FileLock(path.with_name(f".{path.name}.lock"), poll_interval=0.005)
+    with lock:
         _cut_torn_line(path)
-    finally:
-        lock.release()
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError, TypeError) as error:
@@ -110,41 +113,36 @@ def _journal(path: Path) -> JournalStorage:
 
 def _cut_torn_line(path: Path) -> None:
     """Cuts off what a full disk left of a line, which would spoil the line after it."""
-    if not path.is_file() or not path.stat().st_size:
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        if not content.endswith(b"\n"):
+    content = path.read_bytes() if path.is_file() else b""
+    if content and not content.endswith(b"\n"):
+        with path.open("rb+") as file:
             file.truncate(content.rfind(b"\n") + 1)
 
 
-def _database_of_several(url: str) -> RDBStorage:
-    """The database, whose tables another process may be making at this very moment."""
+def _database(url: str) -> RDBStorage:
+    """The database, whose tables another process may be making at this moment."""
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    for _ in range(TRIES - 1):
-        try:
-            return _database(url)
-        except (IntegrityError, ProgrammingError, StorageInternalError):
-            time.sleep(1.0)
-    return _database(url)
-
-
-def _database(url: str) -> RDBStorage:
-    # a server that does not answer would hold the command for minutes
+    allow_experimental()
+    # a server that does not answer would block the command for minutes
     engine = {"connect_args": {"connect_timeout": 10}} if url.startswith("postgresql") else {}
-    with warnings.catch_warnings():  # heartbeats are an experiment of Optuna's since 2021
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
-            url,
-            engine_kwargs=engine,
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=6 * HEARTBEAT_SECONDS,
-        )
+    for left in reversed(range(TRIES)):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs=engine,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=6 * HEARTBEAT_SECONDS,
+            )
+        except (IntegrityError, ProgrammingError, StorageInternalError):
+            if not left:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
 
 
-def shown(url: str) -> str:
-    """A storage's URL without its password."""
+def without_password(url: str) -> str:
+    """A storage's URL as it may be shown."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -154,74 +152,98 @@ def shown(url: str) -> str:
         return url
 
 
-FILLING_SECONDS = 60.0, 5.0  # how long another process may take to make a first trial, and the next
-NAMELESS_SECONDS = 60  # within which a worker that took a trial has said who it is
-MADE_OF = "made_of"
-DIED = "its worker died"
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
 class SharedStudy:
-    """A study that several processes work on. Raises ConfigError where its storage can't be reached."""
+    """A study that several processes work on; folder: of the sweep.
 
-    def __init__(self, place: StudyPlace, settings: SweepConfig) -> None:
-        self.place = place
+    Raises ConfigError where its storage can't be reached.
+    """
+
+    def __init__(self, settings: SweepConfig, folder: Path) -> None:
         self.settings = settings
-        self.storage = place.storage()
+        self.folder = folder
+        self.name = settings.study or DEFAULT_NAME
+        self.storage = open_storage(settings, folder)
         pruner = pruner_of(settings)
         try:
             self.study = optuna.create_study(
-                study_name=place.name,
+                study_name=self.name,
                 storage=self.storage,
                 direction=StudyDirection[settings.direction.upper()],
                 pruner=pruner,
             )
-            self.fresh = True
-        except optuna.exceptions.DuplicatedStudyError:
-            self.study = optuna.load_study(study_name=place.name, storage=self.storage, pruner=pruner)
-            self.fresh = False
-        self._id = self.storage.get_study_id_from_name(place.name)
+            self.is_new = True
+        except DuplicatedStudyError:
+            self.study = optuna.load_study(study_name=self.name, storage=self.storage, pruner=pruner)
+            self.is_new = False
+        self._id = self.storage.get_study_id_from_name(self.name)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The study's trials by number; all, or those in these states. Not to be changed."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
+    def count_ended(self) -> int:
+        """How many trials have ended, in whatever way."""
+        return sum(trial.state.is_finished() for trial in self.trials())
+
+    def count_waiting(self) -> int:
+        """How many trials of the search wait for a worker."""
+        return sum(trial.number < self.settings.n_trials for trial in self.trials(TrialState.WAITING))
+
+    def has_waiting(self) -> bool:
+        """Whether trials wait that a new worker could take."""
+        self.close_dead()
+        return self.count_waiting() > 0 and not self.has_failed()
+
+    def has_failed(self) -> bool:
+        """Whether so many trials failed that the search is to end as failed."""
+        return len(self.trials(TrialState.FAIL)) > self.settings.max_failures * self.settings.n_trials
+
     def id_of(self, number: int) -> int:
-        """What the storage calls a trial."""
+        """The storage's id of a trial."""
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
-    def require_same(self, made_of: Mapping[str, Any]) -> None:
+    def require_same(self, fingerprint: Mapping[str, Any]) -> None:
         """Stores what a study is made of, by dotted key; raises ConfigError with what differs from then."""
         text = self.study.user_attrs.get(MADE_OF)
-        now = json.loads(json.dumps(made_of))
+        now = json.loads(json.dumps(fingerprint))
         if text is None:
             self.study.set_user_attr(MADE_OF, json.dumps(now))
             return
-        if found := differences(json.loads(text), now, _said):
-            raise ConfigError(_other_settings(self.place, found))
+        if found := differences(json.loads(text), now, _as_text):
+            where, advice = f"the study {self.name}", "give the same, or begin another with sweep.study=NAME"
+            if self.settings.storage is None:
+                again = SweepFolder(self.folder).resume_command()
+                where = f"the study in {self.folder}"
+                advice = f"go on with it by {again}, or name another hydra.sweep.dir"
+            raise ConfigError(f"{where} was made of other settings {describe(found)}: {advice}")
 
     def fill(self) -> None:
-        """Makes waiting trials up to n_trials, where another process does not do so at this moment."""
-        wanted = self.settings.n_trials
-        if self.place.url is not None and not self.fresh:
-            _until_still(lambda: len(self.trials()), wanted)
-        with self.place.alone():
-            while len(self.trials()) < wanted:
-                self.study.enqueue_trial({})
+        """Makes waiting trials up to n_trials, unless another process is doing so."""
+        if self.settings.storage is None:
+            with FileLock(self.folder / ".fill.lock"):
+                self._enqueue()
+            return
+        number, since = len(self.trials()), time.monotonic()  # a database has no such lock
+        while not self.is_new and number < self.settings.n_trials:
+            if time.monotonic() - since > FILLING_SECONDS[number > 0]:
+                break
+            time.sleep(0.2)
+            if (now := len(self.trials())) > number:
+                number, since = now, time.monotonic()
+        self._enqueue()
 
     def take(self) -> int | None:
         """The number of a waiting trial that is now this process's own; None where none waits."""
         for trial in self.trials(TrialState.WAITING):
             if trial.number >= self.settings.n_trials:
                 break
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            with suppress(UpdateFinishedTrialError):
                 if self._set(trial.number, TrialState.RUNNING):
                     return trial.number
         return None
 
     def give_back(self, number: int) -> None:
-        """Lets a trial wait again, with the values drawn for it: it will be taken up where it was."""
+        """Lets a trial wait again, with the values drawn for it, to be resumed from its checkpoint."""
         self._set(number, TrialState.WAITING)
 
     def close(self, number: int, why: str) -> bool:
@@ -229,7 +251,7 @@ class SharedStudy:
         try:
             self.storage.set_trial_user_attr(self.id_of(number), "why", why)
             self._set(number, TrialState.FAIL)
-        except optuna.exceptions.UpdateFinishedTrialError:
+        except UpdateFinishedTrialError:
             return False
         return True
 
@@ -238,14 +260,13 @@ class SharedStudy:
         running = self.trials(TrialState.RUNNING)
         closed = [t.number for t in running if self._is_dead(t) and self.close(t.number, DIED)]
         if isinstance(self.storage, RDBStorage):
-            with warnings.catch_warnings():  # heartbeats are an experiment of Optuna's since 2021
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                optuna.storages.fail_stale_trials(self.study)
+            allow_experimental()
+            optuna.storages.fail_stale_trials(self.study)
         return closed
 
     @contextmanager
     def heartbeat(self, number: int) -> Iterator[None]:
-        """Tells a database that this trial lives, for as long as it does; a journal's workers have locks."""
+        """Within, a database sees that this trial's worker lives; a journal's workers have locks."""
         if not isinstance(storage := self.storage, RDBStorage):
             yield
             return
@@ -264,6 +285,10 @@ class SharedStudy:
         finally:
             over.set()
 
+    def _enqueue(self) -> None:
+        while len(self.trials()) < self.settings.n_trials:
+            self.study.enqueue_trial({})
+
     def _set(self, number: int, state: TrialState) -> bool:
         return self.storage.set_trial_state_values(self.id_of(number), state=state)
 
@@ -272,31 +297,12 @@ class SharedStudy:
         if worker is None:  # taken a moment ago, or by a process that died within that moment
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > NAMELESS_SECONDS
-        if self.place.url is not None and trial.user_attrs.get("sweep") != str(self.place.folder):
-            return False  # of another sweep on this study: its heartbeat tells
-        return not is_locked(self.place.locks / f"{worker}.lock")
+        if self.settings.storage is not None and trial.user_attrs.get("sweep") != str(self.folder):
+            return False  # of another sweep on this study: its heartbeat decides
+        return not is_locked(self.folder / WORKERS / f"{worker}.lock")
 
 
-def _until_still(count: Callable[[], int], wanted: int) -> None:
-    """Returns once so many are there, or another process adds no more."""
-    number, since = count(), time.monotonic()
-    while number < wanted and time.monotonic() - since < FILLING_SECONDS[number > 0]:
-        time.sleep(0.2)
-        if (now := count()) > number:
-            number, since = now, time.monotonic()
-
-
-def _other_settings(place: StudyPlace, found: list[str]) -> str:
-    if place.url is None:
-        where = f"the study in {place.folder}"
-        again = SweepFolder(place.folder).resume_command()
-        advice = f"go on with it by {again}, or name another hydra.sweep.dir"
-    else:
-        where, advice = f"the study {place.name}", "give the same, or begin another with sweep.study=NAME"
-    return f"{where} was made of other settings {told(found)}: {advice}"
-
-
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"{value}"
     return "{" + ", ".join(f"{k}: {v}" for k, v in value.items() if v is not None and v is not False) + "}"

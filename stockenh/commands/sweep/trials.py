@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from stockenh.commands.multirun.job import Assignment
-from stockenh.commands.sweep.drawing import sampler_of
-from stockenh.commands.sweep.settings import SweepConfig
+from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.sweep.space import Space
-from stockenh.commands.sweep.study import SharedStudy, StudyPlace
+from stockenh.commands.sweep.spec import LOSS, SweepConfig
+from stockenh.commands.sweep.study import SharedStudy, sampler_of
 from stockenh.config.overrides import hydra_text, suggest
 from stockenh.errors import ConfigError
 from stockenh.training.loop import Interrupted
@@ -25,37 +25,35 @@ from stockenh.training.loop import Interrupted
 class StudySource:
     """Draws the values of each trial as it is taken.
 
-    known:    the config's own values by dotted key, for the expressions of the space
-    deadline: seconds since the epoch from which on no trial begins or goes on
+    values:   the config's own values by dotted key, for the expressions of the space
+    deadline: seconds since the epoch, after which no trial begins or goes on
     """
 
-    place: StudyPlace
     settings: SweepConfig
+    folder: Path  # of the sweep
     space: Space
-    known: Mapping[str, Any]
+    values: Mapping[str, Any]
     seed: int
     deadline: float
     _study: SharedStudy | None = field(default=None, repr=False)
     _worker: str = ""
 
     def open(self, worker: str) -> None:
-        self._study = SharedStudy(self.place, self.settings)
+        self._study = SharedStudy(self.settings, self.folder)
         self._worker = worker
 
     def take(self) -> Assignment | None:
         """The next trial with its values drawn; None where none waits or the time is over."""
         study = self._study
         assert study is not None, "open() comes first"
-        if time.time() >= self.deadline or too_many_failures(study.trials(), self.settings):
-            return None
-        if (number := study.take()) is None:
+        if time.time() >= self.deadline or study.has_failed() or (number := study.take()) is None:
             return None
         study.study.sampler = sampler_of(self.settings, self.seed, number)
         trial = optuna.trial.Trial(study.study, study.id_of(number))
         trial.set_user_attr("worker", self._worker)
-        trial.set_user_attr("sweep", str(self.place.folder))
+        trial.set_user_attr("sweep", str(self.folder))
         try:
-            _, keys = self.space.draw(trial, self.known.__getitem__)
+            _, keys = self.space.draw(trial, self.values.__getitem__)
         except ConfigError as error:
             study.close(number, str(error))
             return self.take()
@@ -82,12 +80,12 @@ class StudyTrial:
         self._alive.enter_context(self.study.heartbeat(self.number))
 
     def report(self, epoch: int, metrics: dict[str, Any]) -> bool:
-        """Tells the study the metric of an epoch; True where the pruner ends the trial.
+        """Sends the metric of an epoch to the study; True where the pruner ends the trial.
 
         Raises Interrupted where the time of the sweep is over, and ConfigError where there is no such metric.
         """
         value = metric_of(metrics["by_weights"][metrics["weights"]], self.settings.metric)
-        # an epoch that a resumed trial repeats is known already
+        # a resumed trial repeats an epoch that is stored already
         if epoch not in self.study.trials()[self.number].intermediate_values:
             self.trial.report(value, epoch)
         self.pruned = self.trial.should_prune()
@@ -96,7 +94,7 @@ class StudyTrial:
         return self.pruned
 
     def complete(self, summary: dict[str, Any], validation: dict[str, Any]) -> None:
-        """Tells the study the metric of the weights that are kept, and what the trial took."""
+        """Sends the metric of the weights that are kept to the study, and what the trial took."""
         self.trial.set_user_attr("epochs", summary["epochs"])
         self.trial.set_user_attr("seconds", summary["seconds"])
         if self.pruned:
@@ -106,32 +104,26 @@ class StudyTrial:
         self._alive.close()
 
     def fail(self, why: str) -> None:
-        """Ends the trial as failed; the study tells why."""
+        """Ends the trial as failed; the study keeps the reason."""
         self.study.close(self.number, why)
         self._alive.close()
 
     def give_back(self) -> None:
-        """Lets the trial wait to be taken up where it was saved."""
+        """Lets the trial wait, to be resumed where it was saved."""
         self.study.give_back(self.number)
-        self.stopped = True
+        self.stopped = time.time() < self.deadline
         self._alive.close()
-
-
-def too_many_failures(trials: Iterable[FrozenTrial], settings: SweepConfig) -> bool:
-    """Whether so many trials failed that the search is to end as failed."""
-    failed = sum(trial.state == TrialState.FAIL for trial in trials)
-    return failed > settings.max_failures * settings.n_trials
 
 
 def metric_of(validation: Mapping[str, Any], metric: str) -> float:
     """`val_loss`, or `val.h5.auc`, from {"loss": ..., "h5": {...}}. Raises ConfigError."""
     value: Any = validation
-    for key in ["loss"] if metric == "val_loss" else metric.split(".")[1:]:
+    for key in ["loss"] if metric == LOSS else metric.split(".")[1:]:
         value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         horizons = {h: scores for h, scores in validation.items() if isinstance(scores, Mapping)}
         names = [f"val.{h}.{k}" for h, scores in horizons.items() for k, v in scores.items() if v is not None]
         raise ConfigError(
-            f"sweep.metric={metric} is no figure of validation. {suggest(metric, ['val_loss', *names])}"
+            f"sweep.metric={metric} is no figure of validation. {suggest(metric, [LOSS, *names])}"
         )
     return float(value)

@@ -7,12 +7,14 @@ every process runs the same loop on its own share.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import math
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -45,33 +47,48 @@ def train_in_processes(own: Rank, train: Callable[[], None]) -> None:
         # rank 0 handles a stop, which the same signal reaches
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-    group, code = ProcessGroup(own), StockenhError.exit_code
+    group = ProcessGroup(own)
     try:
         if own.is_first:
             train()
         else:
             _join(group)
-        code = 0
-    except StockenhError as error:
-        code = error.exit_code
-        raise
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        raise
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
-    except Exception as error:
-        if own.is_first and not (group.is_mid_step or group.is_lost(error)):
+    except BaseException as error:
+        _free(error)
+        is_clean = isinstance(error, StockenhError | SystemExit | KeyboardInterrupt)
+        # where this process does not end in order, the others notice that the connection closes
+        is_halfway = group.is_mid_step = (
+            group.is_mid_step or group.is_lost(error) or not (is_clean or own.is_first)
+        )
+        group.leave(_exit_code(error))
+        if is_clean or not is_halfway:
             raise
         if own.is_first:
-            raise TrainingError(_describe(group, error)) from None
+            raise TrainingError(_describe(own, error)) from None
         if not group.is_lost(error):
-            print(f"stockenh: {_describe(group, error)}", file=sys.stderr)
-        group.is_mid_step = True  # the others see the end of this process
-        raise SystemExit(code) from None
-    finally:
-        group.leave(code)
+            print(f"stockenh: {_describe(own, error)}", file=sys.stderr)
+        raise SystemExit(StockenhError.exit_code) from None
+    group.leave(0)
+
+
+def _free(error: BaseException) -> None:
+    """Drops what the frames of an error hold: a process can hang at its end where torch's process group is
+    closed before its DistributedDataParallel is gone."""
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__context__
+    gc.collect()
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, StockenhError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return StockenhError.exit_code
 
 
 def share(
@@ -152,12 +169,12 @@ def _shared(
     return replace(learner, processes=step), RankBatches(batches, prepared.windows.y_ret, group.own)
 
 
-def _describe(group: ProcessGroup, error: Exception) -> str:
+def _describe(own: Rank, error: BaseException) -> str:
     """One line for what ended a step halfway in this process."""
-    if group.is_lost(error):
+    if ProcessGroup.is_lost(error):
         return (
             "another process of this run is gone or can't be reached; its error stands above. The last "
             "checkpoint is kept: continue with resume=RUN, with any number of processes"
         )
     first = (str(error).splitlines() or [""])[0]
-    return f"process {group.own.rank} of {group.own.size}: {type(error).__name__}: {first}"
+    return f"process {own.rank} of {own.size}: {type(error).__name__}: {first}"

@@ -19,8 +19,7 @@ from stockenh.commands.train.session import Session
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
-from stockenh.inference.predict import Predictions
-from stockenh.inference.tta import Confidence, Views, forecast
+from stockenh.inference.predict import Confidence, Predictions, Views, forecast
 from stockenh.report.table import interval, number, percent
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose

@@ -25,7 +25,7 @@ from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
 from stockenh.errors import RunFolderError, StockenhError
-from stockenh.inference.tta import (
+from stockenh.inference.predict import (
     Confidence,
     Engine,
     Forecast,

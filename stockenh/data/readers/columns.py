@@ -18,7 +18,6 @@ from stockenh.data.findings import Finding, quoted
 from stockenh.data.readers.numbers import is_empty
 from stockenh.data.readers.series_rules import FEW, SPLIT_MOVE
 
-CANONICAL: Final = ("symbol", "date", "open", "high", "low", "close", "volume", "adj_close")
 _PRICES: Final = ("open", "high", "low", "close")
 REQUIRED: Final = ("date", *_PRICES)
 

@@ -6,7 +6,6 @@ Legend: n bars of one symbol, strictly increasing in time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from stockenh.data.findings import Finding, Mask, Rows, first_few
 from stockenh.data.readers.row_rules import NOISE, outside_range
 
 Values = NDArray[np.float64]
+_Warning = tuple[str, Mask, str, str]  # rule, the bars (n,) that it is about, message, fix
 
 SPLIT_MOVE: Final = 1.4
 SPLIT_TOLERANCE: Final = 0.03
@@ -33,14 +33,6 @@ _SPLITS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class _Warning:
-    rule: str
-    mask: Mask
-    message: str
-    fix: str
-
-
 def check_series(series: Rows, symbol: str) -> tuple[Finding, ...]:
     """All warnings about one symbol's bars, which an adjusted close has adjusted where there is one."""
     if not len(series):
@@ -48,7 +40,9 @@ def check_series(series: Rows, symbol: str) -> tuple[Finding, ...]:
     with np.errstate(all="ignore"):
         warnings = [warning for check in _CHECKS for warning in check(series)]
     return tuple(
-        series.finding("warning", w.rule, w.mask, symbol, w.message, w.fix) for w in warnings if w.mask.any()
+        series.finding("warning", rule, mask, symbol, message, fix)
+        for rule, mask, message, fix in warnings
+        if mask.any()
     )
 
 
@@ -90,13 +84,13 @@ def _jumps(series: Rows) -> list[_Warning]:
     far[0] = False
     return [
         *_split_warnings(series, splits),
-        _Warning(
+        (
             "overnight-jump",
             far,
             f"overnight moves beyond {FAR_MOVE:.0%}: a spin-off, a halt or a bad print",
             "compare with another source; adjust earlier prices if it was a spin-off",
         ),
-        _Warning(
+        (
             "spike",
             spike,
             f"a one-day move beyond {SPIKE_MOVE - 1:.0%} that is gone the next day: likely a bad print",
@@ -113,15 +107,15 @@ def _split_warnings(series: Rows, splits: list[tuple[int, tuple[int, int]]]) -> 
     listed = first_few([f"{new}:{old} on {str(series.time[row])[:10]}" for row, (new, old) in splits])
     if series.adj_close is not None:
         message = f"the adjusted close itself jumps like a split: {listed}"
-        return [_Warning("adjusted-split", mask, message, "wrong split factor: fetch adjusted prices again")]
+        return [("adjusted-split", mask, message, "wrong split factor: fetch adjusted prices again")]
     message = f"the close jumps like an unadjusted split or bonus: {listed}"
     fix = "use split-adjusted prices, or name an adjusted close: data.columns.adj_close=NAME"
-    return [_Warning("raw-split", mask, message, fix)]
+    return [("raw-split", mask, message, fix)]
 
 
 def _outside(series: Rows) -> list[_Warning]:
     message = "open or close lies a little outside low to high (rounding); kept as it is"
-    return [_Warning("range-rounding", outside_range(series.ohlcv) > NOISE, message, "nothing to do")]
+    return [("range-rounding", outside_range(series.ohlcv) > NOISE, message, "nothing to do")]
 
 
 def _copied_back(series: Rows) -> list[_Warning]:
@@ -130,7 +124,7 @@ def _copied_back(series: Rows) -> list[_Warning]:
     moved = prices[:-1, HIGH] > prices[:-1, LOW]
     mask[:-1] = (np.diff(prices, axis=0) == 0).all(1) & moved
     message = "all four prices equal the next day's: that day was probably copied back"
-    return [_Warning("copied-bar", mask, message, "compare with another source; nothing was changed")]
+    return [("copied-bar", mask, message, "compare with another source; nothing was changed")]
 
 
 def _stale(series: Rows) -> list[_Warning]:
@@ -141,13 +135,13 @@ def _stale(series: Rows) -> list[_Warning]:
     length = np.bincount(run)[run]
     share = float(same[1:].mean()) if len(close) > STALE_BARS else 0.0
     return [
-        _Warning(
+        (
             "stale-close",
             length >= STALE_BARS,
             f"the same close for {int(length.max())} bars in a row",
             "the symbol was halted or hardly traded: cut the file there or leave it out",
         ),
-        _Warning(
+        (
             "zero-returns",
             same & (share > ZERO_SHARE),
             f"{share:.0%} of daily returns are exactly 0 (tick-rounded prices or few trades)",
@@ -159,7 +153,7 @@ def _stale(series: Rows) -> list[_Warning]:
 def _weekend(series: Rows) -> list[_Warning]:
     weekend = ~np.is_busday(series.time.astype("datetime64[D]"))
     message = "sessions on a Saturday or Sunday; kept"
-    return [_Warning("weekend", weekend, message, "nothing to do if real; else check the date order")]
+    return [("weekend", weekend, message, "nothing to do if real; else check the date order")]
 
 
 _CHECKS: Final[tuple[Callable[[Rows], list[_Warning]], ...]] = (

@@ -1,0 +1,122 @@
+"""What every data source has: its settings, and the windows that it loads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+
+from stockenh.data import features as context
+from stockenh.data.bars import Bars
+from stockenh.data.cache import DiskCache, code_of, key_of
+from stockenh.data.features import FeatureSettings, parse_timeframe
+from stockenh.data.findings import Finding
+from stockenh.data.windows import BarWindows, Windows, index_windows
+from stockenh.errors import ConfigError, DataError
+from stockenh.storage.files import expanded
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Windows, and the findings of the reading rules."""
+
+    windows: Windows
+    findings: tuple[Finding, ...] = ()
+
+
+class DataSettings(ABC):
+    """Settings of a data source.
+
+    brings_embedding: its windows come with an embedding
+    brings_bars:      its windows are made from raw bars
+    downloads:        it may have to fetch bars, see `resolve`
+    """
+
+    brings_embedding: ClassVar[bool] = False
+    brings_bars: ClassVar[bool] = True
+    downloads: ClassVar[bool] = False
+    horizons: list[int]
+
+    def resolve(
+        self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
+    ) -> Self:
+        """These settings with every open choice made, so that later loads read the same data.
+
+        Downloads happen here; `watch` gets the progress (done, total), `say` a line about the result.
+        """
+        return self
+
+    @abstractmethod
+    def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
+        """Raises DataError where there is nothing usable.
+
+        Without `labels`, symbols with too few bars for a window or a label are kept: a forecast reports them
+        itself.
+        """
+
+    def windows_of(self, bars: Bars) -> Windows:
+        """Windows of other bars with these settings, uncached. Raises ConfigError for ready windows."""
+        raise ConfigError("data=windows brings no bars to make other windows of")
+
+
+@dataclass(frozen=True)
+class BarData(DataSettings):
+    """The base of all sources of raw bars: windows of `lookback` bars, features, labels."""
+
+    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
+    lookback: Annotated[int, Field(ge=3)] = 120  # a fair value gap alone takes 3 bars
+    timeframes: list[str] = field(default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"])
+
+    def __post_init__(self) -> None:
+        check_horizons(self.horizons)
+        for timeframe in self.timeframes:
+            parse_timeframe(timeframe)
+        if len(set(self.timeframes)) < len(self.timeframes):
+            raise ConfigError(f"data.timeframes={self.timeframes}: name each once")
+
+    def windows_of(self, bars: Bars) -> Windows:
+        return self._windows(bars, DiskCache(None), labels=False)
+
+    def _windows(self, bars: Bars, cache: DiskCache, labels: bool) -> BarWindows:
+        settings = FeatureSettings(tuple(self.timeframes), self.lookback)
+        key = key_of(bars.digest(), settings, code_of("data"))
+        arrays = cache.arrays("features", key, lambda: {"context": context.context_features(bars, settings)})
+        windows = index_windows(
+            bars,
+            arrays["context"].astype(np.float32, copy=False),
+            context.feature_names(settings),
+            self.horizons,
+            self.lookback,
+        )
+        if labels and not windows.labelled.any():
+            raise DataError(
+                f"no symbol has the {self.lookback} bars of data.lookback and the {min(self.horizons)} more "
+                f"that a label of data.horizons needs"
+            )
+        return windows
+
+
+def check_horizons(horizons: list[int]) -> None:
+    """Raises ConfigError unless horizons are increasing numbers of bars."""
+    if not horizons or min(horizons) < 1 or sorted(set(horizons)) != list(horizons):
+        raise ConfigError(
+            f"data.horizons={horizons} must be increasing numbers of bars from 1, for example [3, 5, 10]"
+        )
+
+
+def located(path: str) -> Path:
+    """The path of a data set. Raises ConfigError where its name is not UTF-8 text."""
+    found = expanded(path)
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        shown = str(found).encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(
+            f"data.path={shown}: its name has bytes that are not UTF-8 text; rename it"
+        ) from None
+    return found

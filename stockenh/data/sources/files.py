@@ -6,20 +6,22 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stockenh.data import Count
+from stockenh.data import readers as read
 from stockenh.data.bars import VOLUME, Bars, adjust_bars
 from stockenh.data.cache import DiskCache, code_of, key_of
 from stockenh.data.findings import Finding
-from stockenh.data.readers import read
-from stockenh.data.readers.read import ReadResult, ReadSettings, list_files
-from stockenh.data.sources.base import BarData, Loaded, located
+from stockenh.data.readers import ReadResult, ReadSettings, list_files
+from stockenh.data.sources import BarData, Loaded, located
 from stockenh.errors import DataError
 
+Part = Literal["symbol", "date", "open", "high", "low", "close", "volume", "adj_close"]  # of a bar
 SAMPLE_FILE: Final = Path(__file__).parents[1] / "sample" / "bars.parquet"
 
 
@@ -54,13 +56,9 @@ class FilesData(BarData):
     """A folder of one CSV or Parquet per symbol, or one long file."""
 
     path: str = "???"
-    columns: dict[str, str | None] = field(default_factory=dict)  # null: guess
+    columns: dict[Part, str | None] = field(default_factory=dict)  # null: guess
     adjust: bool = True
-    max_gap_days: int = 30
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._read_settings()
+    max_gap_days: Count = 30
 
     def read(self) -> ReadResult:
         """The bars and every finding. Raises DataError where there is no file at all."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from stockenh.data import Count, Date, Seed
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars
 from stockenh.data.cache import DiskCache
-from stockenh.data.sources.base import BarData, Loaded
-from stockenh.errors import ConfigError
+from stockenh.data.sources import BarData, Loaded
 
 Floats = NDArray[np.float64]
 
@@ -89,8 +91,6 @@ OVERNIGHT = 0.3  # the gap's share of the variance between two closes
 VOLUME_BY_VOLATILITY = 0.7  # exponent
 VOLUME_BY_TREND, VOLUME_NOISE = 0.45, 0.35  # in log volume
 
-MAX_STRENGTH = 3.0
-
 
 @dataclass(frozen=True)
 class SyntheticData(BarData):
@@ -100,27 +100,11 @@ class SyntheticData(BarData):
     start:    the first business day, as 2012-01-02
     """
 
-    symbols: int = 30
-    bars: int = 2000
-    seed: int = 0
-    strength: float = 1.0
-    start: str = "2012-01-02"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("symbols", "bars"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.{name}={getattr(self, name)} must be at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"data.seed={self.seed} must be from 0 to 4294967295")
-        if not 0 <= self.strength <= MAX_STRENGTH:
-            raise ConfigError(f"data.strength={self.strength} must be from 0 (noise) to {MAX_STRENGTH:g}")
-        try:
-            valid = len(self.start) == 10 and not np.isnat(np.datetime64(self.start))
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ConfigError(f"data.start={self.start} is not a date: write 2012-01-02")
+    symbols: Count = 30
+    bars: Count = 2000
+    seed: Seed = 0
+    strength: Annotated[float, Field(ge=0, le=3)] = 1.0
+    start: Date = "2012-01-02"
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
         bars = generate(self)

@@ -14,9 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stockenh.data.cache import DiskCache
-from stockenh.data.features.context import FeatureSettings, feature_names
+from stockenh.data.features import FeatureSettings, feature_names
 from stockenh.data.findings import Finding, Level
-from stockenh.data.sources.base import DataSettings, Loaded, check_horizons, located
+from stockenh.data.sources import DataSettings, Loaded, check_horizons, located
 from stockenh.data.windows import StoredWindows
 from stockenh.errors import DataError
 

@@ -9,9 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
+from stockenh.data import Count
 from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding, first_few
-from stockenh.data.sources.base import BarData, Loaded
+from stockenh.data.sources import BarData, Loaded
 from stockenh.data.sources.files import FilesData
 from stockenh.data.sources.yahoo_download import STAMP, Request, missing, obtain, yahoo_name
 from stockenh.errors import ConfigError, DataError
@@ -37,7 +38,7 @@ class YahooData(BarData):
     refresh: bool = False
     downloaded: str | None = None
     path: str | None = None
-    max_gap_days: int = 30
+    max_gap_days: Count = 30
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +62,6 @@ class YahooData(BarData):
             raise ConfigError(
                 "data.refresh=true downloads, and data.path names bars to use instead: drop one"
             )
-        self._files(Path("x"))
 
     def resolve(
         self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from stockenh.data import NotNegative, Share, ShareOrZero
 from stockenh.data.batches import Micro
 from stockenh.errors import ConfigError
-from stockenh.models.spec import ModelSettings
-from stockenh.training.losses.base import Loss, focal, pinball, smooth
+from stockenh.models import ModelSettings
+from stockenh.training.losses import Loss, focal, pinball, smooth
 
 NO_QUANTILES = (
     "loss.returns=pinball needs quantiles, and this model has none: use model=tft_xl or loss.returns=auto"
 )
-RETURNS = ("auto", "huber", "pinball")
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,21 @@ class HuberBCE(Loss):
     returns: "huber" on the forecast return, "pinball" on the quantiles of a model that has them, "auto":
              pinball where there are quantiles, else Huber
     alpha:  weight of the upward class; "auto" is 1 - its share of the train labels, per horizon; null: none
-    alphas: the same per horizon, which is what alpha="auto" becomes
+    alphas: (H) the same per horizon, once it is fitted; not a setting
     """
 
-    return_weight: float = 0.6
-    direction_weight: float = 0.4
-    returns: str = "auto"
-    delta: float = 1.0
-    smoothing: float = 0.0
-    gamma: float = 0.0
-    alpha: float | str | None = None
-    alphas: list[float] | None = None
+    return_weight: NotNegative = 0.6
+    direction_weight: NotNegative = 0.4
+    returns: Literal["auto", "huber", "pinball"] = "auto"
+    delta: Annotated[float, Field(gt=0)] = 1.0
+    smoothing: ShareOrZero = 0.0
+    gamma: NotNegative = 0.0
+    alpha: Share | Literal["auto"] | None = None
+    alphas: Annotated[tuple[float, ...] | None, Field(exclude=True)] = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        for name in ("return_weight", "direction_weight", "gamma"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"loss.{name}={getattr(self, name)} must be 0 or more")
         if self.return_weight + self.direction_weight == 0:
             raise ConfigError("loss.return_weight and loss.direction_weight are both 0: nothing to learn")
-        if self.returns not in RETURNS:
-            raise ConfigError(f"loss.returns={self.returns} must be auto, huber or pinball")
-        if self.delta <= 0:
-            raise ConfigError(f"loss.delta={self.delta} must be above 0")
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"loss.smoothing={self.smoothing} must be from 0 to below 1")
-        if isinstance(self.alpha, str) and self.alpha != "auto":
-            raise ConfigError(f"loss.alpha={self.alpha} must be a number, auto or null")
-        for alpha in (self.alpha, *(self.alphas or ())):
-            if isinstance(alpha, float) and not 0 < alpha < 1:
-                raise ConfigError(f"loss.alpha={alpha} must be between 0 and 1")
 
     def check(self, model: ModelSettings) -> None:
         if self.returns == "pinball" and not model.gives_quantiles:
@@ -69,13 +57,15 @@ class HuberBCE(Loss):
     def fitted(self, up_share: Sequence[float]) -> HuberBCE:
         if self.alpha is None:
             return self
-        alphas = [1 - up if self.alpha == "auto" else float(self.alpha) for up in up_share]
-        return replace(self, alpha=None, alphas=alphas)
+        fitted = replace(self)
+        alphas = tuple(1 - up if isinstance(self.alpha, str) else self.alpha for up in up_share)
+        object.__setattr__(fitted, "alphas", alphas)
+        return fitted
 
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
         returns = self._return_loss(out, micro.y_ret)
         logits = out["up_logits"]
-        alpha = None if self.alphas is None else _tensor(tuple(self.alphas), logits.device)
+        alpha = None if self.alphas is None else _tensor(self.alphas, logits.device)
         return returns, focal(logits, smooth(micro.y_up, self.smoothing), self.gamma, alpha)
 
     def _return_loss(self, out: dict[str, Tensor], y: Tensor) -> Tensor:

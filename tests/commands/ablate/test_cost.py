@@ -9,7 +9,7 @@ from stockenh.commands.ablate import cost
 from stockenh.commands.ablate.plan import Row
 from stockenh.config.compose import compose
 from stockenh.config.schema import RunConfig, parse, plain
-from stockenh.models.spec import InputSpec
+from stockenh.models import InputSpec
 
 SPEC = InputSpec(lookback=20, price=5, embedding=16, context=29, horizons=3)
 CPU = torch.device("cpu")

@@ -69,7 +69,7 @@ def test_roughness_is_the_mean_change():
 
 
 def test_a_verdict_says_where_validation_never_kept_the_average():
-    config = parse(plain(compose(["ablate=quick"])))
+    config = parse(plain(compose(["ablate=quick"], "ablate")))
     claim = {"accuracy": Claim("accuracy", 1.0, 3.0, "+1 to 3")}
     plan = Plan((Recipe("plain"), Recipe("ema")), (replace(EMA, claims=claim),), (2,))
     kept = {key: replace(run, weights="raw", epochs=6) for key, run in FOUND.runs.items()}

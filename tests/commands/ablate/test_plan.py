@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from stockenh.commands.ablate.plan import Plan
-from stockenh.commands.ablate.settings import AblateSettings
+from stockenh.commands.ablate.plan import AblateSettings, Plan
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
 from stockenh.errors import ConfigError
@@ -108,15 +107,15 @@ def test_names_of_its_own_folders_are_taken(name):
 
 @pytest.mark.parametrize("option", ["quick", "full"])
 def test_the_shipped_lists_hold_every_claim(option):
-    node = plain(compose([f"ablate={option}"]))["ablate"]
+    node = plain(compose([f"ablate={option}"], "ablate"))["ablate"]
     found = AblateSettings.of(node)
-    names = [technique.name for technique in found.techniques]
+    names = [technique.name for technique in found.chosen]
     assert names == [
         "precision", "accumulate", "swa", "ema", "smoothing", "focal", "lr_finder", "tta", "distillation",
         "optuna",
     ]  # fmt: skip
     of_accuracy = {"accuracy", "accuracy_kept"}
-    assert all(of_accuracy & set(technique.claims) for technique in found.techniques)
-    assert set(found.all_claims) == {"accuracy", "time_to_plain", "inference_speed"}
-    assert all(claim.says for technique in found.techniques for claim in technique.claims.values())
+    assert all(of_accuracy & set(technique.claims) for technique in found.chosen)
+    assert set(found.claims_of_all) == {"accuracy", "time_to_plain", "inference_speed"}
+    assert all(claim.says for technique in found.chosen for claim in technique.claims.values())
     assert yaml.safe_dump(node)

@@ -10,11 +10,10 @@ import pytest
 import yaml
 from bars import write_bars
 
+from stockenh.data import features, sources
 from stockenh.data.batches import DeviceWindows
-from stockenh.data.features import context as features
 from stockenh.data.features import smart_money
 from stockenh.data.fitted import Fitted
-from stockenh.data.sources import base as sources
 from stockenh.data.splits import DateSplit
 
 BARS = 300

@@ -18,7 +18,7 @@ TINY = [
 @pytest.fixture
 def bench(stockenh, here, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the whole session
-    monkeypatch.setattr("stockenh.commands.bench.bench.Clock", partial(Clock, turn=0.0))
+    monkeypatch.setattr("stockenh.commands.bench.benchmark.Clock", partial(Clock, turn=0.0))
     monkeypatch.setattr("stockenh.commands.bench.training.BLOCK", {"cpu": 2**20})
     return lambda *arguments, code=0: stockenh("bench", *TINY, *arguments, code=code)
 

@@ -13,8 +13,8 @@ from stockenh.commands.bench.setup import ProjectLoop, Setup
 from stockenh.commands.bench.training import Peaks, floor
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
+from stockenh.models import InputSpec
 from stockenh.models.layers import Dropout
-from stockenh.models.spec import InputSpec
 from stockenh.models.tft import TftSettings
 from stockenh.models.timeformer import TimeFormerSettings
 

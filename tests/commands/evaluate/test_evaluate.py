@@ -11,8 +11,8 @@ import pytest
 import torch
 from bars import write_bars, write_windows
 
-from stockenh.commands.evaluate import evaluate
-from stockenh.commands.evaluate.evaluate import evaluate_run
+from stockenh.commands.evaluate import report as evaluate
+from stockenh.commands.evaluate.report import evaluate_run
 from stockenh.commands.evaluate.rows import forecast_rows, load, select_rows
 from stockenh.commands.trained import Trained
 from stockenh.config import build

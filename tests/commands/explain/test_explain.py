@@ -11,12 +11,12 @@ import pytest
 import torch
 from bars import write_windows
 
-from stockenh.commands.explain import explain
+from stockenh.commands.explain import attributions as explain
 from stockenh.data.batches import DeviceWindows
-from stockenh.data.features.context import FeatureSettings, feature_family, feature_names
+from stockenh.data.features import FeatureSettings, feature_family, feature_names
 from stockenh.data.fitted import Fitted
 from stockenh.data.windows import StoredWindows
-from stockenh.models.spec import PRICE_SERIES
+from stockenh.models import PRICE_SERIES
 
 NAMES = feature_names(FeatureSettings())
 PLANTED = "bb_position"

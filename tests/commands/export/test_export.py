@@ -13,7 +13,7 @@ import processes
 import pytest
 
 import stockenh as package
-from stockenh.commands.export import export
+from stockenh.commands.export import files as export
 
 pytestmark = pytest.mark.slow
 

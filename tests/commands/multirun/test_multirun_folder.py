@@ -1,4 +1,4 @@
-"""A multirun's folder, a search's and an ablation's alike."""
+"""A multirun's folder, of a search and of an ablation alike: what it keeps, and what of it is followed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from stockenh.commands.ablate.folder import AblationFolder
-from stockenh.commands.multirun.folder import MultirunFolder
-from stockenh.commands.sweep.folder import SweepFolder
-from stockenh.errors import RunFolderError
+from stockenh.commands.ablate.cells import AblationFolder
+from stockenh.commands.multirun.folder import MultirunFolder, describe, differences
+from stockenh.commands.multirun.resume import (
+    is_resumed,
+    new_arguments,
+    require_harmless,
+    resume_arguments,
+    stop_message,
+)
+from stockenh.commands.sweep.spec import SweepFolder
+from stockenh.errors import ConfigError, RunFolderError
 
 KINDS = pytest.mark.parametrize("kind", [SweepFolder, AblationFolder])
 
 
 @KINDS
-def test_it_is_gone_on_with_by_words_that_a_shell_reads_as_they_are_meant(
+def test_the_command_that_resumes_is_quoted_for_a_shell(
     kind: type[MultirunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, own = tmp_path / "it's (one)", f"--config-dir={tmp_path / 'my own'}"
@@ -36,7 +43,7 @@ def test_it_is_gone_on_with_by_words_that_a_shell_reads_as_they_are_meant(
 
 @KINDS
 @pytest.mark.parametrize("arguments", ["a=1", {"a": 1}, ["a=1", 2], None])
-def test_what_keeps_no_list_of_words_is_not_read(
+def test_arguments_that_are_no_list_of_words_are_not_read(
     kind: type[MultirunFolder], arguments: object, tmp_path: Path
 ) -> None:
     folder = kind(tmp_path)
@@ -46,3 +53,115 @@ def test_what_keeps_no_list_of_words_is_not_read(
     folder.about.write_text(json.dumps({**whole, "arguments": arguments}))
     with pytest.raises(RunFolderError, match=r"is not readable: its arguments are no list of words"):
         folder.read()
+
+
+@KINDS
+@pytest.mark.parametrize("text", ["{", "[]", '{"arguments": [], "base": 1, "command": "rm"}'])
+def test_a_folder_of_another_kind_says_so(kind: type[MultirunFolder], text: str, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=f"holds no {kind.noun}"):
+        kind(tmp_path).read()
+    kind(tmp_path).about.write_text(text)
+    with pytest.raises(RunFolderError, match="not readable"):
+        kind(tmp_path).read()
+
+
+def test_a_new_one_has_paths_that_hold_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bars").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = ["data=files", "data.path=bars", "teacher=nowhere", "hydra.sweep.dir=bars"]
+    assert new_arguments(given) == [
+        "--multirun", "data=files", f"data.path={tmp_path}/bars", "teacher=nowhere",
+        "hydra.sweep.dir=bars",
+    ]  # fmt: skip
+    assert new_arguments(["-m", "seed=1"]) == ["-m", "seed=1"]
+    assert new_arguments(["--cfg", "job"]) == ["--cfg", "job"]
+
+
+@KINDS
+def test_what_is_changed_replaces_what_the_folder_keeps(kind: type[MultirunFolder], tmp_path: Path) -> None:
+    own = f"--config-dir={tmp_path / 'own'}"
+    kept = [own, "device=cpu", "model=student", "hydra.sweep.dir=elsewhere"]
+    kind(tmp_path).write({"arguments": kept, "command": "train", "base": {}, "recipes": {}})
+    given = [f"resume={tmp_path}", own, "device=cuda"]
+    assert is_resumed(given) and not is_resumed(["resume=null", "device=cuda"])
+    assert resume_arguments(given, kind, ["device"]) == [
+        "--multirun", own, "model=student", "hydra.sweep.dir=elsewhere", "device=cuda",
+        f"hydra.sweep.dir={tmp_path}",
+    ]  # fmt: skip
+    in_two_words = [f"resume={tmp_path}", "--config-dir", str(tmp_path / "own"), "device=cuda"]
+    assert resume_arguments(in_two_words, kind, ["device"]) == resume_arguments(given, kind, ["device"])
+    with pytest.raises(ConfigError, match=f"seed can't be given with resume: the {kind.noun} goes on as"):
+        resume_arguments([f"resume={tmp_path}", "seed=1"], kind, ["device"])
+    with pytest.raises(ConfigError, match="made with options of its own"):
+        resume_arguments([f"resume={tmp_path}"], kind, ["device"])
+
+
+@KINDS
+def test_after_a_stop_the_command_that_resumes_is_printed(
+    kind: type[MultirunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--config-dir", "own", "seed=1", "hydra.sweep.dir='some where'"]
+    assert stop_message(given, kind, "jobs") == (
+        f"stopped; running jobs saved where they are. Continue with: stockenh {kind.command} "
+        f"resume='{tmp_path}/some where' --config-dir={tmp_path}/own"
+    )
+    unnamed = stop_message(["seed=1"], kind, "jobs")
+    assert f"Continue with: stockenh {kind.command} resume=DIR, the folder" in unnamed
+
+
+def test_overrides_of_the_runs_and_of_the_launcher_are_followed_as_they_stand(tmp_path: Path) -> None:
+    kept = [
+        "model=student", "+train.epochs=3", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=60",
+        "hydra.launcher.submitit_folder='${hydra.sweep.dir}/slurm'", "hydra.mode=MULTIRUN",
+    ]  # fmt: skip
+    assert require_harmless(kept, [], tmp_path) == kept
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "hydra.launcher._target_=os.system",
+        "hydra.sweeper._target_=os.system",
+        "hydra.job_logging.handlers.file.class=os.system",
+        "hydra.launcher={_target_:os.system}",
+        "+hydra.launcher.more={_target_:os.system}",
+        "+hydra.launcher.more=${data}",
+        "+hydra.launcher.more='${oc.env:HOME}'",
+        "++hydra.callbacks.mine._target_=os.system",
+        "hydra/launcher=../mine",
+        "hydra.searchpath=[file:///tmp]",
+        "--config-path=/tmp",
+        "-cd",
+    ],
+)
+def test_what_hydra_itself_is_made_of_is_not(argument: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="which a folder must not say: it is not followed"):
+        require_harmless(["model=student", argument], [], tmp_path)
+
+
+def test_a_folder_of_options_is_followed_where_it_is_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, own = ["model=student", f"--config-dir={tmp_path / 'own'}"], f"--config-dir={tmp_path / 'own'}"
+    for given in ([], [f"--config-dir={tmp_path / 'owner'}"], ["--config-dir=/"]):
+        with pytest.raises(ConfigError, match=f"add {own} if you trust it"):
+            require_harmless(kept, given, tmp_path / "sweep")
+    monkeypatch.chdir(tmp_path)
+    for given in ([own], [own + "/"], ["--config-dir=own"]):
+        assert require_harmless(kept, given, tmp_path / "sweep") == ["model=student"]
+
+
+def test_differences_are_named_by_key_four_of_them_in_full() -> None:
+    before = {"optimizer.lr": 0.001, "loss": "focal", "gone": 1}
+    now = {"optimizer.lr": 0.0001, "loss": "focal", "new": {"low": 1}}
+    expected = ["optimizer.lr: 0.0001, was 0.001", "gone: nothing, was 1", "new: {'low': 1}, was nothing"]
+    assert differences(before, now) == expected
+    assert differences(before, before) == []
+    assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == [
+        "new: 2 of them, was nothing"
+    ]
+    assert describe(["a", "b", "c", "d"]) == "(a; b; c; d)"
+    assert describe(["a", "b", "c", "d", "e", "f"]) == "(a; b; c; d; and 2 more)"

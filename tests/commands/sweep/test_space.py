@@ -1,4 +1,4 @@
-"""A search space: how its YAML is read, what is drawn, and which corners it has."""
+"""A search space: its YAML, what is drawn, its corners, and the expressions that it may hold."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import optuna
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stockenh.commands.sweep.space import Space, params_of
+from stockenh.commands.sweep.space import Expression, Space, params_of
 from stockenh.config.catalog import conf_dir
 from stockenh.errors import ConfigError
 
@@ -90,7 +92,7 @@ def test_corners_are_all_ends_of_what_shapes_the_model_and_each_end_of_the_rest(
     [
         ({"a": {"type": "float", "low": 2, "high": 1}}, r"sweep.params.a: low=2 lies above high=1"),
         ({"a": {"type": "float", "low": 0, "high": 1, "log": True}}, "log=true with low=0: a log scale must"),
-        ({"a": {"type": "int", "low": 1, "high": 9, "log": True, "step": 2}}, "can't be had together"),
+        ({"a": {"type": "int", "low": 1, "high": 9, "log": True, "step": 2}}, "can't be combined"),
         ({"a": {"type": "int", "low": 1.5, "high": 9}}, "low=1.5 is not a whole number"),
         ({"a": {"type": "float", "low": "x", "high": 9}}, "a.low=x is not a number"),
         ({"a": {"type": "float", "low": 1}}, "a.high must be given"),
@@ -126,3 +128,77 @@ def test_values_of_the_command_line_are_parameters(override, node):
     parsed = OverridesParser.create().parse_override(override)
     assert params_of("a", parsed.value()) == node
     assert Space.of({"a": node}).names == ["a"]
+
+
+VALUES = {"model.d_model": 384, "head_width": 64, "loss": "focal", "n": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("model.d_model // head_width", 6),
+        ("model.d_model / 100", 3.84),
+        ("model.d_model % 100 + 1", 85),
+        ("loss == 'focal' and head_width > 32", True),
+        ("loss in ['plain', 'focal']", True),
+        ("not loss == 'focal'", False),
+        ("32 < head_width <= 64", True),
+        ("-head_width", -64),
+        ("min(head_width, 3 * 8)", 24),
+        ("n == 0 or 1 / n > 2", True),  # the second half is not computed
+    ],
+)
+def test_values(text, value):
+    assert Expression(text).value(VALUES) == value
+
+
+def test_names_are_dotted():
+    assert Expression("min(model.d_model, 2) + head_width").names == {"model.d_model", "head_width"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "().__class__",
+        "open('x')",
+        "[x for x in (1, 2)]",
+        "lambda: 1",
+        "f'{head_width}'",
+        "a = 1",
+        "2 ** 9999999",
+        "min(*[1, 2])",
+        "b'x'",
+        "",
+        "(" * 500 + ")" * 500,
+        "'{}'.format(1)",
+        "(1, 2)[0].real",
+        "min(1, key=print)",
+        "head_width ** 2",
+        "head_width if 1 else 2",
+        "{1: 2}",
+        "(yield)",
+    ],
+)
+def test_what_could_act_is_no_expression(text):
+    with pytest.raises(ConfigError, match="no expression of a search space"):
+        Expression(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["'a' * 10000000000", "[0] * 10000000000", "'%10000000000d' % 1", "+".join(["1"] * 5000)]
+)
+def test_what_would_take_all_memory_is_refused(text):
+    with pytest.raises(ConfigError):
+        Expression(text).value({})
+
+
+def test_division_by_zero_names_the_expression():
+    with pytest.raises(ConfigError, match=r"'head_width // n'.*zero"):
+        Expression("head_width // n").value(VALUES)
+
+
+@given(st.integers(-1000, 1000), st.integers(1, 1000), st.integers(-50, 50))
+def test_arithmetic_is_pythons(a, b, c):
+    found = Expression("(a // b) * b + a % b - c * a").value({"a": a, "b": b, "c": c})
+    assert found == a - c * a

@@ -14,10 +14,9 @@ import yaml
 from processes import Hold
 from processes import start as command
 from waiting import wait_for
-from workers import work_here
 
-from stockenh.commands.sweep.settings import SweepConfig
-from stockenh.commands.sweep.study import StudyPlace
+from stockenh.commands.sweep.spec import SweepConfig
+from stockenh.commands.sweep.study import open_storage
 from stockenh.storage.files import is_locked
 
 pytestmark = pytest.mark.slow
@@ -25,14 +24,8 @@ pytestmark = pytest.mark.slow
 SPACE = ["model.patch=5,10", "model.dropout=interval(0.1,0.3)", "optimizer.lr=tag(log,interval(1e-5,1e-2))"]
 
 
-@pytest.fixture(autouse=True)
-def workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real ones where the search itself is a process."""
-    work_here(monkeypatch)
-
-
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = StudyPlace.of(SweepConfig(), folder).storage()
+    storage = open_storage(SweepConfig(), folder)
     return optuna.load_study(study_name="stockenh", storage=storage).get_trials()
 
 
@@ -160,51 +153,58 @@ def test_the_same_folder_is_the_same_study(swept, small, stockenh):
     assert "sweep.params.model.dropout" in other.err and "high: 0.5" in other.err and "high: 0.3" in other.err
 
 
-def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path):
+@pytest.mark.parametrize("n_workers", [1, 2])  # the command itself, or processes of its own
+def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path, n_workers):
     folder, learning = tmp_path / "killed", Hold(tmp_path / "hold", epochs=1)
-    arguments = [*small, "train.epochs=4", "sweep.n_trials=4", "sweep.n_workers=2"]
+    arguments = [*small, "train.epochs=4", "sweep.n_trials=4", f"sweep.n_workers={n_workers}"]
     going = command("sweep", *arguments, f"hydra.sweep.dir={folder}", hold=learning)
-    workers = learning.wait_for(going, number=2)
+    workers = learning.wait_for(going, number=n_workers)
+    assert (workers == [going.pid]) == (n_workers == 1)
     locks = [lock for pid in workers for lock in (folder / "workers").glob(f"*-{pid}-*.lock")]
-    assert len(locks) == 2 and all(map(is_locked, locks))
+    assert len(locks) == n_workers and all(map(is_locked, locks))
     going.kill()
     wait_for(lambda: not any(map(is_locked, locks)))  # as long as a process lives its lock is held
     dead = running(folder)
     answer = stockenh("sweep", f"resume={folder}")
     assert answer.code == 0, answer.err
-    assert len(dead) == 2
-    assert f"closed as failed, their workers being dead: {dead[0]}, {dead[1]}" in answer.out
+    assert len(dead) == n_workers
+    assert f"closed as failed, their workers being dead: {', '.join(map(str, dead))}" in answer.out
     found = {t.number: t.state.name for t in trials_of(folder)}
-    assert [found.pop(number) for number in dead] == ["FAIL", "FAIL"]
-    assert len(found) == 2 and set(found.values()) <= {"COMPLETE", "PRUNED"}
+    assert [found.pop(number) for number in dead] == ["FAIL"] * n_workers
+    assert len(found) == 4 - n_workers and set(found.values()) <= {"COMPLETE", "PRUNED"}
 
 
 def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
     folder, learning = tmp_path / "worker", Hold(tmp_path / "hold", epochs=1)
-    arguments = [*small, "train.epochs=4", "sweep.n_trials=3", f"hydra.sweep.dir={folder}"]
-    going = command("sweep", *arguments, hold=learning)
-    (worker,) = learning.wait_for(going)
+    arguments = [*small, "train.epochs=4", "sweep.n_trials=3", "sweep.n_workers=2"]
+    going = command("sweep", *arguments, f"hydra.sweep.dir={folder}", hold=learning)
+    worker, _ = learning.wait_for(going, number=2)
     os.kill(worker, signal.SIGKILL)
+    learning.wait_for(going, number=3)
     learning.release()
     out, err = going.communicate()
     assert going.returncode == 0, out + err
-    first, *others = [t.state.name for t in trials_of(folder)]
-    assert first == "FAIL" and len(others) == 2 and set(others) <= {"COMPLETE", "PRUNED"}
+    found = states(folder)
+    assert found.pop("FAIL") == 1 and found.total() == 2 and set(found) <= {"COMPLETE", "PRUNED"}
     assert "its worker died" in out
 
 
-def test_ctrl_c_saves_the_running_trial_which_goes_on(small, stockenh, tmp_path):
+@pytest.mark.parametrize(
+    ("n_workers", "number"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGINT)]
+)
+def test_a_stop_saves_the_running_trials_which_go_on(small, stockenh, tmp_path, n_workers, number):
     folder, learning = tmp_path / "stopped", Hold(tmp_path / "hold", epochs=1)
-    arguments = ["sweep", *small, "train.epochs=6", "sweep.n_trials=1", f"hydra.sweep.dir={folder}"]
+    size = [f"sweep.n_trials={n_workers}", f"sweep.n_workers={n_workers}"]
+    arguments = ["sweep", *small, "train.epochs=6", *size, f"hydra.sweep.dir={folder}"]
     going = command(*arguments, hold=learning)
-    learning.wait_for(going)
-    going.send_signal(signal.SIGINT)
+    learning.wait_for(going, number=n_workers)
+    going.send_signal(number)
     _, err = going.communicate()
     assert going.returncode == 130, err
     assert f"stockenh sweep resume={folder}" in err
-    done = len((folder / "0" / "metrics.jsonl").read_text().splitlines())
-    assert states(folder) == {"WAITING": 1} and done < 6
-    assert stockenh("sweep", f"resume={folder}").code == 0
+    done = [len(path.read_text().splitlines()) for path in folder.glob("*/metrics.jsonl")]
+    assert states(folder) == {"WAITING": n_workers} and max(done) < 6
+    assert stockenh("sweep", f"resume={folder}", "sweep.n_workers=1").code == 0
     overrides = yaml.safe_load((folder / "0" / ".hydra" / "overrides.yaml").read_text())
     alone = [a for a in overrides if not a.startswith("sweep")]
     assert stockenh("train", *alone, f"hydra.run.dir={tmp_path / 'whole'}").code == 0
@@ -286,21 +286,20 @@ def test_what_is_no_sweep_is_not_resumed(stockenh, tmp_path):
     assert "model.layers can't be given with resume" in answer.err
 
 
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "hydra.launcher._target_=os.system",
-        "hydra.sweeper._target_=os.system",
-        "hydra.job_logging.handlers.file.class=os.system",
-        "hydra.launcher={_target_:os.system}",
-        "--config-dir=/tmp",
-        "--config-path=/tmp",
-    ],
-)
+@pytest.mark.parametrize("argument", ["hydra.sweeper._target_=os.system", "--config-dir=/tmp"])
 @pytest.mark.parametrize(("command", "name"), [("sweep", "sweep.json"), ("ablate", "about.json")])
-def test_a_strangers_folder_cannot_say_what_hydra_is_made_of(stockenh, tmp_path, command, name, argument):
+def test_an_untrusted_folder_does_not_decide_what_hydra_is_made_of(
+    stockenh, tmp_path, command, name, argument
+):
     about = {"arguments": [argument], "command": "train", "base": {}, "recipes": {}}
     (tmp_path / name).write_text(json.dumps(about))
     answer = stockenh(command, f"resume={tmp_path}")
     assert answer.code == 2
     assert "it is not followed" in answer.err or "if you trust it" in answer.err
+
+
+def test_a_trial_without_a_folder_fails_alone(small, stockenh, tmp_path):
+    (tmp_path / "0").touch()
+    answer = stockenh("sweep", *small, "sweep.n_trials=2", f"hydra.sweep.dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert states(tmp_path) == {"FAIL": 1, "COMPLETE": 1} and "FileExistsError" in answer.out

@@ -7,14 +7,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-from workers import work_here
 
 TINY = ["model.layers=1", "model.d_model=8", "model.heads=2", "model.ffn=8", "device=cpu"]
 
 
 @pytest.fixture
-def teacher(small_run, stockenh, tmp_path, monkeypatch) -> Path:
-    work_here(monkeypatch)
+def teacher(small_run, stockenh, tmp_path) -> Path:
     folder = tmp_path / "teacher"
     assert stockenh("train", *small_run, f"hydra.run.dir={folder}").code == 0
     return folder

@@ -16,8 +16,8 @@ import pytest
 from optuna.storages import RDBStorage
 from processes import Hold, start
 
-from stockenh.commands.sweep.settings import SweepConfig
-from stockenh.commands.sweep.study import StudyPlace
+from stockenh.commands.sweep.spec import SweepConfig
+from stockenh.commands.sweep.study import open_storage
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ SPACE = ["model.patch=5,10", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
 
 
 def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
-    storage = StudyPlace.of(SweepConfig(storage=url), folder).storage()
+    storage = open_storage(SweepConfig(storage=url), folder)
     trials = optuna.load_study(study_name="stockenh", storage=storage).get_trials()
     if isinstance(storage, RDBStorage):
         storage.remove_session()

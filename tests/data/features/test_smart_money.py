@@ -1,56 +1,47 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from random_bars import random_series, smooth_series
 
 from stockenh.data.features.smart_money import SMART_MONEY_NAMES, smart_money
 
-Bar = tuple[float, float, float, float]
 
-
-def structure(bars: list[Bar], lookback: int = 120) -> dict[str, np.ndarray]:
+def structure(bars, lookback=120):
     ohlcv = np.column_stack([np.array(bars), np.ones(len(bars))])
     return dict(zip(SMART_MONEY_NAMES, smart_money(ohlcv, lookback).T, strict=True))
 
 
-def quiet(close: float, bars: int) -> list[Bar]:
+def quiet(close, bars):
     return [(close, close, close, close)] * bars
 
 
-def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it() -> None:
-    # Bearish candle 101 -> 100 with high 102; the next close, 105, lies above 1.02 * 102 = 104.04.
-    found = structure([(101, 102, 98, 100), (101, 106, 101, 105), *quiet(105, 4)], lookback=4)
-    assert found["bull_ob_count"].tolist() == [0, 1, 1, 1, 0, 0]
-    assert not found["bear_ob_count"].any()
-    np.testing.assert_allclose(found["nearest_ob_distance"][:5], [0, *[(100 - 105) / 105] * 3, 0])
+@pytest.mark.parametrize(
+    ("candle", "counts"),
+    [
+        # Bearish candle 101 -> 100 with high 102; the next close, 105, lies above 1.02 * 102 = 104.04.
+        ((101, 102, 98, 100), [0, 1, 1, 1, 0, 0]),
+        ((101, 103, 98, 100), [0] * 6),  # 105 is not above 1.02 * 103 = 105.06
+        ((100, 102, 98, 101), [0] * 6),  # a rising candle is no bullish block
+        ((100, 102, 98, 100), [0] * 6),  # nor an undecided one
+    ],
+)
+def test_a_bullish_order_block_counts_from_the_bar_that_confirms_it(candle, counts):
+    found = structure([candle, (101, 106, 101, 105), *quiet(105, 4)], lookback=4)
+    assert found["bull_ob_count"].tolist() == counts and not found["bear_ob_count"].any()
+    distance = np.array(counts) * (100 - 105) / 105
+    np.testing.assert_allclose(found["nearest_ob_distance"][:5], distance[:5])
 
 
-def test_bearish_patterns_mirror_bullish_ones() -> None:
+def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback_either_way():
     block = structure([(100, 102, 98, 101), (97, 97, 95, 96), *quiet(96, 1)])
     assert block["bear_ob_count"].tolist() == [0, 1, 1] and not block["bull_ob_count"].any()
     gap = structure([(10, 11, 10, 10), (10, 10, 8, 8), (8, 9, 7, 8)])
     assert gap["bear_fvg_count"].tolist() == [0, 0, 1]
     assert gap["nearest_fvg_distance"][-1] == pytest.approx(1.5 / 8)
-
-
-@pytest.mark.parametrize("candle", [(101, 103, 98, 100), (100, 102, 98, 101), (100, 102, 98, 100)])
-def test_no_block_below_two_percent_or_of_the_wrong_colour(candle: Bar) -> None:
-    # 105 is not above 1.02 * 103 = 105.06; and a rising or undecided candle is no bullish block.
-    found = structure([candle, (101, 106, 101, 105)])
-    assert not found["bull_ob_count"].any()
-    assert not found["nearest_ob_distance"].any()
-
-
-def test_a_fair_value_gap_counts_while_its_three_bars_lie_in_the_lookback() -> None:
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 13, 11, 12), *quiet(12, 3)]
     found = structure(bars, lookback=4)
     assert found["bull_fvg_count"].tolist() == [0, 0, 1, 1, 0, 0]
     assert not found["bear_fvg_count"].any()
     np.testing.assert_allclose(found["nearest_fvg_distance"], [0, 0, -1.5 / 12, -1.5 / 12, 0, 0])
-
-
-def test_of_two_levels_as_near_the_later_counts() -> None:
     # Gaps 10-12 (middle 11) and 12-14 (middle 13) around a close of 12: the second is the later one.
     bars = [(10, 10, 9, 10), (10, 12, 10, 12), (12, 12, 12, 12), (12, 14, 12, 14), (14, 14, 14, 14)]
     found = structure([*bars, (14, 14, 12, 12)])
@@ -58,7 +49,7 @@ def test_of_two_levels_as_near_the_later_counts() -> None:
     assert found["nearest_fvg_distance"][-1] == pytest.approx(1 / 12)
 
 
-def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars() -> None:
+def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars():
     bars = quiet(100, 90)
     bars[20], bars[41] = (100, 120, 100, 100), (100, 100, 80, 100)
     found = structure(bars)
@@ -71,7 +62,7 @@ def test_a_swing_shows_twenty_bars_later_and_needs_all_its_bars() -> None:
     assert not structure(bars)["swing_high_distance"].any()
 
 
-def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_other_kind() -> None:
+def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_other_kind():
     bars = quiet(100, 30)
     bars[20] = (100, 120, 80, 100)
     closes = [100] * 11 + [120, 121, 125, 119, 121, 90, 80, 79, 85, 79, 121]
@@ -80,63 +71,43 @@ def test_a_break_fires_once_at_the_crossing_and_a_change_of_character_after_the_
     assert at == {"bos_bull": [42, 45, 51], "bos_bear": [48, 50], "choch_bull": [51], "choch_bear": [48]}
 
 
-def slow_smart_money(ohlcv: np.ndarray, lookback: int) -> np.ndarray:
-    rows = []
-    last_break = 0
-    previous_close = None
-    for now in range(len(ohlcv)):
-        bars = ohlcv[: now + 1]
-        close = bars[now, 3]
-        counts = [0, 0, 0, 0]
-        blocks: list[float] = []
-        gaps: list[float] = []
+def slow_smart_money(ohlcv, lookback):
+    rows, last_break, previous_close = [], 0, None
+    opening, high, low, closes = ohlcv.T[:4]
+    for now, close in enumerate(closes):
         first = max(0, now - lookback + 1)
-        for i in range(first, now):
-            o, h, low, c = bars[i, :4]
-            if c < o and bars[i + 1, 3] > 1.02 * h:
-                counts[0] += 1
-                blocks.append((h + low) / 2)
-            if c > o and bars[i + 1, 3] < 0.98 * low:
-                counts[1] += 1
-                blocks.append((h + low) / 2)
-        for i in range(first + 2, now + 1):
-            if bars[i, 2] > bars[i - 2, 1]:
-                counts[2] += 1
-                gaps.append((bars[i, 2] + bars[i - 2, 1]) / 2)
-            if bars[i, 1] < bars[i - 2, 2]:
-                counts[3] += 1
-                gaps.append((bars[i, 1] + bars[i - 2, 2]) / 2)
+        pairs, triples = range(first, now), range(first + 2, now + 1)
+        bull = [i for i in pairs if closes[i] < opening[i] and closes[i + 1] > 1.02 * high[i]]
+        bear = [i for i in pairs if closes[i] > opening[i] and closes[i + 1] < 0.98 * low[i]]
+        up_gaps = [i for i in triples if low[i] > high[i - 2]]
+        down_gaps = [i for i in triples if high[i] < low[i - 2]]
+        blocks = [(high[i] + low[i]) / 2 for i in sorted(bull + bear)]
+        middles = {i: (low[i] + high[i - 2]) / 2 for i in up_gaps}
+        middles |= {i: (high[i] + low[i - 2]) / 2 for i in down_gaps}
         nearest = [
             (min(reversed(levels), key=lambda level: abs(level - close)) - close) / close if levels else 0
-            for levels in (blocks, gaps)
+            for levels in (blocks, [middles[i] for i in sorted(middles)])
         ]
-        swing_high = swing_low = None
-        for i in range(20, now - 19):
-            if bars[i, 1] == max(bars[i - 20 : i + 21, 1]):
-                swing_high = bars[i, 1]
-            if bars[i, 2] == min(bars[i - 20 : i + 21, 2]):
-                swing_low = bars[i, 2]
-        swings = [0 if level is None else (level - close) / close for level in (swing_high, swing_low)]
-        up = swing_high is not None and previous_close <= swing_high < close
-        down = swing_low is not None and previous_close >= swing_low > close
+        swings = [
+            [line[i] for i in range(20, now - 19) if line[i] == extreme(line[i - 20 : i + 21])]
+            for line, extreme in ((high, max), (low, min))
+        ]
+        distances = [(levels[-1] - close) / close if levels else 0 for levels in swings]
+        up = bool(swings[0]) and previous_close <= swings[0][-1] < close
+        down = bool(swings[1]) and previous_close >= swings[1][-1] > close
         turns = [up and last_break == -1, down and last_break == 1]
         last_break = 1 if up else -1 if down else last_break
         previous_close = close
-        rows.append([*counts, *nearest, *swings, up, down, *turns])
+        counts = [len(found) for found in (bull, bear, up_gaps, down_gaps)]
+        rows.append([*counts, *nearest, *distances, up, down, *turns])
     return np.array(rows, dtype=float)
 
 
 @pytest.mark.parametrize("lookback", [3, 30, 120])
-def test_every_feature_equals_a_bar_by_bar_loop(lookback: int) -> None:
+def test_every_feature_equals_a_bar_by_bar_loop(lookback):
     seen = np.zeros(len(SMART_MONEY_NAMES), dtype=bool)
     for ohlcv in (random_series(4, 260)[1], random_series(5, 260)[1], smooth_series(6, 260)[1]):
         expected = slow_smart_money(ohlcv, lookback)
         seen |= expected.any(axis=0)
         np.testing.assert_allclose(smart_money(ohlcv, lookback), expected, rtol=1e-12, atol=1e-12)
     assert seen.all()
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 20, 21, 40, 41, 42])
-def test_a_short_history_is_the_beginning_of_a_long_one(length: int) -> None:
-    ohlcv = random_series(7, 80)[1]
-    np.testing.assert_array_equal(smart_money(ohlcv[:length], 120), smart_money(ohlcv, 120)[:length])

@@ -33,7 +33,7 @@ from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import ExplainRunConfig
 from stockenh.data.batches import ReadyWindows
-from stockenh.data.features.context import feature_family
+from stockenh.data.features import feature_family
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.evaluation.attribution import (
     TOLERANCE,
@@ -47,7 +47,7 @@ from stockenh.evaluation.attribution import (
     weight_figures,
 )
 from stockenh.inference.predict import CHUNK
-from stockenh.models.spec import EMBEDDING, PRICE_SERIES, Interpretable
+from stockenh.models import EMBEDDING, PRICE_SERIES, Interpretable
 from stockenh.report.terminal import PART_NAMES, counted_progress
 from stockenh.storage.files import write_atomic, write_json
 

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from stockenh.commands.find_lr.find_lr import search
+from stockenh.commands.find_lr.range_test import search
 from stockenh.commands.train.processes import share
 from stockenh.commands.train.result import conclude
 from stockenh.commands.train.session import Session, initial_weights, settled, teacher_answers, teacher_origin

@@ -1,1 +1,0 @@
-"""The ablation as a Hydra sweeper: `hydra/sweeper=stockenh_ablate`."""

@@ -1,0 +1,160 @@
+"""Runs the workers of a multirun: in this process, in several of their own, or by a Hydra launcher."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Collection, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra import version
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+
+from stockenh.commands.multirun.folder import WORKERS
+from stockenh.commands.multirun.worker import Worker
+from stockenh.config import compose
+from stockenh.errors import StockenhError
+
+MOST_DEATHS = 3  # of workers in a row without one job ended
+PATIENCE_SECONDS = 60.0  # for workers to save their state after a stop
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Jobs(Protocol):
+    """The state of all jobs, as the process that launches workers sees it."""
+
+    def count_ended(self) -> int:
+        """How many jobs have ended, in whatever way."""
+
+    def has_waiting(self) -> bool:
+        """Whether jobs wait that a new worker could take."""
+
+
+def launch(worker: Worker, size: int, arguments: Sequence[str], jobs: Jobs) -> None:
+    """Runs `size` workers until no job waits, or no further job ends.
+
+    arguments: the overrides of every worker's own job, for a launcher. After a Ctrl-C or SIGTERM workers
+    save their state, and KeyboardInterrupt follows. Raises StockenhError where workers fail repeatedly.
+    """
+    if not jobs.has_waiting():
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if worker.config.hydra.runtime.choices["hydra/launcher"] != "basic":
+            _run_by_launcher(worker, size, arguments, jobs)
+        elif size > 1:
+            _run_pool(worker, size, jobs)
+        else:
+            worker.work(0)
+            if worker.stopped:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_pool(worker: Worker, size: int, jobs: Jobs) -> None:
+    """Workers as processes of this machine: one that dies is replaced while jobs wait."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // size)))
+    deaths, ended = 0, jobs.count_ended()
+    running: dict[int, BaseProcess] = {}
+    try:
+        running.update((index, _start(worker, index)) for index in range(size))
+        while running:
+            wait([process.sentinel for process in running.values()])
+            for index, process in [*running.items()]:
+                if process.exitcode is None:
+                    continue
+                del running[index]
+                if process.exitcode == 0:
+                    continue
+                deaths, ended = (deaths + 1 if jobs.count_ended() == ended else 1), jobs.count_ended()
+                if deaths >= MOST_DEATHS:
+                    last = _last_line(_output(worker, index))
+                    raise StockenhError(f"a worker ended {_cause(process.exitcode)} again and again: {last}")
+                if jobs.has_waiting():
+                    running[index] = _start(worker, index)
+    finally:
+        _stop(running.values())
+
+
+def _start(worker: Worker, index: int) -> BaseProcess:
+    arguments = (worker, index, ConfigStore.instance().repo, _output(worker, index))
+    process = _SPAWN.Process(target=_work, args=arguments)
+    process.start()
+    return process
+
+
+def _work(worker: Worker, index: int, repo: dict[str, Any], output: Path) -> None:
+    """A worker's process."""
+    os.setsid()  # a terminal's Ctrl-C reaches it through its parent only
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with output.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    version.setbase(compose.VERSION_BASE)
+    ConfigStore.instance().repo = repo
+    try:
+        worker.work(index)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except StockenhError as error:
+        sys.exit(str(error))
+
+
+def _stop(processes: Collection[BaseProcess]) -> None:
+    """Lets workers save their state, and ends those that take too long or at a second Ctrl-C."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    try:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(until - time.monotonic(), 0.0))
+    except KeyboardInterrupt:
+        pass
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def _output(worker: Worker, index: int) -> Path:
+    """Where a worker's process prints to."""
+    return worker.workers / f"{index}.log"
+
+
+def _last_line(output: Path) -> str:
+    lines = output.read_text(errors="replace").strip().splitlines() if output.is_file() else []
+    return f"{lines[-1]} (more in {output})" if lines else "it printed nothing"
+
+
+def _cause(code: int) -> str:
+    return f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
+
+
+def _run_by_launcher(worker: Worker, size: int, arguments: Sequence[str], jobs: Jobs) -> None:
+    """A launcher that lost some workers is called again while jobs end."""
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=worker.context, task_function=worker, config=worker.config
+    )
+    started, before = 0, -1
+    while jobs.has_waiting() and (ended := jobs.count_ended()) > before:
+        before = ended
+        each = [[*arguments, f"hydra.sweep.subdir={WORKERS}/{started + i}"] for i in range(size)]
+        try:
+            for job in launcher.launch(each, initial_job_idx=started):
+                _ = job.return_value
+        except (StockenhError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if not jobs.has_waiting() or jobs.count_ended() == ended:
+                cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise StockenhError(f"the launcher's workers failed: {cause}") from error
+        started += len(each)
