@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from random_bars import smooth_series, two_symbols
 
 from stockenh.config.schema import group_settings
-from stockenh.data.batches import DeviceWindows, Share, TrainBatches
+from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, RawNoise
 from stockenh.errors import ConfigError
+from stockenh.training.distributed import RankBatches
+from stockenh.training.world import Rank
 
 CPU = torch.device("cpu")
 ROWS = np.arange(5, 28)  # 23 windows
@@ -129,12 +131,15 @@ def test_training_batches_are_augmented_and_sweeps_are_the_rows_in_their_order(r
     np.testing.assert_array_equal(torch.cat(chunks).numpy(), embedding[rows])
 
 
-@given(rows=st.integers(1, 70), size=st.integers(1, 5))
-def test_shares_hold_every_row_once_and_differ_by_one_at_most(rows, size):
-    shares = [Share(rank, size).of(torch.arange(rows)) for rank in range(size)]
-    assert torch.equal(torch.cat(shares), torch.arange(rows))
-    lengths = [len(share) for share in shares]
-    assert max(lengths) - min(lengths) <= 1
+@pytest.mark.parametrize("size", range(1, 6))
+def test_shares_hold_every_row_once_and_differ_by_one_at_most(data, resident, size):
+    whole = batches(resident, ROWS)
+    processes = [RankBatches(whole, data.y_ret, Rank(rank, rank, size)) for rank in range(size)]
+    for rows in range(1, 71):
+        shares = [process.share(torch.arange(rows)) for process in processes]
+        assert torch.equal(torch.cat(shares), torch.arange(rows))
+        lengths = [len(share) for share in shares]
+        assert max(lengths) - min(lengths) <= 1
 
 
 def bars(windows=3, steps=40, seed=0):

@@ -10,7 +10,7 @@ PACKAGE = Path(stockenh.__file__).parent
 SOURCES = [*(PACKAGE / "data").rglob("*.py"), PACKAGE / "commands" / "data_check.py"]
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 LEVELS = {"error", "drop", "warning"}
-MAKERS = {"Finding", "finding", "NoTableError", "Reason", "RowRule", "_Warning"}
+MAKERS = {"Finding", "finding", "NoTableError", "Reason", "RowRule"}
 
 
 def texts(nodes):
@@ -32,7 +32,10 @@ def rules_in_code():
                 found.update(of_call(node))
             elif isinstance(node, ast.Tuple):
                 words = texts(node.elts[:2])
-                found.update(words[1:] if LEVELS & set(words[:1]) else [])
+                if LEVELS & set(words[:1]):
+                    found.update(words[1:])
+                elif source.name == "series_rules.py" and len(node.elts) == 4:  # rule, bars, message, fix
+                    found.update(texts(node.elts[:1]))
     return {text for text in found - LEVELS if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
 
 

@@ -70,24 +70,27 @@ def test_values_are_clipped_at_5_and_json_brings_back_the_same_bits():
 GOOD = Fitted(["a", "b"], [0.0, 1.0], [1.0, 2.0], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]).to_dict()
 
 
-WRONG_KIND, OTHER = "is not a list of the right kind", "does not hold the statistics of a run"
+OTHER = "fitted.json does not hold what a run writes: "
 WRONG_VALUES = [
-    *(("context_mean", wrong) for wrong in ("abc", [0.0, "1"], [0.0, True], [0.0, float("nan")])),
-    ("return_std", [0.1, 0.2, float("inf")]),
-    ("up_share", [0.5, 10**400, 0.5]),
-    ("context_names", [1, 2]),
+    ("context_mean", "abc", "context_mean .*list"),
+    ("context_mean", [0.0, "1"], "context_mean.1 .*number"),
+    ("context_mean", [0.0, True], "context_mean.1 .*number"),
+    ("context_mean", [0.0, float("nan")], "context_mean.1 .*finite"),
+    ("return_std", [0.1, 0.2, float("inf")], "return_std.2 .*finite"),
+    ("up_share", [0.5, 10**400, 0.5], "up_share.1 .*number"),
+    ("context_names", [1, 2], "context_names.0 .*string"),
+    ("context_std", [1.0, 0.0], "context_std.1 .*greater than 0"),
+    ("return_std", [0.1, -0.2, 0.3], "return_std.1 .*greater than 0"),
+    ("extra", [0.5], "extra "),
 ]
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        *(({**GOOD, key: wrong}, f"{key} {WRONG_KIND}") for key, wrong in WRONG_VALUES),
-        ({**GOOD, "context_std": [1.0, 0.0]}, "must be above 0"),
-        ({**GOOD, "return_std": [0.1, -0.2, 0.3]}, "must be above 0"),
+        *(({**GOOD, key: wrong}, OTHER + message) for key, wrong, message in WRONG_VALUES),
         ({**GOOD, "context_std": [1.0]}, "context_names and context_std differ in length"),
         ({**GOOD, "up_share": [0.5]}, "return_std and up_share differ in length"),
-        ({**GOOD, "extra": [0.5]}, OTHER),
         *((values, OTHER) for values in (None, [], "x", {}, dict(list(GOOD.items())[:-1]))),
     ],
 )

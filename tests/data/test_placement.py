@@ -176,7 +176,7 @@ def resident_kib(file):
     ],
 )
 def test_the_rule_and_its_reason(setting, needed, free, resident, words):
-    placement = Placement.by_rule(setting, needed, free)
+    placement = Placement(setting, needed, free)
     assert placement.resident is resident
     assert str(placement).startswith("resident on the device" if resident else "streamed from the host")
     assert words in str(placement)

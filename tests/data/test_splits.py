@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_bars import plain_windows
 
+from stockenh.config.schema import settings_of
 from stockenh.data.bars import Bars
 from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, TrainOnly, WalkForward
 from stockenh.errors import ConfigError
@@ -161,21 +162,21 @@ def test_walk_forward_tests_tile_the_later_dates_and_train_expands():
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "message"),
+    ("kind", "values", "message"),
     [
         (DateSplit, {"val": 0.6, "test": 0.4}, r"split\.val=0\.6 and split\.test=0\.4"),
-        (DateSplit, {"val": 0.0}, r"split\.val=0\.0 must be a share"),
-        (DateSplit, {"test": float("nan")}, r"split\.test=nan must be a share"),
-        (DateSplit, {"embargo": -1}, r"split\.embargo=-1"),
+        (DateSplit, {"val": 0.0}, r"split\.val=0\.0 must be above 0"),
+        (DateSplit, {"test": float("nan")}, r"split\.test=nan is not a number"),
+        (DateSplit, {"embargo": -1}, r"split\.embargo=-1 must be at least 0"),
         (WalkForward, {"folds": 3, "fold": 3}, r"split\.fold=3 must be from 0 to .* 2"),
         (WalkForward, {"fold": -1}, r"split\.fold=-1 must be from 0"),
-        (WalkForward, {"folds": 0}, r"split\.folds=0"),
-        (WalkForward, {"val": 1.0}, r"split\.val=1\.0 must be a share"),
+        (WalkForward, {"folds": 0}, r"split\.folds=0 must be at least 1"),
+        (WalkForward, {"val": 1.0}, r"split\.val=1\.0 must be below 1"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(kind, settings, message):
+def test_impossible_settings_are_refused_by_name(kind, values, message):
     with pytest.raises(ConfigError, match=message):
-        kind(**settings)
+        settings_of("split", kind, values)
 
 
 @pytest.mark.parametrize(

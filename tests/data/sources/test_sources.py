@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from bar_files import numbers, rows, write
 
+from stockenh.config.schema import settings_of
 from stockenh.data import features
 from stockenh.data import readers as read
 from stockenh.data.bars import CLOSE, VOLUME
@@ -162,14 +163,14 @@ def yahoo_data(*symbols, **more):
     ("kind", "settings", "message"),
     [
         (FilesData, {"lookback": 2}, r"data\.lookback=2"),
-        (FilesData, {"timeframes": ["1d", "1d"]}, r"data\.timeframes: each may appear once"),
+        (FilesData, {"timeframes": ["1d", "1d"]}, r"data\.timeframes=.*: name each once"),
         (FilesData, {"timeframes": ["soon"]}, r"data\.timeframes.*soon"),
         (FilesData, {"max_gap_days": 0}, r"data\.max_gap_days=0 must be at least 1"),
-        (FilesData, {"columns": {"kurs": "C"}}, r"data\.columns\.kurs: .*known: symbol, date"),
+        (FilesData, {"columns": {"kurs": "C"}}, r"data\.columns\.kurs.*Options: adj_close, close, date"),
         (SyntheticData, {"symbols": 0}, r"data\.symbols=0 must be at least 1"),
         (SyntheticData, {"bars": 0}, r"data\.bars=0 must be at least 1"),
-        (SyntheticData, {"seed": -1}, r"data\.seed=-1 must be from 0"),
-        (SyntheticData, {"strength": -0.1}, r"data\.strength=-0\.1 must be from 0 \(noise\) to 3"),
+        (SyntheticData, {"seed": -1}, r"data\.seed=-1 must be at least 0"),
+        (SyntheticData, {"strength": -0.1}, r"data\.strength=-0\.1 must be at least 0"),
         (SyntheticData, {"strength": float("nan")}, r"data\.strength=nan"),
         (SyntheticData, {"start": "2012"}, r"data\.start=2012 is not a date"),
         (SyntheticData, {"start": "2012-13-01"}, r"data\.start=2012-13-01 is not a date"),
@@ -187,7 +188,7 @@ def yahoo_data(*symbols, **more):
 def test_wrong_settings_are_refused_by_name(kind, settings, message):
     needed = {"path": "x"} if kind is FilesData else {"lookback": 20} if kind is YahooData else {}
     with pytest.raises(ConfigError, match=message):
-        kind(**needed, **settings)
+        settings_of("data", kind, {**needed, **settings})
 
 
 @pytest.fixture(scope="module")
