@@ -55,6 +55,12 @@ def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
         raise RunFolderError(f"the embedding's weights are not those of {folder}, {weights}: {_REMEDY}")
 
 
+def is_data_of(folder: RunFolder, windows: Windows) -> bool:
+    """Whether these are the data that the folder's run was trained on, by its manifest."""
+    manifest = folder.read_json(folder.manifest)
+    return isinstance(manifest, dict) and manifest.get("data") == windows.digest()
+
+
 def _origin(part: str, where: str, revision: str | None, sha256: str) -> str:
     version = f" at revision {revision}" if revision else ""
     return f"the {part} of {where}{version} (sha256 {sha256[:16]}...)"

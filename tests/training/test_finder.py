@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from stockenh.commands.find_lr.range_test import lr_curve
+from stockenh.commands.train.range_test import lr_curve
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import FinderConfig, parse, plain
@@ -414,7 +414,7 @@ def test_auto_trains_as_the_rate_it_finds_would_and_a_resume_uses_that(
 def test_auto_killed_while_it_looks_looks_again(telling_run: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     kill = (
-        "import os; from stockenh.commands.find_lr import find_lr as find\n"
+        "import os; from stockenh.commands.train import range_test as find\n"
         "find.suggest = lambda curve: os._exit(9)"
     )
     arguments = ["train", *telling_run, "optimizer.lr=auto", "finder.steps=40", f"hydra.run.dir={run}"]
