@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
 from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, or_nan, save
-from stockenh.report.table import interval, markdown_header, percent
+from stockenh.report.table import interval, markdown_header, markdown_row, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,10 +37,9 @@ def audit_table(checks: Sequence[Check]) -> Table:
 def verdict(checks: Sequence[Check]) -> str:
     """One sentence: the leaks by name, or that none was found."""
     found = leaks(checks)
-    if found:
-        return f"{_checks(len(found))} found a leak: {', '.join(found)}"
-    done = sum(check.finding in (PASS, WARN) for check in checks)
-    return f"no leak found by {_checks(done)}"
+    count = len(found) or sum(check.finding in (PASS, WARN) for check in checks)
+    many = "1 check" if count == 1 else f"{count} checks"
+    return f"{many} found a leak: {', '.join(found)}" if found else f"no leak found by {many}"
 
 
 def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
@@ -49,7 +48,7 @@ def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
         "# Leakage audit", "", f"{found['weights']} weights of `{found['run']}`", "",
         f"**{verdict(checks)[0].upper()}{verdict(checks)[1:]}.**", "",
         *markdown_header("check", "finding", "what was measured", "what to do"),
-        *(f"| {c.name} | {c.finding} | {_cell(c.measured)} | {_cell(c.advice)} |" for c in checks),
+        *(markdown_row((c.name, c.finding, c.measured, c.advice)) for c in checks),
     ]  # fmt: skip
     if found["splits"]:
         lines += [
@@ -57,27 +56,17 @@ def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
             "Accuracy on the context features alone: the run's split, and its windows split at random.",
             "",
             *markdown_header("model", "bars", "split", "n", "accuracy", "95% interval", "majority"),
+            *(
+                markdown_row((
+                    model, horizon.removeprefix("h"), split, f"{of['n']:,}", percent(of["accuracy"]),
+                    interval(of["accuracy_low"], of["accuracy_high"]), percent(of["majority"]),
+                ))
+                for model, by_horizon in found["splits"].items()
+                for horizon, splits in by_horizon.items()
+                for split, of in splits.items()
+            ),
         ]  # fmt: skip
-        for model, by_horizon in found["splits"].items():
-            for horizon, splits in by_horizon.items():
-                lines += [_scores(model, horizon, split, of) for split, of in splits.items()]
     return "\n".join(lines) + "\n"
-
-
-def _scores(model: str, horizon: str, split: str, of: Mapping[str, Any]) -> str:
-    cells = [
-        model, horizon.removeprefix("h"), split, f"{of['n']:,}", percent(of["accuracy"]),
-        interval(of["accuracy_low"], of["accuracy_high"]), percent(of["majority"]),
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
-
-
-def _checks(count: int) -> str:
-    return "1 check" if count == 1 else f"{count} checks"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 MOST_INPUTS = 12

@@ -18,7 +18,7 @@ from stockenh.commands.train import (
     train_in,
 )
 from stockenh.config import compose
-from stockenh.config.schema import RunConfig, config_of, parse, to_dict
+from stockenh.config.schema import config_of, parse, to_dict
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.storage.run_folder import RunFolder
 
@@ -78,14 +78,10 @@ def _finish(folder: RunFolder) -> None:
     out = console()
     config = config_of(folder)
     alone = RunFolder(folder.path / "without_teacher")
-    plainly = _without_teacher(config)
+    plainly = parse({**config.raw, "teacher": None, "weights": None})
     fresh = not alone.config.is_file()
     if fresh or not is_finished(alone, plainly, quiet=True):
         out.print("\nalone    the same student without a teacher, for comparison")
         train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder)
     out.print()
     compare(config, folder, alone, device_of(config, False, out), out)
-
-
-def _without_teacher(config: RunConfig) -> RunConfig:
-    return parse({**config.raw, "teacher": None, "weights": None})

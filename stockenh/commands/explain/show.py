@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stockenh.evaluation.attribution import by_importance
 from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, save
-from stockenh.report.table import interval, new_table, number, percent
+from stockenh.report.table import Grid, as_table, interval, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,20 +28,22 @@ def groups_table(attributions: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     targets = [(output, horizon, f) for output, by in attributions.items() for horizon, f in by.items()]
     names = [f"{OUTPUT_TITLES[output]} {horizon.removeprefix('h')}" for output, horizon, _ in targets]
-    table = new_table(
-        "What the forecasts come from", ("inputs", *names), ("inputs",),
+    groups = [
+        (group, *(_size(output, f["groups"][group]["size"]) for output, _, f in targets))
+        for group in targets[0][2]["groups"]
+    ]
+    gaps = [f["completeness"] for _, _, f in targets]
+    gap_rows = [
+        ("gap, worst window", *(percent(gap["worst"], 3) for gap in gaps)),
+        ("gap, mean", *(percent(gap["mean"], 3) for gap in gaps)),
+        ("steps", *(str(gap["most_steps"]) for gap in gaps)),
+    ]
+    return as_table(Grid(
+        "What the forecasts come from", ("inputs", *names), [groups, gap_rows],
         "mean size of a group's attribution, in logits for up, in returns for return. gap: how far all "
         "attributions together are from forecast minus baseline, as a share of it. steps: the most that an "
-        "integral took",
-    )  # fmt: skip
-    for group in targets[0][2]["groups"]:
-        table.add_row(group, *(_size(output, f["groups"][group]["size"]) for output, _, f in targets))
-    table.add_section()
-    gaps = [f["completeness"] for _, _, f in targets]
-    table.add_row("gap, worst window", *(percent(gap["worst"], 3) for gap in gaps))
-    table.add_row("gap, mean", *(percent(gap["mean"], 3) for gap in gaps))
-    table.add_row("steps", *(str(gap["most_steps"]) for gap in gaps))
-    return table
+        "integral took", ("inputs",),
+    ))  # fmt: skip
 
 
 def inputs_table(attributions: Mapping[str, Mapping[str, Any]], groups: Mapping[str, str]) -> Table:
@@ -51,27 +53,28 @@ def inputs_table(attributions: Mapping[str, Mapping[str, Any]], groups: Mapping[
     left = len(ranked) - MOST_INPUTS
     names = ("input", "of", *(f"{horizon.removeprefix('h')} bars" for horizon in targets))
     caption = f"mean size of attribution{f', and {left} more in explain.json' if left > 0 else ''}"
-    table = new_table(f"The inputs that weigh most for {OUTPUT_TITLES[output]}", names, names[:2], caption)
-    for name in ranked[:MOST_INPUTS]:
-        sizes = (_size(output, figures["inputs"][name]["size"]) for figures in targets.values())
-        table.add_row(name, groups[name], *sizes)
-    return table
+    rows = [
+        (name, groups[name], *(_size(output, f["inputs"][name]["size"]) for f in targets.values()))
+        for name in ranked[:MOST_INPUTS]
+    ]
+    title = f"The inputs that weigh most for {OUTPUT_TITLES[output]}"
+    return as_table(Grid(title, names, [rows], caption, names[:2]))
 
 
 def weights_table(weights: Mapping[str, Any]) -> Table:
     """The model's own selection weights: the price series, and the static variables with the largest."""
     static = _by_mean(weights["static"])
     left = len(static) - MOST_INPUTS
-    table = new_table(
-        "The model's own selection weights", ("variable", "mean", "80%"), ("variable",),
+    blocks = [
+        [(name, percent(s["mean"]), interval(s["low"], s["high"])) for name, s in rows]
+        for rows in (weights["price"].items(), static[:MOST_INPUTS])
+    ]
+    return as_table(Grid(
+        "The model's own selection weights", ("variable", "mean", "80%"), blocks,
         "weights of the price series sum to 100% at each bar, those of the static variables once a window; "
         f"80%: the middle four fifths of windows{f'. {left} more in explain.json' if left > 0 else ''}",
-    )  # fmt: skip
-    for rows in (weights["price"].items(), static[:MOST_INPUTS]):
-        for name, spread in rows:
-            table.add_row(name, percent(spread["mean"]), interval(spread["low"], spread["high"]))
-        table.add_section()
-    return table
+        ("variable",),
+    ))  # fmt: skip
 
 
 def majority_lines(found: Mapping[str, Any]) -> list[str]:

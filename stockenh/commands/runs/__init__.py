@@ -13,7 +13,7 @@ def runs(arguments: list[str]) -> None:
     """Lists the runs below folders, newest first, or sets run folders side by side."""
     from stockenh.commands.runs import listing as reading
     from stockenh.commands.runs import show as tables
-    from stockenh.report.terminal import console
+    from stockenh.report.terminal import console, print_line
 
     paths, wanted = _paths_and_values(arguments)
     for path in paths:
@@ -21,10 +21,10 @@ def runs(arguments: list[str]) -> None:
             raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
     folders = paths or [Path("outputs")]
     found = [reading.read(run) for run in dict.fromkeys(run for f in folders for run in reading.find(f))]
-    told = " and ".join(str(folder) for folder in folders)
+    where = " and ".join(str(folder) for folder in folders)
     out = console()
     if not found:
-        out.print(f"no runs in {told}; stockenh train makes one", markup=False, soft_wrap=True)
+        print_line(out, f"no runs in {where}; stockenh train makes one")
         return
     if len(paths) > 1 and all(map(reading.is_run, paths)):
         side_by_side = reading.matching(map(reading.read, paths), wanted)
@@ -36,7 +36,7 @@ def runs(arguments: list[str]) -> None:
     kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
     if kept:
         out.print(tables.listing(kept, tables.common_root(folders)))
-    out.print(f"{len(kept)} of {len(found)} runs in {told}, newest first", markup=False, soft_wrap=True)
+    print_line(out, f"{len(kept)} of {len(found)} runs in {where}, newest first")
 
 
 def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:

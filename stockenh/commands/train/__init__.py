@@ -88,7 +88,7 @@ def train_assigned(
 
 def resume(arguments: list[str]) -> None:
     """Continues a run in its own folder, with its own config and data."""
-    from stockenh.report.terminal import console, program
+    from stockenh.report.terminal import console, print_line, program
 
     folder, config, overrides = resumed_run(arguments)
     if is_finished(folder, config):
@@ -103,7 +103,7 @@ def resume(arguments: list[str]) -> None:
         raise
     if config.teacher is not None:
         again = f"{program()} distill resume={shlex.quote(str(folder))}"
-        console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
+        print_line(console(), f"compare  it with its teacher: {again}")
 
 
 def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:

@@ -13,7 +13,14 @@ from torch import nn
 from stockenh.commands.train.processes import share
 from stockenh.commands.train.range_test import search
 from stockenh.commands.train.result import conclude
-from stockenh.commands.train.session import Session, initial_weights, settled, teacher_answers, teacher_origin
+from stockenh.commands.train.session import (
+    Session,
+    initial_weights,
+    load_initial,
+    settled,
+    teacher_answers,
+    teacher_origin,
+)
 from stockenh.commands.trained import is_data_of, require_same_weights
 from stockenh.config import build
 from stockenh.config.schema import RunConfig
@@ -106,8 +113,8 @@ def _prepare(
     show_data(prepared.windows, prepared.rows, prepared.findings, console, prepared.warnings)
     net = build.model(config, prepared, device)
     if start is not None:
-        start.load_into(net, prepared)
-        print_line(console, f"start    {start.name} weights of {start.source}")
+        load_initial(start, net, prepared)
+        print_line(console, f"start    {start.name} weights of {start.folder}")
     config = settled(config, net, device)
     if begin is not None:
         begin(config)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stockenh.commands.bench.plain import PlainRecipe, loaded, torch_layers
+from stockenh.commands.bench.setup import PlainRecipe, loaded, torch_layers
 from stockenh.commands.bench.training import Peaks
 from stockenh.models import InputSpec
 from stockenh.models.layers import Dropout
