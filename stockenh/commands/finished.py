@@ -183,7 +183,10 @@ def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]
     for argument in arguments:
         if (split_override(argument) or ("",))[0] == "run":
             named = [expanded(path) for path in split_paths(str(value_of(argument)))]
-            paths = [run for path in named for run in _runs_of_sweep(path)]
+            paths: list[Path] = []
+            for path in named:
+                inside = [] if (path / "config.yaml").is_file() else path.glob("*/config.yaml")
+                paths += sorted(found.parent for found in inside) or [path]
             folders = [RunFolder.open(path) for path in paths]
             for folder in folders:
                 folder.require_finished()
@@ -192,11 +195,3 @@ def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]
         "run= must be given: run=RUN, a folder that stockenh train left in outputs/, or run=[RUN,RUN] or "
         "run=SWEEPDIR for the folds of a walk-forward"
     )
-
-
-def _runs_of_sweep(path: Path) -> list[Path]:
-    """The run itself, or the runs that a multirun left in a folder."""
-    if (path / "config.yaml").is_file():
-        return [path]
-    inside = sorted(found.parent for found in path.glob("*/config.yaml"))
-    return inside or [path]

@@ -41,7 +41,7 @@ from stockenh.inference.predict import (
     forecast_with,
     read_confidences,
 )
-from stockenh.report.figure import COLOURS, GREY, bars_text, new_figure, save
+from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
 from stockenh.report.table import Grid, as_table, findings_summary, percent
 from stockenh.report.terminal import embedding_progress, print_files, print_line
 
@@ -124,10 +124,9 @@ def _draw_symbols(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]
                     textcoords="offset points", va="center", fontsize=7.5, color=GREY, zorder=4,
                 )  # fmt: skip
     axes.margins(x=0.14)
-    axes.set_yticks(range(len(forecasts)), [name.replace("$", r"\$") for name in forecasts], fontsize=9)
-    axes.set_ylim(len(forecasts) - 0.4, -0.6)
+    named_rows(axes, list(forecasts))
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    short_percent(axes.xaxis)
     axes.set_xlabel("probability of a rise")
 
 
@@ -140,7 +139,7 @@ def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str,
         sure = [row for row in of_symbol if row["confident"]]
         axes.plot([r["date"] for r in sure], [r["up_prob"] for r in sure], ".", color=colour, markersize=5)
     axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    short_percent(axes.yaxis)
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=6)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
-from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, or_nan, save
+from stockenh.report.figure import COLOURS, GREY, grouped_bars, legend_above, new_figure, or_nan, save
 from stockenh.report.table import interval, markdown_header, markdown_row, percent
 
 if TYPE_CHECKING:
@@ -89,21 +89,15 @@ def audit_chart(found: Mapping[str, Any], path: Path) -> Path:
 
 def _correlations(axes: Axes, found: Mapping[str, Any]) -> None:
     """The inputs closest to a label, a bar per horizon, and the limit of each horizon."""
+    limits, inputs = found["correlation_limits"], found["correlations"]
     sizes = {
-        name: {h: max(abs(of["spearman"]), abs(2 * of["auc"] - 1)) for h, of in by.items()}
-        for name, by in found["correlations"].items()
+        h: {name: max(abs(by[h]["spearman"]), abs(2 * by[h]["auc"] - 1)) for name, by in inputs.items()}
+        for h in limits
     }
-    shown = sorted(sizes, key=lambda name: -max(sizes[name].values()))[:MOST_INPUTS]
-    limits = found["correlation_limits"]
-    height = 0.8 / len(limits)
-    for place, (horizon, limit) in enumerate(limits.items()):
-        at = [y + height * (place - (len(limits) - 1) / 2) for y in range(len(shown))]
-        colour = COLOURS[place % len(COLOURS)]
-        axes.barh(at, [sizes[name][horizon] for name in shown], height=0.92 * height, color=colour,
-                  label=f"{bars_text(horizon)} ahead")  # fmt: skip
-        axes.axvline(limit, color=colour, linestyle="--", linewidth=1.2)
-    axes.set_yticks(range(len(shown)), [name.replace("$", r"\$") for name in shown], fontsize=9)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    shown = sorted(inputs, key=lambda name: -max(by_name[name] for by_name in sizes.values()))[:MOST_INPUTS]
+    grouped_bars(axes, shown, sizes)
+    for place, limit in enumerate(limits.values()):
+        axes.axvline(limit, color=COLOURS[place % len(COLOURS)], linestyle="--", linewidth=1.2)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
         "rank correlation with a label, or 2 AUC - 1 (the larger)\ndashed: implausible from there on"

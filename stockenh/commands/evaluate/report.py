@@ -24,7 +24,6 @@ from stockenh.commands.evaluate.rows import (
     Selection,
     baselines_here,
     forecast_rows,
-    forecast_steps,
     load,
     select_rows,
 )
@@ -105,7 +104,7 @@ def evaluation(
 ) -> tuple[dict[str, Any], PartForecasts, dict[str, Curve]]:
     """The figures, the forecasts that they are of, and the curves of the next bar by strategy."""
     selections = _select(config, runs, console)
-    steps = sum(forecast_steps(len(s.prepared.windows.horizons)) for s in selections)
+    steps = sum(2 + len(s.prepared.windows.horizons) for s in selections)
     device = build.device(config.device)
     each = []
     with counted_progress(console, "forecasting", steps) as advance:

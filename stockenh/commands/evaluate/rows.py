@@ -226,8 +226,8 @@ def baselines_here() -> tuple[str, ...]:
 def forecast_rows(
     config: EvaluateRunConfig, trained: Trained, selection: Selection, device: torch.device, advance: Advance
 ) -> PartForecasts:
-    """The forecasts of the run, its views and the baselines. advance: called with 1 after each of the
-    `forecast_steps`."""
+    """Forecasts of the run, its views and the baselines. advance: called with 1 after those of the run, the
+    baselines of each horizon, and the views."""
     prepared, rows = selection.prepared, selection.rows
     windows, own, train = prepared.windows, selection.own, selection.train
     ready, fitted = trained.ready(prepared, device)
@@ -277,8 +277,3 @@ def forecast_rows(
         uncertainty=uncertainty,
         next_ret=next_returns(windows, rows) if isinstance(windows, BarWindows) else None,
     )
-
-
-def forecast_steps(horizons: int) -> int:
-    """How often `forecast_rows` advances."""
-    return 2 + horizons

@@ -49,12 +49,8 @@ def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]
         elif parts[0] == "run":
             paths.append(unquoted(parts[1]))
         else:
-            wanted[parts[0]] = _as_kept(*parts)
+            key, value = parts
+            # a run's config has other runs by their whole path
+            is_path = key in ("teacher", "init_from") and value != "null"
+            wanted[key] = os.path.abspath(unquoted(value)) if is_path else value
     return paths, wanted
-
-
-def _as_kept(key: str, value: str) -> str:
-    """A value as a run's config has it: runs are kept by their whole path."""
-    if key in ("teacher", "init_from") and value != "null":
-        return os.path.abspath(unquoted(value))
-    return value

@@ -90,24 +90,37 @@ def resume(arguments: list[str]) -> None:
     """Continues a run in its own folder, with its own config and data."""
     from stockenh.report.terminal import console, print_line, program
 
-    folder, config, overrides = resumed_run(arguments)
-    if is_finished(folder, config):
-        return
-    log_into(folder)
-    log.info("resumed")
-    try:
-        command = "train" if config.teacher is None else "distill"
-        train_in(folder, config, fresh=False, device_given="device" in overrides, command=command)
-    except StockenhError as error:
-        log.error("%s", error)
-        raise
-    if config.teacher is not None:
+    folder, config, device_given = resumed_run(arguments)
+    if not is_finished(folder, config) and continue_run(folder, config, device_given):
         again = f"{program()} distill resume={shlex.quote(str(folder))}"
         print_line(console(), f"compare  it with its teacher: {again}")
 
 
-def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
-    """The folder of resume=RUN, its config, and what the command line says besides."""
+def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bool:
+    """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    log.info("resumed")
+    command = "train" if config.teacher is None else "distill"
+    with errors_in_log():
+        train_in(folder, config, fresh=False, device_given=device_given, command=command)
+    return config.teacher is not None
+
+
+@contextmanager
+def errors_in_log() -> Iterator[None]:
+    """Within, an error that ends the command is written to the log, too."""
+    try:
+        yield
+    except StockenhError as error:
+        log.error("%s", error)
+        raise
+
+
+def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, bool]:
+    """The folder of resume=RUN, its config with what changes, and whether the command line names a device."""
     overrides = _resume_overrides(arguments)
     folder = RunFolder.open(expanded(overrides.pop("resume")))
     raw = folder.read_config()
@@ -124,17 +137,13 @@ def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, A
         config = parse(raw)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
-    _refuse_fewer_epochs(folder, config)
-    return folder, config, overrides
-
-
-def _refuse_fewer_epochs(folder: RunFolder, config: RunConfig) -> None:
     done, planned = len(folder.read_metrics()), config_of(folder).train.epochs
     if config.train.epochs < planned and config.train.epochs <= done and not folder.summary.exists():
         raise ConfigError(
             f"train.epochs={config.train.epochs}: {folder} has done {done} epochs of {planned} already, "
             f"take more than that"
         )
+    return folder, config, "device" in overrides
 
 
 def train_in(
@@ -247,14 +256,6 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
             )
         found[parts[0]] = value_of(argument)
     return found
-
-
-def log_into(folder: RunFolder) -> None:
-    """run.log goes on where Hydra's logging began it."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(logging.INFO)
 
 
 def find_lr(arguments: list[str]) -> None:
