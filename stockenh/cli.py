@@ -119,7 +119,7 @@ def train(overrides: Overrides = None) -> None:
     with guarded():
         from stockenh.commands import train as task
 
-        task.train_together(overrides or [])
+        task.train(overrides or [])
 
 
 @app.command(cls=Composed, context_settings=PASS_ON)
@@ -173,7 +173,7 @@ def find_lr(overrides: Overrides = None) -> None:
     Example: stockenh find-lr model=timeformer_xl train.batch_size=256
     """
     with guarded():
-        from stockenh.commands import find_lr as task
+        from stockenh.commands import train as task
 
         task.find_lr(overrides or [])
 
@@ -185,7 +185,7 @@ def tta_predict(overrides: Overrides = None) -> None:
     Example: stockenh tta-predict run=RUN data=files data.path=DIR tta.views=4 weights=ema
     """
     with guarded():
-        from stockenh.commands import tta_predict as task
+        from stockenh.commands import finished as task
 
         task.tta_predict(overrides or [])
 
@@ -209,7 +209,7 @@ def export(overrides: Overrides = None) -> None:
     Example: stockenh export run=RUN export.int8=true
     """
     with guarded():
-        from stockenh.commands import export as task
+        from stockenh.commands import finished as task
 
         task.export(overrides or [])
 
@@ -221,7 +221,7 @@ def explain(overrides: Overrides = None) -> None:
     Example: stockenh explain run=RUN explain.windows=64 weights=ema
     """
     with guarded():
-        from stockenh.commands import explain as task
+        from stockenh.commands import finished as task
 
         task.explain(overrides or [])
 
@@ -233,7 +233,7 @@ def audit(overrides: Overrides = None) -> None:
     Example: stockenh audit run=RUN audit.shuffles=8
     """
     with guarded():
-        from stockenh.commands import audit as task
+        from stockenh.commands import finished as task
 
         task.audit(overrides or [])
 
@@ -245,7 +245,7 @@ def evaluate(overrides: Overrides = None) -> None:
     Examples: stockenh evaluate run=RUN; stockenh evaluate run=SWEEPDIR (pools the folds of a walk-forward)
     """
     with guarded():
-        from stockenh.commands import evaluate as task
+        from stockenh.commands import finished as task
 
         task.evaluate(overrides or [])
 

@@ -1,23 +1,126 @@
-"""What the commands on a finished run share: its folder, its config under theirs, and where they write."""
+"""The commands on a finished run: its config under theirs, and where they write; imports no torch."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stockenh.config import compose
-from stockenh.config.overrides import split_override, value_of
-from stockenh.config.schema import Kind, RunConfig, config_of, parse, to_dict
+from stockenh.config.overrides import join_paths, split_override, split_paths, value_of
+from stockenh.config.schema import (
+    AuditRunConfig,
+    EvaluateRunConfig,
+    ExplainRunConfig,
+    ExportRunConfig,
+    Kind,
+    RunConfig,
+    TtaPredictConfig,
+    config_of,
+    parse,
+    to_dict,
+)
 from stockenh.errors import ConfigError
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stockenh.commands.trained import Trained
+
 _NEAR = 0.6  # how much alike a key and a misspelt one are
 
 
-def run_on_finished(
+def audit(arguments: list[str]) -> None:
+    """Leaves audit.md, audit.json and audit.png in RUN/report, or where hydra.run.dir says."""
+    # the report folder holds what people read: the composed config is the run's own
+    _run("audit", _audit, arguments, lambda run: run.report, ("hydra.output_subdir=null",))
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Leaves the report in RUN/report, of a sweep in SWEEPDIR/report, or where hydra.run.dir says."""
+    source, folders = runs_to_evaluate(arguments)
+    if source is not None and "hydra.run.dir" not in _keys(arguments):
+        arguments = [f"hydra.run.dir={source / 'report'}", *arguments]
+    rest = [a for a in arguments if (split_override(a) or ("",))[0] != "run"]
+    name = compose.with_run("evaluate", to_dict(config_of(folders[0])), rest)
+    compose.run(name, _evaluate, [*rest, f"run={join_paths([str(folder) for folder in folders])}"])
+
+
+def explain(arguments: list[str]) -> None:
+    """Leaves tables and pictures in RUN/explain, or where hydra.run.dir says."""
+    _run("explain", _explain, arguments, lambda run: run.explained)
+
+
+def export(arguments: list[str]) -> None:
+    """Leaves the files in RUN/export, or where hydra.run.dir says."""
+    _run("export", _export, arguments, lambda run: run.exported)
+
+
+def tta_predict(arguments: list[str]) -> None:
+    """Forecasts of a finished run, in a folder of their own."""
+    _run("tta_predict", _tta_predict, arguments)
+
+
+def _audit(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.audit.checks import audit_run
+
+    _call(audit_run, AuditRunConfig, raw, folder)
+
+
+def _evaluate(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.evaluate.report import evaluate_runs
+    from stockenh.commands.trained import Trained
+    from stockenh.report.terminal import console
+
+    folder.refuse_if_run()
+    runs = [Trained.open(RunFolder.open(Path(path)), raw["weights"]) for path in split_paths(raw["run"])]
+    evaluate_runs(config_for(raw, runs[0].run, EvaluateRunConfig), runs, folder.path, console())
+
+
+def _explain(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.explain.attributions import explain_run
+
+    require_own_folder(folder, "the explanation")
+    _call(explain_run, ExplainRunConfig, raw, folder)
+
+
+def _export(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.export import export_run
+
+    require_own_folder(folder, "the export")
+    _call(export_run, ExportRunConfig, raw, folder)
+
+
+def _tta_predict(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.tta_predict import forecast_run
+
+    require_own_folder(folder, "the forecast")
+    _call(forecast_run, TtaPredictConfig, raw, folder)
+
+
+def _call(
+    work: Callable[[Kind, Trained, Path, Console], object],
+    kind: type[Kind],
+    raw: dict[str, Any],
+    folder: RunFolder,
+) -> None:
+    """Calls a command's own function with its config, the run that `raw` names, and where it writes."""
+    from stockenh.commands.trained import Trained
+    from stockenh.report.terminal import console
+
+    run = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
+    work(config_for(raw, run.run, kind), run, folder.path, console())
+
+
+def _keys(arguments: list[str]) -> list[str]:
+    """The keys of the overrides among the arguments."""
+    return [parts[0] for a in arguments if (parts := split_override(a))]
+
+
+def _run(
     root: str,
     body: compose.Body,
     arguments: list[str],
@@ -31,8 +134,7 @@ def run_on_finished(
     """
     run = finished_run(arguments)
     name = compose.with_run(root, to_dict(config_of(run)), arguments)
-    given = {parts[0] for a in arguments if (parts := split_override(a))}
-    if directory is not None and "hydra.run.dir" not in given:
+    if directory is not None and "hydra.run.dir" not in _keys(arguments):
         arguments = [f"hydra.run.dir={directory(run)}", *more, *arguments]
     compose.run(name, body, arguments)
 
@@ -59,7 +161,7 @@ def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
             folder = RunFolder.open(expanded(str(value_of(argument))))
             folder.require_finished()
             return folder
-    raise ConfigError(_missing(name, [parts[0] for a in arguments if (parts := split_override(a))]))
+    raise ConfigError(_missing(name, _keys(arguments)))
 
 
 def _missing(name: str, given: list[str]) -> str:
@@ -67,8 +169,29 @@ def _missing(name: str, given: list[str]) -> str:
     other = {"run": "teacher", "teacher": "run"}[name]
     if other in given:
         return f"{other}= names no run for this command: write {name}=RUN"
-    if near := difflib.get_close_matches(name, given, n=1, cutoff=_NEAR):
-        return f"{near[0]}: no such key. Nearest: {name}"
-    if near := difflib.get_close_matches("resume", given, n=1, cutoff=_NEAR):
-        return f"{near[0]}: no such key. Nearest: resume"
+    for key in (name, "resume"):
+        if near := difflib.get_close_matches(key, given, n=1, cutoff=_NEAR):
+            return f"{near[0]}: no such key. Nearest: {key}"
     return f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/"
+
+
+def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]]:
+    """The finished runs of run=RUN, run=[RUN,RUN] or run=SWEEPDIR, and the folder named where it is one.
+
+    Raises ConfigError where run= is missing, RunFolderError where one of them is no finished run.
+    """
+    for argument in arguments:
+        if (split_override(argument) or ("",))[0] == "run":
+            named = [expanded(path) for path in split_paths(str(value_of(argument)))]
+            paths: list[Path] = []
+            for path in named:
+                inside = [] if (path / "config.yaml").is_file() else path.glob("*/config.yaml")
+                paths += sorted(found.parent for found in inside) or [path]
+            folders = [RunFolder.open(path) for path in paths]
+            for folder in folders:
+                folder.require_finished()
+            return (named[0] if len(named) == 1 else None), folders
+    raise ConfigError(
+        "run= must be given: run=RUN, a folder that stockenh train left in outputs/, or run=[RUN,RUN] or "
+        "run=SWEEPDIR for the folds of a walk-forward"
+    )

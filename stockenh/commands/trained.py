@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -27,6 +30,7 @@ from stockenh.inference.export import INT8, ONNX, OnnxModel
 from stockenh.inference.predict import Predictions, predict
 from stockenh.models.cpu.memory import default_threads
 from stockenh.report.terminal import embedding_progress, program, show_data
+from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 
 Entry = TypeVar("Entry", bound=np.generic)
@@ -55,6 +59,12 @@ def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
         raise RunFolderError(f"the embedding's weights are not those of {folder}, {weights}: {_REMEDY}")
 
 
+def is_data_of(folder: RunFolder, windows: Windows) -> bool:
+    """Whether these are the data that the folder's run was trained on, by its manifest."""
+    manifest = folder.read_json(folder.manifest)
+    return isinstance(manifest, dict) and manifest.get("data") == windows.digest()
+
+
 def _origin(part: str, where: str, revision: str | None, sha256: str) -> str:
     version = f" at revision {revision}" if revision else ""
     return f"the {part} of {where}{version} (sha256 {sha256[:16]}...)"
@@ -65,6 +75,20 @@ def evenly(rows: NDArray[Entry], count: int) -> NDArray[Entry]:
     if count >= len(rows):
         return rows
     return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+
+
+def dates_of(asof: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    """Days where the times are whole days, else milliseconds, as a file shows them."""
+    days = asof.astype("datetime64[D]")
+    return days if (days == asof).all() else asof.astype("datetime64[ms]")
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Leaves a table as path.parquet and path.csv."""
+    for suffix, write in ((".parquet", frame.write_parquet), (".csv", frame.write_csv)):
+        content = io.BytesIO()
+        write(content)
+        write_atomic(path.with_name(path.name + suffix), content.getbuffer())
 
 
 # What the inputs and outputs of a model are made by, besides its embedding.

@@ -7,6 +7,7 @@ multiruns and the flags that only show a config.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import logging
 import os
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, NoReturn
@@ -70,7 +71,8 @@ def run(root: str, body: Body, arguments: list[str]) -> None:
         if not flags.for_hydra:
             config = _compose(root, quoted, folders)
             if config.hydra.mode != RunMode.MULTIRUN:
-                _run_here(config, body)
+                with _single_job(config) as job:
+                    body(*job)
                 return
         elif flags.multirun and root in ("train", "find_lr"):
             _refuse_hopeless_grid(root, quoted, folders)
@@ -122,62 +124,48 @@ def with_run(
     return name
 
 
+_OPEN: ContextVar[Callable[[], None] | None] = ContextVar("makes the folder of the current job", default=None)
+
+
 def open_folder() -> None:
     """Makes the folder of the current job, with .hydra/ and run.log; does nothing in a job of Hydra's own."""
-    if (job := _CURRENT.get()) is not None:
-        job.open()
+    if (make := _OPEN.get()) is not None:
+        make()
 
 
-@dataclass
-class _SingleJob:
-    """A job that is not Hydra's own: what Hydra would write about it, once its folder is to be made."""
+@contextmanager
+def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]]:
+    """A job that is not Hydra's own: its config, and its folder, which is made at the end at the latest.
 
-    config: DictConfig
-    directory: Path
-    buffer: MemoryHandler = field(
-        default_factory=lambda: MemoryHandler(BUFFERED_RECORDS, logging.CRITICAL + 1)
-    )
-    is_open: bool = False
-
-    def open(self) -> None:
-        if self.is_open:
-            return
-        self.is_open = True
-        node = self.config.hydra
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if node.output_subdir is not None:
-            about = self.directory / node.output_subdir
-            about.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(_without_hydra(self.config), about / "config.yaml")
-            OmegaConf.save(OmegaConf.masked_copy(self.config, "hydra"), about / "hydra.yaml")
-            OmegaConf.save(node.overrides.task, about / "overrides.yaml")
-        configure_log(node.job_logging, node.verbose)
-        for record in self.buffer.buffer:
-            logging.getLogger(record.name).handle(record)
-
-
-_CURRENT: ContextVar[_SingleJob | None] = ContextVar("current job", default=None)
-
-
-def _run_here(config: DictConfig, body: Body) -> None:
+    The log is kept in memory until the folder is made, and errors are written to it.
+    """
     HydraConfig.instance().set_config(config)
     directory = Path(str(config.hydra.run.dir)).absolute()
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(directory)
     HydraConfig.instance().set_config(config)
-    with _single_job(_SingleJob(config, directory)) as job:
-        body(_raw(_without_hydra(config)), RunFolder(directory))
-        job.open()
+    buffer = MemoryHandler(BUFFERED_RECORDS, logging.CRITICAL + 1)
 
+    @functools.cache
+    def open_once() -> None:
+        node = config.hydra
+        directory.mkdir(parents=True, exist_ok=True)
+        if node.output_subdir is not None:
+            about = directory / node.output_subdir
+            about.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(_without_hydra(config), about / "config.yaml")
+            OmegaConf.save(OmegaConf.masked_copy(config, "hydra"), about / "hydra.yaml")
+            OmegaConf.save(node.overrides.task, about / "overrides.yaml")
+        configure_log(node.job_logging, node.verbose)
+        for record in buffer.buffer:
+            logging.getLogger(record.name).handle(record)
 
-@contextmanager
-def _single_job(job: _SingleJob) -> Iterator[_SingleJob]:
-    """Within, the log is kept in memory until the job's folder is made, and errors are written to it."""
-    token, root = _CURRENT.set(job), logging.getLogger()
+    token, root = _OPEN.set(open_once), logging.getLogger()
     root.setLevel(logging.INFO)
-    root.addHandler(job.buffer)
+    root.addHandler(buffer)
     try:
-        yield job
+        yield _raw(_without_hydra(config)), RunFolder(directory)
+        open_once()
     except StockenhError as error:
         log.error("%s", error)
         raise
@@ -185,8 +173,8 @@ def _single_job(job: _SingleJob) -> Iterator[_SingleJob]:
         log.exception("unexpected failure")
         raise
     finally:
-        root.removeHandler(job.buffer)
-        _CURRENT.reset(token)
+        root.removeHandler(buffer)
+        _OPEN.reset(token)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from stockenh.evaluation.metrics import Forecast
 
 MAJORITY, PERSISTENCE, MOMENTUM = "majority", "persistence", "momentum"
 LOGISTIC, BOOSTING, LIGHTGBM = "logistic", "boosting", "lightgbm"
-FITTED = (LOGISTIC, BOOSTING, LIGHTGBM)
 MOMENTUM_BARS = 60
 ROUNDS, LEAVES, LEAF_ROWS, RATE = 200, 15, 100, 0.05  # of both boosted trees; nothing is searched
 

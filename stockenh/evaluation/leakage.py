@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -40,9 +40,6 @@ class Check:
     measured: str
     advice: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def leaks(checks: Iterable[Check]) -> list[str]:
@@ -172,11 +169,6 @@ def check_split(calendar: Calendar, rows: Rows, longest: int, embargo: int) -> C
     gap = f" and {embargo} bars of embargo" if embargo else ""
     measured = f"{total:,} windows in date order, each label ({longest} bars{gap}) ends before the next part"
     return Check(name, PASS, measured, "", figures)
-
-
-def is_random(check: Check) -> bool:
-    """Whether the run's own parts lie mixed in time, by the check of its split."""
-    return bool(check.figures.get("out_of_order"))
 
 
 def window_hashes(chunks: Iterable[tuple[NDArray[np.generic], ...]]) -> list[bytes | None]:

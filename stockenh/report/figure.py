@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -38,6 +39,27 @@ def percent_axis(axes: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+
+
+def short_percent(axis: Axis) -> None:
+    """Shares on an axis as percentages with as few digits as they need."""
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+
+
+def named_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def grouped_bars(axes: Axes, names: Sequence[str], sizes: Mapping[str, Mapping[str, float]]) -> None:
+    """A row per name, and in it a bar per horizon; sizes: by horizon, then name."""
+    height = 0.8 / len(sizes)
+    for place, (horizon, by_name) in enumerate(sizes.items()):
+        rows = [row + height * (place - (len(sizes) - 1) / 2) for row in range(len(names))]
+        axes.barh(rows, [by_name[name] for name in names], height=0.92 * height,
+                  color=COLOURS[place % len(COLOURS)], label=f"{bars_text(horizon)} ahead")  # fmt: skip
+    named_rows(axes, names)
 
 
 def legend_above(axes: Axes) -> None:

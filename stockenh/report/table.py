@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,33 +39,27 @@ def significant(value: float) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows in blocks under named columns; those in `left` are words."""
+    """Rows in blocks under named columns; those in `left` are words, the others numbers."""
 
     title: str
-    columns: tuple[str, ...]
-    blocks: Sequence[Sequence[tuple[str, ...]]]
-    caption: str
-    left: tuple[str, ...] = ()
+    columns: Sequence[str]
+    blocks: Sequence[Iterable[Sequence[str]]]
+    caption: str | None = None
+    left: Sequence[str] = ()
     on_screen: bool = True
 
 
-def new_table(
-    title: str | None = None,
-    columns: Sequence[str] = (),
-    left: Sequence[str] = (),
-    caption: str | None = None,
-) -> Table:
-    """An empty table in the look that all share; columns are of numbers but for those in `left`."""
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left",
-                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
-    for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
-    return table
+def new_table(title: str | None = None, caption: str | None = None) -> Table:
+    """A table without columns, in the look that all share."""
+    return Table(title=title, title_justify="left", caption=caption, caption_justify="left",
+                 box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
 
 
 def as_table(grid: Grid) -> Table:
     """For a terminal, an empty line between the blocks."""
-    table = new_table(grid.title, grid.columns, grid.left, grid.caption)
+    table = new_table(grid.title, grid.caption)
+    for name in grid.columns:
+        table.add_column(name, justify="left" if name in grid.left else "right", no_wrap=True)
     for block in grid.blocks:
         for row in block:
             table.add_row(*row)
@@ -77,13 +71,19 @@ def as_markdown(grid: Grid) -> str:
     """A heading, the table, the caption below it."""
     rule = tuple("---" if name in grid.left else "---:" for name in grid.columns)
     rows = [row for block in grid.blocks for row in block]
-    lines = [f"| {' | '.join(cells)} |" for cells in (grid.columns, rule, *rows)]
-    return "\n".join([f"## {grid.title}", "", *lines, "", grid.caption, ""])
+    lines = [markdown_row(cells) for cells in (grid.columns, rule, *rows)]
+    return "\n".join([f"## {grid.title}", "", *lines, "", grid.caption or "", ""])
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A line of a Markdown table; a cell's own bars and line breaks stay within it."""
+    inner = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(inner)} |"
 
 
 def markdown_header(*names: str) -> list[str]:
     """The first two lines of a Markdown table, all its columns alike."""
-    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    return [markdown_row(names), "|" + "---|" * len(names)]
 
 
 def findings_summary(findings: Sequence[Finding]) -> list[str]:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,17 @@ def console(stderr: bool = False) -> Console:
     if not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, width=120)
     return made
+
+
+def print_line(console: Console, text: str) -> None:
+    """Prints text with a path in it: as it is, on one line."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def print_files(console: Console, label: str, paths: Iterable[Path]) -> None:
+    """Prints where files are, a line each. label: in the first nine columns."""
+    for path in paths:
+        print_line(console, f"{label:<8} {path}")
 
 
 def program() -> str:

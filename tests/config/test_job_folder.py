@@ -87,7 +87,7 @@ def test_a_bug_in_a_grid_is_a_line_and_the_log_has_the_rest(stockenh, small_run,
     def broken(*arguments, **more):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(training, "train_in", broken)
+    monkeypatch.setattr(training, "device_of", broken)
     answer = stockenh("train", "-m", *small_run, "seed=1,2", "hydra.sweep.dir=grid", code=1)
     log = Path("grid/0/run.log").absolute()
     first = answer.err.splitlines()[0]

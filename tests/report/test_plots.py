@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
 from stockenh.commands.explain.show import attention_chart, attributions_chart, bars_chart, weights_chart
 from stockenh.commands.train.figures import accuracy_chart, reliability_chart, training_curves
-from stockenh.commands.tta_predict.forecast import forecast_chart
+from stockenh.commands.tta_predict import forecast_chart
 
 pytestmark = pytest.mark.usefixtures("pictures")
 

@@ -13,7 +13,7 @@ from conftest import SMALL, TFT, line_group, line_learner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from stockenh.commands.find_lr.range_test import lr_curve
+from stockenh.commands.train.range_test import lr_curve
 from stockenh.config.schema import FinderConfig
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint, lr_finder
@@ -309,7 +309,7 @@ def test_auto_trains_as_the_rate_it_finds_would_and_a_resume_uses_that(stockenh,
 def test_auto_killed_while_it_looks_looks_again(telling_run, tmp_path):
     run = tmp_path / "run"
     kill = (
-        "import os; from stockenh.commands.find_lr import find_lr as find\n"
+        "import os; from stockenh.commands.train import range_test as find\n"
         "find.suggest = lambda curve: os._exit(9)"
     )
     arguments = ["train", *telling_run, "optimizer.lr=auto", "finder.steps=40", f"hydra.run.dir={run}"]

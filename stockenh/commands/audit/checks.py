@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import stockenh
 from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
 from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
 from stockenh.commands.train.session import settled
-from stockenh.commands.trained import LoadedRun, Trained, evenly
+from stockenh.commands.trained import LoadedRun, Trained, evenly, is_data_of
 from stockenh.config import build
+from stockenh.config.compose import open_folder
 from stockenh.config.schema import AuditRunConfig
 from stockenh.data.bars import CLOSE
 from stockenh.data.windows import BarWindows, Windows
@@ -29,7 +30,6 @@ from stockenh.evaluation.leakage import (
     check_duplicates,
     check_overlap,
     check_split,
-    is_random,
     leaks,
     window_hashes,
 )
@@ -45,7 +45,7 @@ from stockenh.evaluation.leakage_features import (
 from stockenh.evaluation.leakage_training import check_random, random_against_purged
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import CHUNK
-from stockenh.report.terminal import counted_progress
+from stockenh.report.terminal import counted_progress, print_files, print_line
 from stockenh.storage.files import expanded, write_atomic, write_json
 
 Run = LoadedRun[AuditRunConfig]
@@ -59,11 +59,11 @@ class LeakFound(StockenhError):
     """The audit found a leak; everything is written and shown by then."""
 
 
-def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console: Console) -> list[Check]:
+def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console: Console) -> None:
     """All checks of a run; leaves audit.md, audit.json and audit.png in `directory`, and shows the table.
 
     config: the run's. Raises DataError or RunFolderError where the run's data are not available as they
-    were, ConfigError where the config has another split than the run's.
+    were, ConfigError where the config has another split than the run's, and LeakFound at the end.
     """
     if config.split != trained.run.split:
         raise ConfigError(f"split can't be other than that of run={trained.folder}: leave it out")
@@ -71,8 +71,7 @@ def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console
     if isinstance(path, str) and not expanded(path).exists():
         raise DataError(f"{path}: the data of run={trained.folder} are gone: {NAME_THEM}")
     run = LoadedRun.load(config, trained, build.device(config.device), console)
-    manifest = trained.folder.read_json(trained.folder.manifest)
-    if not isinstance(manifest, dict) or manifest.get("data") != run.prepared.windows.digest():
+    if not is_data_of(trained.folder, run.prepared.windows):
         raise RunFolderError(
             f"{trained.folder}: these are not the data that the run was trained on: {NAME_THEM}"
         )
@@ -88,16 +87,18 @@ def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console
         **trained.to_dict(),
         "data": run.prepared.windows.digest(),
         "leaks": leaks(checks),
-        "checks": [check.to_dict() for check in checks],
+        "checks": [asdict(check) for check in checks],
         **figures,
     }
     write_json(directory / "audit.json", found)
     write_atomic(directory / "audit.md", markdown(checks, found).encode())
     audit_chart(found, directory / "audit.png")
     console.print(audit_table(checks))
-    for line in (f"verdict  {verdict(checks)}", *(f"audit    {directory / name}" for name in FILES)):
-        console.print(line, soft_wrap=True, markup=False)
-    return checks
+    print_line(console, f"verdict  {verdict(checks)}")
+    print_files(console, "audit", (directory / name for name in FILES))
+    open_folder()
+    if found["leaks"]:
+        raise LeakFound(f"a leak was found: {', '.join(found['leaks'])}; see {directory / 'audit.md'}")
 
 
 def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Check]:
@@ -127,7 +128,7 @@ def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Che
             windows.context, windows.y_ret, windows.asof, rows, windows.horizons, config.seed
         )
     advance(10)
-    yield check_random(figures["splits"], is_random(split))
+    yield check_random(figures["splits"], run_is_random=bool(split.figures.get("out_of_order")))
 
 
 def calendar_of(windows: Windows) -> Calendar:

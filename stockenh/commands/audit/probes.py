@@ -159,9 +159,6 @@ def _trained_on(
     batches = build.batches(config, blind, ready)
     learner = build.learner(config, net, run.fitted, device, batches.steps)
     limits = Limits(epochs, epochs, math.inf)
-    fit(learner, batches, _no_validation, State(), limits, Journal(), SilentProgress(), StopRequest())
+    unknown: dict[str, Metrics] = {"raw": {"loss": None}}  # there is no validation
+    fit(learner, batches, lambda: unknown, State(), limits, Journal(), SilentProgress(), StopRequest())
     return predict(net, ready, test, run.fitted).up_prob
-
-
-def _no_validation() -> dict[str, Metrics]:
-    return {"raw": {"loss": None}}

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
-from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, or_nan, save
-from stockenh.report.table import interval, markdown_header, percent
+from stockenh.report.figure import COLOURS, GREY, grouped_bars, legend_above, new_figure, or_nan, save
+from stockenh.report.table import interval, markdown_header, markdown_row, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,10 +37,9 @@ def audit_table(checks: Sequence[Check]) -> Table:
 def verdict(checks: Sequence[Check]) -> str:
     """One sentence: the leaks by name, or that none was found."""
     found = leaks(checks)
-    if found:
-        return f"{_checks(len(found))} found a leak: {', '.join(found)}"
-    done = sum(check.finding in (PASS, WARN) for check in checks)
-    return f"no leak found by {_checks(done)}"
+    count = len(found) or sum(check.finding in (PASS, WARN) for check in checks)
+    many = "1 check" if count == 1 else f"{count} checks"
+    return f"{many} found a leak: {', '.join(found)}" if found else f"no leak found by {many}"
 
 
 def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
@@ -49,7 +48,7 @@ def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
         "# Leakage audit", "", f"{found['weights']} weights of `{found['run']}`", "",
         f"**{verdict(checks)[0].upper()}{verdict(checks)[1:]}.**", "",
         *markdown_header("check", "finding", "what was measured", "what to do"),
-        *(f"| {c.name} | {c.finding} | {_cell(c.measured)} | {_cell(c.advice)} |" for c in checks),
+        *(markdown_row((c.name, c.finding, c.measured, c.advice)) for c in checks),
     ]  # fmt: skip
     if found["splits"]:
         lines += [
@@ -57,27 +56,17 @@ def markdown(checks: Sequence[Check], found: Mapping[str, Any]) -> str:
             "Accuracy on the context features alone: the run's split, and its windows split at random.",
             "",
             *markdown_header("model", "bars", "split", "n", "accuracy", "95% interval", "majority"),
+            *(
+                markdown_row((
+                    model, horizon.removeprefix("h"), split, f"{of['n']:,}", percent(of["accuracy"]),
+                    interval(of["accuracy_low"], of["accuracy_high"]), percent(of["majority"]),
+                ))
+                for model, by_horizon in found["splits"].items()
+                for horizon, splits in by_horizon.items()
+                for split, of in splits.items()
+            ),
         ]  # fmt: skip
-        for model, by_horizon in found["splits"].items():
-            for horizon, splits in by_horizon.items():
-                lines += [_scores(model, horizon, split, of) for split, of in splits.items()]
     return "\n".join(lines) + "\n"
-
-
-def _scores(model: str, horizon: str, split: str, of: Mapping[str, Any]) -> str:
-    cells = [
-        model, horizon.removeprefix("h"), split, f"{of['n']:,}", percent(of["accuracy"]),
-        interval(of["accuracy_low"], of["accuracy_high"]), percent(of["majority"]),
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
-
-
-def _checks(count: int) -> str:
-    return "1 check" if count == 1 else f"{count} checks"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 MOST_INPUTS = 12
@@ -100,21 +89,15 @@ def audit_chart(found: Mapping[str, Any], path: Path) -> Path:
 
 def _correlations(axes: Axes, found: Mapping[str, Any]) -> None:
     """The inputs closest to a label, a bar per horizon, and the limit of each horizon."""
+    limits, inputs = found["correlation_limits"], found["correlations"]
     sizes = {
-        name: {h: max(abs(of["spearman"]), abs(2 * of["auc"] - 1)) for h, of in by.items()}
-        for name, by in found["correlations"].items()
+        h: {name: max(abs(by[h]["spearman"]), abs(2 * by[h]["auc"] - 1)) for name, by in inputs.items()}
+        for h in limits
     }
-    shown = sorted(sizes, key=lambda name: -max(sizes[name].values()))[:MOST_INPUTS]
-    limits = found["correlation_limits"]
-    height = 0.8 / len(limits)
-    for place, (horizon, limit) in enumerate(limits.items()):
-        at = [y + height * (place - (len(limits) - 1) / 2) for y in range(len(shown))]
-        colour = COLOURS[place % len(COLOURS)]
-        axes.barh(at, [sizes[name][horizon] for name in shown], height=0.92 * height, color=colour,
-                  label=f"{bars_text(horizon)} ahead")  # fmt: skip
-        axes.axvline(limit, color=colour, linestyle="--", linewidth=1.2)
-    axes.set_yticks(range(len(shown)), [name.replace("$", r"\$") for name in shown], fontsize=9)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    shown = sorted(inputs, key=lambda name: -max(by_name[name] for by_name in sizes.values()))[:MOST_INPUTS]
+    grouped_bars(axes, shown, sizes)
+    for place, limit in enumerate(limits.values()):
+        axes.axvline(limit, color=COLOURS[place % len(COLOURS)], linestyle="--", linewidth=1.2)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
         "rank correlation with a label, or 2 AUC - 1 (the larger)\ndashed: implausible from there on"

@@ -37,6 +37,7 @@ from stockenh.commands.bench.training import (
 )
 from stockenh.commands.measure import Clock
 from stockenh.config.schema import BenchConfig, parse
+from stockenh.report.terminal import print_files
 from stockenh.storage.files import write_atomic, write_json
 
 PARTS = ("machine", "training", "techniques", "inference", "pipeline", "memory", "growth")
@@ -83,8 +84,7 @@ def benchmark(
     write_atomic(directory / "bench.md", benchmark_markdown(found).encode())
     benchmark_chart(found, directory / "bench.png")
     console.print(benchmark_table(found))
-    for file in ("bench.json", "bench.md", "bench.png"):
-        console.print(f"bench    {directory / file}", soft_wrap=True, markup=False)
+    print_files(console, "bench", (directory / f"bench.{kind}" for kind in ("json", "md", "png")))
     return found
 
 

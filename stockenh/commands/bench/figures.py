@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stockenh.commands.measure import Seconds
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, save
-from stockenh.report.table import markdown_header, new_table, significant
+from stockenh.report.table import markdown_header, markdown_row, new_table, significant
 
 NAMES = ("figure", "median", "quartiles", "rounds", "aim", "remark")
 CAPTION = (
@@ -82,10 +82,10 @@ def skipped(part: str, name: str, why: str, aim: Aim | None = None) -> Figure:
 
 def benchmark_table(found: Mapping[str, Any]) -> Table:
     """Every figure with its spread, its aim beside it, and a remark."""
-    table = new_table(f"Benchmark on {_setting(found)}", caption=CAPTION)
+    table = new_table(f"Benchmark on {_setting(found)}", CAPTION)
     table.add_column("figure", overflow="fold")
-    table.add_column("median", justify="right", no_wrap=True)
-    table.add_column("quartiles", justify="right", no_wrap=True)
+    for name in ("median", "quartiles"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("aim, or a remark", overflow="fold")
     for part, figures in groupby(found["figures"], key=lambda figure: figure["part"]):
         table.add_section()
@@ -100,7 +100,7 @@ def benchmark_markdown(found: Mapping[str, Any]) -> str:
     """The same as a page, a table for each part."""
     lines = [f"# Benchmark on {_setting(found)}", "", f"{CAPTION} It took {found['seconds']:.0f} s.", ""]
     for part, figures in groupby(found["figures"], key=lambda figure: figure["part"]):
-        rows = [f"| {' | '.join(_cells(figure))} |" for figure in figures]
+        rows = [markdown_row(_cells(figure)) for figure in figures]
         lines += [f"## {part.capitalize()}", "", *markdown_header(*NAMES), *rows, ""]
     return "\n".join(lines)
 

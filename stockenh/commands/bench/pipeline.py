@@ -14,8 +14,7 @@ import polars as pl
 import torch
 
 from stockenh.commands.bench.figures import Aim, Figure, median
-from stockenh.commands.bench.plain import loaded
-from stockenh.commands.bench.setup import Setup
+from stockenh.commands.bench.setup import Setup, loaded
 from stockenh.commands.measure import Clock, in_new_process, process_peak
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import FeatureSettings, context_features

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stockenh.commands.bench.figures import Aim, Figure, median, skipped
-from stockenh.commands.bench.plain import torch_layers
-from stockenh.commands.bench.setup import WARM, ProjectLoop, Setup
+from stockenh.commands.bench.setup import WARM, ProjectLoop, Setup, torch_layers
 from stockenh.commands.measure import Clock, in_new_process, peak_memory, process_peak
 from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.storage.machine import has_bf16, lacks_compiler

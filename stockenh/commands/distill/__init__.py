@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from stockenh.commands.finished import finished_run
+from stockenh.commands.multirun.resume import is_resumed
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import (
+    continue_run,
     device_of,
+    errors_in_log,
     is_finished,
-    is_resumed,
-    log_into,
     resumed_run,
     train_assigned,
     train_in,
 )
 from stockenh.config import compose
-from stockenh.config.schema import RunConfig, config_of, parse, to_dict
-from stockenh.errors import ConfigError, StockenhError
+from stockenh.config.schema import config_of, parse, to_dict
+from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import RunFolder
 
 # What a student takes from its teacher's run where the command line says nothing else.
 OF_TEACHER = ("data", "split", "embedding")
-
-log = logging.getLogger(__name__)
 
 
 def distill(arguments: list[str], root: str = "distill") -> None:
@@ -56,18 +54,13 @@ def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    folder, config, overrides = resumed_run(arguments)
+    folder, config, device_given = resumed_run(arguments)
     if config.teacher is None:
         raise ConfigError(f"{folder} is no student of a teacher: continue it with stockenh train resume=RUN")
     if not is_finished(folder, config):
-        log_into(folder)
-        log.info("resumed")
-        train_in(folder, config, fresh=False, device_given="device" in overrides, command="distill")
-    try:
+        continue_run(folder, config, device_given)
+    with errors_in_log():
         _finish(folder)
-    except StockenhError as error:
-        log.error("%s", error)
-        raise
 
 
 def _finish(folder: RunFolder) -> None:
@@ -78,14 +71,10 @@ def _finish(folder: RunFolder) -> None:
     out = console()
     config = config_of(folder)
     alone = RunFolder(folder.path / "without_teacher")
-    plainly = _without_teacher(config)
+    plainly = parse({**config.raw, "teacher": None, "weights": None})
     fresh = not alone.config.is_file()
     if fresh or not is_finished(alone, plainly, quiet=True):
         out.print("\nalone    the same student without a teacher, for comparison")
         train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder)
     out.print()
     compare(config, folder, alone, device_of(config, False, out), out)
-
-
-def _without_teacher(config: RunConfig) -> RunConfig:
-    return parse({**config.raw, "teacher": None, "weights": None})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from stockenh.commands.measure import Clock
 from stockenh.commands.train.result import RESAMPLES
-from stockenh.commands.train.session import ask
+from stockenh.commands.train.session import prepared_for, teacher_predictions
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
@@ -33,41 +32,46 @@ from stockenh.report.figure import (
     percent_axis,
     save,
 )
-from stockenh.report.table import interval, new_table, number, percent
+from stockenh.report.table import Grid, as_table, interval, number, percent
+from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 
 
 def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     """Every model and horizon of a distillation on the test part."""
-    names = ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE")
-    table = new_table("Distillation on the test part", names, ("model",), (
-        "accuracy: of the model's own probabilities. 95%: moving-block bootstrap over dates. "
-        "kept: the share of the teacher's accuracy above the majority class; n/a where its own 95% reaches "
-        "down to it. log loss and ECE: calibrated on validation"
-    ))  # fmt: skip
-    for model, horizons in scores.items():
-        for horizon, m in horizons.items():
-            table.add_row(
+    blocks = [
+        [
+            (
                 model, horizon.removeprefix("h"), percent(m["accuracy"]),
                 interval(m["accuracy_low"], m["accuracy_high"]), percent(m["majority"]),
                 percent(m["retention"], 0), number(m["log_loss_calibrated"]), number(m["ece_calibrated"], 3),
-            )  # fmt: skip
-        table.add_section()
-    return table
+            )
+            for horizon, m in horizons.items()
+        ]
+        for model, horizons in scores.items()
+    ]  # fmt: skip
+    names = ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE")
+    return as_table(Grid("Distillation on the test part", names, blocks, (
+        "accuracy: of the model's own probabilities. 95%: moving-block bootstrap over dates. "
+        "kept: the share of the teacher's accuracy above the majority class; n/a where its own 95% reaches "
+        "down to it. log loss and ECE: calibrated on validation"
+    ), ("model",)))  # fmt: skip
 
 
 def cost_table(cost: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """What each model of a distillation costs, and how many times less than the first."""
-    names = ("model", "parameters", "bytes", "ms at batch 1", "ratio", "windows/s at 256", "ratio")
-    table, first = new_table(f"Cost {title}", names, ("model",)), next(iter(cost.values()))
-    for model, c in cost.items():
-        table.add_row(
+    first = next(iter(cost.values()))
+    rows = [
+        (
             model, f"{c['parameters']:,}", f"{c['bytes']:,}", number(c["milliseconds_at_1"], 2),
             number(first["milliseconds_at_1"] / c["milliseconds_at_1"], 1),
             f"{c['windows_per_second_at_256']:,.0f}",
             number(c["windows_per_second_at_256"] / first["windows_per_second_at_256"], 1),
-        )  # fmt: skip
-    return table
+        )
+        for model, c in cost.items()
+    ]  # fmt: skip
+    names = ("model", "parameters", "bytes", "ms at batch 1", "ratio", "windows/s at 256", "ratio")
+    return as_table(Grid(f"Cost {title}", names, [rows], left=("model",)))
 
 
 def distillation_chart(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> Path:
@@ -136,10 +140,10 @@ def show(student: RunFolder, found: dict[str, Any], console: Console) -> None:
     if found["part"]:
         console.print(retention_table(found["scores"]))
         picture = distillation_chart(found["scores"], student.report / "distillation.png")
-        console.print(f"picture  {picture}", soft_wrap=True, markup=False)
+        print_files(console, "picture", [picture])
     threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
     console.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))
-    console.print(f"figures  {student.path / 'distillation.json'}", soft_wrap=True, markup=False)
+    print_files(console, "figures", [student.path / "distillation.json"])
 
 
 def _scores(
@@ -151,7 +155,7 @@ def _scores(
         return {}
     windows = prepared.windows
     horizons, labels, asof = windows.horizons, windows.y_ret[rows], windows.asof[rows]
-    own = ask(config, model, prepared, rows, device)
+    own = teacher_predictions(config, model, prepared, rows, device)
     plain = part_metrics(own.ret, own.up_prob, labels, asof, horizons, resamples=RESAMPLES)
     calibrated = calibration_metrics(own.up_prob, model.calibration.apply(own.up_logits), labels, horizons)
     return {horizon: {**plain[horizon], **calibrated[horizon]} for horizon in plain}
@@ -176,10 +180,7 @@ def _cost(
     nets: dict[str, nn.Module] = {}
     inputs: dict[str, tuple[Tensor, ...]] = {}
     for name, model in models.items():
-        theirs = prepared
-        if not config.embedding.agrees_with(model.run.embedding):
-            other = replace(config, embedding=model.run.embedding, model=model.run.model)
-            theirs = build.data(other, device)
+        theirs = prepared_for(config, model, prepared, device)
         nets[name] = model.net(theirs, device)
         ready, _ = model.ready(theirs, device)
         rows = torch.arange(max(BATCHES), device=ready.index) % len(theirs.windows)

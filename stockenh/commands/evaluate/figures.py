@@ -23,6 +23,7 @@ from stockenh.report.figure import (
     or_nan,
     percent_axis,
     save,
+    short_percent,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def baselines_chart(
                          label="larger class of these rows")  # fmt: skip
         axes.set_yticks(range(len(names)), [title(name) for name in names] if not place else [])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        short_percent(axes.xaxis)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
     _legend_below(figure)
     return save(figure, f"Direction accuracy beside the baselines\n{about}; lines: 95%", path)
@@ -79,7 +80,7 @@ def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], about: s
         axes.plot(kept, majority, "--", color=COLOURS[1], linewidth=1.4, label=label)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
         axes.set_xlabel("share of forecasts kept")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        short_percent(axes.xaxis)
         percent_axis(axes)
         if not place:
             axes.set_ylabel("direction accuracy")

@@ -24,14 +24,12 @@ from stockenh.commands.evaluate.rows import (
     Selection,
     baselines_here,
     forecast_rows,
-    forecast_steps,
-    is_own,
     load,
     select_rows,
 )
 from stockenh.commands.evaluate.tables import grids, header, notes, part_line
 from stockenh.commands.train.figures import reliability_chart
-from stockenh.commands.trained import Trained, require_same_weights
+from stockenh.commands.trained import Trained, is_data_of, require_same_weights
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
 from stockenh.errors import ConfigError, RunFolderError
@@ -51,7 +49,7 @@ from stockenh.evaluation.summary import (
 from stockenh.inference.calibration import reliability_curves
 from stockenh.models.cpu.memory import default_threads
 from stockenh.report.table import as_markdown, as_table, findings_summary
-from stockenh.report.terminal import counted_progress, embedding_progress
+from stockenh.report.terminal import counted_progress, embedding_progress, print_files, print_line
 from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.run_folder import RunFolder
 
@@ -89,14 +87,15 @@ def evaluate_runs(
     page = [*header(found), "", *(as_markdown(table) for table in tables), *(f"- {line}" for line in lines)]
     page += ["", *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures), ""]
     write_atomic(directory / "evaluation.md", "\n".join(page).encode())
-    console.print(f"evaluate {part_line(found)}", soft_wrap=True, markup=False)
+    print_line(console, f"evaluate {part_line(found)}")
     for table in tables:
         if table.on_screen:
             console.print(as_table(table))
             console.print()
     files = (directory / "evaluation.md", directory / "evaluation.json", *pictures)
-    for line in (*lines, *(f"report   {path}" for path in files)):
-        console.print(line, soft_wrap=True, markup=False)
+    for line in lines:
+        print_line(console, line)
+    print_files(console, "report", files)
     return found
 
 
@@ -105,7 +104,7 @@ def evaluation(
 ) -> tuple[dict[str, Any], PartForecasts, dict[str, Curve]]:
     """The figures, the forecasts that they are of, and the curves of the next bar by strategy."""
     selections = _select(config, runs, console)
-    steps = sum(forecast_steps(len(s.prepared.windows.horizons)) for s in selections)
+    steps = sum(2 + len(s.prepared.windows.horizons) for s in selections)
     device = build.device(config.device)
     each = []
     with counted_progress(console, "forecasting", steps) as advance:
@@ -199,7 +198,7 @@ def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
         console.print(f"data     {line}", markup=False)
     if len(runs) == 1:
         return [select_rows(config, first, prepared)]
-    if not all(is_own(trained, prepared.windows) for trained in runs):
+    if not all(is_data_of(trained.folder, prepared.windows) for trained in runs):
         raise RunFolderError(
             "several runs are evaluated on their own test parts only, and the bars given are not those "
             "that all of them were trained on: name these with data.path=DIR"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stockenh.commands.trained import Trained
+from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import EvaluateRunConfig
@@ -123,12 +123,6 @@ def load(
         ) from None
 
 
-def is_own(trained: Trained, windows: Windows) -> bool:
-    """Whether these are the same bars that a run was trained on."""
-    manifest = trained.folder.read_json(trained.folder.manifest)
-    return isinstance(manifest, dict) and manifest.get("data") == windows.digest()
-
-
 def select_rows(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Selection:
     """The run's own test part, or of other bars those after all that the run has seen.
 
@@ -137,7 +131,7 @@ def select_rows(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
     """
     if config.split != trained.run.split:
         raise ConfigError(f"split can't be other than that of run={trained.folder}: leave it out")
-    if is_own(trained, prepared.windows):
+    if is_data_of(trained.folder, prepared.windows):
         return _test_part(config, trained, prepared)
     if config.data == trained.run.data:
         raise RunFolderError(
@@ -205,7 +199,7 @@ def _own_windows(config: EvaluateRunConfig, trained: Trained) -> Windows | None:
         windows = build.windows(replace(trained.run, cache_dir=config.cache_dir))
     except StockenhError:
         return None
-    return windows if is_own(trained, windows) else None
+    return windows if is_data_of(trained.folder, windows) else None
 
 
 def _within(config: EvaluateRunConfig, windows: Windows, rows: Rows) -> Rows:
@@ -232,8 +226,8 @@ def baselines_here() -> tuple[str, ...]:
 def forecast_rows(
     config: EvaluateRunConfig, trained: Trained, selection: Selection, device: torch.device, advance: Advance
 ) -> PartForecasts:
-    """The forecasts of the run, its views and the baselines. advance: called with 1 after each of the
-    `forecast_steps`."""
+    """Forecasts of the run, its views and the baselines. advance: called with 1 after those of the run, the
+    baselines of each horizon, and the views."""
     prepared, rows = selection.prepared, selection.rows
     windows, own, train = prepared.windows, selection.own, selection.train
     ready, fitted = trained.ready(prepared, device)
@@ -283,8 +277,3 @@ def forecast_rows(
         uncertainty=uncertainty,
         next_ret=next_returns(windows, rows) if isinstance(windows, BarWindows) else None,
     )
-
-
-def forecast_steps(horizons: int) -> int:
-    """How often `forecast_rows` advances."""
-    return 2 + horizons

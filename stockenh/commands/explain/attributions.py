@@ -5,7 +5,6 @@ Legend: k windows, H horizons.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from stockenh.commands.explain.show import (
     weights_chart,
     weights_table,
 )
-from stockenh.commands.trained import LoadedRun, Trained, evenly
+from stockenh.commands.trained import LoadedRun, Trained, dates_of, evenly, write_frame
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import ExplainRunConfig
@@ -48,8 +47,8 @@ from stockenh.evaluation.attribution import (
 )
 from stockenh.inference.predict import CHUNK
 from stockenh.models import EMBEDDING, PRICE_SERIES, Interpretable
-from stockenh.report.terminal import PART_NAMES, counted_progress
-from stockenh.storage.files import write_atomic, write_json
+from stockenh.report.terminal import PART_NAMES, counted_progress, print_files, print_line
+from stockenh.storage.files import write_json
 
 MODEL_OUTPUTS = {"up": "up_logits", "ret": "ret"}
 FILES = (
@@ -224,13 +223,12 @@ def _write_windows(
 ) -> None:
     """A row per window, output and horizon: the forecast, the baseline's, and what each input adds."""
     windows = prepared.windows
-    asof = windows.asof[rows]
-    days = asof.astype("datetime64[D]")
+    dates = dates_of(windows.asof[rows])
     parts = [
         pl.DataFrame(
             {
                 "symbol": np.array(windows.symbols)[windows.symbol[rows]],
-                "date": days if (days == asof).all() else asof.astype("datetime64[ms]"),
+                "date": dates,
                 "output": [e.output] * len(rows),
                 "horizon": np.full(len(rows), e.horizon),
                 "value": e.value,
@@ -242,11 +240,7 @@ def _write_windows(
         )
         for e in explained
     ]
-    frame = pl.concat(parts)
-    for name, write in (("parquet", frame.write_parquet), ("csv", frame.write_csv)):
-        content = io.BytesIO()
-        write(content)
-        write_atomic(directory / f"attributions.{name}", content.getbuffer())
+    write_frame(pl.concat(parts), directory / "attributions")
 
 
 def _show(found: Mapping[str, Any], directory: Path, console: Console) -> None:
@@ -265,9 +259,9 @@ def _show(found: Mapping[str, Any], directory: Path, console: Console) -> None:
         bars_chart(attributions, about, directory / "bars.png")
     else:
         console.print(NO_CAPTUM, markup=False)
-    files = [f"explain  {path}" for name in FILES if (path := directory / name).exists()]
-    for line in (*majority_lines(found), *files):
-        console.print(line, soft_wrap=True, markup=False)
+    for line in majority_lines(found):
+        print_line(console, line)
+    print_files(console, "explain", (path for name in FILES if (path := directory / name).exists()))
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:

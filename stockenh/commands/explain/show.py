@@ -10,8 +10,18 @@ import numpy as np
 from rich.table import Table
 
 from stockenh.evaluation.attribution import by_importance
-from stockenh.report.figure import COLOURS, GREY, bars_text, legend_above, new_figure, save
-from stockenh.report.table import interval, new_table, number, percent
+from stockenh.report.figure import (
+    COLOURS,
+    GREY,
+    bars_text,
+    grouped_bars,
+    legend_above,
+    named_rows,
+    new_figure,
+    save,
+    short_percent,
+)
+from stockenh.report.table import Grid, as_table, interval, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,20 +38,22 @@ def groups_table(attributions: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     targets = [(output, horizon, f) for output, by in attributions.items() for horizon, f in by.items()]
     names = [f"{OUTPUT_TITLES[output]} {horizon.removeprefix('h')}" for output, horizon, _ in targets]
-    table = new_table(
-        "What the forecasts come from", ("inputs", *names), ("inputs",),
+    groups = [
+        (group, *(_size(output, f["groups"][group]["size"]) for output, _, f in targets))
+        for group in targets[0][2]["groups"]
+    ]
+    gaps = [f["completeness"] for _, _, f in targets]
+    gap_rows = [
+        ("gap, worst window", *(percent(gap["worst"], 3) for gap in gaps)),
+        ("gap, mean", *(percent(gap["mean"], 3) for gap in gaps)),
+        ("steps", *(str(gap["most_steps"]) for gap in gaps)),
+    ]
+    return as_table(Grid(
+        "What the forecasts come from", ("inputs", *names), [groups, gap_rows],
         "mean size of a group's attribution, in logits for up, in returns for return. gap: how far all "
         "attributions together are from forecast minus baseline, as a share of it. steps: the most that an "
-        "integral took",
-    )  # fmt: skip
-    for group in targets[0][2]["groups"]:
-        table.add_row(group, *(_size(output, f["groups"][group]["size"]) for output, _, f in targets))
-    table.add_section()
-    gaps = [f["completeness"] for _, _, f in targets]
-    table.add_row("gap, worst window", *(percent(gap["worst"], 3) for gap in gaps))
-    table.add_row("gap, mean", *(percent(gap["mean"], 3) for gap in gaps))
-    table.add_row("steps", *(str(gap["most_steps"]) for gap in gaps))
-    return table
+        "integral took", ("inputs",),
+    ))  # fmt: skip
 
 
 def inputs_table(attributions: Mapping[str, Mapping[str, Any]], groups: Mapping[str, str]) -> Table:
@@ -51,27 +63,28 @@ def inputs_table(attributions: Mapping[str, Mapping[str, Any]], groups: Mapping[
     left = len(ranked) - MOST_INPUTS
     names = ("input", "of", *(f"{horizon.removeprefix('h')} bars" for horizon in targets))
     caption = f"mean size of attribution{f', and {left} more in explain.json' if left > 0 else ''}"
-    table = new_table(f"The inputs that weigh most for {OUTPUT_TITLES[output]}", names, names[:2], caption)
-    for name in ranked[:MOST_INPUTS]:
-        sizes = (_size(output, figures["inputs"][name]["size"]) for figures in targets.values())
-        table.add_row(name, groups[name], *sizes)
-    return table
+    rows = [
+        (name, groups[name], *(_size(output, f["inputs"][name]["size"]) for f in targets.values()))
+        for name in ranked[:MOST_INPUTS]
+    ]
+    title = f"The inputs that weigh most for {OUTPUT_TITLES[output]}"
+    return as_table(Grid(title, names, [rows], caption, names[:2]))
 
 
 def weights_table(weights: Mapping[str, Any]) -> Table:
     """The model's own selection weights: the price series, and the static variables with the largest."""
     static = _by_mean(weights["static"])
     left = len(static) - MOST_INPUTS
-    table = new_table(
-        "The model's own selection weights", ("variable", "mean", "80%"), ("variable",),
+    blocks = [
+        [(name, percent(s["mean"]), interval(s["low"], s["high"])) for name, s in rows]
+        for rows in (weights["price"].items(), static[:MOST_INPUTS])
+    ]
+    return as_table(Grid(
+        "The model's own selection weights", ("variable", "mean", "80%"), blocks,
         "weights of the price series sum to 100% at each bar, those of the static variables once a window; "
         f"80%: the middle four fifths of windows{f'. {left} more in explain.json' if left > 0 else ''}",
-    )  # fmt: skip
-    for rows in (weights["price"].items(), static[:MOST_INPUTS]):
-        for name, spread in rows:
-            table.add_row(name, percent(spread["mean"]), interval(spread["low"], spread["high"]))
-        table.add_section()
-    return table
+        ("variable",),
+    ))  # fmt: skip
 
 
 def majority_lines(found: Mapping[str, Any]) -> list[str]:
@@ -117,12 +130,12 @@ def attributions_chart(attributions: Mapping[str, Targets], about: str, path: Pa
     for column, (output, targets) in enumerate(attributions.items()):
         names = list(next(iter(targets.values()))["groups"])
         above = figure.add_subplot(grid[0, column])
-        _grouped_bars(above, targets, "groups", names, output)
+        _sizes(above, targets, "groups", names, output)
         kind = "direction" if output == "up" else "return"
         above.set_title(f"{kind}: groups of inputs", fontsize=10.5, pad=22)
         legend_above(above)
         below = figure.add_subplot(grid[1, column])
-        _grouped_bars(below, targets, "inputs", by_importance(targets)[:shown], output)
+        _sizes(below, targets, "inputs", by_importance(targets)[:shown], output)
         below.set_title("single inputs, the largest", fontsize=10.5)
         below.set_xlabel(f"mean size of attribution to the {TITLES[output]}{UNITS[output]}")
     return save(figure, f"What the forecasts come from\n{about}", path)
@@ -170,8 +183,8 @@ def weights_chart(weights: Mapping[str, Any], about: str, path: Path) -> Path:
         for y, low, high in zip(at, lows, highs, strict=True):
             axes.plot([low, high], [y, y], color="black", linewidth=1.2, zorder=3)
         axes.axvline(1 / len(rows), color=GREY, linestyle="--", linewidth=1, label="equal weights")
-        _named_rows(axes, list(rows))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        named_rows(axes, list(rows))
+        short_percent(axes.xaxis)
         axes.set_xlim(left=0)
         axes.set_title(title, fontsize=10.5)
         axes.legend(frameon=False, fontsize=9, loc="lower right")
@@ -193,29 +206,19 @@ def attention_chart(attention: Mapping[str, Sequence[float]], about: str, path: 
     axes.axhline(1 / len(ago), color=GREY, linestyle="--", linewidth=1, label="equal attention")
     axes.set_xlim(max(len(ago) - 1, 1), 0)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    short_percent(axes.yaxis)
     axes.set_xlabel("bars before the forecast")
     axes.set_ylabel("attention")
     legend_above(axes)
     return save(figure, f"Attention over the window\n{about}", path)
 
 
-def _grouped_bars(axes: Axes, targets: Targets, kind: str, names: Sequence[str], output: str) -> None:
-    """A row per name, a bar per horizon in it."""
-    height = 0.8 / len(targets)
-    for place, (horizon, figures) in enumerate(targets.items()):
-        at = np.arange(len(names)) + height * (place - (len(targets) - 1) / 2)
-        sizes = [figures[kind][name]["size"] for name in names]
-        axes.barh(at, sizes, height=0.92 * height, color=COLOURS[place % len(COLOURS)],
-                  label=f"{bars_text(horizon)} ahead")  # fmt: skip
-    _named_rows(axes, names)
+def _sizes(axes: Axes, targets: Targets, kind: str, names: Sequence[str], output: str) -> None:
+    """The sizes of `groups` or `inputs`, a bar per horizon."""
+    sizes = {h: {name: figures[kind][name]["size"] for name in names} for h, figures in targets.items()}
+    grouped_bars(axes, names, sizes)
     if output == "ret":
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
-
-
-def _named_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=9)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+        short_percent(axes.xaxis)
 
 
 def _by_mean(spreads: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Mapping[str, float]]]:

@@ -13,7 +13,7 @@ def runs(arguments: list[str]) -> None:
     """Lists the runs below folders, newest first, or sets run folders side by side."""
     from stockenh.commands.runs import listing as reading
     from stockenh.commands.runs import show as tables
-    from stockenh.report.terminal import console
+    from stockenh.report.terminal import console, print_line
 
     paths, wanted = _paths_and_values(arguments)
     for path in paths:
@@ -21,10 +21,10 @@ def runs(arguments: list[str]) -> None:
             raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
     folders = paths or [Path("outputs")]
     found = [reading.read(run) for run in dict.fromkeys(run for f in folders for run in reading.find(f))]
-    told = " and ".join(str(folder) for folder in folders)
+    where = " and ".join(str(folder) for folder in folders)
     out = console()
     if not found:
-        out.print(f"no runs in {told}; stockenh train makes one", markup=False, soft_wrap=True)
+        print_line(out, f"no runs in {where}; stockenh train makes one")
         return
     if len(paths) > 1 and all(map(reading.is_run, paths)):
         side_by_side = reading.matching(map(reading.read, paths), wanted)
@@ -36,7 +36,7 @@ def runs(arguments: list[str]) -> None:
     kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
     if kept:
         out.print(tables.listing(kept, tables.common_root(folders)))
-    out.print(f"{len(kept)} of {len(found)} runs in {told}, newest first", markup=False, soft_wrap=True)
+    print_line(out, f"{len(kept)} of {len(found)} runs in {where}, newest first")
 
 
 def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:
@@ -49,12 +49,8 @@ def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]
         elif parts[0] == "run":
             paths.append(unquoted(parts[1]))
         else:
-            wanted[parts[0]] = _as_kept(*parts)
+            key, value = parts
+            # a run's config has other runs by their whole path
+            is_path = key in ("teacher", "init_from") and value != "null"
+            wanted[key] = os.path.abspath(unquoted(value)) if is_path else value
     return paths, wanted
-
-
-def _as_kept(key: str, value: str) -> str:
-    """A value as a run's config has it: runs are kept by their whole path."""
-    if key in ("teacher", "init_from") and value != "null":
-        return os.path.abspath(unquoted(value))
-    return value

@@ -88,18 +88,17 @@ def read(path: Path) -> Run:
         return Run(path, "damaged: config.yaml is missing" if began else "never began", written)
     if summary is not None and not isinstance(_get(summary, "parts"), Mapping):
         return Run(path, "damaged: summary.json is not a run's", written, flatten(config))
-    epochs = _epochs(history)
+    epochs = max((e for line in history if (e := _whole(line.get("epoch"))) is not None), default=0)
     planned = _whole(_get(config, "train", "epochs"))
     done = _whole(_get(summary, "epochs"))
-    finished = summary is not None and (
-        _get(summary, "stopped_early") is True or done is None or planned is None or done >= planned
-    )
+    early = _get(summary, "stopped_early") is True
+    finished = summary is not None and (early or done is None or planned is None or done >= planned)
     figures = summary if finished and isinstance(summary, Mapping) else {}
     losses = [loss for line in history if (loss := _number(line.get("val_loss"))) is not None]
     weights = _get(figures, "weights")
     return Run(
         path=path,
-        state=_state(folder, finished, _get(summary, "stopped_early") is True, epochs),
+        state=_state(folder, finished, early, epochs),
         written=written,
         config=flatten(config),
         weights=weights if isinstance(weights, str) else None,
@@ -192,10 +191,6 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _epochs(history: list[dict[str, Any]]) -> int:
-    return max((e for line in history if (e := _whole(line.get("epoch"))) is not None), default=0)
 
 
 def _scores(parts: Any) -> dict[str, dict[str, dict[str, float]]]:

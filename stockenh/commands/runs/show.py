@@ -52,7 +52,8 @@ def listing(runs: Sequence[Run], root: Path) -> Table:
 def comparison(runs: Sequence[Run]) -> Iterator[Table]:
     """Config keys that differ, then figures, as many runs side by side as fit; the others below."""
     different = differing(runs)
-    names = _names(runs)
+    root = common_root([run.path for run in runs])
+    names = [plain(os.path.relpath(run.path, root)) for run in runs]
     for first in range(0, len(runs), SIDE_BY_SIDE):
         some = range(first, min(first + SIDE_BY_SIDE, len(runs)))
         width = (WIDTH - KEY_WIDTH) // len(some) - 2
@@ -138,12 +139,6 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """The paths without what they have in common."""
-    root = common_root([run.path for run in runs])
-    return [plain(os.path.relpath(run.path, root)) for run in runs]
 
 
 def common_root(folders: Sequence[Path]) -> Path:

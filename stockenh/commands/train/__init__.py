@@ -1,16 +1,18 @@
-"""`stockenh train` and `stockenh find-lr`: parse, build, call."""
+"""`stockenh train` and `stockenh find-lr`: a new run, a grid of them, or an old one resumed; a range test."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Container
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from stockenh.commands.finished import require_own_folder
+from stockenh.commands.multirun.resume import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
@@ -21,26 +23,32 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.training import world
 
 RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
+GRID_FLAGS = {"-m", "--multirun"}
 
 log = logging.getLogger(__name__)
 
 
 def train(arguments: list[str]) -> None:
-    """A new run, a grid of them, or with resume=RUN an old one."""
-    if is_resumed(arguments):
-        resume(arguments)
-        return
-    compose.run("train", train_job, arguments)
+    """A new run, a grid of them, or with resume=RUN an old one; a part of it in a process of torchrun's."""
+    own = world.own_rank()
+    if own is not None and GRID_FLAGS & set(arguments):
+        world.refuse_several("a grid of --multirun")
+    with ExitStack() as several:
+        if own is not None:
+            from stockenh.commands.train.processes import process_group
 
-
-def is_resumed(arguments: list[str]) -> bool:
-    """Whether resume=RUN stands among the arguments."""
-    given = [parts for a in arguments if (parts := split_override(a))]
-    return any(key == "resume" and value != "null" for key, value in given)
+            several.enter_context(process_group(own))
+        if is_resumed(arguments):
+            resume(arguments)
+        else:
+            compose.run("train", train_job, arguments)
 
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One run: alone, a job of a grid, or a trial of a search."""
+    from stockenh.commands.train.run import train as train_run
+    from stockenh.report.terminal import console
+
     config = parse(raw)
     if config.weights and not config.init_from:
         raise ConfigError(
@@ -50,7 +58,10 @@ def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
-    train_in(folder, config, fresh=True)
+    out = console()
+    device = device_of(config, True, out)
+    with exclusive(folder, fresh=True) as begin:
+        train_run(config, folder, device, out, begin=begin)
 
 
 def train_assigned(
@@ -77,30 +88,39 @@ def train_assigned(
 
 def resume(arguments: list[str]) -> None:
     """Continues a run in its own folder, with its own config and data."""
-    folder, config, overrides = resumed_run(arguments)
-    if is_finished(folder, config):
-        return
-    log_into(folder)
+    from stockenh.report.terminal import console, print_line, program
+
+    folder, config, device_given = resumed_run(arguments)
+    if not is_finished(folder, config) and continue_run(folder, config, device_given):
+        again = f"{program()} distill resume={shlex.quote(str(folder))}"
+        print_line(console(), f"compare  it with its teacher: {again}")
+
+
+def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bool:
+    """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
     log.info("resumed")
+    command = "train" if config.teacher is None else "distill"
+    with errors_in_log():
+        train_in(folder, config, fresh=False, device_given=device_given, command=command)
+    return config.teacher is not None
+
+
+@contextmanager
+def errors_in_log() -> Iterator[None]:
+    """Within, an error that ends the command is written to the log, too."""
     try:
-        command = "train" if config.teacher is None else "distill"
-        train_in(folder, config, fresh=False, device_given="device" in overrides, command=command)
+        yield
     except StockenhError as error:
         log.error("%s", error)
         raise
-    if config.teacher is not None:
-        _tell_of_comparison(folder)
 
 
-def _tell_of_comparison(folder: RunFolder) -> None:
-    from stockenh.report.terminal import console, program
-
-    again = f"{program()} distill resume={shlex.quote(str(folder))}"
-    console().print(f"compare  it with its teacher: {again}", soft_wrap=True, markup=False)
-
-
-def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
-    """The folder of resume=RUN, its config, and what the command line says besides."""
+def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, bool]:
+    """The folder of resume=RUN, its config with what changes, and whether the command line names a device."""
     overrides = _resume_overrides(arguments)
     folder = RunFolder.open(expanded(overrides.pop("resume")))
     raw = upgraded(folder.read_config())
@@ -117,17 +137,13 @@ def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, A
         config = parse(raw)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
-    _refuse_fewer_epochs(folder, config)
-    return folder, config, overrides
-
-
-def _refuse_fewer_epochs(folder: RunFolder, config: RunConfig) -> None:
     done, planned = len(folder.read_metrics()), config_of(folder).train.epochs
     if config.train.epochs < planned and config.train.epochs <= done and not folder.summary.exists():
         raise ConfigError(
             f"train.epochs={config.train.epochs}: {folder} has done {done} epochs of {planned} already, "
             f"take more than that"
         )
+    return folder, config, "device" in overrides
 
 
 def train_in(
@@ -139,13 +155,26 @@ def train_in(
     command: str = "train",
     named: RunFolder | None = None,
 ) -> None:
-    """Trains in a folder to the end; a stop leaves with 130 and the command that goes on (of `named`)."""
+    """Trains in a folder to the end; see `exclusive` and `device_of`."""
     from stockenh.commands.train.run import train as train_run
     from stockenh.report.terminal import console
-    from stockenh.training.loop import Interrupted
 
     out = console()
-    on = device_of(config, device_given, out)
+    device = device_of(config, device_given, out)
+    with exclusive(folder, fresh, command, named) as begin:
+        train_run(config, folder, device, out, begin=begin)
+
+
+@contextmanager
+def exclusive(
+    folder: RunFolder, fresh: bool, command: str = "train", named: RunFolder | None = None
+) -> Iterator[Callable[[RunConfig], None] | None]:
+    """Locks the folder of an old run; for a new one yields what makes and locks it once the run begins.
+
+    A stop within leaves with 130 and the command that continues `named`, by default the folder.
+    """
+    from stockenh.training.loop import Interrupted
+
     with ExitStack() as locked:
 
         def begin(config: RunConfig) -> None:
@@ -159,7 +188,7 @@ def train_in(
         else:
             locked.enter_context(folder.lock())
         try:
-            train_run(config, folder, on, out, begin=begin if fresh else None)
+            yield begin if fresh else None
         except (Interrupted, KeyboardInterrupt) as stop:
             raise _stopped(folder, stop, command, named or folder) from None
 
@@ -229,25 +258,17 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def log_into(folder: RunFolder) -> None:
-    """run.log goes on where Hydra's logging began it."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(logging.INFO)
+def find_lr(arguments: list[str]) -> None:
+    """A learning-rate range test, or a grid of them, each in a folder of its own."""
+    compose.run("find_lr", _find_lr, arguments)
 
 
-GRID_FLAGS = {"-m", "--multirun"}
+def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.train.range_test import find_lr as find
+    from stockenh.config import build
+    from stockenh.report.terminal import console
 
-
-def train_together(arguments: list[str]) -> None:
-    """Trains in this process, or together with the others that torchrun has started."""
-    own = world.own_rank()
-    if own is None:
-        train(arguments)
-        return
-    if GRID_FLAGS & set(arguments):
-        world.refuse_several("a grid of --multirun")
-    from stockenh.commands.train.processes import train_in_processes
-
-    train_in_processes(own, lambda: train(arguments))
+    require_own_folder(folder, "a range test")
+    folder.refuse_if_run()
+    config = parse(raw)
+    find(config, folder, build.device(config.device), console())

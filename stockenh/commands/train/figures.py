@@ -21,6 +21,7 @@ from stockenh.report.figure import (
     or_nan,
     percent_axis,
     save,
+    short_percent,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def reliability_chart(
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5, pad=36)
         axes.set_xlabel("forecast probability of up")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+            short_percent(axis)
         axes.legend(
             handles=lines, loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=9,
             borderaxespad=0.2,
@@ -79,9 +80,17 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
     loss_axes, accuracy_axes = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     lr_axes = figure.add_subplot(grid[1, :])
     epochs = [row["epoch"] for row in history]
-    best = _best_row(history)
+    validated = [row for row in history if row.get("val_loss") is not None]
+    best = next((row for row in reversed(validated) if row.get("best")), None)
 
-    _draw_losses(loss_axes, epochs, history, best)
+    line(loss_axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
+    if validated:
+        line(loss_axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], "validation")
+    if best is not None:
+        loss_axes.plot(
+            best["epoch"], best["val_loss"], "*", color="black", label="best epoch", markersize=12, zorder=4
+        )
+    loss_axes.set_ylabel("loss")
     _draw_accuracies(accuracy_axes, epochs, [row.get("val") or {} for row in history])
     line(lr_axes, epochs, [row.get("lr") for row in history], COLOURS[2])
     lr_axes.set_ylabel("learning rate")
@@ -91,7 +100,6 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
         _epoch_axis(axes, epochs, None if best is None else best["epoch"])
     for axes in (loss_axes, accuracy_axes):
         legend_above(axes)
-    validated = any(row.get("val_loss") is not None for row in history)
     title = "Training and validation by epoch" if validated or not history else "Training by epoch"
     if best is not None:
         title += f": epoch {best['epoch']} of {len(history)} is best on validation"
@@ -134,18 +142,6 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
         "bars: 95% moving-block bootstrap over dates; returns of exactly 0 left out"
     )
     return save(figure, title, path)
-
-
-def _draw_losses(
-    axes: Axes, epochs: Sequence[int], history: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None
-) -> None:
-    line(axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
-    if any(row.get("val_loss") is not None for row in history):
-        line(axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], "validation")
-    if best is not None:
-        star = axes.plot(best["epoch"], best["val_loss"], "*", color="black", label="best epoch")
-        star[0].set(markersize=12, zorder=4)
-    axes.set_ylabel("loss")
 
 
 def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -206,9 +202,3 @@ def _epoch_axis(axes: Axes, epochs: Sequence[int], best: int | None) -> None:
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     if best is not None:
         axes.axvline(best, color=GREY, linewidth=1, linestyle=":", zorder=1)
-
-
-def _best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The last epoch that was the best so far and has a validation loss."""
-    best = [row for row in history if row.get("best") and row.get("val_loss") is not None]
-    return best[-1] if best else None

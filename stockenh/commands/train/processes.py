@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -41,18 +41,18 @@ INTERRUPTED = 130
 log = logging.getLogger(__name__)
 
 
-def train_in_processes(own: Rank, train: Callable[[], None]) -> None:
-    """Calls `train` in rank 0; the others join its run and end with SystemExit and its exit code."""
+@contextlib.contextmanager
+def process_group(own: Rank) -> Iterator[None]:
+    """Within, rank 0 trains; the others join its run on entry and end with SystemExit and its exit code."""
     if not own.is_first:
         # rank 0 handles a stop, which the same signal reaches
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     group = ProcessGroup(own)
     try:
-        if own.is_first:
-            train()
-        else:
+        if not own.is_first:
             _join(group)
+        yield
     except BaseException as error:
         _free(error)
         is_clean = isinstance(error, StockenhError | SystemExit | KeyboardInterrupt)

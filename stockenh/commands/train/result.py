@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Container, Mapping
 from dataclasses import asdict
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -20,7 +20,8 @@ from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Confidence, Predictions, Views, forecast
-from stockenh.report.table import interval, number, percent
+from stockenh.report.table import Grid, as_table, interval, number, percent
+from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
 
@@ -91,14 +92,9 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width:
             "majority to limit."
         )
     caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
-                  padding=(0, 0), show_edge=False, caption=caption)  # fmt: skip
-    for name in columns:
-        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
-    rows = list(zip(*columns.values(), strict=True))
-    for i, row in enumerate(rows):
-        table.add_row(*row, end_section=i + 1 < len(rows) and rows[i + 1][0] != row[0])
-    return table
+    rows = zip(*columns.values(), strict=True)
+    blocks = [list(block) for _, block in itertools.groupby(rows, key=lambda row: row[0])]
+    return as_table(Grid(title, tuple(columns), blocks, caption, ("part",)))
 
 
 def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[str]]:
@@ -204,9 +200,8 @@ def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path]
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"
     )
-    for picture in pictures:
-        console.print(f"picture  {picture}", soft_wrap=True, markup=False)
-    console.print(f"run      {folder}", soft_wrap=True, markup=False)
+    print_files(console, "picture", pictures)
+    print_files(console, "run", [folder.path])
 
 
 def _title(summary: dict[str, Any]) -> str:

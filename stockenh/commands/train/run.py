@@ -10,23 +10,29 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from stockenh.commands.find_lr.range_test import search
 from stockenh.commands.train.processes import share
+from stockenh.commands.train.range_test import search
 from stockenh.commands.train.result import conclude
-from stockenh.commands.train.session import Session, initial_weights, settled, teacher_answers, teacher_origin
-from stockenh.commands.trained import require_same_weights
+from stockenh.commands.train.session import (
+    Session,
+    initial_weights,
+    load_initial,
+    settled,
+    teacher_answers,
+    teacher_origin,
+)
+from stockenh.commands.trained import is_data_of, require_same_weights
 from stockenh.config import build
-from stockenh.config.build import Prepared
 from stockenh.config.schema import RunConfig
 from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.models.cpu.memory import keep_freed_memory
-from stockenh.report.terminal import PART_NAMES, embedding_progress, show_data, training_progress
+from stockenh.report.terminal import PART_NAMES, embedding_progress, print_line, show_data, training_progress
 from stockenh.storage.machine import manifest
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
 from stockenh.training.distributed import ProcessGroup
-from stockenh.training.loop import Limits, Metrics, Report, State, fit, stop_on_signal
+from stockenh.training.loop import Limits, Metrics, Report, fit, stop_on_signal
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.optimizers import AUTO
 from stockenh.training.step import Objective
@@ -54,6 +60,45 @@ def train(
     group = ProcessGroup.current
     if group is not None and config.teacher is not None:
         raise ConfigError("a student with a teacher trains in one process: continue without torchrun")
+    session, net = _prepare(config, folder, device, console, begin)
+    parameters = sum(p.numel() for p in net.parameters())
+    several = f", {group.own.size} processes" if group is not None else ""
+    console.print(f"model    {parameters:,} parameters, {session.precision} on {device}{several}")
+    session = _with_lr(session, net, console)
+    settings = session.config.train
+    batches = build.batches(session.config, session.prepared, session.ready)
+    learner = build.learner(session.config, net, session.fitted, device, batches.steps)
+    journal = FolderJournal(folder, learner)
+    state = journal.resume()
+    # always the plain loss, so that runs with other losses or models stay comparable
+    plain = Objective(HuberBCE(returns="huber"))
+    averages = learner.averages
+
+    def validate() -> dict[str, Metrics]:
+        return {name: session.validation(weights, plain) for name, weights in averages.named(net).items()}
+
+    limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)
+    with (
+        stop_on_signal(GRACE_SECONDS if group is not None else 0.0) as stop,
+        training_progress(console, settings.epochs, batches.steps) as progress,
+    ):
+        if group is not None:
+            learner, batches = share(group, session, learner, batches, state)
+        ended = fit(learner, batches, validate, state, limits, journal, progress, stop, report)
+    folder.reopen()
+    for name, tensors in journal.best_weights.items():
+        folder.write_weights(name, tensors)
+    return conclude(session, state, parameters, console, judged, ended)
+
+
+def _prepare(
+    config: RunConfig,
+    folder: RunFolder,
+    device: torch.device,
+    console: Console,
+    begin: Callable[[RunConfig], None] | None,
+) -> tuple[Session, nn.Module]:
+    """Reads the data, makes the model, and writes what the folder of a new run starts with."""
     build.require_compiler(config, device)
     start = initial_weights(config.init_from, config.weights, folder if begin is None else None)
     config = build.with_settled_embedding(build.with_settled_data(config), device)
@@ -61,13 +106,15 @@ def train(
         require_same_weights(folder, config.embedding)
     with embedding_progress(console) as watch:
         prepared = build.data(config, device, watch)
-    if begin is None:
-        _check_same_data(folder, prepared)
+    if begin is None and folder.manifest.exists() and not is_data_of(folder, prepared.windows):
+        raise RunFolderError(
+            f"{folder}: the bars are not those that this run was trained on (or data.path is another)"
+        )
     show_data(prepared.windows, prepared.rows, prepared.findings, console, prepared.warnings)
     net = build.model(config, prepared, device)
     if start is not None:
-        start.load_into(net, prepared)
-        console.print(f"start    {start.name} weights of {start.source}", soft_wrap=True, markup=False)
+        load_initial(start, net, prepared)
+        print_line(console, f"start    {start.name} weights of {start.folder}")
     config = settled(config, net, device)
     if begin is not None:
         begin(config)
@@ -75,7 +122,9 @@ def train(
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
     precision = config.train.precision
-    fitted = _fitted(folder, prepared)
+    if not folder.fitted.exists():
+        folder.write_json(folder.fitted, Fitted.fit(prepared.windows, prepared.rows["train"]).to_dict())
+    fitted = build.fitted_of(folder, prepared)
     if not folder.manifest.exists():
         origins = {
             "init_from": start.to_dict() if start else None,
@@ -88,50 +137,7 @@ def train(
     placement = build.placement(config, prepared, device)
     console.print(f"windows  {placement}", markup=False)
     ready = placement.place(prepared.windows, prepared.embedding, fitted, device, taught)
-    session = Session(config, folder, prepared, fitted, ready, device, precision)
-    parameters = sum(p.numel() for p in net.parameters())
-    several = f", {group.own.size} processes" if group is not None else ""
-    console.print(f"model    {parameters:,} parameters, {precision} on {device}{several}")
-    session = _with_lr(session, net, console)
-    state, ended = _fit(session, net, console, report)
-    return conclude(session, state, parameters, console, judged, ended)
-
-
-def _fit(session: Session, net: nn.Module, console: Console, report: Report | None) -> tuple[State, bool]:
-    """Trains the model and writes the best weights by name. Returns whether the report ended it, too."""
-    settings, group = session.config.train, ProcessGroup.current
-    batches = build.batches(session.config, session.prepared, session.ready)
-    learner = build.learner(session.config, net, session.fitted, session.device, batches.steps)
-    journal = FolderJournal(session.folder, learner)
-    state = journal.resume()
-    # always the plain loss, so that runs with other losses or models stay comparable
-    plain = Objective(HuberBCE(returns="huber"))
-
-    def validate() -> dict[str, Metrics]:
-        averages = learner.averages.named(net)
-        return {name: session.validation(weights, plain) for name, weights in averages.items()}
-
-    limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)
-    with (
-        stop_on_signal(GRACE_SECONDS if group is not None else 0.0) as stop,
-        training_progress(console, settings.epochs, batches.steps) as progress,
-    ):
-        if group is not None:
-            learner, batches = share(group, session, learner, batches, state)
-        ended = fit(learner, batches, validate, state, limits, journal, progress, stop, report)
-    session.folder.reopen()
-    for name, tensors in journal.best_weights.items():
-        session.folder.write_weights(name, tensors)
-    return state, ended
-
-
-def _check_same_data(folder: RunFolder, prepared: Prepared) -> None:
-    if folder.manifest.exists():
-        known = folder.read_json(folder.manifest)
-        if not isinstance(known, dict) or known.get("data") != prepared.windows.digest():
-            raise RunFolderError(
-                f"{folder}: the bars are not those that this run was trained on (or data.path is another)"
-            )
+    return Session(config, folder, prepared, fitted, ready, device, precision), net
 
 
 def _with_lr(session: Session, net: nn.Module, console: Console) -> Session:
@@ -144,11 +150,3 @@ def _with_lr(session: Session, net: nn.Module, console: Console) -> Session:
     config = replace(config, optimizer=replace(config.optimizer, lr=lr))
     session.folder.write_config(config.raw)
     return replace(session, config=config)
-
-
-def _fitted(folder: RunFolder, prepared: Prepared) -> Fitted:
-    """The run's own statistics; fitted on the train part the first time."""
-    if not folder.fitted.exists():
-        fitted = Fitted.fit(prepared.windows, prepared.rows["train"])
-        folder.write_json(folder.fitted, fitted.to_dict())
-    return build.fitted_of(folder, prepared)

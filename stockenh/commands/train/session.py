@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from stockenh.errors import RunFolderError
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.predict import Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
+from stockenh.report.terminal import print_line
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
@@ -105,13 +105,12 @@ def teacher_answers(
     rows = prepared.rows["train"]
     if not folder.teacher_output.exists():
         teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
-        console.print(
-            f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip
+        print_line(
+            console, f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows"
+        )
         # building a network draws from the random state that the student's training starts from
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            given = ask(config, teacher, prepared, rows, device)
+            given = teacher_predictions(config, teacher, prepared, rows, device)
         folder.write_tensors(
             folder.teacher_output,
             {
@@ -121,27 +120,32 @@ def teacher_answers(
             },
         )
     kept = _read(folder, rows, len(prepared.windows.horizons))
-    unit = torch.tensor(fitted.return_std)
-    return TeacherOutput(
-        ret=_spread(kept["ret"] / unit, rows, len(prepared.windows)).to(device),
-        up_logits=_spread(kept["up_logits"], rows, len(prepared.windows)).to(device),
-    )
+    kept["ret"] = kept["ret"] / torch.tensor(fitted.return_std)
+    full = torch.full((2, len(prepared.windows), kept["ret"].shape[1]), torch.nan)
+    full[:, kept["rows"]] = torch.stack([kept["ret"].float(), kept["up_logits"].float()])
+    ret, up_logits = full.to(device)
+    return TeacherOutput(ret, up_logits)
 
 
-def ask(
+def teacher_predictions(
     config: RunConfig, teacher: Trained, prepared: Prepared, rows: np.ndarray, device: torch.device
 ) -> Predictions:
-    """The teacher's predictions for these windows, in fp32 and evaluation mode, with its own statistics and
-    its own embedding. Raises ConfigError where its inputs or labels are not those of the config."""
+    """A run's predictions for these windows, in fp32 and evaluation mode, with its own statistics and its own
+    embedding. Raises ConfigError where its inputs or labels are not those of the config."""
     teacher.require_inputs(config, "teacher")
     require_same_weights(teacher.folder, teacher.run.embedding)
-    if not config.embedding.agrees_with(teacher.run.embedding):
-        config_of_teacher = replace(config, embedding=teacher.run.embedding, model=teacher.run.model)
-        prepared = build.data(config_of_teacher, device)
+    prepared = prepared_for(config, teacher, prepared, device)
     net = teacher.net(prepared, device)
     ready, fitted = teacher.ready(prepared, device)
     with threads(config.threads or default_threads(net)):
         return predict(net, ready, rows, fitted)
+
+
+def prepared_for(config: RunConfig, other: Trained, prepared: Prepared, device: torch.device) -> Prepared:
+    """The prepared data of a config with the embedding of another run."""
+    if config.embedding.agrees_with(other.run.embedding):
+        return prepared
+    return build.data(replace(config, embedding=other.run.embedding, model=other.run.model), device)
 
 
 def _read(folder: RunFolder, rows: np.ndarray, horizons: int) -> dict[str, Tensor]:
@@ -158,60 +162,23 @@ def _read(folder: RunFolder, rows: np.ndarray, horizons: int) -> dict[str, Tenso
     return kept
 
 
-def _spread(values: Tensor, rows: np.ndarray, windows: int) -> Tensor:
-    full = torch.full((windows, values.shape[1]), torch.nan)
-    full[torch.from_numpy(rows)] = values.float()
-    return full
-
-
-@dataclass(frozen=True)
-class Start:
-    """Named weights of a finished run."""
-
-    source: RunFolder
-    name: str
-    tensors: dict[str, Tensor]
-    sha256: str
-
-    @classmethod
-    def read(cls, source: RunFolder, name: str | None) -> Start:
-        """The weights called `name`; None: those that were chosen when the run was finished.
-
-        Raises RunFolderError where the run is not finished or has no such weights.
-        """
-        if not source.config.is_file():
-            raise RunFolderError(f"init_from={source}: no run folder is there")
-        if not source.summary.is_file():
-            raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
-        name = source.chosen_weights(name)
-        tensors = source.read_weights(name)
-        return cls(source, name, tensors, hashlib.sha256(source.weights(name).read_bytes()).hexdigest())
-
-    def load_into(self, net: nn.Module, prepared: Prepared) -> None:
-        """Sets a model's weights. Raises RunFolderError where names, shapes or context features differ."""
-        build.fitted_of(self.source, prepared)
-        if why := _difference(net.state_dict(), self.tensors):
-            raise RunFolderError(
-                f"init_from={self.source}: its {self.name} weights are another model's: {why}"
-            )
-        net.load_state_dict(self.tensors)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The manifest's entry."""
-        return {"run": str(self.source), "weights": self.name, "sha256": self.sha256}
-
-
-def initial_weights(init_from: str | None, weights: str | None, folder: RunFolder | None) -> Start | None:
+def initial_weights(init_from: str | None, weights: str | None, folder: RunFolder | None) -> Trained | None:
     """The weights that a run starts with; None: fresh ones, or those of its own checkpoint.
 
-    folder: of the run, None where it is not made yet. Raises RunFolderError where the source is missing or
-    has changed since the run first started.
+    weights: their name; None: those that were chosen when their run was finished. folder: of the run, None
+    where it is not made yet. Raises RunFolderError where the source is missing, not finished, without such
+    weights, or has changed since the run first started.
     """
     if init_from is None or (folder is not None and folder.last.exists()):
         return None
     known = _recorded(folder) if folder is not None else {}
     try:
-        start = Start.read(RunFolder(Path(init_from)), known.get("weights", weights))
+        source = RunFolder(Path(init_from))
+        if not source.config.is_file():
+            raise RunFolderError(f"init_from={source}: no run folder is there")
+        if not source.summary.is_file():
+            raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
+        start = Trained.open(source, known.get("weights", weights))
     except RunFolderError as error:
         if not known:
             raise
@@ -226,6 +193,24 @@ def initial_weights(init_from: str | None, weights: str | None, folder: RunFolde
     return start
 
 
+def load_initial(start: Trained, net: nn.Module, prepared: Prepared) -> None:
+    """Sets a model's weights. Raises RunFolderError where names, shapes or context features differ."""
+    build.fitted_of(start.folder, prepared)
+    tensors = start.folder.read_weights(start.name)
+    here, there = (
+        {name: "x".join(map(str, tensor.shape)) or "a number" for name, tensor in of_model.items()}
+        for of_model in (net.state_dict(), tensors)
+    )
+    for name in sorted(here.keys() | there.keys()):
+        own, other = here.get(name, "missing"), there.get(name, "missing")
+        if own != other:
+            raise RunFolderError(
+                f"init_from={start.folder}: its {start.name} weights are another model's: {name} is {other} "
+                f"there and {own} in this run"
+            )
+    net.load_state_dict(tensors)
+
+
 def _recorded(folder: RunFolder) -> dict[str, Any]:
     """The manifest's entry about the initial weights; empty where there is none."""
     manifest = folder.read_json(folder.manifest) if folder.manifest.exists() else {}
@@ -235,17 +220,3 @@ def _recorded(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(known, dict) or known.get("weights") not in WEIGHTS:
         raise RunFolderError(f"{folder.manifest} does not say which weights the run started with")
     return known
-
-
-def _difference(own: dict[str, Tensor], others: dict[str, Tensor]) -> str | None:
-    """A description of the first tensor by which two models differ."""
-    for name in sorted(own.keys() | others.keys()):
-        there = _shape(others[name]) if name in others else "missing"
-        here = _shape(own[name]) if name in own else "missing"
-        if there != here:
-            return f"{name} is {there} there and {here} in this run"
-    return None
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"

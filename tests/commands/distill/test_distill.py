@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from stockenh.commands.distill.compare import retention
-from stockenh.commands.train.session import ask
+from stockenh.commands.train.session import teacher_predictions
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.storage.run_folder import RunFolder
@@ -106,7 +106,7 @@ def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher,
         stockenh("distill", f"teacher={teacher}", *STUDENT, *arguments, f"hydra.run.dir={run}", code=0)
         trained = Trained.open(RunFolder(run), None)
         prepared = build.data(trained.run, CPU)
-        answers = ask(trained.run, trained, prepared, prepared.rows["train"], CPU)
+        answers = teacher_predictions(trained.run, trained, prepared, prepared.rows["train"], CPU)
         taught = load_file(run / "teacher.safetensors")
         distance[weight] = float((torch.from_numpy(answers.up_logits) - taught["up_logits"]).square().mean())
     assert distance[1.0] < 0.5 * distance[0.0]

@@ -13,7 +13,7 @@ import processes
 import pytest
 
 import stockenh as package
-from stockenh.commands.export import files as export
+from stockenh.commands import export
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,15 @@ from torch import nn
 
 from stockenh.commands.train.result import confidence_of
 from stockenh.commands.train.session import Session
-from stockenh.commands.trained import OnnxEngine, Trained, exported_model, require_same_weights
+from stockenh.commands.trained import (
+    OnnxEngine,
+    Trained,
+    dates_of,
+    exported_model,
+    is_data_of,
+    require_same_weights,
+    write_frame,
+)
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
@@ -34,10 +41,9 @@ from stockenh.inference.predict import (
     forecast_with,
     read_confidences,
 )
-from stockenh.report.figure import COLOURS, GREY, bars_text, new_figure, save
-from stockenh.report.table import findings_summary, new_table, percent
-from stockenh.report.terminal import embedding_progress
-from stockenh.storage.files import write_atomic
+from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
+from stockenh.report.table import Grid, as_table, findings_summary, percent
+from stockenh.report.terminal import embedding_progress, print_files, print_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,14 +53,16 @@ def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12
     """The first `most` rows of a forecast file; all of them are in the file."""
     more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
     names = ("symbol", "date", "bars", "return", "up", "+-", "confident")
-    table = new_table(title, names, names[:2], more)
-    table.padding = (0, 1)
     confident = {True: "yes", False: "no", None: "n/a"}
-    for row in rows[:most]:
-        table.add_row(
+    cells = [
+        (
             escape(row["symbol"]), str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
-        )  # fmt: skip
+        )
+        for row in rows[:most]
+    ]  # fmt: skip
+    table = as_table(Grid(title, names, [cells], more, names[:2]))
+    table.padding = (0, 1)
     return table
 
 
@@ -116,10 +124,9 @@ def _draw_symbols(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]
                     textcoords="offset points", va="center", fontsize=7.5, color=GREY, zorder=4,
                 )  # fmt: skip
     axes.margins(x=0.14)
-    axes.set_yticks(range(len(forecasts)), [name.replace("$", r"\$") for name in forecasts], fontsize=9)
-    axes.set_ylim(len(forecasts) - 0.4, -0.6)
+    named_rows(axes, list(forecasts))
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    short_percent(axes.xaxis)
     axes.set_xlabel("probability of a rise")
 
 
@@ -132,7 +139,7 @@ def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str,
         sure = [row for row in of_symbol if row["confident"]]
         axes.plot([r["date"] for r in sure], [r["up_prob"] for r in sure], ".", color=colour, markersize=5)
     axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    short_percent(axes.yaxis)
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=6)
@@ -158,7 +165,7 @@ def forecast_run(
     for line in findings_summary(prepared.findings):
         console.print(f"data     {line}", markup=False)
     for symbol, why in lacking.items():
-        console.print(f"left out {symbol}: {why}", markup=False, soft_wrap=True)
+        print_line(console, f"left out {symbol}: {why}")
     views = build.views(config)
     if views.count and not config.data.brings_bars:
         console.print("data=windows has no raw bars to add noise to: a plain forecast without uncertainty")
@@ -173,7 +180,8 @@ def forecast_run(
     confidence = _confidence(config, trained, net, views, device, console)
     cutoff = None if confidence is None else confidence.cutoff(tta.coverage)
     frame = forecast_frame(prepared.windows, found, cutoff)
-    _write(frame, directory)
+    write_frame(frame, directory / "forecast")
+    forecast_chart(frame.to_dicts(), directory / "forecast.png")
     title = f"{trained.name} weights, {1 + views.count} view{'s' * (views.count > 0)}, "
     title += "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
     if views.count and views.precision != "fp32":
@@ -185,8 +193,7 @@ def forecast_run(
         console.print(
             f"confident: as little uncertainty as the {tta.coverage:.0%} least uncertain of validation"
         )
-    for name in ("forecast.parquet", "forecast.csv", "forecast.png"):
-        console.print(f"forecast {directory / name}", soft_wrap=True, markup=False)
+    print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     return frame
 
 
@@ -196,8 +203,6 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
     ret in raw units; what is not known (uncertainty without views, confident without a cut-off) is null.
     """
     horizons = len(windows.horizons)
-    days = windows.asof.astype("datetime64[D]")
-    date = days if (days == windows.asof).all() else windows.asof.astype("datetime64[ms]")
     uncertainty: Sequence[float | None] = [None] * found.ret.size
     confident: Sequence[bool | None] = [None] * found.ret.size
     if found.uncertainty is not None:
@@ -207,7 +212,7 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
     return pl.DataFrame(
         {
             "symbol": np.repeat(np.array(windows.symbols)[windows.symbol], horizons),
-            "date": np.repeat(date, horizons),
+            "date": np.repeat(dates_of(windows.asof), horizons),
             "horizon": np.tile(np.array(windows.horizons, np.int64), len(windows)),
             "ret": found.ret.ravel(),
             "up_prob": found.up_prob.ravel(),
@@ -215,15 +220,6 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
             "confident": pl.Series(confident, dtype=pl.Boolean),
         }
     )
-
-
-def _write(frame: pl.DataFrame, directory: Path) -> None:
-    parquet, csv = io.BytesIO(), io.BytesIO()
-    frame.write_parquet(parquet)
-    frame.write_csv(csv)
-    write_atomic(directory / "forecast.parquet", parquet.getbuffer())
-    write_atomic(directory / "forecast.csv", csv.getbuffer())
-    forecast_chart(frame.to_dicts(), directory / "forecast.png")
 
 
 def _confidence(
@@ -263,8 +259,7 @@ def _session(config: TtaPredictConfig, trained: Trained, device: torch.device, c
     run = replace(trained.run, cache_dir=config.cache_dir, embedding=config.embedding)
     with embedding_progress(console) as watch:
         prepared = build.data(run, device, watch)
-    manifest = trained.folder.read_json(trained.folder.manifest)
-    if not isinstance(manifest, dict) or manifest.get("data") != prepared.windows.digest():
+    if not is_data_of(trained.folder, prepared.windows):
         raise RunFolderError("its bars are no longer those that it was trained on")
     ready, fitted = trained.ready(prepared, device)
     return Session(run, trained.folder, prepared, fitted, ready, device, run.train.precision)

@@ -17,7 +17,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.errors import TrainingError
 from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.figure import COLOURS, legend_above, new_figure, save
-from stockenh.report.terminal import embedding_progress, show_data
+from stockenh.report.terminal import embedding_progress, print_files, show_data
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.lr_finder import Curve, Suggestions, range_test, suggest
 
@@ -98,7 +98,7 @@ def search(session: Session, net: nn.Module, console: Console) -> float:
     session.folder.write_json(session.folder.lr_finder, _record(session, curve, found))
     picture = lr_curve(curve, found, session.folder.lr_picture)
     _show(curve, found, console)
-    console.print(f"picture  {picture}", soft_wrap=True, markup=False)
+    print_files(console, "picture", [picture])
     if found.lr is None:
         raise TrainingError(f"the range test suggests no rate: {found.reason}")
     log.info("the range test suggests optimizer.lr=%s", found.lr)

@@ -36,7 +36,8 @@ from stockenh.inference.export import (
 )
 from stockenh.inference.predict import CHUNK
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, percent_axis, save
-from stockenh.report.table import new_table, number, percent
+from stockenh.report.table import Grid, as_table, number, percent
+from stockenh.report.terminal import print_files, print_line
 from stockenh.storage.files import write_atomic, write_json
 
 Run = LoadedRun[ExportRunConfig]
@@ -44,33 +45,37 @@ Run = LoadedRun[ExportRunConfig]
 
 def int8_table(found: Mapping[str, Any]) -> Table:
     """Per horizon: scores in fp32 and int8, and how far the forecasts moved."""
-    names = ("bars", "accuracy", "int8", "log loss", "int8", "majority", "moved", "return error")
-    table = new_table("What 8 bits cost on these windows", names, caption=(
-        "of the calibrated probabilities, as in the files. moved: mean difference of up_prob. "
-        "return error: root mean square, as a share of the spread of the forecast returns"
-    ))  # fmt: skip
-    for place, (horizon, fp32) in enumerate(found["fp32"].items()):
-        int8 = found["int8"][horizon]
-        table.add_row(
+    rows = [
+        (
             horizon.removeprefix("h"), percent(fp32["accuracy"]), percent(int8["accuracy"]),
             number(fp32["log_loss"]), number(int8["log_loss"]), percent(fp32["majority"]),
-            percent(found["up_prob_mean_difference"][place], 2),
-            percent(found["ret_error_share_of_spread"][place], 1),
-        )  # fmt: skip
-    return table
+            percent(moved, 2), percent(error, 1),
+        )
+        for (horizon, fp32), int8, moved, error in zip(
+            found["fp32"].items(), found["int8"].values(), found["up_prob_mean_difference"],
+            found["ret_error_share_of_spread"], strict=True,
+        )
+    ]  # fmt: skip
+    names = ("bars", "accuracy", "int8", "log loss", "int8", "majority", "moved", "return error")
+    return as_table(Grid("What 8 bits cost on these windows", names, [rows], (
+        "of the calibrated probabilities, as in the files. moved: mean difference of up_prob. "
+        "return error: root mean square, as a share of the spread of the forecast returns"
+    )))  # fmt: skip
 
 
 def speed_table(speed: Mapping[str, Mapping[str, float]], threads: int) -> Table:
     """Milliseconds of one pass by batch and engine, and how many times faster than eager."""
     columns = [name for batch in speed for name in (f"ms at batch {batch}", "ratio")]
+    rows = [
+        (engine, *(
+            cell
+            for seconds in speed.values()
+            for cell in (number(1000 * seconds[engine], 3), number(seconds["eager"] / seconds[engine], 1))
+        ))
+        for engine in next(iter(speed.values()))
+    ]  # fmt: skip
     title = f"One pass on cpu, {threads} thread{'s' * (threads != 1)}, taken in turn"
-    table = new_table(title, ("engine", *columns), ("engine",))
-    for engine in next(iter(speed.values())):
-        cells = []
-        for seconds in speed.values():
-            cells += [number(1000 * seconds[engine], 3), number(seconds["eager"] / seconds[engine], 1)]
-        table.add_row(engine, *cells)
-    return table
+    return as_table(Grid(title, ("engine", *columns), [rows], left=("engine",)))
 
 
 SMALLEST = 1e-10
@@ -132,7 +137,7 @@ def export_run(
     console.print(f"parity   {len(rows):,} windows of {part}, largest difference to the run's own forecasts")
     for name, found in worst.items():
         listed = ", ".join(f"{key} {value:.1e}" for key, value in found.items())
-        console.print(f"         {name}: {listed}", soft_wrap=True)
+        print_line(console, f"         {name}: {listed}")
     if config.export.int8:
         manifest["int8"] = _int8(run, directory, engines, inputs, own, rows)
         console.print(int8_table(manifest["int8"]))
@@ -142,8 +147,7 @@ def export_run(
     _write_example(directory / "example.npz", inputs, own)
     write_json(directory / "manifest.json", manifest)
     console.print(speed_table(manifest["speed"], torch.get_num_threads()))
-    for path in (*files, directory / "manifest.json", picture):
-        console.print(f"export   {path}", soft_wrap=True, markup=False)
+    print_files(console, "export", (*files, directory / "manifest.json", picture))
     return manifest
 
 
