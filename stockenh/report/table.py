@@ -86,6 +86,12 @@ def markdown_header(*names: str) -> list[str]:
     return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
 
 
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; what would break its cells is replaced."""
+    clean = [[cell.replace("|", "/").replace("\n", " ") for cell in row] for row in rows]
+    return [*markdown_header(*columns), *(f"| {' | '.join(row)} |" for row in clean)]
+
+
 def findings_summary(findings: Sequence[Finding]) -> list[str]:
     """One line per level: how many files and rows are concerned, and the commonest rules."""
     lines = []

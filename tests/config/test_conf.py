@@ -115,7 +115,7 @@ def test_every_search_composes_with_its_settings(option):
     assert settings.n_trials == {"distill": 20}.get(option, 50)
     assert config["train"]["epochs"] == 10
     if option != "base":
-        assert set(Space.of(settings.params).names) > {"optimizer.lr", "optimizer.weight_decay"}
+        assert set(Space.of(settings.params).parameters) > {"optimizer.lr", "optimizer.weight_decay"}
 
 
 files = pytest.mark.parametrize(

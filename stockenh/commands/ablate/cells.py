@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,6 @@ class AblationFolder(MultirunFolder):
 
     noun, command, file = "ablation", "ablate", "about.json"
 
-    @property
-    def table(self) -> Path:
-        return self.path / "ablation.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "ablation.json"
-
-    @property
-    def picture(self) -> Path:
-        return self.path / "ablation.png"
-
     def run(self, cell: Cell) -> RunFolder:
         return RunFolder(self.path / cell.path)
 
@@ -63,32 +51,20 @@ class AblationFolder(MultirunFolder):
         if self.state(cell).get("state") == FAILED:
             (self.path / cell.path / "cell.json").unlink(missing_ok=True)
         for suffix in ("claim", "tries"):
-            self._file(cell, suffix).unlink(missing_ok=True)
+            self.file_of(cell, suffix).unlink(missing_ok=True)
 
-    @contextmanager
-    def claim(self, cell: Cell) -> Iterator[int | None]:
-        """Makes a cell this process's own for a while: how often it was claimed before without an end.
-
-        None where another process has it. A killed process leaves no claim behind.
-        """
-        self.workers.mkdir(parents=True, exist_ok=True)
-        lock, tries = FileLock(self._file(cell, "claim")), self._file(cell, "tries")
+    def claim(self, cell: Cell) -> FileLock | None:
+        """A lock on a cell, None where another process has it; a killed process frees it."""
+        lock = FileLock(self.file_of(cell, "claim"), thread_local=False)
         try:
-            held = lock.acquire(timeout=LOCK_SECONDS)
+            lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
-            yield None
-            return
-        with held, tries.open("a+") as file:
-            file.seek(0)
-            before = len(file.read())
-            file.write(".")
-            file.flush()
-            yield before
-            file.truncate(0)
+            return None
+        return lock
 
     def is_claimed(self, cell: Cell) -> bool:
         """Whether a living process works on the cell."""
-        return is_locked(self._file(cell, "claim"))
+        return is_locked(self.file_of(cell, "claim"))
 
     def lock(self) -> AbstractContextManager[None]:
         """Keeps a second command off this ablation. Raises RunFolderError."""
@@ -97,7 +73,8 @@ class AblationFolder(MultirunFolder):
     def is_own(self, about: Mapping[str, Any]) -> bool:
         return isinstance(about["base"], dict) and isinstance(about["recipes"], dict)
 
-    def _file(self, cell: Cell, suffix: str) -> Path:
+    def file_of(self, cell: Cell, suffix: str) -> Path:
+        """Beside the cells: its `claim`, and its `tries`, a dot for each claim that has not ended."""
         return self.workers / f"{cell.path.replace('/', '-')}.{suffix}"
 
 
@@ -134,38 +111,43 @@ class CellSource:
     def take(self) -> Assignment | None:
         """The next cell; waits where all that is left needs a run that another worker trains."""
         while True:
-            found, waiting = self._look()
-            if found is not None or not waiting:
+            found, is_waiting = self._look()
+            if found is not None or not is_waiting:
                 return found
             time.sleep(WAIT_SECONDS)
 
     def _look(self) -> tuple[Assignment | None, bool]:
-        waiting = False
+        is_waiting = False
         for cell in self.plan.cells:
             if self.folder.state(cell):
                 continue
             teacher = self.teacher_of(cell)
-            if teacher is not None and (state := self.folder.state(teacher).get("state")) != DONE:
-                if state == FAILED:
-                    self.folder.close(cell, FAILED, {"why": f"{teacher.path}, its teacher, failed"})
-                else:
-                    waiting = waiting or self.folder.is_claimed(teacher)
-                continue
-            if (assignment := self._claim(cell)) is not None:
-                return assignment, False
-        return None, waiting
+            state = DONE if teacher is None else self.folder.state(teacher).get("state")
+            if state == DONE:
+                if (assignment := self._claim(cell)) is not None:
+                    return assignment, False
+            elif teacher is not None and state == FAILED:
+                self.folder.close(cell, FAILED, {"why": f"{teacher.path}, its teacher, failed"})
+            elif teacher is not None:
+                is_waiting = is_waiting or self.folder.is_claimed(teacher)
+        return None, is_waiting
 
     def _claim(self, cell: Cell) -> Assignment | None:
-        stack = ExitStack()
-        deaths = stack.enter_context(self.folder.claim(cell))
-        if deaths is None or self.folder.state(cell):
-            stack.close()
+        self.folder.workers.mkdir(parents=True, exist_ok=True)
+        if (lock := self.folder.claim(cell)) is None:
             return None
-        if deaths >= MOST_DEATHS:
-            self.folder.close(cell, FAILED, {"why": f"its worker died {deaths} times (out of memory?)"})
-            stack.close()
-            return None
-        return CellAssignment(cell.number, self.overrides_of(cell), cell, self, stack)
+        tries = self.folder.file_of(cell, "tries")
+        assignment = CellAssignment(cell.number, self.overrides_of(cell), cell, self, lock)
+        deaths = tries.stat().st_size if tries.exists() else 0
+        if self.folder.state(cell):
+            assignment.release()
+        elif deaths >= MOST_DEATHS:
+            assignment.fail(f"its worker died {deaths} times (out of memory?)")
+        else:
+            with tries.open("a") as file:
+                file.write(".")
+            return assignment
+        return None
 
     def teacher_of(self, cell: Cell) -> Cell | None:
         """The cell that must be done before this one."""
@@ -194,7 +176,7 @@ class CellAssignment:
     overrides: list[str]
     cell: Cell
     source: CellSource
-    claim: ExitStack
+    lock: FileLock
     stopped: bool = False
     began: float = field(default_factory=time.perf_counter)
 
@@ -209,17 +191,22 @@ class CellAssignment:
         """Closes the cell with what was measured besides its run."""
         seconds = round(time.perf_counter() - self.began, 1)
         self.source.folder.close(self.cell, DONE, {"seconds": seconds, "figures": figures})
-        self.claim.close()
+        self.release()
 
     def fail(self, why: str) -> None:
         """Closes the cell as failed, which does not concern the others."""
         self.source.folder.close(self.cell, FAILED, {"why": why})
-        self.claim.close()
+        self.release()
 
     def give_back(self) -> None:
         """Lets the cell be resumed where it was saved."""
         self.stopped = True
-        self.claim.close()
+        self.release()
+
+    def release(self) -> None:
+        """Lets other processes have the cell."""
+        self.source.folder.file_of(self.cell, "tries").unlink(missing_ok=True)
+        self.lock.release()
 
 
 def override_key(override: str) -> str:

@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from stockenh.commands.ablate.cells import DONE, AblationFolder
-from stockenh.commands.ablate.claims import Interval, assess
+from stockenh.commands.ablate.claims import Claim, Interval, Verdict, assess
 from stockenh.commands.ablate.plan import PLAIN, Cell, Plan, Row
-from stockenh.commands.ablate.show import ClaimLine, Line
 from stockenh.config.schema import RunConfig
 
 Scores = Mapping[str, Mapping[str, Any]]
@@ -58,6 +57,40 @@ class Found:
 
     def plain(self, seed: int) -> Scores:
         return self.runs[PLAIN, seed].test
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """One claim, what was measured of it, and the verdict."""
+
+    claim: Claim
+    measured: Interval | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Line:
+    """One recipe in figures.
+
+    note:        what a reader must know of it
+    seeds:       how many runs its figures are of
+    level:       means over the seeds, by horizon and score
+    differences: paired with the plain recipe, by horizon and score; accuracy and gap in points
+    costs:       over the plain recipe's, by measure
+    compute:     windows seen in training over those that the plain recipe sees; None where nothing is known
+    chosen:      how many seeds kept averaged weights, by name
+    """
+
+    name: str
+    title: str
+    note: str
+    seeds: int
+    level: Mapping[str, Mapping[str, float | None]]
+    differences: Mapping[str, Mapping[str, Interval | None]]
+    costs: Mapping[str, Interval | None]
+    compute: float | None
+    chosen: Mapping[str, int]
+    claims: tuple[ClaimLine, ...]
 
 
 def collect(folder: AblationFolder, plan: Plan) -> Found:

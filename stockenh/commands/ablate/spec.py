@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from stockenh.commands.ablate.cells import AblationFolder, CellSource, override_key
 from stockenh.commands.ablate.plan import PLAIN, AblateSettings, Plan, Recipe
-from stockenh.commands.multirun.folder import IMMATERIAL, describe, differences
-from stockenh.commands.multirun.resume import config_dirs
+from stockenh.commands.multirun.folder import IMMATERIAL, config_dirs, differences, of_one_run, parsed
 from stockenh.commands.runs.listing import flatten
 from stockenh.config import build
 from stockenh.config.schema import GROUPS, RunConfig, parse, plain
 from stockenh.errors import ConfigError
 
 NEEDED = ("train", "val", "test")
-OF_MANY = ("hydra", "sweep", "ablate")  # nodes of commands that make many runs
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,7 @@ class AblationSpec:
         if config.get("ablate") is None:
             raise ConfigError("hydra/sweeper=stockenh_ablate needs what to compare: add ablate=quick")
         settings = AblateSettings.of(OmegaConf.to_container(config.ablate, resolve=True))
-        parser = OverridesParser.create(config_loader=context.config_loader)
-        for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
+        for argument, override in parsed(context, arguments):
             if override.is_sweep_override():
                 raise ConfigError(f"{argument}: an ablation is of one recipe; take one value at a time")
             if override.key_or_group == "seed":
@@ -60,7 +56,7 @@ class AblationSpec:
             own_keys = {override_key(override) for override in recipe.overrides}
             rest = [a for a in arguments if override_key(a) not in own_keys]
             loaded = context.config_loader.load_sweep_config(config, [*rest, *recipe.overrides])
-            return plain(OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key not in OF_MANY]))
+            return plain(of_one_run(loaded))
 
         base = parse(composed(Recipe(PLAIN)))
         _refuse_unfit(base, settings)
@@ -97,16 +93,14 @@ class AblationSpec:
 
     def require_same(self, about: dict[str, Any]) -> None:
         """Raises ConfigError with what differs from the ablation that a folder holds already."""
-        found = differences(about["base"], self.fingerprint)
-        recipes: dict[str, list[str]] = about["recipes"]
-        for name, overrides in self.recipes.items():
-            if name in recipes and recipes[name] != overrides:
-                found.append(f"{name}: {', '.join(overrides[1:])}, was {', '.join(recipes[name][1:])}")
-        if found:
+        known = {name: added for name, added in about["recipes"].items() if name in self.recipes}
+        before = about["base"] | {f"recipe {name}": " ".join(added) for name, added in known.items()}
+        now = self.fingerprint | {f"recipe {name}": " ".join(self.recipes[name]) for name in known}
+        if found := differences(before, now):
             again = self.folder.resume_command(self.flags)
             raise ConfigError(
-                f"the ablation in {self.folder.path} was made with other settings {describe(found)}: go on "
-                f"with it by {again}, or name another hydra.sweep.dir"
+                f"the ablation in {self.folder.path} was made with other settings {found}: go on with it by "
+                f"{again}, or name another hydra.sweep.dir"
             )
 
 

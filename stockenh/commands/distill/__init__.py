@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stockenh.commands.finished import finished_run
+from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import (
     device_of,
     is_finished,
-    is_resumed,
     log_into,
     resumed_run,
     train_assigned,

@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from stockenh.commands.multirun.folder import WORKERS, describe, differences
+from stockenh.commands.multirun.folder import WORKERS, differences
 from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError
@@ -215,7 +215,7 @@ class SharedStudy:
                 again = SweepFolder(self.folder).resume_command()
                 where = f"the study in {self.folder}"
                 advice = f"go on with it by {again}, or name another hydra.sweep.dir"
-            raise ConfigError(f"{where} was made of other settings {describe(found)}: {advice}")
+            raise ConfigError(f"{where} was made of other settings {found}: {advice}")
 
     def fill(self) -> None:
         """Makes waiting trials up to n_trials, unless another process is doing so."""

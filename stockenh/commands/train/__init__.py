@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
@@ -31,12 +32,6 @@ def train(arguments: list[str]) -> None:
         resume(arguments)
         return
     compose.run("train", train_job, arguments)
-
-
-def is_resumed(arguments: list[str]) -> bool:
-    """Whether resume=RUN stands among the arguments."""
-    given = [parts for a in arguments if (parts := split_override(a))]
-    return any(key == "resume" and value != "null" for key, value in given)
 
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from stockenh.commands.ablate.cells import AblationFolder
-from stockenh.commands.multirun.folder import MultirunFolder, describe, differences
-from stockenh.commands.multirun.resume import (
+from stockenh.commands.multirun import (
     is_resumed,
     new_arguments,
     require_harmless,
     resume_arguments,
     stop_message,
 )
+from stockenh.commands.multirun.folder import MultirunFolder, differences
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.errors import ConfigError, RunFolderError
 
@@ -157,11 +157,10 @@ def test_a_folder_of_options_is_followed_where_it_is_given_again(
 def test_differences_are_named_by_key_four_of_them_in_full() -> None:
     before = {"optimizer.lr": 0.001, "loss": "focal", "gone": 1}
     now = {"optimizer.lr": 0.0001, "loss": "focal", "new": {"low": 1}}
-    expected = ["optimizer.lr: 0.0001, was 0.001", "gone: nothing, was 1", "new: {'low': 1}, was nothing"]
+    expected = "(optimizer.lr: 0.0001, was 0.001; gone: nothing, was 1; new: {'low': 1}, was nothing)"
     assert differences(before, now) == expected
-    assert differences(before, before) == []
-    assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == [
-        "new: 2 of them, was nothing"
-    ]
-    assert describe(["a", "b", "c", "d"]) == "(a; b; c; d)"
-    assert describe(["a", "b", "c", "d", "e", "f"]) == "(a; b; c; d; and 2 more)"
+    assert differences(before, before) == ""
+    assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == (
+        "(new: 2 of them, was nothing)"
+    )
+    assert differences({}, dict.fromkeys("abcdef", 1)).endswith("d: 1, was nothing; and 2 more)")

@@ -16,8 +16,8 @@ from hydra.plugins.sweeper import Sweeper
 from rich.console import Console
 from waiting import LIMIT
 
-from stockenh.commands.multirun import watch
-from stockenh.commands.multirun.watch import MultirunWatch, time_left
+from stockenh.commands.multirun import launch
+from stockenh.commands.multirun.launch import MultirunWatch, time_left
 from stockenh.commands.multirun.worker import _die_with
 
 
@@ -86,10 +86,10 @@ class Away(MultirunWatch):
 def test_a_look_that_fails_is_followed_by_the_next_and_the_end_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch, "REFRESH_SECONDS", 0.001)
+    monkeypatch.setattr(launch, "REFRESH_SECONDS", 0.001)
     with Away(Console(quiet=True)) as one:
         assert one.twice.wait(LIMIT)
-    monkeypatch.setattr(watch, "REFRESH_SECONDS", LIMIT)
+    monkeypatch.setattr(launch, "REFRESH_SECONDS", LIMIT)
     with (
         pytest.raises(OSError, match="the disk is away"),
         Away(Console(force_terminal=True, quiet=True)) as two,

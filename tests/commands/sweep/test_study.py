@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ from stockenh.commands.sweep.space import Space
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import SharedStudy, pruner_of, sampler_of
 from stockenh.commands.sweep.trials import StudySource, metric_of
+from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.storage.files import WorkerLock, is_locked
 from stockenh.training.loop import Interrupted
@@ -220,14 +222,15 @@ def test_what_optuna_does_not_have_is_refused(settings, said):
         ({"n_trials": 0}, r"sweep.n_trials=0 must be at least 1"),
         ({"n_workers": 0}, r"sweep.n_workers=0 must be at least 1"),
         ({"max_hours": 0.0}, r"sweep.max_hours=0.0"),
-        ({"max_failures": 1.5}, r"sweep.max_failures=1.5 is a share"),
+        ({"max_hours": math.inf}, r"sweep.max_hours=inf"),
+        ({"max_failures": 1.5}, r"sweep.max_failures=1.5 must be at most 1"),
         ({"metric": "test.h5.auc"}, r"judged on validation only"),
         ({"metric": "val.h5.acu"}, r"one of val_loss, val.h5.accuracy, val.h5.auc"),
     ],
 )
 def test_settings_are_checked(settings, said):
     with pytest.raises(ConfigError, match=said):
-        SweepConfig(**settings)
+        settings_of("sweep", SweepConfig, settings)
 
 
 def test_the_better_direction_follows_from_the_metric():
