@@ -27,22 +27,22 @@ def ablate(arguments: list[str]) -> None:
 
 def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One cell: what a worker calls with the composed config."""
-    from stockenh.commands.ablate.cells import CellAssignment
     from stockenh.commands.ablate.perform import costs, search, with_views
+    from stockenh.commands.ablate.spec import CellAssignment
     from stockenh.config import build
 
     assignment = current()
     if not isinstance(assignment, CellAssignment):
         raise ConfigError("hydra/sweeper must be stockenh_ablate: leave it to stockenh ablate")
-    config, cell, source = parse(raw), assignment.cell, assignment.source
+    config, cell, spec = parse(raw), assignment.cell, assignment.spec
     device = build.device(config.device)
     if cell.recipe is None:
-        assignment.end(costs(config, source, device))
+        assignment.end(costs(config, spec, device))
     elif cell.recipe.kind == "search":
-        assignment.end(search(cell, source, folder.path))
+        assignment.end(search(cell, spec, folder.path))
     else:
         train_assigned(folder, config, assignment, JUDGED)
         if assignment.stopped:
             return
-        viewed = cell.recipe.name in source.plan.viewed
+        viewed = cell.recipe.name in spec.plan.viewed
         assignment.end({"views": with_views(folder, device) if viewed else None})

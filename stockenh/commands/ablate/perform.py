@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stockenh.commands.ablate.cells import CellSource, override_key
 from stockenh.commands.ablate.plan import Cell, Row
+from stockenh.commands.ablate.spec import AblationSpec, override_key
 from stockenh.commands.measure import Clock, Seconds, in_new_process, peak_memory
 from stockenh.commands.multirun.launch import last_line
 from stockenh.commands.sweep.spec import SweepFolder
@@ -68,41 +68,43 @@ def with_views(folder: RunFolder, device: torch.device) -> dict[str, Any]:
     return {horizon: {**own, **more[horizon]} for horizon, own in scores.items()}
 
 
-def costs(config: RunConfig, source: CellSource, device: torch.device) -> dict[str, Any]:
+def costs(config: RunConfig, spec: AblationSpec, device: torch.device) -> dict[str, Any]:
     """What all recipes of an ablation cost beside the plain one."""
-    configs = {name: parse(raw) for name, raw in source.configs.items()}
+    configs = {name: parse(raw) for name, raw in spec.configs.items()}
     prepared = build.data(config, device)
-    kept = [r for r in source.plan.recipes if r.kind == "train" and not r.name.startswith("without_")]
-    rows = [row for row in source.plan.rows if row.recipe in configs and not row.name.startswith("without_")]
-    found = measure(configs, [recipe.name for recipe in kept], rows, prepared.spec, device, source.rounds)
+    kept = [r for r in spec.plan.recipes if r.kind == "train" and not r.name.startswith("without_")]
+    rows = [row for row in spec.plan.rows if row.recipe in configs and not row.name.startswith("without_")]
+    names, rounds = [recipe.name for recipe in kept], spec.settings.rounds
+    found = measure(configs, names, rows, prepared.spec, device, rounds)
     return {**found, "train_windows": len(prepared.rows["train"])}
 
 
-def search(cell: Cell, source: CellSource, directory: Path) -> dict[str, Any]:
+def search(cell: Cell, spec: AblationSpec, directory: Path) -> dict[str, Any]:
     """The best trial's scores of a search in a process of its own, each trial as long as a plain run.
 
     A stopped one is resumed. Raises StockenhError where it failed.
     """
     assert cell.recipe is not None
     folder = SweepFolder(directory / "search")
+    epochs = spec.base.train.epochs
     own = [
-        "sweep=base", "hydra/sweeper=stockenh_optuna", f"train.epochs={source.epochs}", f"seed={cell.seed}",
+        "sweep=base", "hydra/sweeper=stockenh_optuna", f"train.epochs={epochs}", f"seed={cell.seed}",
         f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
     ]  # fmt: skip
     own_keys = {override_key(override) for override in own}
     shared = [
         a
-        for a in source.arguments
+        for a in spec.arguments
         if override_key(a) not in own_keys and not override_key(a).startswith(("hydra", "ablate."))
     ]
-    _run([sys.executable, "-m", "stockenh", "sweep", *source.flags, *shared, *own], directory / "search.log")
+    _run([sys.executable, "-m", "stockenh", "sweep", *spec.flags, *shared, *own], directory / "search.log")
     looks = folder.read().get("test", [])
     if not looks:
         raise StockenhError(f"{folder.path}: the search has no best trial that was judged on the test part")
     best = looks[-1]
     trials = [run for run in directory.glob("search/*/summary.json")]
-    epochs = sum(int(json.loads(path.read_text())["epochs"]) for path in trials)
-    return {"test": best["scores"], "trial": best["trial"], "trials": len(trials), "epochs": epochs}
+    seen = sum(int(json.loads(path.read_text())["epochs"]) for path in trials)
+    return {"test": best["scores"], "trial": best["trial"], "trials": len(trials), "epochs": seen}
 
 
 def _run(command: Sequence[str], log: Path) -> None:

@@ -126,13 +126,12 @@ def _of_run(folder: AblationFolder, cell: Cell, figures: Mapping[str, Any]) -> S
 
 def values(measure: str, row: Row, found: Found, horizon: str) -> list[float]:
     """A measure of a row, one value per seed (per round where it is of cost); empty where there is none."""
+    costs = found.cost.get(measure, {})
+    key = row.recipe if measure in ("train_speed", "memory") else row.name
     if measure in ("train_speed", "inference_speed"):
-        key = row.recipe if measure == "train_speed" else row.name
-        return list(found.cost.get(measure, {}).get(key, []))
+        return list(costs.get(key, []))
     if measure in ("memory", "weights_bytes"):
-        key = row.recipe if measure == "memory" else row.name
-        of_cost = found.cost.get(measure, {})
-        own, plain = of_cost.get(key), of_cost.get(PLAIN)
+        own, plain = costs.get(key), costs.get(PLAIN)
         return [own / plain] if own and plain else []
     if measure in ("convergence", "time_to_plain", "roughness"):
         return _of_curves(measure, row, found)

@@ -30,10 +30,10 @@ def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     spec = AblationSpec.of(context, config, arguments)
     with spec.folder.lock():
         _begin(spec, console)
-        cells, folder, source = spec.plan.cells, spec.folder, spec.source()
-        worker = Worker(context, config, task, source, [], folder.workers)
+        cells, folder = spec.plan.cells, spec.folder
+        worker = Worker(context, config, task, spec, [], folder.workers)
         with Watch(folder, cells, console):
-            launch(worker, min(spec.settings.n_workers, len(cells)), spec.arguments, source)
+            launch(worker, min(spec.settings.n_workers, len(cells)), spec.arguments, spec)
         return _end(spec, console)
 
 
@@ -48,7 +48,7 @@ def _begin(spec: AblationSpec, console: Console) -> None:
     for cell in cells:
         folder.reopen(cell)
     size = f"{len(spec.plan.recipes)} recipes x {len(spec.plan.seeds)} seeds"
-    done = f"{spec.source().count_ended()} of {len(cells)} cells done"
+    done = f"{spec.count_ended()} of {len(cells)} cells done"
     show_line(console, "resumed" if about else "ablation", f"{folder.path}: {size}, {done}")
     if len(spec.plan.seeds) == 1:
         console.print("         one seed gives no interval, so no verdict: ablate.seeds=[1,2,3] for three")

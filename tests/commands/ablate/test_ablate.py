@@ -14,7 +14,7 @@ import torch
 from ablations import in_process
 from safetensors.torch import load_file
 
-from stockenh.commands.ablate.cells import CellAssignment
+from stockenh.commands.ablate.spec import CellAssignment
 from stockenh.config.catalog import conf_dir
 from stockenh.errors import TrainingError
 from stockenh.training.loop import Interrupted
