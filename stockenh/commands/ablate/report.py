@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -91,8 +90,7 @@ def recipes_table(lines: Sequence[Line], horizon: str, title: str) -> Table:
 
 def claims_table(lines: Sequence[Line]) -> Table:
     """Every claim beside what was measured, and the verdict."""
-    table = Table(title="What is claimed, and what was measured", title_justify="left",
-                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
+    table = new_table("What is claimed, and what was measured")
     for name in ("technique", "claimed", "measured", "verdict", "why"):
         table.add_column(name, overflow="fold", no_wrap=name == "verdict")
     for row in _claims(lines):

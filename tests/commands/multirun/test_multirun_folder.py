@@ -20,6 +20,7 @@ from stockenh.commands.multirun.folder import differences
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.errors import ConfigError, RunFolderError
 
+WHOLE = {"arguments": ["a=1"], "command": "train", "base": {}, "recipes": {}}
 KINDS = pytest.mark.parametrize("kind", [SweepFolder, AblationFolder])
 
 
@@ -42,10 +43,9 @@ def test_the_command_that_resumes_is_quoted_for_a_shell(kind, tmp_path, monkeypa
 @pytest.mark.parametrize("arguments", ["a=1", {"a": 1}, ["a=1", 2], None])
 def test_arguments_that_are_no_list_of_words_are_not_read(kind, arguments, tmp_path):
     folder = kind(tmp_path)
-    whole = {"arguments": ["a=1"], "command": "train", "base": {}, "recipes": {}}
-    folder.write(whole)
-    assert folder.read() == whole
-    folder.about.write_text(json.dumps({**whole, "arguments": arguments}))
+    folder.write(WHOLE)
+    assert folder.read() == WHOLE
+    folder.about.write_text(json.dumps({**WHOLE, "arguments": arguments}))
     with pytest.raises(RunFolderError, match=r"is not readable: its arguments are no list of words"):
         folder.read()
 
@@ -76,7 +76,7 @@ def test_a_new_one_has_paths_that_hold_from_everywhere(tmp_path, monkeypatch):
 def test_what_is_changed_replaces_what_the_folder_keeps(kind, tmp_path):
     own = f"--config-dir={tmp_path / 'own'}"
     kept = [own, "device=cpu", "model=student", "hydra.sweep.dir=elsewhere"]
-    kind(tmp_path).write({"arguments": kept, "command": "train", "base": {}, "recipes": {}})
+    kind(tmp_path).write({**WHOLE, "arguments": kept})
     given = [f"resume={tmp_path}", own, "device=cuda"]
     assert is_resumed(given) and not is_resumed(["resume=null", "device=cuda"])
     assert resume_arguments(given, kind, ["device"]) == [
@@ -114,20 +114,13 @@ def test_overrides_of_the_runs_and_of_the_launcher_are_followed_as_they_stand(tm
 @pytest.mark.parametrize(
     "argument",
     [
-        "hydra.launcher._target_=os.system",
-        "hydra.sweeper._target_=os.system",
-        "hydra.job_logging.handlers.file.class=os.system",
-        "hydra.launcher={_target_:os.system}",
-        "+hydra.launcher.more={_target_:os.system}",
-        "+hydra.launcher.more=${data}",
-        "+hydra.launcher.more='${oc.env:HOME}'",
-        "++hydra.callbacks.mine._target_=os.system",
-        "hydra/launcher=../mine",
-        "hydra.searchpath=[file:///tmp]",
-        "--config-path=/tmp",
-        "-cd",
+        "hydra.launcher._target_=os.system", "hydra.sweeper._target_=os.system",
+        "hydra.job_logging.handlers.file.class=os.system", "hydra.launcher={_target_:os.system}",
+        "+hydra.launcher.more={_target_:os.system}", "+hydra.launcher.more=${data}",
+        "+hydra.launcher.more='${oc.env:HOME}'", "++hydra.callbacks.mine._target_=os.system",
+        "hydra/launcher=../mine", "hydra.searchpath=[file:///tmp]", "--config-path=/tmp", "-cd",
     ],
-)
+)  # fmt: skip
 def test_what_hydra_itself_is_made_of_is_not(argument, tmp_path):
     with pytest.raises(ConfigError, match="which a folder must not say: it is not followed"):
         require_harmless(["model=student", argument], [], tmp_path)

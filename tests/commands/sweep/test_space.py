@@ -133,6 +133,10 @@ def test_values_of_the_command_line_are_parameters(override, node):
 VALUES = {"model.d_model": 384, "head_width": 64, "loss": "focal", "n": 0}
 
 
+def test_names_are_dotted():
+    assert Expression("min(model.d_model, 2) + head_width").names == {"model.d_model", "head_width"}
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -150,10 +154,6 @@ VALUES = {"model.d_model": 384, "head_width": 64, "loss": "focal", "n": 0}
 )
 def test_values(text, value):
     assert Expression(text).value(VALUES) == value
-
-
-def test_names_are_dotted():
-    assert Expression("min(model.d_model, 2) + head_width").names == {"model.d_model", "head_width"}
 
 
 @pytest.mark.parametrize(

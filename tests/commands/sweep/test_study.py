@@ -11,6 +11,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -111,8 +112,6 @@ def test_a_trial_given_back_is_taken_again_with_its_values(tmp_path):
     study.fill()
     number = study.take()
     assert number == 0
-    import optuna
-
     drawn = optuna.trial.Trial(study.study, study.id_of(number)).suggest_float("x", 0, 1)
     study.give_back(number)
     assert states(study) == {"WAITING": 6}
@@ -193,8 +192,6 @@ def test_samplers_and_pruners_come_by_name_and_seeded():
     assert type(pruner_of(SweepConfig(pruner=patient))).__name__ == "PatientPruner"
 
     def first(seed: int, number: int) -> float:
-        import optuna
-
         study = optuna.create_study(sampler=sampler_of(settings, seed, number))
         return study.ask().suggest_float("x", 0, 1)
 
@@ -233,10 +230,12 @@ def test_settings_are_checked(settings, said):
         settings_of("sweep", SweepConfig, settings)
 
 
-def test_the_better_direction_follows_from_the_metric():
-    assert SweepConfig().direction == "minimize"
-    assert SweepConfig(metric="val.h5.auc").direction == "maximize"
-    assert SweepConfig(metric="val.h3.brier").direction == "minimize"
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [("val_loss", "minimize"), ("val.h5.auc", "maximize"), ("val.h3.brier", "minimize")],
+)
+def test_the_better_direction_follows_from_the_metric(metric, direction):
+    assert SweepConfig(metric=metric).direction == direction
 
 
 def test_the_metric_is_a_figure_of_validation():
@@ -260,7 +259,7 @@ def test_more_failures_than_their_share_of_all_trials_are_too_many(tmp_path):
 
 
 def test_when_the_time_is_over_no_trial_begins_and_a_running_one_is_taken_up_later(tmp_path):
-    settings = SweepConfig(n_trials=2, params={"x": {"type": "float", "low": 0, "high": 1}})
+    settings = SweepConfig(n_trials=2, params=SETTINGS.params)
     shared(tmp_path, settings).fill()
     space = Space.of(settings.params)
     source = StudySource(settings, tmp_path, space, {}, seed=1, deadline=time.time() + 600)
