@@ -39,7 +39,7 @@ class AblationSweeper(StockenhSweeper):
     """Runs a fixed list of recipes and compares them; the settings lie in the config group ablate."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from stockenh.commands.ablate.ablate import ablate
+        from stockenh.commands.ablate.run import ablate
 
         return ablate(self.hydra_context, self.config, self.task_function, arguments)
 

@@ -40,3 +40,21 @@ def write_windows(
             "y_up": (returns > 0).astype(int).tolist(),
         }
     ).write_parquet(path)
+
+
+def write_ready_windows(path: Path) -> None:
+    """A Parquet file of the windows of two symbols, without bars."""
+    rng = np.random.default_rng(0)
+    rows = 200
+    returns = rng.normal(0, 0.03, (rows, 3)).astype(np.float32)
+    days = np.datetime64("2024-01-01") + np.arange(rows) // 2
+    columns = {
+        "symbol": ["A", "B"] * (rows // 2),
+        "asof": days.tolist(),
+        "ohlcv_norm": rng.uniform(-1, 1, (rows, 120, 5)).astype(np.float32).tolist(),
+        "kronos_emb": rng.normal(size=(rows, 32)).astype(np.float32).tolist(),
+        "context": rng.normal(size=(rows, 29)).astype(np.float32).tolist(),
+        "y_ret": returns.tolist(),
+        "y_up": (returns > 0).astype(int).tolist(),
+    }
+    pl.DataFrame(columns).write_parquet(path)

@@ -49,17 +49,23 @@ class Grid:
     on_screen: bool = True
 
 
-def new_table(title: str | None = None, caption: str | None = None) -> Table:
-    """A table without columns, in the look that all share."""
-    return Table(title=title, title_justify="left", caption=caption, caption_justify="left",
-                 box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
+def new_table(
+    title: str | None = None,
+    caption: str | None = None,
+    columns: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> Table:
+    """An empty table in the look that all share; columns hold numbers, except those in `left`."""
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left",
+                  box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)  # fmt: skip
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return table
 
 
 def as_table(grid: Grid) -> Table:
     """For a terminal, an empty line between the blocks."""
-    table = new_table(grid.title, grid.caption)
-    for name in grid.columns:
-        table.add_column(name, justify="left" if name in grid.left else "right", no_wrap=True)
+    table = new_table(grid.title, grid.caption, grid.columns, grid.left)
     for block in grid.blocks:
         for row in block:
             table.add_row(*row)
@@ -84,6 +90,12 @@ def markdown_row(cells: Iterable[str]) -> str:
 def markdown_header(*names: str) -> list[str]:
     """The first two lines of a Markdown table, all its columns alike."""
     return [markdown_row(names), "|" + "---|" * len(names)]
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; what would break its cells is replaced."""
+    clean = [[cell.replace("|", "/").replace("\n", " ") for cell in row] for row in rows]
+    return [*markdown_header(*columns), *(f"| {' | '.join(row)} |" for row in clean)]
 
 
 def findings_summary(findings: Sequence[Finding]) -> list[str]:

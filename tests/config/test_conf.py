@@ -11,6 +11,7 @@ from bars import write_windows
 from kronos_checkpoints import TINY
 
 from stockenh.commands.sweep.space import Space
+from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.config import catalog, schema
 from stockenh.config.catalog import groups, groups_of, option_values
 from stockenh.config.compose import compose
@@ -81,7 +82,7 @@ def test_every_search_composes_with_its_settings(option):
     assert settings.n_trials == {"distill": 20}.get(option, 50)
     assert config["train"]["epochs"] == 10
     if option != "base":
-        assert set(Space.of(settings.params).names) > {"optimizer.lr", "optimizer.weight_decay"}
+        assert set(Space.of(settings.params).parameters) > {"optimizer.lr", "optimizer.weight_decay"}
 
 
 files = pytest.mark.parametrize(

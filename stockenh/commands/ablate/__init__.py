@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from stockenh.commands.ablate.cells import AblationFolder
-from stockenh.commands.multirun.resume import is_resumed, new_arguments, resume_arguments, stop_message
+from stockenh.commands.multirun import start_or_resume
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import train_assigned
 from stockenh.config import compose
 from stockenh.config.schema import parse
-from stockenh.errors import ConfigError, Stopped
+from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import RunFolder
 
 # What may change when an ablation is resumed; more seeds and other techniques are more cells.
@@ -20,34 +20,29 @@ JUDGED = ("val", "test")
 
 def ablate(arguments: list[str]) -> None:
     """A new ablation, or with resume=DIR one that was stopped or is to have more seeds."""
-    if is_resumed(arguments):
-        arguments = resume_arguments(arguments, AblationFolder, RESUME_KEYS)
-    else:
-        arguments = new_arguments(arguments)
-    try:
-        compose.run("ablate", cell_job, arguments)
-    except KeyboardInterrupt:
-        raise Stopped(stop_message(arguments, AblationFolder, "cells")) from None
+    start_or_resume(
+        arguments, AblationFolder, RESUME_KEYS, "cells", lambda given: compose.run("ablate", cell_job, given)
+    )
 
 
 def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One cell: what a worker calls with the composed config."""
-    from stockenh.commands.ablate.cells import CellAssignment
     from stockenh.commands.ablate.perform import costs, search, with_views
+    from stockenh.commands.ablate.spec import CellAssignment
     from stockenh.config import build
 
     assignment = current()
     if not isinstance(assignment, CellAssignment):
         raise ConfigError("hydra/sweeper must be stockenh_ablate: leave it to stockenh ablate")
-    config, cell, source = parse(raw), assignment.cell, assignment.source
-    on = build.device(config.device)
+    config, cell, spec = parse(raw), assignment.cell, assignment.spec
+    device = build.device(config.device)
     if cell.recipe is None:
-        assignment.end(costs(config, source, on))
+        assignment.end(costs(config, spec, device))
     elif cell.recipe.kind == "search":
-        assignment.end(search(cell, source, folder.path))
+        assignment.end(search(cell, spec, folder.path))
     else:
         train_assigned(folder, config, assignment, JUDGED)
         if assignment.stopped:
             return
-        viewed = cell.recipe.name in source.plan.viewed
-        assignment.end({"views": with_views(folder, on) if viewed else None})
+        viewed = cell.recipe.name in spec.plan.viewed
+        assignment.end({"views": with_views(folder, device) if viewed else None})

@@ -52,9 +52,9 @@ class Claim:
     """
 
     measure: str
-    least: float | None
-    most: float | None
-    says: str
+    least: float | None = None
+    most: float | None = None
+    says: str = ""
     device: str | None = None
     majority: float | None = None
 

@@ -1,32 +1,53 @@
-"""What a cell does besides training: forecasts with noisy views, a search, the measurement of costs."""
+"""What a cell does besides training: forecasts with noisy views, a search, the measurement of costs.
+
+Costs are measured in turn, peak memory in a process of its own, on random numbers of the data's widths:
+neither time nor memory depends on what they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from stockenh.commands.ablate.cells import CellSource, override_key
-from stockenh.commands.ablate.cost import measure
-from stockenh.commands.ablate.plan import Cell
+from stockenh.commands.ablate.plan import Cell, Row
+from stockenh.commands.ablate.spec import AblationSpec, override_key
+from stockenh.commands.measure import Clock, Seconds, in_new_process, peak_memory
+from stockenh.commands.multirun.launch import last_line
 from stockenh.commands.sweep.spec import SweepFolder
+from stockenh.commands.train.session import Session, settled
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import RunConfig, parse
+from stockenh.data.batches import Group, Micro
+from stockenh.data.fitted import Fitted
 from stockenh.errors import StockenhError
-from stockenh.evaluation.metrics import calibration_metrics, part_metrics, with_limits
+from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import forecast
+from stockenh.models import InputSpec
+from stockenh.models.cpu.memory import keep_freed_memory, threads
 from stockenh.storage.run_folder import RunFolder
+from stockenh.training.optimizers import AUTO
+from stockenh.training.step import Learner
 
 STOP_SECONDS = 60.0  # for a search to save where it is
+SCHEDULE_STEPS = 1000  # of the schedule that a measured learner is given
+MEMORY_STEPS = 3  # optimizer steps: from the second on everything that a step needs is allocated
+WINDOWS = 256  # forecast at once
+WAIT_SECONDS = 600  # for a process that measures memory
 
 
 def with_views(folder: RunFolder, device: torch.device) -> dict[str, Any]:
@@ -38,52 +59,52 @@ def with_views(folder: RunFolder, device: torch.device) -> dict[str, Any]:
     prepared = build.data(trained.run, device)
     ready, fitted = trained.ready(prepared, device)
     net, rows, views = trained.net(prepared, device), prepared.rows["test"], build.views(trained.run)
-    windows, labels = prepared.windows, prepared.windows.y_ret[rows]
-    plainly = Calibration.identity(len(windows.horizons))
-    own = forecast(net, ready, rows, fitted, plainly, views)
+    horizons = prepared.windows.horizons
+    own = forecast(net, ready, rows, fitted, Calibration.identity(len(horizons)), views)
     calibrated = forecast(net, ready, rows, fitted, trained.calibration, views)
-    scores = part_metrics(own.ret, own.up_prob, labels, windows.asof[rows], windows.horizons, resamples=0)
-    if windows.best_prob is not None:
-        scores = with_limits(scores, windows.best_prob[rows], labels)
-    more = calibration_metrics(own.up_prob, calibrated.up_prob, labels, windows.horizons)
+    session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
+    scores = session.scores(own, "test", resamples=0)
+    more = calibration_metrics(own.up_prob, calibrated.up_prob, session.labels("test"), horizons)
     return {horizon: {**own, **more[horizon]} for horizon, own in scores.items()}
 
 
-def costs(config: RunConfig, source: CellSource, device: torch.device) -> dict[str, Any]:
+def costs(config: RunConfig, spec: AblationSpec, device: torch.device) -> dict[str, Any]:
     """What all recipes of an ablation cost beside the plain one."""
-    configs = {name: parse(raw) for name, raw in source.configs.items()}
+    configs = {name: parse(raw) for name, raw in spec.configs.items()}
     prepared = build.data(config, device)
-    kept = [r for r in source.plan.recipes if r.kind == "train" and not r.name.startswith("without_")]
-    rows = [row for row in source.plan.rows if row.recipe in configs and not row.name.startswith("without_")]
-    found = measure(configs, [recipe.name for recipe in kept], rows, prepared.spec, device, source.rounds)
+    kept = [r for r in spec.plan.recipes if r.kind == "train" and not r.name.startswith("without_")]
+    rows = [row for row in spec.plan.rows if row.recipe in configs and not row.name.startswith("without_")]
+    names, rounds = [recipe.name for recipe in kept], spec.settings.rounds
+    found = measure(configs, names, rows, prepared.spec, device, rounds)
     return {**found, "train_windows": len(prepared.rows["train"])}
 
 
-def search(cell: Cell, source: CellSource, directory: Path) -> dict[str, Any]:
+def search(cell: Cell, spec: AblationSpec, directory: Path) -> dict[str, Any]:
     """The best trial's scores of a search in a process of its own, each trial as long as a plain run.
 
     A stopped one is resumed. Raises StockenhError where it failed.
     """
     assert cell.recipe is not None
     folder = SweepFolder(directory / "search")
+    epochs = spec.base.train.epochs
     own = [
-        "sweep=base", "hydra/sweeper=stockenh_optuna", f"train.epochs={source.epochs}", f"seed={cell.seed}",
+        "sweep=base", "hydra/sweeper=stockenh_optuna", f"train.epochs={epochs}", f"seed={cell.seed}",
         f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
     ]  # fmt: skip
     own_keys = {override_key(override) for override in own}
     shared = [
         a
-        for a in source.arguments
+        for a in spec.arguments
         if override_key(a) not in own_keys and not override_key(a).startswith(("hydra", "ablate."))
     ]
-    _run([sys.executable, "-m", "stockenh", "sweep", *source.flags, *shared, *own], directory / "search.log")
+    _run([sys.executable, "-m", "stockenh", "sweep", *spec.flags, *shared, *own], directory / "search.log")
     looks = folder.read().get("test", [])
     if not looks:
         raise StockenhError(f"{folder.path}: the search has no best trial that was judged on the test part")
     best = looks[-1]
     trials = [run for run in directory.glob("search/*/summary.json")]
-    epochs = sum(int(json.loads(path.read_text())["epochs"]) for path in trials)
-    return {"test": best["scores"], "trial": best["trial"], "trials": len(trials), "epochs": epochs}
+    seen = sum(int(json.loads(path.read_text())["epochs"]) for path in trials)
+    return {"test": best["scores"], "trial": best["trial"], "trials": len(trials), "epochs": seen}
 
 
 def _run(command: Sequence[str], log: Path) -> None:
@@ -99,5 +120,129 @@ def _run(command: Sequence[str], log: Path) -> None:
             process.kill()  # its workers die with it
             raise
     if code:
-        lines = log.read_text(errors="replace").strip().splitlines()
-        raise StockenhError(f"the search ended with exit code {code}: {lines[-1] if lines else 'no output'}")
+        raise StockenhError(f"the search ended with exit code {code}: {last_line(log)}")
+
+
+def measure(
+    configs: Mapping[str, RunConfig],
+    trained: Sequence[str],
+    rows: Sequence[Row],
+    spec: InputSpec,
+    device: torch.device,
+    rounds: int,
+) -> dict[str, Any]:
+    """What every recipe in `trained` costs to train, and every row to forecast; the first of each is plain.
+
+    configs: by the name of a recipe. On a CPU one thread's processor time, which other processes disturb
+    little.
+    """
+    clock = Clock(device, math.inf, rounds, turn=0)
+    micros = math.lcm(*(configs[name].train.accumulate for name in trained))
+    with threads(1):
+        training = clock.in_turn(
+            {name: partial(training_steps(configs[name], spec, device), micros) for name in trained}
+        )
+        forecasting = clock.in_turn(
+            {row.name: _forecasting(configs[row.recipe], row, spec, device) for row in rows}
+        )
+    windows = {name: micros * configs[name].train.batch_size for name in trained}
+    return {
+        "device": device.type,
+        "rounds": rounds,
+        "train_windows_per_second": {n: windows[n] / float(np.median(s)) for n, s in training.items()},
+        "train_speed": _ratios(training),
+        "forecast_ms": {name: 1000 * float(np.median(s)) for name, s in forecasting.items()},
+        "inference_speed": _ratios(forecasting),
+        "weights_bytes": {row.name: _bytes(configs[row.recipe], spec) for row in rows},
+        "memory": {name: training_memory(configs[name], spec, device) for name in trained},
+    }
+
+
+def training_steps(config: RunConfig, spec: InputSpec, device: torch.device) -> Callable[[int], None]:
+    """A recipe's training step on random windows: a function that makes steps over so many micro batches."""
+    if config.optimizer.lr == AUTO:  # a rate that is still to be found changes no time
+        config = replace(config, optimizer=replace(config.optimizer, lr=config.finder.start_lr))
+    torch.manual_seed(config.seed)
+    net = config.model.build(spec).to(device)
+    config = settled(config, net, device)
+    no_statistics = Fitted(
+        [""] * spec.context, [0.0] * spec.context, [1.0] * spec.context,
+        [1.0] * spec.horizons, [0.5] * spec.horizons,
+    )  # fmt: skip
+    learner = build.learner(config, net.train(), no_statistics, device, SCHEDULE_STEPS)
+    micro = _micro(config.train.batch_size, spec, device)
+
+    def steps(micros: int) -> None:
+        for _ in range(-(-micros // config.train.accumulate)):
+            _step(learner, micro, config.train.accumulate)
+
+    return steps
+
+
+def training_memory(config: RunConfig, spec: InputSpec, device: torch.device) -> int | None:
+    """Bytes that training steps hold at their peak, weights and optimizer included; None: not counted here.
+
+    A process that fails counts nothing. Raises subprocess.TimeoutExpired after ten minutes.
+    """
+    arguments = (config.raw, asdict(spec), str(device))
+    try:
+        found: int | None = in_new_process(memory_here, *arguments, timeout=WAIT_SECONDS)
+    except subprocess.CalledProcessError:
+        return None
+    return found
+
+
+def memory_here(raw: Mapping[str, Any], widths: Mapping[str, int], device_name: str) -> int | None:
+    """`training_memory` in this process, which must be new."""
+    config, spec, device = parse(raw), InputSpec(**widths), torch.device(device_name)
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    micros = MEMORY_STEPS * config.train.accumulate
+    return peak_memory(lambda: training_steps(config, spec, device)(micros), device)
+
+
+def _forecasting(config: RunConfig, row: Row, spec: InputSpec, device: torch.device) -> Callable[[], object]:
+    net = config.model.build(spec).to(device).eval()
+    passes = 1 + (config.tta.views if row.views else 0)
+    inputs = _micro(WINDOWS, spec, device).inputs
+
+    @torch.inference_mode()
+    def call() -> None:
+        for _ in range(passes):
+            net(*inputs)
+
+    return call
+
+
+def _ratios(taken: Mapping[str, Seconds]) -> dict[str, list[float]]:
+    """How many times as fast as the first, round by round."""
+    first = next(iter(taken.values()))
+    return {name: (first / np.maximum(seconds, 1e-9)).tolist() for name, seconds in taken.items()}
+
+
+def _micro(batch: int, spec: InputSpec, device: torch.device) -> Micro:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).to(device)
+
+    labels = random(batch, spec.horizons) - 0.5
+    return Micro(
+        x_price=random(batch, spec.lookback, spec.price),
+        x_kron=random(batch, spec.embedding),
+        x_ctx=random(batch, spec.context),
+        y_ret=labels,
+        y_up=(labels > 0).float(),
+        labelled=torch.ones_like(labels),
+    )
+
+
+def _step(learner: Learner, micro: Micro, accumulate: int) -> None:
+    micros = (micro,) * accumulate
+    learner.step(Group(micros, micro.labelled.sum() * accumulate, len(micro.y_ret) * accumulate))
+
+
+def _bytes(config: RunConfig, spec: InputSpec) -> int:
+    with torch.device("meta"):
+        net: nn.Module = config.model.build(spec)
+    return sum(p.numel() * p.element_size() for p in net.state_dict().values())

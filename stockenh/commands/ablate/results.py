@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from stockenh.commands.ablate.cells import DONE, AblationFolder
-from stockenh.commands.ablate.claims import Interval, assess
+from stockenh.commands.ablate.claims import Claim, Interval, Verdict, assess
 from stockenh.commands.ablate.plan import PLAIN, Cell, Plan, Row
-from stockenh.commands.ablate.show import ClaimLine, Line
 from stockenh.config.schema import RunConfig
 
 Scores = Mapping[str, Mapping[str, Any]]
@@ -60,6 +59,40 @@ class Found:
         return self.runs[PLAIN, seed].test
 
 
+@dataclass(frozen=True)
+class ClaimLine:
+    """One claim, what was measured of it, and the verdict."""
+
+    claim: Claim
+    measured: Interval | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Line:
+    """One recipe in figures.
+
+    note:        what a reader must know of it
+    seeds:       how many runs its figures are of
+    level:       means over the seeds, by horizon and score
+    differences: paired with the plain recipe, by horizon and score; accuracy and gap in points
+    costs:       over the plain recipe's, by measure
+    compute:     windows seen in training over those that the plain recipe sees; None where nothing is known
+    chosen:      how many seeds kept averaged weights, by name
+    """
+
+    name: str
+    title: str
+    note: str
+    seeds: int
+    level: Mapping[str, Mapping[str, float | None]]
+    differences: Mapping[str, Mapping[str, Interval | None]]
+    costs: Mapping[str, Interval | None]
+    compute: float | None
+    chosen: Mapping[str, int]
+    claims: tuple[ClaimLine, ...]
+
+
 def collect(folder: AblationFolder, plan: Plan) -> Found:
     """Reads every cell that is done. Raises RunFolderError where a run's files are damaged."""
     runs, cost, failed = {}, {}, {}
@@ -93,13 +126,12 @@ def _of_run(folder: AblationFolder, cell: Cell, figures: Mapping[str, Any]) -> S
 
 def values(measure: str, row: Row, found: Found, horizon: str) -> list[float]:
     """A measure of a row, one value per seed (per round where it is of cost); empty where there is none."""
+    costs = found.cost.get(measure, {})
+    key = row.recipe if measure in ("train_speed", "memory") else row.name
     if measure in ("train_speed", "inference_speed"):
-        key = row.recipe if measure == "train_speed" else row.name
-        return list(found.cost.get(measure, {}).get(key, []))
+        return list(costs.get(key, []))
     if measure in ("memory", "weights_bytes"):
-        key = row.recipe if measure == "memory" else row.name
-        of_cost = found.cost.get(measure, {})
-        own, plain = of_cost.get(key), of_cost.get(PLAIN)
+        own, plain = costs.get(key), costs.get(PLAIN)
         return [own / plain] if own and plain else []
     if measure in ("convergence", "time_to_plain", "roughness"):
         return _of_curves(measure, row, found)

@@ -1,32 +1,35 @@
-"""What an ablation compares: its settings, its plan, and the config of every recipe, all checked."""
+"""What an ablation compares, all checked, and how workers take its cells one after another."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from filelock import FileLock
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from stockenh.commands.ablate.cells import AblationFolder, CellSource, override_key
-from stockenh.commands.ablate.plan import PLAIN, AblateSettings, Plan, Recipe
-from stockenh.commands.multirun.folder import IMMATERIAL, describe, differences
-from stockenh.commands.multirun.resume import config_dirs
+from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder
+from stockenh.commands.ablate.plan import PLAIN, AblateSettings, Cell, Plan, Recipe
+from stockenh.commands.multirun.folder import IMMATERIAL, config_dirs, differences, of_one_run, parsed
+from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.runs.listing import flatten
 from stockenh.config import build
+from stockenh.config.overrides import hydra_text
 from stockenh.config.schema import GROUPS, RunConfig, parse, plain
 from stockenh.errors import ConfigError
 
 NEEDED = ("train", "val", "test")
-OF_MANY = ("hydra", "sweep", "ablate")  # nodes of commands that make many runs
+MOST_DEATHS = 2  # of workers on one cell, which is then given up
+WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """What is compared and how.
+    """What is compared and how; hands out the cells that have not ended.
 
     arguments: the overrides that all runs share
     flags:     of the command line that all runs share
@@ -48,8 +51,7 @@ class AblationSpec:
         if config.get("ablate") is None:
             raise ConfigError("hydra/sweeper=stockenh_ablate needs what to compare: add ablate=quick")
         settings = AblateSettings.of(OmegaConf.to_container(config.ablate, resolve=True))
-        parser = OverridesParser.create(config_loader=context.config_loader)
-        for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
+        for argument, override in parsed(context, arguments):
             if override.is_sweep_override():
                 raise ConfigError(f"{argument}: an ablation is of one recipe; take one value at a time")
             if override.key_or_group == "seed":
@@ -60,7 +62,7 @@ class AblationSpec:
             own_keys = {override_key(override) for override in recipe.overrides}
             rest = [a for a in arguments if override_key(a) not in own_keys]
             loaded = context.config_loader.load_sweep_config(config, [*rest, *recipe.overrides])
-            return plain(OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key not in OF_MANY]))
+            return plain(of_one_run(loaded))
 
         base = parse(composed(Recipe(PLAIN)))
         _refuse_unfit(base, settings)
@@ -87,27 +89,133 @@ class AblationSpec:
         """What each recipe adds to it."""
         return {recipe.name: [recipe.kind, *recipe.overrides] for recipe in self.plan.recipes}
 
-    def source(self) -> CellSource:
-        """What workers take their cells from."""
-        epochs = self.base.train.epochs
-        return CellSource(
-            self.folder, self.plan, tuple(self.arguments), tuple(self.flags), self.configs, epochs,
-            self.settings.rounds,
-        )  # fmt: skip
-
     def require_same(self, about: dict[str, Any]) -> None:
         """Raises ConfigError with what differs from the ablation that a folder holds already."""
-        found = differences(about["base"], self.fingerprint)
-        recipes: dict[str, list[str]] = about["recipes"]
-        for name, overrides in self.recipes.items():
-            if name in recipes and recipes[name] != overrides:
-                found.append(f"{name}: {', '.join(overrides[1:])}, was {', '.join(recipes[name][1:])}")
-        if found:
+        known = {name: added for name, added in about["recipes"].items() if name in self.recipes}
+        before = about["base"] | {f"recipe {name}": " ".join(added) for name, added in known.items()}
+        now = self.fingerprint | {f"recipe {name}": " ".join(self.recipes[name]) for name in known}
+        if found := differences(before, now):
             again = self.folder.resume_command(self.flags)
             raise ConfigError(
-                f"the ablation in {self.folder.path} was made with other settings {describe(found)}: go on "
-                f"with it by {again}, or name another hydra.sweep.dir"
+                f"the ablation in {self.folder.path} was made with other settings {found}: go on with it by "
+                f"{again}, or name another hydra.sweep.dir"
             )
+
+    def open(self, worker: str) -> None:
+        """A cell is claimed by a lock of its own."""
+
+    def count_ended(self) -> int:
+        """How many cells have ended, in whatever way."""
+        return sum(bool(self.folder.state(cell)) for cell in self.plan.cells)
+
+    def has_waiting(self) -> bool:
+        """Whether cells wait that a new worker could take."""
+        return any(not self.folder.state(c) and not self.folder.is_claimed(c) for c in self.plan.cells)
+
+    def take(self) -> Assignment | None:
+        """The next cell; waits where all that is left needs a run that another worker trains."""
+        while True:
+            found, is_waiting = self._look()
+            if found is not None or not is_waiting:
+                return found
+            time.sleep(WAIT_SECONDS)
+
+    def _look(self) -> tuple[Assignment | None, bool]:
+        is_waiting = False
+        for cell in self.plan.cells:
+            if self.folder.state(cell):
+                continue
+            teacher = self.teacher_of(cell)
+            state = DONE if teacher is None else self.folder.state(teacher).get("state")
+            if state == DONE:
+                if (assignment := self._claim(cell)) is not None:
+                    return assignment, False
+            elif teacher is not None and state == FAILED:
+                self.folder.close(cell, FAILED, {"why": f"{teacher.path}, its teacher, failed"})
+            elif teacher is not None:
+                is_waiting = is_waiting or self.folder.is_claimed(teacher)
+        return None, is_waiting
+
+    def _claim(self, cell: Cell) -> Assignment | None:
+        self.folder.workers.mkdir(parents=True, exist_ok=True)
+        if (lock := self.folder.claim(cell)) is None:
+            return None
+        tries = self.folder.file_of(cell, "tries")
+        assignment = CellAssignment(cell.number, self.overrides_of(cell), cell, self, lock)
+        deaths = tries.stat().st_size if tries.exists() else 0
+        if self.folder.state(cell):
+            assignment.release()
+        elif deaths >= MOST_DEATHS:
+            assignment.fail(f"its worker died {deaths} times (out of memory?)")
+        else:
+            with tries.open("a") as file:
+                file.write(".")
+            return assignment
+        return None
+
+    def teacher_of(self, cell: Cell) -> Cell | None:
+        """The cell that must be done before this one."""
+        if cell.recipe is None or cell.recipe.teacher is None:
+            return None
+        wanted = (cell.recipe.teacher, cell.seed)
+        return next(c for c in self.plan.cells if c.recipe and (c.recipe.name, c.seed) == wanted)
+
+    def overrides_of(self, cell: Cell) -> list[str]:
+        """The overrides of a cell's job; what its recipe sets comes before what all share."""
+        own = [f"hydra.sweep.subdir={hydra_text(cell.path)}"]
+        if cell.recipe is not None:
+            own += [f"seed={cell.seed}"]
+            own += cell.recipe.overrides if cell.recipe.kind != "search" else ()
+        if (teacher := self.teacher_of(cell)) is not None:
+            own.append(f"++teacher={hydra_text(str(self.folder.run(teacher)))}")
+        own_keys = {override_key(override) for override in own}
+        return [*(a for a in self.arguments if override_key(a) not in own_keys), *own]
+
+
+@dataclass
+class CellAssignment:
+    """A cell that this worker has claimed."""
+
+    number: int
+    overrides: list[str]
+    cell: Cell
+    spec: AblationSpec
+    lock: FileLock
+    stopped: bool = False
+    began: float = field(default_factory=time.perf_counter)
+
+    def report(self, epoch: int, metrics: dict[str, Any]) -> bool:
+        """Every run of an ablation goes to its end."""
+        return False
+
+    def complete(self, summary: dict[str, Any], validation: dict[str, Any]) -> None:
+        """The training is done; `end` follows once all that the cell is for has been measured."""
+
+    def end(self, figures: dict[str, Any]) -> None:
+        """Closes the cell with what was measured besides its run."""
+        seconds = round(time.perf_counter() - self.began, 1)
+        self.spec.folder.close(self.cell, DONE, {"seconds": seconds, "figures": figures})
+        self.release()
+
+    def fail(self, why: str) -> None:
+        """Closes the cell as failed, which does not concern the others."""
+        self.spec.folder.close(self.cell, FAILED, {"why": why})
+        self.release()
+
+    def give_back(self) -> None:
+        """Lets the cell be resumed where it was saved."""
+        self.stopped = True
+        self.release()
+
+    def release(self) -> None:
+        """Lets other processes have the cell."""
+        self.spec.folder.file_of(self.cell, "tries").unlink(missing_ok=True)
+        self.lock.release()
+
+
+def override_key(override: str) -> str:
+    """What an override sets."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _refuse_unfit(base: RunConfig, settings: AblateSettings) -> None:

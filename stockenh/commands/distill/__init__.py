@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stockenh.commands.finished import finished_run
-from stockenh.commands.multirun.resume import is_resumed
+from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import (
     continue_run,

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from stockenh.config.overrides import split_override
 from stockenh.errors import RunFolderError
 from stockenh.report.terminal import program
 from stockenh.storage.files import write_json
 
 WORKERS = "workers"  # locks and output of workers
+CONFIG_DIR = "--config-dir="
+# What Hydra is given anew each time that the folder is resumed.
+OF_ONE_CALL = ("hydra.sweep.dir", "hydra.mode")
+OF_MANY = ("hydra", "sweep", "ablate")  # nodes of a composed config that no single run has
 
 # Settings that change nothing of what a run finds.
 IMMATERIAL = (
@@ -71,25 +81,58 @@ class MultirunFolder(ABC):
     def write(self, about: Mapping[str, Any]) -> None:
         write_json(self.about, about)
 
+    def begin(self, config: DictConfig, more: Mapping[str, Any]) -> None:
+        """Records how to resume it, and `more` besides what the folder keeps already."""
+        self.workers.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, self.path / "multirun.yaml")
+        before = self.read() if self.about.exists() else {}
+        self.write({**before, "arguments": kept_arguments(config), **more})
+
     def resume_command(self, flags: Sequence[str] = ()) -> str:
         """The command that resumes it; flags: those that it was started with, which must be given again."""
         words = [f"resume={shlex.quote(str(self.path))}", *map(shlex.quote, flags)]
         return f"{program()} {self.command} {' '.join(words)}"
 
 
+def parts_of(argument: str) -> tuple[str, str]:
+    """The key and the value of an override; empty for a flag."""
+    return split_override(argument) or ("", "")
+
+
+def parsed(context: HydraContext, arguments: Sequence[str]) -> Iterator[tuple[str, Override]]:
+    """Every override beside what Hydra's grammar makes of it."""
+    parser = OverridesParser.create(config_loader=context.config_loader)
+    return zip(arguments, parser.parse_overrides(list(arguments)), strict=True)
+
+
+def of_one_run(composed: DictConfig) -> DictConfig:
+    """A composed config without the nodes of Hydra and of the commands that make many runs."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in OF_MANY])
+
+
+def config_dirs(config: DictConfig) -> list[str]:
+    """The flag by which a command named a folder of the user's own options, which is no override."""
+    sources = config.hydra.runtime.config_sources
+    return [f"{CONFIG_DIR}{source.path}" for source in sources if source.provider == "command-line"]
+
+
+def kept_arguments(config: DictConfig) -> list[str]:
+    """The flags and overrides that this multirun was started with, all that its folder must keep."""
+    overrides = config.hydra.overrides
+    given = [str(a) for a in (*overrides.hydra, *overrides.task)]
+    return [*config_dirs(config), *(a for a in given if parts_of(a)[0] not in OF_ONE_CALL)]
+
+
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], as_text: Callable[[Any], str] = str
-) -> list[str]:
-    """`optimizer.lr: 0.0001, was 0.001` for each dotted key that differs."""
+) -> str:
+    """`(optimizer.lr: 0.0001, was 0.001; ...)` of the dotted keys that differ; else empty."""
 
     def value(values: Mapping[str, Any], key: str) -> str:
         return as_text(values[key]) if key in values else "nothing"
 
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return [f"{key}: {value(now, key)}, was {value(before, key)}" for key in keys]
-
-
-def describe(found: Sequence[str]) -> str:
-    """The first of some differences, and how many more there are."""
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"({'; '.join(found[:SHOWN])}{more})"
+    found = [f"{key}: {value(now, key)}, was {value(before, key)}" for key in keys[:SHOWN]]
+    if len(keys) > SHOWN:
+        found.append(f"and {len(keys) - SHOWN} more")
+    return f"({'; '.join(found)})" if found else ""

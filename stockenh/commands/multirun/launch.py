@@ -1,4 +1,7 @@
-"""Runs the workers of a multirun: in this process, in several of their own, or by a Hydra launcher."""
+"""Runs the workers of a multirun: in this process, in several of their own, or by a Hydra launcher.
+
+Meanwhile the terminal has a live view, or lines where output is piped.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from hydra import version
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from rich.console import Console
+from rich.live import Live
 
 from stockenh.commands.multirun.folder import WORKERS
 from stockenh.commands.multirun.worker import Worker
@@ -24,6 +32,7 @@ from stockenh.errors import StockenhError
 
 MOST_DEATHS = 3  # of workers in a row without one job ended
 PATIENCE_SECONDS = 60.0  # for workers to save their state after a stop
+REFRESH_SECONDS = 1.0  # of the view
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -78,7 +87,7 @@ def _run_pool(worker: Worker, size: int, jobs: Jobs) -> None:
                     continue
                 deaths, ended = (deaths + 1 if jobs.count_ended() == ended else 1), jobs.count_ended()
                 if deaths >= MOST_DEATHS:
-                    last = _last_line(_output(worker, index))
+                    last = last_line(_output(worker, index))
                     raise StockenhError(f"a worker ended {_cause(process.exitcode)} again and again: {last}")
                 if jobs.has_waiting():
                     running[index] = _start(worker, index)
@@ -130,7 +139,8 @@ def _output(worker: Worker, index: int) -> Path:
     return worker.workers / f"{index}.log"
 
 
-def _last_line(output: Path) -> str:
+def last_line(output: Path) -> str:
+    """What a process printed last, and where the rest is."""
     lines = output.read_text(errors="replace").strip().splitlines() if output.is_file() else []
     return f"{lines[-1]} (more in {output})" if lines else "it printed nothing"
 
@@ -158,3 +168,55 @@ def _run_by_launcher(worker: Worker, size: int, arguments: Sequence[str], jobs: 
                 cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise StockenhError(f"the launcher's workers failed: {cause}") from error
         started += len(each)
+
+
+def show_line(console: Console, label: str, text: object) -> None:
+    """`report   PATH`: a line under its label, as long as it is."""
+    console.print(f"{label:<8} {text}", soft_wrap=True, markup=False)
+
+
+class MultirunWatch(ABC):
+    """Looks at a multirun repeatedly, in a thread of its own, for as long as it is entered.
+
+    live: the live view, where the console is a terminal
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
+
+    @abstractmethod
+    def show(self) -> None:
+        """Shows the current state; called once more at the end."""
+
+    def look(self) -> None:
+        """What is done at every refresh."""
+        self.show()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        try:
+            self.show()
+        finally:
+            if self.live is not None:
+                self.live.stop()
+
+    def _refresh(self) -> None:
+        while not self._over.wait(REFRESH_SECONDS):
+            with suppress(Exception):  # a database or disk that is away for a moment is back at the next look
+                self.look()
+
+
+def time_left(seconds: float) -> str:
+    """`about 4 min left`."""
+    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {max(seconds, 0):.0f} s left"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
+from stockenh.commands.multirun.folder import OF_MANY
+from stockenh.commands.multirun.launch import show_line
 from stockenh.commands.sweep.figures import draw
 from stockenh.commands.sweep.show import (
     best_of,
@@ -30,13 +33,11 @@ from stockenh.config import build
 from stockenh.config.catalog import groups
 from stockenh.config.schema import config_of
 from stockenh.errors import StockenhError
-from stockenh.report.table import interval, markdown_header, number, percent
+from stockenh.report.table import interval, markdown_table, number, percent
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 
 SHOWN = 20  # trials of the table on the terminal
-# Groups of overrides that a run of its own does not have.
-OF_SWEEPS = ("sweep", "ablate", "hydra")
 # The values of the config that the command line of one training run does not need.
 LEFT_OUT = (
     "device", "threads", "cache_dir", "init_from", "teacher", "weights", "resume", "run", "experiment",
@@ -49,7 +50,7 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     """Draws, writes and shows the state of a search; returns the best metric, None without a best trial."""
     trials, settings, folder = study.trials(), spec.settings, spec.folder
     best = best_of(trials, settings)
-    drawn = draw(study.study, settings.metric, folder.pictures)
+    drawn = draw(study.study, settings.metric, folder.path / "report")
     title = f"{count_states(trials, settings.n_trials)}, ranked by {settings.metric} on validation"
     console.print(trials_table(ranked(trials, settings)[:SHOWN], best, settings.metric, title))
     if best is None:
@@ -59,13 +60,10 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     scores = _judge_on_test(spec, best, ended, console)
     lines = _report(spec, trials, best, ended, commands, scores)
     lines += [f"![{path.stem}](report/{path.name})" for path in drawn]
-    write_atomic(folder.report, ("\n".join(lines) + "\n").encode())
-    for name, found in (
-        *(("picture", path) for path in drawn),
-        ("report", folder.report),
-        ("best", commands[0]),
-    ):
-        console.print(f"{name:<8} {found}", soft_wrap=True, markup=False)
+    report = folder.path / "report.md"
+    write_atomic(report, ("\n".join(lines) + "\n").encode())
+    for name, found in (*(("picture", path) for path in drawn), ("report", report), ("best", commands[0])):
+        show_line(console, name, found)
     return best.value
 
 
@@ -81,14 +79,14 @@ def _write_best(spec: SearchSpec, best: FrozenTrial, ended: int) -> list[str]:
     options = {
         group: option
         for group, option in choices.items()
-        if group in shipped and group not in ("experiment", *OF_SWEEPS) and option != OF_TEACHER
+        if group in shipped and group not in ("experiment", *OF_MANY) and option != OF_TEACHER
     }
     for group, option in options.items():
         if option not in shipped[group]:
             text = yaml.safe_dump(raw[group], sort_keys=False, allow_unicode=True)
             write_atomic(spec.folder.path / group / f"{option}.yaml", text.encode())
     base = spec.compose_alone([f"{g}={option}" for g, option in options.items() if option in shipped[g]])
-    skipped = {*LEFT_OUT, *OF_SWEEPS, *(group for group, option in choices.items() if option == OF_TEACHER)}
+    skipped = {*LEFT_OUT, *OF_MANY, *(group for group, option in choices.items() if option == OF_TEACHER)}
     node = _difference({key: value for key, value in raw.items() if key not in skipped}, base)
 
     teacher = [f"teacher={raw['teacher']}"] if raw.get("teacher") else []
@@ -105,15 +103,15 @@ def _write_best(spec: SearchSpec, best: FrozenTrial, ended: int) -> list[str]:
         "",
         yaml.safe_dump(node, sort_keys=False, allow_unicode=True) if node else "",
     ]
-    for path in (spec.folder.best, spec.folder.best_option):
-        write_atomic(path, ("\n".join(lines).rstrip() + "\n").encode())
+    # the second is where Hydra finds it as experiment=best
+    for name in ("best.yaml", "experiment/best.yaml"):
+        write_atomic(spec.folder.path / name, ("\n".join(lines).rstrip() + "\n").encode())
     return [short, _full_command(command, spec.arguments, overrides, raw["train"]["epochs"])]
 
 
 def _full_command(command: str, arguments: Sequence[str], overrides: Sequence[str], epochs: int) -> str:
     """The same without the sweep's folder: its own overrides and those of the trial."""
-    own = [a for a in arguments if a.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_SWEEPS]
-    own = [a for a in own if a.partition("/")[0] not in OF_SWEEPS]
+    own = [a for a in arguments if re.split("[=./]", a.lstrip("+~"), maxsplit=1)[0] not in OF_MANY]
     if not any(a.startswith("train.epochs=") for a in [*own, *overrides]):
         own.append(f"train.epochs={epochs}")
     return shlex.join(["stockenh", command, *own, *overrides])
@@ -149,7 +147,7 @@ def _judge_on_test(
                 return None
             scores = score_test_part(folder, build.device(spec.raw["device"]))
         except StockenhError as error:
-            console.print(f"test     not judged: {error}", soft_wrap=True, markup=False)
+            show_line(console, "test", f"not judged: {error}")
             return None
         look = {"trial": best.number, "after_trials": ended, "scores": scores}
         looks = [*looks, look]
@@ -205,26 +203,25 @@ def _report(
             f"does not.",
             "",
         ]
-    lines += ["## Space", "", *markdown_header("parameter", "")]
-    for name, node in spec.space.to_dict().items():
-        text = ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False)
-        lines.append(_row(name, text))
-    lines += ["", "## Trials", ""]
-    lines += markdown_header("trial", "state", "epochs", settings.metric, "s", "values")
-    lines += [_row(*trial_cells(trial)) for trial in ranked(trials, settings)]
+    space = [
+        (name, ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False))
+        for name, node in spec.space.to_dict().items()
+    ]
+    lines += ["## Space", "", *markdown_table(("parameter", ""), space), "", "## Trials", ""]
+    lines += markdown_table(
+        ("trial", "state", "epochs", settings.metric, "s", "values"),
+        [trial_cells(trial) for trial in ranked(trials, settings)],
+    )
     return [*lines, ""]
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"
-
-
 def _test_lines(scores: Mapping[str, Any]) -> list[str]:
-    lines = markdown_header("bars", "n", "accuracy", "95% interval", "majority", "log loss", "AUC")
-    for horizon, found in scores.items():
-        accuracy = interval(found["accuracy_low"], found["accuracy_high"])
-        lines.append(_row(
-            horizon.removeprefix("h"), f"{found['n']:,}", percent(found["accuracy"]), accuracy,
-            percent(found["majority"]), number(found["log_loss"]), number(found["auc"], 3),
-        ))  # fmt: skip
-    return lines
+    rows = [
+        (
+            horizon.removeprefix("h"), f"{found['n']:,}", percent(found["accuracy"]),
+            interval(found["accuracy_low"], found["accuracy_high"]), percent(found["majority"]),
+            number(found["log_loss"]), number(found["auc"], 3),
+        )
+        for horizon, found in scores.items()
+    ]  # fmt: skip
+    return markdown_table(("bars", "n", "accuracy", "95% interval", "majority", "log loss", "AUC"), rows)

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import itertools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.trial import TrialState
 from rich.console import Console
 
-from stockenh.commands.multirun.launch import launch
-from stockenh.commands.multirun.resume import config_dirs, kept_arguments
+from stockenh.commands.multirun.folder import config_dirs
+from stockenh.commands.multirun.launch import launch, show_line
 from stockenh.commands.multirun.worker import Worker
-from stockenh.commands.sweep.check import check
+from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.report import conclude
 from stockenh.commands.sweep.show import Watch
 from stockenh.commands.sweep.spec import LOSS, SearchSpec
 from stockenh.commands.sweep.study import SharedStudy, pruner_of, sampler_of, without_password
 from stockenh.commands.sweep.trials import StudySource
+from stockenh.config import build
+from stockenh.config.catalog import groups
 from stockenh.config.overrides import suggest
 from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.report import terminal
+
+MOST_CORNERS = 2000  # of a space
+# What decides which rows a trial is judged on: two trials that differ there can't be compared.
+JUDGED_BY = ("data", "split", "seed")
+# What is no part of a model or its training.
+OUTSIDE = ("device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment")
 
 
 def search(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> float:
@@ -37,7 +49,6 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     _require_searchable(spec, base)
     check(spec)
     settings, folder = spec.settings, spec.folder
-    folder.workers.mkdir(parents=True, exist_ok=True)
     study = SharedStudy(settings, folder.path)
     study.require_same(spec.fingerprint)
     _begin(spec, study, console)
@@ -55,7 +66,7 @@ def _require_searchable(spec: SearchSpec, base: RunConfig) -> None:
     """Raises ConfigError where the sampler, the pruner, the split or the metric can't be."""
     pruner_of(spec.settings)
     sampler_of(spec.settings, 0, 0)
-    of_teacher = [name for name in spec.space.names if name.startswith("distill.")]
+    of_teacher = [name for name in spec.space.parameters if name.startswith("distill.")]
     if base.teacher is None and of_teacher:
         raise ConfigError(f"sweep.params.{of_teacher[0]} is about a student's teacher: name it, teacher=RUN")
     if not {"train", "val"} <= set(base.split.parts):
@@ -70,16 +81,12 @@ def _begin(spec: SearchSpec, study: SharedStudy, console: Console) -> None:
     folder, settings = spec.folder, spec.settings
     dead = study.close_dead()
     study.fill()
-    OmegaConf.save(spec.config, folder.path / "multirun.yaml")
-    about = folder.read() if folder.about.exists() else {}
-    folder.write({**about, "arguments": kept_arguments(spec.config), "command": spec.command})
+    folder.begin(spec.config, {"command": spec.command})
     ended, where = study.count_ended(), str(folder.path)
     if settings.storage is not None:
         where = f"{study.name} in {without_password(settings.storage)}"
     doing = "resumed" if ended else "study"
-    console.print(
-        f"{doing:<8} {where}: {ended} of {settings.n_trials} trials ended", soft_wrap=True, markup=False
-    )
+    show_line(console, doing, f"{where}: {ended} of {settings.n_trials} trials ended")
     if dead:
         console.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
 
@@ -96,11 +103,73 @@ def _end(spec: SearchSpec, study: SharedStudy, console: Console) -> float:
         )
     again = spec.folder.resume_command(config_dirs(spec.config))
     if running := len(study.trials(TrialState.RUNNING)):
-        line = f"running  {running} trials still run in another process; the report with them: {again}"
-        console.print(line, soft_wrap=True, markup=False)
+        text = f"{running} trials still run in another process; the report with them: {again}"
+        show_line(console, "running", text)
     if waiting := study.count_waiting():
-        line = f"stopped  {waiting} trials are left; go on with: {again}"
-        console.print(line, soft_wrap=True, markup=False)
+        show_line(console, "stopped", f"{waiting} trials are left; go on with: {again}")
     if best is None:
         raise StockenhError("no trial is complete, so there is no best one")
     return best
+
+
+def check(spec: SearchSpec) -> None:
+    """Tries every corner of the space: keys that exist, values that are allowed, a model that can be built.
+
+    Raises ConfigError naming the parameter or the corner.
+    """
+    options = groups()
+    for name, line in spec.space.parameters.items():
+        if not line.helper:
+            _refuse_outside(name)
+    corners = list(itertools.islice(spec.space.corners(spec.values.__getitem__), MOST_CORNERS + 1))
+    if len(corners) > MOST_CORNERS:
+        raise ConfigError(
+            f"sweep.params: the model's parameters have more than {MOST_CORNERS:,} combinations of ends, "
+            f"and each is tried before the first trial: leave some out or give them fewer choices"
+        )
+    windows: Any = None
+    raw_of = functools.cache(spec.raw_of)
+    for values, keys in corners:
+        choices = {key: value for key, value in keys.items() if key in options}
+        for group, value in choices.items():
+            if value not in options[group]:
+                near = suggest(str(value), options[group], True)
+                raise ConfigError(f"sweep.params.{group}: no such {group}: {value}. {near}")
+        raw = copy.deepcopy(raw_of(tuple(f"{group}={value}" for group, value in choices.items())))
+        for key, value in keys.items():
+            if key not in options:
+                _set(raw, key, value)
+        try:
+            config = parse(raw)
+            if windows is None:
+                windows = config.data.load(build.cache(config)).windows
+            build.refuse_misfit(config, windows)
+        except ConfigError as error:
+            corner = ", ".join(f"{name}={value}" for name, value in values.items())
+            raise ConfigError(
+                f"sweep.params: a corner of the space is no valid run ({corner}): {error}"
+            ) from None
+
+
+def _set(raw: dict[str, Any], key: str, value: Any) -> None:
+    *path, leaf = key.split(".")
+    node: Any = raw
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or leaf not in node or isinstance(node[leaf], dict) or leaf == "_target_":
+        raise ConfigError(
+            f"sweep.params.{key}: no such key of the config. {suggest(key, flatten(raw))} A value that only "
+            f"expressions use is declared with helper: true"
+        )
+    node[leaf] = value
+
+
+def _refuse_outside(name: str) -> None:
+    group = name.partition(".")[0]
+    if group in JUDGED_BY:
+        raise ConfigError(
+            f"sweep.params.{name}: trials that differ in {group} are judged on other rows or by luck, and "
+            f"can't be compared; a sweep is for one choice of it"
+        )
+    if group in OUTSIDE:
+        raise ConfigError(f"sweep.params.{name} is no part of a model or its training")

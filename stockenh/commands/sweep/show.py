@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stockenh.commands.multirun.watch import MultirunWatch, time_left
+from stockenh.commands.multirun.launch import MultirunWatch, time_left
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import SharedStudy
 from stockenh.report.table import number

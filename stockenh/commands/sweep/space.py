@@ -14,27 +14,20 @@ from __future__ import annotations
 import ast
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import simpleeval  # type: ignore[import-untyped]
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
+from pydantic import BeforeValidator, Field, StrictBool
 
 from stockenh.config.overrides import suggest
+from stockenh.config.schema import PositiveFinite, settings_of
 from stockenh.errors import ConfigError
 
 if TYPE_CHECKING:
     import optuna
-
-TYPES = ("float", "int", "categorical")
-FIELDS = {
-    "float": {"low", "high", "step", "log"},
-    "int": {"low", "high", "step", "log"},
-    "categorical": {"choices"},
-    "derived": {"value"},
-}
-COMMON = {"type", "when", "helper"}
 
 
 def _remainder(left: Any, right: Any) -> Any:
@@ -122,211 +115,207 @@ Values = dict[str, Any]
 Lookup = Callable[[str], Any]  # a key's value in the config; raises KeyError
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a space. low and high belong to it; step None is continuous; helper: no config key."""
+def _number(value: Any) -> Any:
+    """YAML reads 1e3 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
-    name: str
-    kind: str  # of TYPES, or "derived"
-    low: float = 0.0
-    high: float = 0.0
-    step: float | None = None
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-    value: Expression | None = None
-    when: Expression | None = None
-    helper: bool = False
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Text = Annotated[str, BeforeValidator(str)]
+
+
+class Line:
+    """One line of a space. when: draws it only where this holds; helper: no key of the config."""
+
+    value: str | None = None  # of a derived one
+    when: str | None
+    helper: bool
+    corners: Sequence[Any] = ()  # the ends of its range, or all its choices
 
     @property
     def names(self) -> frozenset[str]:
-        """What its expressions refer to."""
-        return frozenset().union(*(e.names for e in (self.value, self.when) if e is not None))
+        """What its expressions refer to. Raises ConfigError."""
+        texts = [text for text in (self.value, self.when) if text is not None]
+        return frozenset().union(*(Expression(text).names for text in texts))
 
-    def draw(self, trial: optuna.Trial) -> Any:
-        """A value of a parameter that is not derived."""
-        if self.kind == "categorical":
-            # a list is no value that a study can store
-            labels = [_label(choice) for choice in self.choices]
-            return self.choices[labels.index(trial.suggest_categorical(self.name, labels))]
-        if self.kind == "int":
-            step = int(self.step or 1)
-            return trial.suggest_int(self.name, int(self.low), int(self.high), step=step, log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+    def draw(self, name: str, trial: optuna.Trial) -> Any:
+        """A value for this trial, of a line that is not derived."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Range(Line):
+    """Numbers from low to high, which belong to it; step None is continuous."""
+
+    type: str
+    low: Finite
+    high: Finite
+    step: PositiveFinite | None = None
+    log: StrictBool = False
+    when: Text | None = None
+    helper: StrictBool = False
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ConfigError(f"low={self.low:g} lies above high={self.high:g}")
+        if self.log and self.low <= 0:
+            raise ConfigError(f"log=true with low={self.low:g}: a log scale must begin above 0")
+        if self.log and self.step is not None:
+            raise ConfigError(f"log=true and step={self.step:g} can't be combined")
 
     @property
-    def corners(self) -> tuple[Any, ...]:
-        """The ends of its range, or all its choices."""
-        if self.kind == "categorical":
-            return self.choices
-        ends = (self.low, self.high) if self.low < self.high else (self.low,)
-        return tuple(int(end) for end in ends) if self.kind == "int" else ends
+    def corners(self) -> Sequence[Any]:  # type: ignore[override]
+        return (self.low, self.high) if self.low < self.high else (self.low,)
 
-    def to_dict(self) -> dict[str, Any]:
-        """What its line of YAML says, every default written out."""
-        if self.kind == "derived":
-            own: dict[str, Any] = {"value": str(self.value)}
-        elif self.kind == "categorical":
-            own = {"type": self.kind, "choices": list(self.choices)}
-        else:
-            own = {"type": self.kind, "low": self.low, "high": self.high, "step": self.step, "log": self.log}
-        return own | {"when": str(self.when) if self.when else None, "helper": self.helper}
+    def draw(self, name: str, trial: optuna.Trial) -> Any:
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+
+@dataclass(frozen=True)
+class WholeRange(Range):
+    """Whole numbers from low to high, which belong to it."""
+
+    low: Whole
+    high: Whole
+    step: Annotated[Whole, Field(ge=1)] | None = None
+
+    def draw(self, name: str, trial: optuna.Trial) -> Any:
+        return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+
+
+@dataclass(frozen=True)
+class Choice(Line):
+    """One of some values, numbers, words or lists."""
+
+    type: str
+    choices: Annotated[list[Any], Field(min_length=1)]
+    when: Text | None = None
+    helper: StrictBool = False
+
+    def __post_init__(self) -> None:
+        if len({_label(choice) for choice in self.choices}) < len(self.choices):
+            raise ConfigError(f"choices={self.choices} names a value twice")
+
+    @property
+    def corners(self) -> Sequence[Any]:  # type: ignore[override]
+        return self.choices
+
+    def draw(self, name: str, trial: optuna.Trial) -> Any:
+        labels = [_label(choice) for choice in self.choices]
+        return self.choices[labels.index(trial.suggest_categorical(name, labels))]
+
+
+@dataclass(frozen=True)
+class Derived(Line):
+    """What follows from other values."""
+
+    value: Text = ""
+    when: Text | None = None
+    helper: StrictBool = False
+
+
+TYPES: dict[str, type[Line]] = {"float": Range, "int": WholeRange, "categorical": Choice}
 
 
 @dataclass(frozen=True)
 class Space:
-    """The parameters of a search, in the order in which they are drawn."""
+    """The parameters of a search by name, in the order in which they are drawn."""
 
-    parameters: tuple[Parameter, ...]
+    parameters: Mapping[str, Line]
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Space:
         """The space that the node `sweep.params` describes. Raises ConfigError naming the parameter."""
-        found = _used(tuple(_parameter(str(name), node) for name, node in params.items()))
-        drawn = [p for p in found if p.kind != "derived"]
-        if not drawn:
+        found = _used({str(name): _parameter(f"sweep.params.{name}", node) for name, node in params.items()})
+        if all(line.value is not None for line in found.values()):
             raise ConfigError(
                 "sweep.params has nothing to draw: take sweep=default, or name ranges such as "
                 "'optimizer.lr=tag(log,interval(1e-5,1e-2))' model.layers=1,2"
             )
-        later = {p.name for p in found}
-        for parameter in found:
-            if unknown := sorted(parameter.names & later):
+        later = set(found)
+        for name, line in found.items():
+            if unknown := sorted(line.names & later):
                 raise ConfigError(
-                    f"sweep.params.{parameter.name}: its expression needs {unknown[0]}, which must stand "
-                    f"above it"
+                    f"sweep.params.{name}: its expression needs {unknown[0]}, which must stand above it"
                 )
-            later.discard(parameter.name)
+            later.discard(name)
         return cls(found)
-
-    @property
-    def names(self) -> list[str]:
-        return [p.name for p in self.parameters]
 
     def draw(self, trial: optuna.Trial, config: Lookup) -> tuple[Values, Values]:
         """(all values by name, those that are keys of the config)."""
-        return self._follow(config, lambda parameter: parameter.draw(trial))
-
-    def corner(self, chosen: Mapping[str, Any], config: Lookup) -> tuple[Values, Values]:
-        """As `draw`, with the values chosen."""
-        return self._follow(config, lambda parameter: chosen[parameter.name])
+        return self._follow(config, lambda name: self.parameters[name].draw(name, trial))
 
     def corners(self, config: Lookup) -> Iterator[tuple[Values, Values]]:
-        """Combinations of the ends of all ranges: every one of those that shape the model or an expression,
-        and with the first of them each end of the others."""
-        drawn = [p for p in self.parameters if p.kind != "derived"]
-        needed = frozenset().union(*(p.names for p in self.parameters))
-        shaping = [p for p in drawn if p.name.partition(".")[0] == "model" or p.name in needed]
-        others = [p for p in drawn if p not in shaping]
-        lowest = {p.name: p.corners[0] for p in drawn}
-        for ends in itertools.product(*(p.corners for p in shaping)):
-            yield self.corner(lowest | dict(zip((p.name for p in shaping), ends, strict=True)), config)
-        for other in others:
-            for end in other.corners[1:]:
-                yield self.corner(lowest | {other.name: end}, config)
+        """As `draw`, with combinations of the ends of all ranges: every one of those that shape the model or
+        an expression, and with the first of them each end of the others."""
+        ends = {name: line.corners for name, line in self.parameters.items() if line.value is None}
+        needed = _needed(self.parameters)
+        shaping = {n: own for n, own in ends.items() if n.partition(".")[0] == "model" or n in needed}
+        lowest = {name: own[0] for name, own in ends.items()}
+        combinations = [dict(zip(shaping, own, strict=True)) for own in itertools.product(*shaping.values())]
+        others = [{name: end} for name, own in ends.items() if name not in shaping for end in own[1:]]
+        for chosen in (*combinations, *others):
+            yield self._follow(config, (lowest | chosen).__getitem__)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, for reports and to compare two spaces."""
-        return {p.name: p.to_dict() for p in self.parameters}
+        """Plain containers with every default written out, for reports and to compare two spaces."""
+        return {name: dict(vars(line)) for name, line in self.parameters.items()}
 
-    def _follow(self, config: Lookup, choose: Callable[[Parameter], Any]) -> tuple[Values, Values]:
+    def _follow(self, config: Lookup, choose: Callable[[str], Any]) -> tuple[Values, Values]:
         values: Values = {}
         keys: Values = {}
-        for parameter in self.parameters:
-            names = {name: _lookup(parameter, name, values, config) for name in parameter.names}
-            if parameter.when is not None and not parameter.when.value(names):
+        for name, line in self.parameters.items():
+            known = {used: _lookup(name, used, values, config) for used in line.names}
+            if line.when is not None and not Expression(line.when).value(known):
                 continue
-            chosen = parameter.value.value(names) if parameter.value else choose(parameter)
-            values[parameter.name] = chosen
-            if not parameter.helper:
-                keys[parameter.name] = chosen
+            values[name] = choose(name) if line.value is None else Expression(line.value).value(known)
+            if not line.helper:
+                keys[name] = values[name]
         return values, keys
 
 
-def _used(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+def _needed(parameters: Mapping[str, Line]) -> frozenset[str]:
+    """What expressions refer to."""
+    return frozenset().union(*(line.names for line in parameters.values()))
+
+
+def _used(parameters: dict[str, Line]) -> dict[str, Line]:
     """Without helpers that nothing refers to, such as one whose derived value the command line gives."""
-    needed = frozenset().union(*(p.names for p in parameters))
-    kept = tuple(p for p in parameters if not p.helper or p.name in needed)
+    needed = _needed(parameters)
+    kept = {name: line for name, line in parameters.items() if not line.helper or name in needed}
     return kept if len(kept) == len(parameters) else _used(kept)
 
 
-def _lookup(parameter: Parameter, name: str, values: Values, config: Lookup) -> Any:
+def _lookup(parameter: str, name: str, values: Values, config: Lookup) -> Any:
     if name in values:
         return values[name]
     try:
         return config(name)
     except KeyError:
         raise ConfigError(
-            f"sweep.params.{parameter.name}: its expression names {name}, which is neither a parameter "
+            f"sweep.params.{parameter}: its expression names {name}, which is neither a parameter "
             f"that is drawn here nor a key of the config"
         ) from None
 
 
-def _parameter(name: str, node: Any) -> Parameter:
-    where = f"sweep.params.{name}"
+def _parameter(where: str, node: Any) -> Line:
     if not isinstance(node, Mapping):
         raise ConfigError(f"{where}: write {{type: float, low: ..., high: ...}}, not {node!r}")
-    kind = "derived" if "value" in node else node.get("type")
-    if kind is None:
+    if "value" in node:
+        return settings_of(where, Derived, {key: given for key, given in node.items() if key != "type"})
+    if (kind := node.get("type")) is None:
         raise ConfigError(f"{where} lacks a type ({', '.join(TYPES)}) or a value")
-    if kind not in FIELDS:
+    if kind not in TYPES:
         raise ConfigError(f"{where}.type={kind}: no such type. {suggest(str(kind), TYPES, True)}")
-    for key in node:
-        if key not in FIELDS[kind] | COMMON:
-            near = suggest(str(key), sorted(FIELDS[kind] | COMMON), all_options=True)
-            raise ConfigError(f"{where}.{key}: no such setting of a {kind} parameter. {near}")
-    when = Expression(str(node["when"])) if node.get("when") is not None else None
-    helper = node.get("helper", False)
-    if not isinstance(helper, bool):
-        raise ConfigError(f"{where}.helper={helper} is not true or false")
-    if kind == "derived":
-        return Parameter(name, kind, value=Expression(str(node["value"])), when=when, helper=helper)
-    if kind == "categorical":
-        return Parameter(name, kind, choices=_choices(where, node.get("choices")), when=when, helper=helper)
-    low, high, step, log = _range(where, kind, node)
-    return Parameter(name, kind, low, high, step, log, when=when, helper=helper)
-
-
-def _choices(where: str, choices: Any) -> tuple[Any, ...]:
-    if not isinstance(choices, list | tuple) or not choices:
-        raise ConfigError(f"{where}.choices must be a list of values: choices: [...]")
-    if len({_label(choice) for choice in choices}) < len(choices):
-        raise ConfigError(f"{where}.choices={list(choices)} names a value twice")
-    return tuple(choices)
-
-
-def _range(where: str, kind: str, node: Mapping[str, Any]) -> tuple[float, float, float | None, bool]:
-    for end in ("low", "high"):
-        if end not in node:
-            raise ConfigError(f"{where}.{end} must be given")
-    low, high = (_number(f"{where}.{end}", kind, node[end]) for end in ("low", "high"))
-    step = None if node.get("step") is None else _number(f"{where}.step", kind, node["step"])
-    log = node.get("log", False)
-    if not isinstance(log, bool):
-        raise ConfigError(f"{where}.log={log} is not true or false")
-    if low > high:
-        raise ConfigError(f"{where}: low={low:g} lies above high={high:g}")
-    if log and low <= 0:
-        raise ConfigError(f"{where}: log=true with low={low:g}: a log scale must begin above 0")
-    if log and step is not None:
-        raise ConfigError(f"{where}: log=true and step={step:g} can't be combined")
-    if step is not None and not step > 0:
-        raise ConfigError(f"{where}.step={step:g} must be above 0")
-    return low, high, step, log
-
-
-def _number(where: str, kind: str, value: Any) -> float:
-    if isinstance(value, str):  # YAML reads 1e-5 as text
-        try:
-            value = float(value)
-        except ValueError:
-            raise ConfigError(f"{where}={value} is not a number") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{where}={value} is not a number")
-    if kind == "int":
-        if value != int(value):
-            raise ConfigError(f"{where}={value} is not a whole number, and the parameter is of type int")
-        return int(value)
-    return float(value)
+    try:
+        return settings_of(where, TYPES[kind], node)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 def _label(choice: Any) -> Any:

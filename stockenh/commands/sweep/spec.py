@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
-from stockenh.commands.multirun.folder import IMMATERIAL, MultirunFolder
+from stockenh.commands.multirun.folder import IMMATERIAL, MultirunFolder, of_one_run, parsed
 from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.space import Space, params_of
-from stockenh.config.schema import plain, settings_of
+from stockenh.config.schema import PositiveFinite, plain, settings_of
+from stockenh.data import Count
 from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import RunFolder
 
@@ -39,10 +39,10 @@ class SweepConfig:
     params:          the search space, see `space.Space`
     """
 
-    n_trials: int = 50
-    n_workers: int = 1
-    max_hours: float = 6.0
-    max_failures: float = 0.5  # share of n_trials
+    n_trials: Count = 50
+    n_workers: Count = 1
+    max_hours: PositiveFinite = 6.0
+    max_failures: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of n_trials
     metric: str = LOSS
     storage: str | None = None
     study: str | None = None
@@ -51,13 +51,6 @@ class SweepConfig:
     params: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("n_trials", "n_workers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"sweep.{name}={getattr(self, name)} must be at least 1")
-        if not 0 < self.max_hours < math.inf:
-            raise ConfigError(f"sweep.max_hours={self.max_hours} must be a time above 0")
-        if not 0 <= self.max_failures <= 1:
-            raise ConfigError(f"sweep.max_failures={self.max_failures} is a share: take 0 to 1")
         horizon, _, name = self.metric.removeprefix("val.").partition(".")
         if self.metric == LOSS or (self.metric.startswith("val.") and name in METRICS):
             return
@@ -78,23 +71,6 @@ class SweepFolder(MultirunFolder):
     """Names of the files of one sweep; each of its trials is a run folder named by its number."""
 
     noun, command, file = "sweep", "sweep", "sweep.json"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.yaml"
-
-    @property
-    def best_option(self) -> Path:
-        """The same where Hydra finds it as experiment=best."""
-        return self.path / "experiment" / "best.yaml"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.md"
-
-    @property
-    def pictures(self) -> Path:
-        return self.path / "report"
 
     def trial(self, number: int) -> RunFolder:
         """The run folder of a trial."""
@@ -130,8 +106,7 @@ class SearchSpec:
         node = OmegaConf.to_container(config.sweep, resolve=True)
         settings: SweepConfig = settings_of("sweep", SweepConfig, node)
         params, fixed = dict(settings.params), dict[str, str]()
-        parser = OverridesParser.create(config_loader=context.config_loader)
-        for argument, override in zip(arguments, parser.parse_overrides(list(arguments)), strict=True):
+        for argument, override in parsed(context, arguments):
             key = override.key_or_group
             # as with any other override, the last value of a key counts
             if override.is_sweep_override():
@@ -168,9 +143,7 @@ class SearchSpec:
         composed = self.context.config_loader.load_configuration(
             str(self.config.hydra.job.config_name).removesuffix("_of_run"), overrides, RunMode.RUN
         )
-        found = OmegaConf.to_container(_without_sweep(composed), resolve=True)
-        assert isinstance(found, dict)
-        return {str(key): value for key, value in found.items()}
+        return dict(OmegaConf.to_container(of_one_run(composed), resolve=True))  # type: ignore[arg-type]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -190,16 +163,8 @@ def choices_of(composed: DictConfig) -> dict[str, str]:
 
 def _raw(composed: DictConfig) -> dict[str, Any]:
     """The config of a run as plain containers, paths absolute."""
-    raw = plain(_without_sweep(composed))
+    raw = plain(of_one_run(composed))
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str):
         node["path"] = os.path.abspath(os.path.expanduser(node["path"]))
     return raw
-
-
-def _without_sweep(composed: DictConfig) -> DictConfig:
-    copied = composed.copy()
-    with open_dict(copied):
-        copied.pop("hydra", None)
-        copied.pop("sweep", None)
-    return copied

@@ -7,8 +7,8 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from stockenh.commands.multirun.folder import WORKERS, describe, differences
+from stockenh.commands.multirun.folder import WORKERS, differences
 from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError
@@ -215,7 +215,7 @@ class SharedStudy:
                 again = SweepFolder(self.folder).resume_command()
                 where = f"the study in {self.folder}"
                 advice = f"go on with it by {again}, or name another hydra.sweep.dir"
-            raise ConfigError(f"{where} was made of other settings {describe(found)}: {advice}")
+            raise ConfigError(f"{where} was made of other settings {found}: {advice}")
 
     def fill(self) -> None:
         """Makes waiting trials up to n_trials, unless another process is doing so."""
@@ -264,13 +264,12 @@ class SharedStudy:
             optuna.storages.fail_stale_trials(self.study)
         return closed
 
-    @contextmanager
-    def heartbeat(self, number: int) -> Iterator[None]:
-        """Within, a database sees that this trial's worker lives; a journal's workers have locks."""
+    def start_heartbeat(self, number: int) -> threading.Event:
+        """Until the event is set, a database sees that this trial's worker lives; a journal has locks."""
+        over = threading.Event()
         if not isinstance(storage := self.storage, RDBStorage):
-            yield
-            return
-        over, trial_id = threading.Event(), self.id_of(number)
+            return over
+        trial_id = self.id_of(number)
 
         def beat() -> None:
             while True:
@@ -280,10 +279,7 @@ class SharedStudy:
                     return
 
         threading.Thread(target=beat, daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
+        return over
 
     def _enqueue(self) -> None:
         while len(self.trials()) < self.settings.n_trials:

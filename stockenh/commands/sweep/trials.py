@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ class StudySource:
             return self.take()
         overrides = [f"{key}={hydra_text(value)}" for key, value in keys.items()]
         trial.set_user_attr("overrides", overrides)
-        return StudyTrial(number, overrides, self.settings, study, trial, self.deadline)
+        return StudyTrial(number, overrides, study, trial, self.deadline)
 
 
 @dataclass
@@ -68,7 +67,6 @@ class StudyTrial:
 
     number: int
     overrides: list[str]
-    settings: SweepConfig
     study: SharedStudy
     trial: optuna.trial.Trial
     deadline: float
@@ -76,15 +74,14 @@ class StudyTrial:
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        self._alive = ExitStack()
-        self._alive.enter_context(self.study.heartbeat(self.number))
+        self._ended = self.study.start_heartbeat(self.number)
 
     def report(self, epoch: int, metrics: dict[str, Any]) -> bool:
         """Sends the metric of an epoch to the study; True where the pruner ends the trial.
 
         Raises Interrupted where the time of the sweep is over, and ConfigError where there is no such metric.
         """
-        value = metric_of(metrics["by_weights"][metrics["weights"]], self.settings.metric)
+        value = metric_of(metrics["by_weights"][metrics["weights"]], self.study.settings.metric)
         # a resumed trial repeats an epoch that is stored already
         if epoch not in self.study.trials()[self.number].intermediate_values:
             self.trial.report(value, epoch)
@@ -100,19 +97,19 @@ class StudyTrial:
         if self.pruned:
             self.study.study.tell(self.trial, state=TrialState.PRUNED)
         else:
-            self.study.study.tell(self.trial, metric_of(validation, self.settings.metric))
-        self._alive.close()
+            self.study.study.tell(self.trial, metric_of(validation, self.study.settings.metric))
+        self._ended.set()
 
     def fail(self, why: str) -> None:
         """Ends the trial as failed; the study keeps the reason."""
         self.study.close(self.number, why)
-        self._alive.close()
+        self._ended.set()
 
     def give_back(self) -> None:
         """Lets the trial wait, to be resumed where it was saved."""
         self.study.give_back(self.number)
         self.stopped = time.time() < self.deadline
-        self._alive.close()
+        self._ended.set()
 
 
 def metric_of(validation: Mapping[str, Any], metric: str) -> float:

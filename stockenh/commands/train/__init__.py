@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from stockenh.commands.finished import require_own_folder
-from stockenh.commands.multirun.resume import is_resumed
+from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of

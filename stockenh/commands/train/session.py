@@ -20,7 +20,7 @@ from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.metrics import part_metrics, with_limits
-from stockenh.inference.predict import Predictions, predict
+from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
 from stockenh.report.terminal import print_line
 from stockenh.storage.run_folder import RunFolder
@@ -62,7 +62,7 @@ class Session:
         """(k, H) returns of one part, NaN where there is no label."""
         return self.prepared.windows.y_ret[self.prepared.rows[part]]
 
-    def scores(self, forecast: Predictions, part: str, resamples: int) -> dict[str, Any]:
+    def scores(self, forecast: Predictions | Forecast, part: str, resamples: int) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out.
 
         Where the best possible forecast is known, what it would score stands beside.

@@ -11,10 +11,10 @@ from pathlib import Path
 import processes
 import pytest
 import torch
-from ablations import in_process
 from safetensors.torch import load_file
 
-from stockenh.commands.ablate.cells import CellAssignment
+from stockenh.commands.ablate import perform
+from stockenh.commands.ablate.spec import CellAssignment
 from stockenh.config.catalog import conf_dir
 from stockenh.errors import TrainingError
 from stockenh.training.loop import Interrupted
@@ -47,12 +47,17 @@ ablate:
 
 
 @pytest.fixture
-def tiny(tmp_path, small_run, monkeypatch) -> list[str]:
+def no_memory(monkeypatch) -> None:
+    """Leaves out the measurement of memory, which takes processes of its own."""
+    monkeypatch.setattr(perform, "training_memory", lambda *_: 1000)
+
+
+@pytest.fixture
+def tiny(tmp_path, small_run, no_memory, monkeypatch) -> list[str]:
     """Arguments of an ablation of a second a run, its workers in this process."""
     folder = tmp_path / "conf" / "ablate"
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text(CLAIMS)
-    in_process(monkeypatch)
     monkeypatch.chdir(tmp_path)
     return ["ablate", "ablate=tiny", "--config-dir", str(tmp_path / "conf"), *small_run, "hydra.sweep.dir=ab"]
 
@@ -209,12 +214,13 @@ def test_a_single_run_refuses_what_makes_many(stockenh, small_run, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_the_readme_s_ablations_do_what_they_say(stockenh, small_run, bars_folder, tmp_path, monkeypatch):
+def test_the_readme_s_ablations_do_what_they_say(
+    stockenh, small_run, bars_folder, tmp_path, no_memory, monkeypatch
+):
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^stockenh ablate.*$", readme, re.MULTILINE)
     assert lines[0] == "stockenh ablate" and len(lines) == 2
     monkeypatch.chdir(tmp_path)
-    in_process(monkeypatch)
     few = ["ablate.only=[ema]", "ablate.seeds=[1]", "ablate.rounds=3", "ablate.n_workers=1"]
     for line in lines:
         words = shlex.split(line.replace("DIR", str(bars_folder)))[1:]

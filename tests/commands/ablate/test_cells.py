@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder, CellAssignment, CellSource
+from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder
 from stockenh.commands.ablate.plan import AblateSettings, Plan
+from stockenh.commands.ablate.spec import AblationSpec, CellAssignment
 from stockenh.errors import RunFolderError
 
 EMA = {"overrides": ["averaging.ema_decay=0.9"]}
 STUDENT = {"kind": "student", "overrides": ["model=student"]}
 
 
-def source(
-    tmp_path, techniques: dict, arguments: tuple[str, ...] = ("model=tft_xl", "device=cpu")
-) -> CellSource:
+def source(tmp_path, techniques):
     settings = AblateSettings.of({"seeds": [1], "techniques": techniques})
-    folder = AblationFolder(tmp_path)
-    return CellSource(folder, Plan.of(settings, True), arguments, (), {}, 1, 3)
+    arguments, folder = ["model=tft_xl", "device=cpu"], AblationFolder(tmp_path)
+    return AblationSpec(None, None, settings, Plan.of(settings, True), arguments, [], {}, folder)
 
 
-def taken(cells: CellSource) -> CellAssignment:
+def taken(cells):
     found = cells.take()
     assert isinstance(found, CellAssignment)
     return found

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stockenh.commands.ablate.claims import (
-    FAILS,
-    HOLDS,
-    MEASURES,
-    OPEN,
-    Claim,
-    Interval,
-    assess,
-    values_needed,
-)
+from stockenh.commands.ablate import claims
+from stockenh.commands.ablate.claims import FAILS, HOLDS, MEASURES, OPEN, Claim, Interval, assess
 
 GAIN = Claim("accuracy", 1.0, 3.0, "+1 to 3")
 LESS = Claim("ece", None, 0.0, "better calibration")
@@ -89,6 +81,6 @@ def test_one_value_has_no_interval_and_none_nothing():
 
 def test_how_many_values_an_interval_needs():
     # mean 2, s = 1, bound 1: t(n - 1) / sqrt(n) < 1 first at n = 7 (6: 2.5706 / 2.4495; 7: 2.4469 / 2.6458)
-    assert values_needed([1.0, 2.0, 3.0], 1.0) == 7
-    assert values_needed([1.0, 2.0, 3.0], 2.0) is None
-    assert values_needed([1.0], 0.0) is None
+    assert claims.values_needed([1.0, 2.0, 3.0], 1.0) == 7
+    assert claims.values_needed([1.0, 2.0, 3.0], 2.0) is None
+    assert claims.values_needed([1.0], 0.0) is None

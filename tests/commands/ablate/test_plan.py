@@ -78,6 +78,7 @@ def test_only_the_techniques_asked_for():
         ({"only": ["emma"]}, "ablate.only=['emma']: no such technique: emma. Nearest: ema. Options: ema"),
         ({"seeds": []}, "ablate.seeds=[]: name one or more"),
         ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": [-1]}, "ablate.seeds=-1 must be at least 0"),
         ({"n_workers": 0}, "ablate.n_workers=0"),
         ({"rounds": 1}, "ablate.rounds=1"),
         ({"techniques": {"x": {"kind": "trian", "overrides": ["a=1"]}}}, "kind=trian: no such kind. Nearest"),
@@ -109,13 +110,12 @@ def test_names_of_its_own_folders_are_taken(name):
 def test_the_shipped_lists_hold_every_claim(option):
     node = plain(compose([f"ablate={option}"], "ablate"))["ablate"]
     found = AblateSettings.of(node)
-    names = [technique.name for technique in found.chosen]
-    assert names == [
+    assert list(found.chosen) == [
         "precision", "accumulate", "swa", "ema", "smoothing", "focal", "lr_finder", "tta", "distillation",
         "optuna",
     ]  # fmt: skip
     of_accuracy = {"accuracy", "accuracy_kept"}
-    assert all(of_accuracy & set(technique.claims) for technique in found.chosen)
-    assert set(found.claims_of_all) == {"accuracy", "time_to_plain", "inference_speed"}
-    assert all(claim.says for technique in found.chosen for claim in technique.claims.values())
+    assert all(of_accuracy & set(technique.claims) for technique in found.chosen.values())
+    assert set(found.all_claims) == {"accuracy", "time_to_plain", "inference_speed"}
+    assert all(claim.says for technique in found.chosen.values() for claim in technique.claims.values())
     assert yaml.safe_dump(node)

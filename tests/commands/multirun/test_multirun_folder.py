@@ -5,29 +5,27 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 
 from stockenh.commands.ablate.cells import AblationFolder
-from stockenh.commands.multirun.folder import MultirunFolder, describe, differences
-from stockenh.commands.multirun.resume import (
+from stockenh.commands.multirun import (
     is_resumed,
     new_arguments,
     require_harmless,
     resume_arguments,
     stop_message,
 )
+from stockenh.commands.multirun.folder import differences
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.errors import ConfigError, RunFolderError
 
+WHOLE = {"arguments": ["a=1"], "command": "train", "base": {}, "recipes": {}}
 KINDS = pytest.mark.parametrize("kind", [SweepFolder, AblationFolder])
 
 
 @KINDS
-def test_the_command_that_resumes_is_quoted_for_a_shell(
-    kind: type[MultirunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_that_resumes_is_quoted_for_a_shell(kind, tmp_path, monkeypatch):
     folder, own = tmp_path / "it's (one)", f"--config-dir={tmp_path / 'my own'}"
     assert shlex.split(kind(folder).resume_command([own])) == [
         "stockenh", kind.command, f"resume={folder}", own,
@@ -43,21 +41,18 @@ def test_the_command_that_resumes_is_quoted_for_a_shell(
 
 @KINDS
 @pytest.mark.parametrize("arguments", ["a=1", {"a": 1}, ["a=1", 2], None])
-def test_arguments_that_are_no_list_of_words_are_not_read(
-    kind: type[MultirunFolder], arguments: object, tmp_path: Path
-) -> None:
+def test_arguments_that_are_no_list_of_words_are_not_read(kind, arguments, tmp_path):
     folder = kind(tmp_path)
-    whole = {"arguments": ["a=1"], "command": "train", "base": {}, "recipes": {}}
-    folder.write(whole)
-    assert folder.read() == whole
-    folder.about.write_text(json.dumps({**whole, "arguments": arguments}))
+    folder.write(WHOLE)
+    assert folder.read() == WHOLE
+    folder.about.write_text(json.dumps({**WHOLE, "arguments": arguments}))
     with pytest.raises(RunFolderError, match=r"is not readable: its arguments are no list of words"):
         folder.read()
 
 
 @KINDS
 @pytest.mark.parametrize("text", ["{", "[]", '{"arguments": [], "base": 1, "command": "rm"}'])
-def test_a_folder_of_another_kind_says_so(kind: type[MultirunFolder], text: str, tmp_path: Path) -> None:
+def test_a_folder_of_another_kind_says_so(kind, text, tmp_path):
     with pytest.raises(RunFolderError, match=f"holds no {kind.noun}"):
         kind(tmp_path).read()
     kind(tmp_path).about.write_text(text)
@@ -65,9 +60,7 @@ def test_a_folder_of_another_kind_says_so(kind: type[MultirunFolder], text: str,
         kind(tmp_path).read()
 
 
-def test_a_new_one_has_paths_that_hold_from_everywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_one_has_paths_that_hold_from_everywhere(tmp_path, monkeypatch):
     (tmp_path / "bars").mkdir()
     monkeypatch.chdir(tmp_path)
     given = ["data=files", "data.path=bars", "teacher=nowhere", "hydra.sweep.dir=bars"]
@@ -80,10 +73,10 @@ def test_a_new_one_has_paths_that_hold_from_everywhere(
 
 
 @KINDS
-def test_what_is_changed_replaces_what_the_folder_keeps(kind: type[MultirunFolder], tmp_path: Path) -> None:
+def test_what_is_changed_replaces_what_the_folder_keeps(kind, tmp_path):
     own = f"--config-dir={tmp_path / 'own'}"
     kept = [own, "device=cpu", "model=student", "hydra.sweep.dir=elsewhere"]
-    kind(tmp_path).write({"arguments": kept, "command": "train", "base": {}, "recipes": {}})
+    kind(tmp_path).write({**WHOLE, "arguments": kept})
     given = [f"resume={tmp_path}", own, "device=cuda"]
     assert is_resumed(given) and not is_resumed(["resume=null", "device=cuda"])
     assert resume_arguments(given, kind, ["device"]) == [
@@ -99,9 +92,7 @@ def test_what_is_changed_replaces_what_the_folder_keeps(kind: type[MultirunFolde
 
 
 @KINDS
-def test_after_a_stop_the_command_that_resumes_is_printed(
-    kind: type[MultirunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_stop_the_command_that_resumes_is_printed(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ["--config-dir", "own", "seed=1", "hydra.sweep.dir='some where'"]
     assert stop_message(given, kind, "jobs") == (
@@ -112,7 +103,7 @@ def test_after_a_stop_the_command_that_resumes_is_printed(
     assert f"Continue with: stockenh {kind.command} resume=DIR, the folder" in unnamed
 
 
-def test_overrides_of_the_runs_and_of_the_launcher_are_followed_as_they_stand(tmp_path: Path) -> None:
+def test_overrides_of_the_runs_and_of_the_launcher_are_followed_as_they_stand(tmp_path):
     kept = [
         "model=student", "+train.epochs=3", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=60",
         "hydra.launcher.submitit_folder='${hydra.sweep.dir}/slurm'", "hydra.mode=MULTIRUN",
@@ -123,28 +114,19 @@ def test_overrides_of_the_runs_and_of_the_launcher_are_followed_as_they_stand(tm
 @pytest.mark.parametrize(
     "argument",
     [
-        "hydra.launcher._target_=os.system",
-        "hydra.sweeper._target_=os.system",
-        "hydra.job_logging.handlers.file.class=os.system",
-        "hydra.launcher={_target_:os.system}",
-        "+hydra.launcher.more={_target_:os.system}",
-        "+hydra.launcher.more=${data}",
-        "+hydra.launcher.more='${oc.env:HOME}'",
-        "++hydra.callbacks.mine._target_=os.system",
-        "hydra/launcher=../mine",
-        "hydra.searchpath=[file:///tmp]",
-        "--config-path=/tmp",
-        "-cd",
+        "hydra.launcher._target_=os.system", "hydra.sweeper._target_=os.system",
+        "hydra.job_logging.handlers.file.class=os.system", "hydra.launcher={_target_:os.system}",
+        "+hydra.launcher.more={_target_:os.system}", "+hydra.launcher.more=${data}",
+        "+hydra.launcher.more='${oc.env:HOME}'", "++hydra.callbacks.mine._target_=os.system",
+        "hydra/launcher=../mine", "hydra.searchpath=[file:///tmp]", "--config-path=/tmp", "-cd",
     ],
-)
-def test_what_hydra_itself_is_made_of_is_not(argument: str, tmp_path: Path) -> None:
+)  # fmt: skip
+def test_what_hydra_itself_is_made_of_is_not(argument, tmp_path):
     with pytest.raises(ConfigError, match="which a folder must not say: it is not followed"):
         require_harmless(["model=student", argument], [], tmp_path)
 
 
-def test_a_folder_of_options_is_followed_where_it_is_given_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_options_is_followed_where_it_is_given_again(tmp_path, monkeypatch):
     kept, own = ["model=student", f"--config-dir={tmp_path / 'own'}"], f"--config-dir={tmp_path / 'own'}"
     for given in ([], [f"--config-dir={tmp_path / 'owner'}"], ["--config-dir=/"]):
         with pytest.raises(ConfigError, match=f"add {own} if you trust it"):
@@ -154,14 +136,13 @@ def test_a_folder_of_options_is_followed_where_it_is_given_again(
         assert require_harmless(kept, given, tmp_path / "sweep") == ["model=student"]
 
 
-def test_differences_are_named_by_key_four_of_them_in_full() -> None:
+def test_differences_are_named_by_key_four_of_them_in_full():
     before = {"optimizer.lr": 0.001, "loss": "focal", "gone": 1}
     now = {"optimizer.lr": 0.0001, "loss": "focal", "new": {"low": 1}}
-    expected = ["optimizer.lr: 0.0001, was 0.001", "gone: nothing, was 1", "new: {'low': 1}, was nothing"]
+    expected = "(optimizer.lr: 0.0001, was 0.001; gone: nothing, was 1; new: {'low': 1}, was nothing)"
     assert differences(before, now) == expected
-    assert differences(before, before) == []
-    assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == [
-        "new: 2 of them, was nothing"
-    ]
-    assert describe(["a", "b", "c", "d"]) == "(a; b; c; d)"
-    assert describe(["a", "b", "c", "d", "e", "f"]) == "(a; b; c; d; and 2 more)"
+    assert differences(before, before) == ""
+    assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == (
+        "(new: 2 of them, was nothing)"
+    )
+    assert differences({}, dict.fromkeys("abcdef", 1)).endswith("d: 1, was nothing; and 2 more)")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib
 import optuna
 import pytest
@@ -51,9 +49,8 @@ def style() -> dict[str, object]:
 )  # fmt: skip
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_pictures_that_the_trials_allow_are_drawn(
-    states: list[TrialState], epochs: int, values: list[float], drawn: list[str], direction: str,
-    tmp_path: Path, pictures: None,
-) -> None:  # fmt: skip
+    states, epochs, values, drawn, direction, tmp_path, pictures
+):
     before = style()
     paths = draw(study(states, epochs, values, direction), "val_loss", tmp_path / "report")
     assert [path.stem for path in paths] == drawn

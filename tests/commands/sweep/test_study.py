@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -18,6 +20,7 @@ from stockenh.commands.sweep.space import Space
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import SharedStudy, pruner_of, sampler_of
 from stockenh.commands.sweep.trials import StudySource, metric_of
+from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.storage.files import WorkerLock, is_locked
 from stockenh.training.loop import Interrupted
@@ -109,8 +112,6 @@ def test_a_trial_given_back_is_taken_again_with_its_values(tmp_path):
     study.fill()
     number = study.take()
     assert number == 0
-    import optuna
-
     drawn = optuna.trial.Trial(study.study, study.id_of(number)).suggest_float("x", 0, 1)
     study.give_back(number)
     assert states(study) == {"WAITING": 6}
@@ -191,8 +192,6 @@ def test_samplers_and_pruners_come_by_name_and_seeded():
     assert type(pruner_of(SweepConfig(pruner=patient))).__name__ == "PatientPruner"
 
     def first(seed: int, number: int) -> float:
-        import optuna
-
         study = optuna.create_study(sampler=sampler_of(settings, seed, number))
         return study.ask().suggest_float("x", 0, 1)
 
@@ -220,20 +219,23 @@ def test_what_optuna_does_not_have_is_refused(settings, said):
         ({"n_trials": 0}, r"sweep.n_trials=0 must be at least 1"),
         ({"n_workers": 0}, r"sweep.n_workers=0 must be at least 1"),
         ({"max_hours": 0.0}, r"sweep.max_hours=0.0"),
-        ({"max_failures": 1.5}, r"sweep.max_failures=1.5 is a share"),
+        ({"max_hours": math.inf}, r"sweep.max_hours=inf"),
+        ({"max_failures": 1.5}, r"sweep.max_failures=1.5 must be at most 1"),
         ({"metric": "test.h5.auc"}, r"judged on validation only"),
         ({"metric": "val.h5.acu"}, r"one of val_loss, val.h5.accuracy, val.h5.auc"),
     ],
 )
 def test_settings_are_checked(settings, said):
     with pytest.raises(ConfigError, match=said):
-        SweepConfig(**settings)
+        settings_of("sweep", SweepConfig, settings)
 
 
-def test_the_better_direction_follows_from_the_metric():
-    assert SweepConfig().direction == "minimize"
-    assert SweepConfig(metric="val.h5.auc").direction == "maximize"
-    assert SweepConfig(metric="val.h3.brier").direction == "minimize"
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [("val_loss", "minimize"), ("val.h5.auc", "maximize"), ("val.h3.brier", "minimize")],
+)
+def test_the_better_direction_follows_from_the_metric(metric, direction):
+    assert SweepConfig(metric=metric).direction == direction
 
 
 def test_the_metric_is_a_figure_of_validation():
@@ -257,7 +259,7 @@ def test_more_failures_than_their_share_of_all_trials_are_too_many(tmp_path):
 
 
 def test_when_the_time_is_over_no_trial_begins_and_a_running_one_is_taken_up_later(tmp_path):
-    settings = SweepConfig(n_trials=2, params={"x": {"type": "float", "low": 0, "high": 1}})
+    settings = SweepConfig(n_trials=2, params=SETTINGS.params)
     shared(tmp_path, settings).fill()
     space = Space.of(settings.params)
     source = StudySource(settings, tmp_path, space, {}, seed=1, deadline=time.time() + 600)

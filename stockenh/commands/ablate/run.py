@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
@@ -14,9 +14,7 @@ from stockenh.commands.ablate.cells import FAILED, AblationFolder
 from stockenh.commands.ablate.plan import PLAIN, Cell
 from stockenh.commands.ablate.report import conclude
 from stockenh.commands.ablate.spec import AblationSpec
-from stockenh.commands.multirun.launch import launch
-from stockenh.commands.multirun.resume import kept_arguments
-from stockenh.commands.multirun.watch import MultirunWatch, time_left
+from stockenh.commands.multirun.launch import MultirunWatch, launch, show_line, time_left
 from stockenh.commands.multirun.worker import Worker
 from stockenh.errors import StockenhError
 from stockenh.report import terminal
@@ -32,10 +30,10 @@ def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     spec = AblationSpec.of(context, config, arguments)
     with spec.folder.lock():
         _begin(spec, console)
-        cells, folder, source = spec.plan.cells, spec.folder, spec.source()
-        worker = Worker(context, config, task, source, [], folder.workers)
+        cells, folder = spec.plan.cells, spec.folder
+        worker = Worker(context, config, task, spec, [], folder.workers)
         with Watch(folder, cells, console):
-            launch(worker, min(spec.settings.n_workers, len(cells)), spec.arguments, source)
+            launch(worker, min(spec.settings.n_workers, len(cells)), spec.arguments, spec)
         return _end(spec, console)
 
 
@@ -45,24 +43,13 @@ def _begin(spec: AblationSpec, console: Console) -> None:
     about = folder.read() if folder.about.exists() else {}
     if about:
         spec.require_same(about)
-    folder.workers.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(spec.config, folder.path / "multirun.yaml")
-    folder.write(
-        {
-            "arguments": kept_arguments(spec.config),
-            "base": spec.fingerprint,
-            "recipes": {**about.get("recipes", {}), **spec.recipes},
-        }
-    )
+    recipes = {**about.get("recipes", {}), **spec.recipes}
+    folder.begin(spec.config, {"base": spec.fingerprint, "recipes": recipes})
     for cell in cells:
         folder.reopen(cell)
-    doing = "resumed" if about else "ablation"
-    console.print(
-        f"{doing:<8} {folder.path}: {len(spec.plan.recipes)} recipes x {len(spec.plan.seeds)} seeds, "
-        f"{spec.source().count_ended()} of {len(cells)} cells done",
-        soft_wrap=True,
-        markup=False,
-    )
+    size = f"{len(spec.plan.recipes)} recipes x {len(spec.plan.seeds)} seeds"
+    done = f"{spec.count_ended()} of {len(cells)} cells done"
+    show_line(console, "resumed" if about else "ablation", f"{folder.path}: {size}, {done}")
     if len(spec.plan.seeds) == 1:
         console.print("         one seed gives no interval, so no verdict: ablate.seeds=[1,2,3] for three")
 
@@ -104,7 +91,7 @@ class Watch(MultirunWatch):
                 self._printed.add(cell.number)
                 what = f"failed: {state['why']}" if state["state"] == FAILED else f"{state['seconds']:,.0f} s"
                 ended = f"[{len(self._printed)}/{len(self.cells)}]"
-                self.console.print(f"cell     {ended:>9}  {cell.path}  {what}", markup=False, soft_wrap=True)
+                show_line(self.console, "cell", f"{ended:>9}  {cell.path}  {what}")
         if self.live is not None:
             self.live.update(Text(self._progress()), refresh=True)
 

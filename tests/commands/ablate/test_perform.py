@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stockenh.commands.ablate import cost
+from stockenh.commands.ablate import perform
 from stockenh.commands.ablate.plan import Row
 from stockenh.config.compose import compose
 from stockenh.config.schema import RunConfig, parse, plain
@@ -29,8 +29,8 @@ def found() -> dict:
         "small": config(),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "training_memory", lambda *_: None)
-        return cost.measure(configs, ["plain", "four"], ROWS, SPEC, CPU, rounds=3)
+        patch.setattr(perform, "training_memory", lambda *_: None)
+        return perform.measure(configs, ["plain", "four"], ROWS, SPEC, CPU, rounds=3)
 
 
 def test_speeds_are_ratios_to_the_plain_recipe_round_by_round(found):
@@ -55,12 +55,12 @@ def test_a_round_has_as_many_windows_for_every_recipe():
     def counted(*overrides: str) -> int:
         seen.clear()
         given = config("train.batch_size=8", *overrides)
-        cost.training_steps(given, SPEC, CPU)(4)
+        perform.training_steps(given, SPEC, CPU)(4)
         return sum(seen)
 
     with pytest.MonkeyPatch.context() as patch:
-        step = cost._step
-        patch.setattr(cost, "_step", lambda net, micro, n: (seen.append(n), step(net, micro, n)))
+        step = perform._step
+        patch.setattr(perform, "_step", lambda net, micro, n: (seen.append(n), step(net, micro, n)))
         assert counted() == counted("train.accumulate=4") == 4
 
 
@@ -68,7 +68,7 @@ def test_a_round_has_as_many_windows_for_every_recipe():
 def test_accumulating_takes_less_memory_than_the_big_batch():
     wide = ["model.ffn=512", "model.layers=2", "model.patch=2", "model.d_model=64"]
     parts, whole = (
-        cost.training_memory(config(*wide, setting), SPEC, CPU)
+        perform.training_memory(config(*wide, setting), SPEC, CPU)
         for setting in ("train.accumulate=8", "train.batch_size=512")
     )
     if parts is None or whole is None:
