@@ -64,7 +64,7 @@ def test_missing_key_at_the_top(raw, key):
         ("accumulate", -1, "train.accumulate=-1 must be at least 1"),
         ("max_norm", 0.0, "train.max_norm=0.0 must be above 0"),
         ("max_norm", float("nan"), "train.max_norm=nan is not a number"),
-        ("precision", "half", "train.precision=half is no precision. Options: auto, bf16, fp16, fp32."),
+        ("precision", "half", "train.precision=half: no such precision. Options: auto, bf16, fp16, fp32."),
         ("epochs", True, "train.epochs=True is not a whole number"),
         ("compile", "perhaps", "train.compile=perhaps is not true or false"),
         ("epochs", [1], "train.epochs=[1] is not a whole number"),
