@@ -7,7 +7,6 @@ import pytest
 
 from stockenh.evaluation import baselines
 from stockenh.evaluation.baselines import (
-    FITTED,
     Known,
     TrainPart,
     baseline_forecasts,
@@ -18,6 +17,7 @@ from stockenh.evaluation.baselines import (
 )
 from stockenh.evaluation.metrics import Forecast
 
+FITTED = ("logistic", "boosting", "lightgbm")
 ALL = ("majority", "persistence", "momentum", *FITTED)
 
 

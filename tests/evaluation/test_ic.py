@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from scipy.stats import pearsonr, spearmanr
 
 from stockenh.evaluation.bootstrap import BlockBootstrap
-from stockenh.evaluation.metrics import daily_ic, ic_figures, newey_west_lag, newey_west_t
+from stockenh.evaluation.ic import daily_ic, ic_figures, newey_west_lag, newey_west_t
 
 
 def test_every_date_has_scipys_correlations_ties_included():

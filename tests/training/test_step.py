@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import parse, plain
-from stockenh.data.batches import Share, SharedBatches, TrainBatches
+from stockenh.data.batches import TrainBatches
 from stockenh.errors import ConfigError, TrainingError
 from stockenh.inference.predict import predict
 from stockenh.storage.machine import lacks_compiler
@@ -206,7 +206,7 @@ def test_without_a_compiler_it_is_refused_before_anything_else(monkeypatch):
 
 def shares(made, size, batches=None):
     y_ret = made.prepared.windows.y_ret
-    return [SharedBatches(batches or made.batches, y_ret, Share(rank, size)) for rank in range(size)]
+    return [RankBatches(batches or made.batches, y_ret, Rank(rank, rank, size)) for rank in range(size)]
 
 
 def gradient(made, groups):

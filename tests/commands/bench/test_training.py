@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stockenh.commands.bench.plain import PlainRecipe, loaded, torch_layers
-from stockenh.commands.bench.setup import ProjectLoop, Setup
+from stockenh.commands.bench.setup import PlainRecipe, ProjectLoop, Setup, loaded, torch_layers
 from stockenh.commands.bench.training import Peaks, floor
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
