@@ -42,7 +42,7 @@ EMBEDDINGS = {
 }
 
 
-INPUTS = ("x_price", "x_kron", "x_ctx")
+INPUTS = ("x_price", "x_embedding", "x_ctx")
 EVERYTHING = (*INPUTS, "ret", "up_prob")
 
 
@@ -134,7 +134,7 @@ def test_changing_every_later_bar_of_the_files_changes_nothing_before(tmp_path, 
     before, fitted = run(files("before", bars), cache, embedding=embedding)
     after, _ = run(files("after", changed), cache, fitted, embedding)
     assert len(before.windows) == 2 * (N - 119)
-    noticed = [part for part in EVERYTHING if part != "x_kron" or not embedding.shuffle]
+    noticed = [part for part in EVERYTHING if part != "x_embedding" or not embedding.shuffle]
     assert_blind_to_later_bars(before, after, DAYS[t].astype("datetime64[s]"), noticed)
 
 

@@ -62,7 +62,7 @@ def device(name: str) -> torch.device:
     if found.type not in ("cpu", "cuda"):
         raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1")
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}: no CUDA device is to be had here; take device=cpu or device=auto")
+        raise ConfigError(f"device={name}: no CUDA device is available here; write device=cpu or device=auto")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device={name}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"
@@ -165,7 +165,7 @@ def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
 def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device, steps: int) -> Learner:
     """The model with everything that trains it; the precision is resolved. steps: in an epoch."""
     if config.train.compile:
-        # every batch size has a program of its own, the short last one of an epoch too; graphs need a card
+        # every batch size is compiled on its own, the short last one of an epoch too; graphs need a GPU
         net.compile(dynamic=False, mode="reduce-overhead" if on.type == "cuda" else "default")
     optimizer = config.optimizer.build(net.parameters())
     return Learner(

@@ -488,6 +488,10 @@ _BOUNDS = {
 }
 
 
+def _number(bound: float) -> str:
+    return f"{bound:g}" if bound < 10**6 else f"{bound}"
+
+
 def _message(error: ValidationError, prefix: str) -> str:
     """One line for the first of pydantic's errors: the key, its value and what it must be."""
     first = error.errors(include_url=False)[0]
@@ -504,7 +508,7 @@ def _message(error: ValidationError, prefix: str) -> str:
         return f"{key}={value}: no such {names[0]}. {suggest(str(value), options, all_options=True)}"
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"{key}={value} must be {words} {context[bound]:g}"
+        return f"{key}={value} must be {words} {_number(context[bound])}"
     if kind in _KINDS:
         others = [e["ctx"]["expected"] for e in error.errors() if e["type"] == "literal_error"]
         return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *others])

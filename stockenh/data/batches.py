@@ -42,14 +42,14 @@ class TeacherOutput:
 class Micro:
     """One micro batch.
 
-    x_price (B, T, 5), x_kron (B, E), x_ctx (B, F) float32
+    x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
     labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
     teacher: a teacher's outputs for these windows without augmentation, where there is one
     """
 
     x_price: Tensor
-    x_kron: Tensor
+    x_embedding: Tensor
     x_ctx: Tensor
     y_ret: Tensor
     y_up: Tensor
@@ -59,7 +59,7 @@ class Micro:
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of a model's forward."""
-        return self.x_price, self.x_kron, self.x_ctx
+        return self.x_price, self.x_embedding, self.x_ctx
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ReadyWindows(ABC):
 
     @abstractmethod
     def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """x_kron (B, E) and x_ctx (B, F) of these window numbers, on the device."""
+        """x_embedding (B, E) and x_ctx (B, F) of these window numbers, on the device."""
 
     @abstractmethod
     def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro]:
@@ -132,10 +132,10 @@ class DeviceWindows(ReadyWindows):
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
         y_ret = self.y_ret[rows]
-        x_kron, x_ctx = self.vectors(rows)
+        x_embedding, x_ctx = self.vectors(rows)
         return Micro(
             x_price=self.prices.gather(rows, augment),
-            x_kron=x_kron,
+            x_embedding=x_embedding,
             x_ctx=x_ctx,
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),

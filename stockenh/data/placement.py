@@ -128,8 +128,8 @@ class StreamedWindows(ReadyWindows):
         return self._finish(self._send(rows), augment)
 
     def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        x_kron, x_ctx = self._link.send(self._vectors(rows.numpy())).wait()
-        return x_kron.float(), x_ctx
+        x_embedding, x_ctx = self._link.send(self._vectors(rows.numpy())).wait()
+        return x_embedding.float(), x_ctx
 
     def micros(self, parts: Iterable[Tensor], augment: Augment, ahead: int) -> Generator[Micro]:
         with closing(prefetch(self._send, parts, ahead)) as transfers:
@@ -151,20 +151,20 @@ class StreamedWindows(ReadyWindows):
 
     def _vectors(self, index: NDArray[np.int64]) -> list[Tensor]:
         dtype = torch.from_numpy(self._embedding[:0]).dtype
-        x_kron = self._link.buffer((len(index), self._embedding.shape[1]), dtype)
+        x_embedding = self._link.buffer((len(index), self._embedding.shape[1]), dtype)
         np.take(
-            self._embedding, index, axis=0, out=x_kron.numpy(), mode="clip"
+            self._embedding, index, axis=0, out=x_embedding.numpy(), mode="clip"
         )  # "raise" would buffer a copy
         release_pages(self._embedding)  # Linux maps up to 2 MiB of a file around every row
         context = self._fitted.standardise(np.take(self.windows.context, index, axis=0))
-        return [x_kron, torch.from_numpy(context)]
+        return [x_embedding, torch.from_numpy(context)]
 
     def _finish(self, transfer: Transfer, augment: Augment) -> Micro:
         """The work that is left for the device, on the stream that computes."""
-        prices, x_kron, x_ctx, y_ret, labelled, *teacher = transfer.wait()
+        prices, x_embedding, x_ctx, y_ret, labelled, *teacher = transfer.wait()
         return Micro(
             x_price=self.prices.normalised(self.prices.augmented(prices, augment)),
-            x_kron=x_kron.float(),
+            x_embedding=x_embedding.float(),
             x_ctx=x_ctx,
             y_ret=y_ret,
             y_up=(y_ret > 0).float(),

@@ -103,10 +103,10 @@ def read_shape(checkpoint: Checkpoint, kind: type[Shape]) -> Shape:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         value = " ".join(str(first["input"])[:40].split())
-        shown = f" {'.'.join(map(str, first['loc']))}={value}" if first["loc"] else ""
+        shown = f" {'.'.join(map(str, first['loc']))}={value}:" if first["loc"] else ""
         if first["type"] == "missing":
-            shown = f" {first['loc'][0]}: it is not the config of this kind of model"
-        raise ConfigError(f"{path}:{shown}: {first['msg']}") from None
+            shown = f" {first['loc'][0]}: it is not the config of this kind of model:"
+        raise ConfigError(f"{path}:{shown} {first['msg']}") from None
 
 
 def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:

@@ -38,8 +38,8 @@ def checked(kind: type[T], values: object, file: str) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RunFolderError(f"{file} does not hold what a run writes: {place} {first['msg']}") from None
+        place = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+        raise RunFolderError(f"{file} does not hold what a run writes: {place}") from None
 
 
 class RunFolder:

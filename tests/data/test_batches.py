@@ -54,7 +54,7 @@ def test_a_micro_batch_holds_what_the_rows_say(data, embedding, fitted, resident
     assert [tensor.shape[1:] for tensor in micro.inputs] == [(12, 5), (2,), (4,)]
     assert micro.teacher is None
     assert [value.dtype for value in vars(micro).values() if value is not None] == [torch.float32] * 6
-    np.testing.assert_array_equal(micro.x_kron.numpy(), embedding[rows])
+    np.testing.assert_array_equal(micro.x_embedding.numpy(), embedding[rows])
     np.testing.assert_array_equal(micro.x_ctx.numpy(), fitted.standardise(data.context)[rows])
     assert micro.labelled.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
     np.testing.assert_array_equal(micro.y_up.numpy()[:2], data.y_ret[rows[:2]] > 0)
@@ -126,7 +126,7 @@ def test_training_batches_are_augmented_and_sweeps_are_the_rows_in_their_order(r
     assert bool((micro.x_price == 0).all())
     assert all(bool(swept.x_price.any()) for swept in resident.sweep(ROWS, 10))
     rows = np.array([9, 2, 2, 40, 1])
-    chunks = [micro.x_kron for micro in resident.sweep(rows, 2)]
+    chunks = [micro.x_embedding for micro in resident.sweep(rows, 2)]
     assert [len(chunk) for chunk in chunks] == [2, 2, 1]
     np.testing.assert_array_equal(torch.cat(chunks).numpy(), embedding[rows])
 

@@ -108,7 +108,7 @@ def test_there_may_be_no_embedding_and_ready_samples_refuse_augmentation():
     windows = bar_windows()
     nothing = np.zeros((len(windows), 0), np.float32)
     streamed = StreamedWindows(windows, nothing, Fitted.fit(windows, TRAIN), CPU)
-    assert streamed.gather(torch.tensor([3, 9]), NoAugment()).x_kron.shape == (2, 0)
+    assert streamed.gather(torch.tensor([3, 9]), NoAugment()).x_embedding.shape == (2, 0)
     for data in placed(stored_windows()):
         with pytest.raises(ConfigError, match=r"augment needs raw bars.*data=windows.*augment=none"):
             data.gather(torch.tensor([1]), RawNoise())

@@ -111,7 +111,9 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
             found[place] = _hash_weights(file)
         elif file.name == "summary.json":
             summary = json.loads(file.read_text())
-            figures = json.dumps({figure: summary.get(figure) for figure in FIGURES}, sort_keys=True)
+            figures = json.dumps(
+                _rounded({figure: summary.get(figure) for figure in FIGURES}), sort_keys=True
+            )
             found[place] = {"val_loss": summary.get("val_loss"), "sha256": _sha256(figures)}
         elif file.name == "metrics.jsonl":
             lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -119,6 +121,13 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
         elif file.name == "forecast.csv":
             found[place] = _sha256(file.read_text())
     return found
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to ten digits: a library's mean may round its last bit otherwise, which says nothing of a run."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:

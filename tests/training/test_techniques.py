@@ -198,7 +198,7 @@ def test_augmentation_adds_noise_to_the_bars_of_training_windows_alone(small):
     assert torch.equal(micro.x_price, normalise(RawNoise(0.01, 0.05).apply(raw, noise)))
     (unchanged,) = plain.batches.group(0, 0).micros
     assert not torch.equal(micro.x_price, unchanged.x_price)
-    for name in ("x_kron", "x_ctx", "y_ret", "y_up", "labelled"):
+    for name in ("x_embedding", "x_ctx", "y_ret", "y_up", "labelled"):
         assert torch.equal(getattr(micro, name), getattr(unchanged, name)), name
     val = made.prepared.rows["val"]
     for a, b in zip(made.resident.sweep(val, 64), plain.resident.sweep(val, 64), strict=True):

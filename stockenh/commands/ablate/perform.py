@@ -229,7 +229,7 @@ def _micro(batch: int, spec: InputSpec, device: torch.device) -> Micro:
     labels = random(batch, spec.horizons) - 0.5
     return Micro(
         x_price=random(batch, spec.lookback, spec.price),
-        x_kron=random(batch, spec.embedding),
+        x_embedding=random(batch, spec.embedding),
         x_ctx=random(batch, spec.context),
         y_ret=labels,
         y_up=(labels > 0).float(),

@@ -26,8 +26,8 @@ SMALL = TimeFormerSettings(patch=5, d_model=16, heads=2, layers=2, ffn=16, dropo
 def batch(size: int = 6) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     shapes = ((20, 5), (16,), (29,), (3,))
-    x_price, x_kron, x_ctx, y_ret = (torch.randn(size, *shape, generator=generator) for shape in shapes)
-    return x_price, x_kron, x_ctx, y_ret, (y_ret > 0).float()
+    x_price, x_embedding, x_ctx, y_ret = (torch.randn(size, *shape, generator=generator) for shape in shapes)
+    return x_price, x_embedding, x_ctx, y_ret, (y_ret > 0).float()
 
 
 @pytest.mark.parametrize("settings", [SMALL, TftSettings(d_model=16, heads=2, dropout=0.0)])

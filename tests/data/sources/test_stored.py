@@ -90,7 +90,7 @@ def test_ready_samples_split_and_become_batches(tmp_path):
     resident = DeviceWindows(windows, KRONOS, Fitted.fit(windows, rows[parts == TRAIN]), torch.device("cpu"))
     micro = resident.gather(torch.tensor(picked), NoAugment())
     np.testing.assert_array_equal(micro.x_price.numpy(), PRICE[picked])
-    np.testing.assert_array_equal(micro.x_kron.numpy(), KRONOS[picked])
+    np.testing.assert_array_equal(micro.x_embedding.numpy(), KRONOS[picked])
     np.testing.assert_array_equal(micro.y_up.numpy(), RETURNS[picked] > 0)
 
 
