@@ -93,7 +93,7 @@ WRONG = {
     ("=3",): "=3: write GROUP=OPTION or KEY=VALUE",
     ("seed=1,2",): "seed=1,2 holds several values: add --multirun",
     ("model.d_model=100", "model.heads=8"): "model.d_model=100 is not divisible by model.heads=8",
-    ("device=banana",): "device=banana: take auto, cpu, cuda or cuda:1",
+    ("device=banana",): "device=banana: write auto, cpu, cuda or cuda:1",
     ("--config-dir", "nowhere"): "nowhere' not found",
     ("--bogus",): "unrecognized arguments: --bogus",
     ("--cfg", "jbo"): "argument --cfg/-c: invalid choice: 'jbo'",

@@ -58,9 +58,9 @@ def device(name: str) -> torch.device:
     try:
         found = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1") from None
+        raise ConfigError(f"device={name}: write auto, cpu, cuda or cuda:1") from None
     if found.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={name}: take auto, cpu, cuda or cuda:1")
+        raise ConfigError(f"device={name}: write auto, cpu, cuda or cuda:1")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={name}: no CUDA device is available here; write device=cpu or device=auto")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
@@ -82,7 +82,7 @@ def _warn(message: str) -> None:
     console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
 
 
-def with_settled_data(config: RunConfig) -> RunConfig:
+def with_resolved_data(config: RunConfig) -> RunConfig:
     """The config with one download of its bars named, made where need be: a resumed run reads the same."""
     if not config.data.downloads:
         return config
@@ -92,7 +92,7 @@ def with_settled_data(config: RunConfig) -> RunConfig:
         return replace(config, data=config.data.resolve(cache(config), watch, say))
 
 
-def with_settled_embedding(config: RunConfig, on: torch.device) -> RunConfig:
+def with_resolved_embedding(config: RunConfig, on: torch.device) -> RunConfig:
     """The config with what the embedding leaves to the device decided: a resumed run does the same."""
     return replace(config, embedding=config.embedding.resolve(on))
 
@@ -105,7 +105,7 @@ def windows(config: RunConfig) -> Windows:
 def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
     """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
     store = cache(config)
-    loaded = with_settled_data(config).data.load(store)
+    loaded = with_resolved_data(config).data.load(store)
     windows = loaded.windows
     refuse_misfit(config, windows)
     rows = split_rows(config.split, windows)
@@ -113,7 +113,7 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     if config.embedding.shuffle:
         embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
-    # nobody has seen the future of a generated market
+    # no checkpoint was trained on a generated market
     warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
     return Prepared(windows, embedding, rows, loaded.findings, warnings)
 
@@ -132,7 +132,7 @@ def to_forecast(
 
     Also the symbols that have no such window, and why. Raises DataError where none has.
     """
-    loaded = with_settled_data(config).data.load(cache(config), labels=False)
+    loaded = with_resolved_data(config).data.load(cache(config), labels=False)
     windows, since, until = loaded.windows, config.tta.since, config.tta.until
     rows, lacking = windows.newest()
     if since is not None or until is not None:
@@ -180,7 +180,7 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
 
 
 def require_compiler(config: RunConfig, on: torch.device) -> None:
-    """Raises ConfigError where train.compile is asked for and can't be had."""
+    """Raises ConfigError where train.compile is set and there is no compiler."""
     if config.train.compile and (lacking := lacks_compiler(on)) is not None:
         raise ConfigError(f"train.compile=true: {lacking} is found here; install one, or leave it out")
 
@@ -194,15 +194,15 @@ def refuse_misfit(config: RunConfig, windows: Windows) -> None:
 
 def _outside(windows: Windows, rows: NDArray[np.int64], lacking: dict[str, str]) -> dict[str, str]:
     """The symbols that have none of these windows, and why."""
-    found, told = set(windows.symbol[rows].tolist()), {}
+    found, reasons = set(windows.symbol[rows].tolist()), {}
     for number, name in enumerate(windows.symbols):
         asof = windows.asof[windows.symbol == number]
         if number not in found and len(asof):
             first, last = (str(time)[:10] for time in (asof.min(), asof.max()))
-            told[name] = f"no window ends on these dates; the first ends on {first}, the last on {last}"
+            reasons[name] = f"no window ends on these dates; the first ends on {first}, the last on {last}"
         elif number not in found:
-            told[name] = lacking.get(name, "too few bars for a window")
-    return told
+            reasons[name] = lacking.get(name, "too few bars for a window")
+    return reasons
 
 
 def _nothing_to_forecast(
@@ -213,9 +213,9 @@ def _nothing_to_forecast(
         others = f" (and {len(lacking) - 1} more symbols)" if len(lacking) > 1 else ""
         return f"no symbol can be forecast: {name} has {why}{others}"
     first, last = (str(time)[:10] for time in (windows.asof.min(), windows.asof.max()))
-    asked = " ".join(f"tta.{k}={v}" for k, v in (("from", since), ("to", until)) if v is not None)
+    dates = " ".join(f"tta.{k}={v}" for k, v in (("from", since), ("to", until)) if v is not None)
     return (
-        f"{asked}: no bar of these dates has the {windows.lookback} bars of data.lookback up to it; "
+        f"{dates}: no bar of these dates has the {windows.lookback} bars of data.lookback up to it; "
         f"those that have lie from {first} to {last}"
     )
 

@@ -204,8 +204,8 @@ class RankBatches(TrainBatches):
     """One process's share of the groups that a single process would have, with random numbers of its own.
 
     Shares differ by at most one row, and are cut into micro batches as large as the config allows: four
-    processes pass once over what a single process accumulates in four passes. `count` and `windows` stay those of
-    the whole group.
+    processes pass once over what a single process accumulates in four passes. `count` and `windows` stay
+    those of the whole group.
     """
 
     def __init__(self, whole: TrainBatches, y_ret: NDArray[np.floating], own: Rank) -> None:

@@ -114,7 +114,10 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
             figures = json.dumps(
                 _rounded({figure: summary.get(figure) for figure in FIGURES}), sort_keys=True
             )
-            found[place] = {"val_loss": summary.get("val_loss"), "sha256": _sha256(figures)}
+            found[place] = {
+                "val_loss": summary.get("val_loss"),
+                "sha256": _sha256(json.dumps(figures, sort_keys=True)),
+            }
         elif file.name == "metrics.jsonl":
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             found[place] = _sha256(json.dumps([[line[figure] for figure in EPOCH_FIGURES] for line in lines]))
@@ -124,7 +127,7 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Figures to ten digits: a library's mean may round its last bit otherwise, which says nothing of a run."""
+    """Figures to ten digits: how a mean rounds its last bit says nothing about a run."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     return float(f"{value:.10g}") if isinstance(value, float) else value

@@ -27,7 +27,7 @@ from stockenh.commands.ablate.spec import AblationSpec, override_key
 from stockenh.commands.measure import Clock, Seconds, in_new_process, peak_memory
 from stockenh.commands.multirun.launch import last_line
 from stockenh.commands.sweep.spec import SweepFolder
-from stockenh.commands.train.session import Session, settled
+from stockenh.commands.train.session import Session, resolved
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import RunConfig, parse
@@ -164,7 +164,7 @@ def training_steps(config: RunConfig, spec: InputSpec, device: torch.device) -> 
         config = replace(config, optimizer=replace(config.optimizer, lr=config.finder.start_lr))
     torch.manual_seed(config.seed)
     net = config.model.build(spec).to(device)
-    config = settled(config, net, device)
+    config = resolved(config, net, device)
     no_statistics = Fitted(
         [""] * spec.context, [0.0] * spec.context, [1.0] * spec.context,
         [1.0] * spec.horizons, [0.5] * spec.horizons,

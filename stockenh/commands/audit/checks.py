@@ -14,7 +14,6 @@ from rich.console import Console
 import stockenh
 from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
 from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
-from stockenh.commands.train.session import settled
 from stockenh.commands.trained import LoadedRun, Trained, evenly, is_data_of
 from stockenh.config import build
 from stockenh.config.compose import open_folder
@@ -75,7 +74,7 @@ def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console
         raise RunFolderError(
             f"{trained.folder}: these are not the data that the run was trained on: {NAME_THEM}"
         )
-    run = replace(run, config=settled(config, run.net, run.device))
+    run = replace(run, config=resolved(config, run.net, run.device))
     for name in FILES:
         (directory / name).unlink(missing_ok=True)
     figures: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from stockenh.commands.train.session import Session, settled
+from stockenh.commands.train.session import Session, resolved
 from stockenh.config import build
 from stockenh.config.schema import RunConfig
 from stockenh.data.fitted import Fitted
@@ -63,7 +63,7 @@ def find_lr(config: RunConfig, folder: RunFolder, device: torch.device, console:
         prepared = build.data(config, device, watch)
     show_data(prepared.windows, prepared.rows, prepared.findings, console)
     net = build.model(config, prepared, device)
-    config = settled(config, net, device)
+    config = resolved(config, net, device)
     torch.set_num_threads(config.threads or 1)
     keep_freed_memory()
     fitted = Fitted.fit(prepared.windows, prepared.rows["train"])

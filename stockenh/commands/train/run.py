@@ -17,7 +17,7 @@ from stockenh.commands.train.session import (
     Session,
     initial_weights,
     load_initial,
-    settled,
+    resolved,
     teacher_answers,
     teacher_origin,
 )
@@ -101,7 +101,7 @@ def _prepare(
     """Reads the data, makes the model, and writes what the folder of a new run starts with."""
     build.require_compiler(config, device)
     start = initial_weights(config.init_from, config.weights, folder if begin is None else None)
-    config = build.with_settled_embedding(build.with_settled_data(config), device)
+    config = build.with_resolved_embedding(build.with_resolved_data(config), device)
     if begin is None and folder.manifest.exists():
         require_same_weights(folder, config.embedding)
     with embedding_progress(console) as watch:
@@ -115,7 +115,7 @@ def _prepare(
     if start is not None:
         load_initial(start, net, prepared)
         print_line(console, f"start    {start.name} weights of {start.folder}")
-    config = settled(config, net, device)
+    config = resolved(config, net, device)
     if begin is not None:
         begin(config)
     folder.write_config(config.raw)

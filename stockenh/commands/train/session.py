@@ -28,7 +28,7 @@ from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
 
 
-def settled(config: Kind, net: nn.Module, device: torch.device) -> Kind:
+def resolved(config: Kind, net: nn.Module, device: torch.device) -> Kind:
     """The config with precision and threads decided, so that a resumed run computes the same."""
     precision = resolve(config.train.precision, device, net)
     threads = config.threads or default_threads(net)
