@@ -256,9 +256,10 @@ class Space:
         needed = _needed(self.parameters)
         shaping = {n: own for n, own in ends.items() if n.partition(".")[0] == "model" or n in needed}
         lowest = {name: own[0] for name, own in ends.items()}
-        combinations = [dict(zip(shaping, own, strict=True)) for own in itertools.product(*shaping.values())]
-        others = [{name: end} for name, own in ends.items() if name not in shaping for end in own[1:]]
-        for chosen in (*combinations, *others):
+        # lazily: many parameters have more combinations than memory holds
+        combinations = (dict(zip(shaping, own, strict=True)) for own in itertools.product(*shaping.values()))
+        others = ({name: end} for name, own in ends.items() if name not in shaping for end in own[1:])
+        for chosen in itertools.chain(combinations, others):
             yield self._follow(config, (lowest | chosen).__getitem__)
 
     def to_dict(self) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def test_corners_are_all_ends_of_what_shapes_the_model_and_each_end_of_the_rest(
     assert len(shaped) == 3 * 3 * 2 * 2
     assert {c["optimizer.lr"] for c in corners} == {1e-5, 1e-2}
     assert len(corners) == 36 + 2
+    many = Space.of({f"model.x{n}": {"type": "int", "low": 0, "high": 1} for n in range(60)})
+    assert len(next(many.corners(NOTHING.__getitem__))[0]) == 60  # of 2 ** 60, which are never all made
 
 
 @pytest.mark.parametrize(
