@@ -1,7 +1,5 @@
 """How the cells of an ablation are handed out, ended and taken up."""
 
-from __future__ import annotations
-
 import pytest
 
 from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder

@@ -1,7 +1,5 @@
 """The rule that decides whether a claim holds."""
 
-from __future__ import annotations
-
 import pytest
 
 from stockenh.commands.ablate import claims

@@ -1,7 +1,5 @@
 """A multirun's folder, of a search and of an ablation alike: what it keeps, and what of it is followed."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys
