@@ -85,7 +85,7 @@ WRONG = {
     ("data.horizons=3",): "data.horizons must be a list: data.horizons=[...]",
     ("train=3",): "train: must be a mapping of settings, not 3",
     ("train.batch_size=0",): "train.batch_size=0 must be at least 1",
-    ("train.precision=fp8",): "train.precision=fp8 is no precision. Nearest: fp32",
+    ("train.precision=fp8",): "train.precision=fp8: no such precision. Nearest: fp32",
     ("seed=-1",): "seed=-1 must be at least 0",
     ("optimizer.lr=a(b",): "optimizer.lr=a(b: the value has a character that Hydra's grammar reserves",
     ("train.epochs=[1",): "train.epochs=[1: the value has a character",

@@ -185,7 +185,7 @@ def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]
             named = [expanded(path) for path in split_paths(str(value_of(argument)))]
             paths: list[Path] = []
             for path in named:
-                inside = [] if (path / "config.yaml").is_file() else path.glob("*/config.yaml")
+                inside = [] if (path / "config.yaml").is_file() else path.glob("[!.]*/config.yaml")
                 paths += sorted(found.parent for found in inside) or [path]
             folders = [RunFolder.open(path) for path in paths]
             for folder in folders:

@@ -7,6 +7,7 @@ import torch
 from conftest import assert_resumes, fit, same
 from torch import nn
 
+from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.training.averaging import Averages, Averaging, Ema, Swa, refresh_batch_norm
 
@@ -129,14 +130,14 @@ def test_an_average_of_a_shorter_plan_starts_anew():
     ("key", "value", "says"),
     [
         ("ema_decay", 1.0, ""),
-        ("swa_start", 1.0, "start after the last epoch"),
+        ("swa_start", 1.0, "must be below 1"),
         ("swa_lr_factor", 0.0, ""),
         ("swa_anneal", "linear", ""),
     ],
 )
 def test_wrong_settings_are_named(key, value, says):
     with pytest.raises(ConfigError, match=f"averaging.{key}={value}.*{says}"):
-        Averaging(**{key: value})
+        settings_of("averaging", Averaging, {key: value})
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (20, 15), (50, 37)])

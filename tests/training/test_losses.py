@@ -200,7 +200,7 @@ def test_windows_that_no_teacher_answered_are_an_error(drawn):
     ("values", "names"),
     [
         ({"return_weight": 0.0, "direction_weight": 0.0}, "loss.return_weight and loss.direction_weight"),
-        ({"returns": "mse"}, "loss.returns=mse must be auto, huber or pinball"),
+        ({"returns": "mse"}, "loss.returns=mse: no such returns. Options: auto, huber, pinball"),
         *(
             ({key: value}, f"loss.{key}={value}")
             for key, value in {"return_weight": -1.0, "delta": 0.0, "smoothing": 1.0, "gamma": -1.0}.items()

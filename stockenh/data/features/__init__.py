@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, Bars
-from stockenh.data.features.smart_money import SMART_MONEY_NAMES, smart_money
-from stockenh.data.features.technical import TECHNICAL_NAMES, ema, technical
+from stockenh.data.features.smart_money import SMART_MONEY_NAMES
+from stockenh.data.features.smart_money import smart_money as smart_money_features
+from stockenh.data.features.technical import TECHNICAL_NAMES, ema
+from stockenh.data.features.technical import technical as technical_features
 from stockenh.errors import ConfigError
 
 # A damaged bar (a price of 1e-100 beside one of 100) must not become infinite in float32. Real values stay
@@ -77,7 +79,8 @@ def _series_features(
 ) -> NDArray[np.float64]:
     columns = np.asfortranarray(ohlcv)  # every indicator reads whole columns
     aligned = [alignment(time, columns[:, CLOSE], timeframe) for timeframe in settings.timeframes]
-    features = np.column_stack([*aligned, smart_money(columns, settings.lookback), technical(columns)])
+    structure = smart_money_features(columns, settings.lookback)
+    features = np.column_stack([*aligned, structure, technical_features(columns)])
     return np.clip(features, -_LARGEST, _LARGEST)
 
 
