@@ -126,13 +126,6 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _rounded(value: Any) -> Any:
-    """Figures to ten digits: how a mean rounds its last bit says nothing about a run."""
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return float(f"{value:.10g}") if isinstance(value, float) else value
-
-
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """A line per file whose hash is another, is missing or is new."""
     return [
