@@ -111,13 +111,8 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
             found[place] = _hash_weights(file)
         elif file.name == "summary.json":
             summary = json.loads(file.read_text())
-            figures = json.dumps(
-                _rounded({figure: summary.get(figure) for figure in FIGURES}), sort_keys=True
-            )
-            found[place] = {
-                "val_loss": summary.get("val_loss"),
-                "sha256": _sha256(json.dumps(figures, sort_keys=True)),
-            }
+            figures = json.dumps({figure: summary.get(figure) for figure in FIGURES}, sort_keys=True)
+            found[place] = {"val_loss": summary.get("val_loss"), "sha256": _sha256(figures)}
         elif file.name == "metrics.jsonl":
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             found[place] = _sha256(json.dumps([[line[figure] for figure in EPOCH_FIGURES] for line in lines]))
