@@ -243,3 +243,12 @@ def test_a_path_that_is_no_utf8_is_refused(stockenh, tmp_path):
     (tmp_path / "b\udcffd").mkdir()
     err = stockenh("data", "check", str(tmp_path / "b\udcffd"), code=2).err
     assert "not UTF-8 text; rename it" in err
+
+
+@pytest.mark.parametrize("name", ["o'wn (1)", "b$x, c"])
+def test_a_folder_of_options_may_have_any_name(stockenh, tmp_path, name):
+    (tmp_path / name / "loss").mkdir(parents=True)
+    loss = "stockenh.training.losses.huber_bce.HuberBCE"
+    (tmp_path / name / "loss/mine.yaml").write_text(f"_target_: {loss}\nreturn_weight: -1.0\n")
+    answer = stockenh("train", "--config-dir", str(tmp_path / name), "loss=mine")
+    assert answer.code == 2 and "loss.return_weight=-1.0 must be at least 0" in answer.err

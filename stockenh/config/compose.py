@@ -35,6 +35,7 @@ from stockenh.config.catalog import conf_dir, groups, groups_of, options_with_ke
 from stockenh.config.overrides import (
     config_folders,
     explain_error,
+    hydra_text,
     make_paths_absolute,
     quote_paths,
     split_override,
@@ -233,7 +234,7 @@ def _run_by_hydra(root: str, body: Body, arguments: list[str]) -> None:
 
 def _compose(root: str, quoted: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     """The config with Hydra's node."""
-    searched = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
+    searched = ",".join(hydra_text(f"file://{folder.absolute()}") for folder in folders)
     more = [f"hydra.searchpath=[{searched}]"] if folders else []
     for folder in folders:
         if not folder.is_dir():
