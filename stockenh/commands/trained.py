@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from stockenh.config import build
 from stockenh.config.build import Prepared
@@ -32,6 +33,7 @@ from stockenh.models.cpu.memory import default_threads
 from stockenh.report.terminal import embedding_progress, program, show_data
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file, read_bytes
 
 Entry = TypeVar("Entry", bound=np.generic)
 
@@ -40,17 +42,11 @@ _REMEDY = "name their folder with embedding.checkpoint=DIR (and embedding.tokeni
 
 def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
     """Compares them with the manifest's hashes. Raises RunFolderError saying what the run needs."""
-    manifest = folder.read_json(folder.manifest)
-    known = manifest.get("embedding") if isinstance(manifest, dict) else None
+    known = folder.read_manifest().get("embedding")
     if known is None:
         return
-    try:
-        needed = {part: of["sha256"] for part, of in known.items()}
-        weights = ", ".join(
-            _origin(part, of["from"], of["revision"], of["sha256"]) for part, of in known.items()
-        )
-    except (AttributeError, KeyError, TypeError):
-        raise RunFolderError(f"{folder.manifest} does not say which weights the embedding has") from None
+    needed = {part: of["sha256"] for part, of in known.items()}
+    weights = ", ".join(_origin(part, of["from"], of["revision"], of["sha256"]) for part, of in known.items())
     try:
         found = embedding.provenance() or {}
     except ConfigError as error:
@@ -61,8 +57,7 @@ def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
 
 def is_data_of(folder: RunFolder, windows: Windows) -> bool:
     """Whether these are the data that the folder's run was trained on, by its manifest."""
-    manifest = folder.read_json(folder.manifest)
-    return isinstance(manifest, dict) and manifest.get("data") == windows.digest()
+    return folder.read_manifest()["data"] == windows.digest()
 
 
 def _origin(part: str, where: str, revision: str | None, sha256: str) -> str:
@@ -149,7 +144,7 @@ class Trained:
 
     def to_dict(self) -> dict[str, str]:
         """What a manifest says of it."""
-        content = self.folder.weights(self.name).read_bytes()
+        content = read_bytes(self.folder.weights(self.name))
         return {
             "run": str(self.folder.path.absolute()),
             "weights": self.name,
@@ -202,6 +197,19 @@ class LoadedRun(Generic[Kind]):
 FILES = {"onnx": ONNX, "int8": INT8}
 
 
+class ExportedFile(TypedDict):
+    """An exported file, in the export's manifest.json."""
+
+    sha256: str
+
+
+class ExportManifest(TypedDict):
+    """What a forecast reads of the export's manifest.json."""
+
+    sha256: str  # of the weights
+    files: dict[str, ExportedFile]
+
+
 @dataclass(frozen=True)
 class OnnxEngine:
     """An exported file on windows of the CPU: raw windows and features in, calibrated forecasts out."""
@@ -223,8 +231,12 @@ class OnnxEngine:
         if self.embedding.shape[1]:
             inputs["embedding"] = np.tile(self.embedding[index].astype(np.float32), (together, 1))
         out = self.model(inputs)
-        shape = (together, len(index), -1)
-        return out["ret"].reshape(shape).astype(np.float64), out["up_prob"].reshape(shape).astype(np.float64)
+        shape = (together, len(index), len(self.windows.horizons))
+        try:
+            ret, up_prob = (out[name].reshape(shape).astype(np.float64) for name in ("ret", "up_prob"))
+        except (KeyError, ValueError):
+            raise RunFolderError(f"{self.model.path} does not forecast these horizons") from None
+        return ret, up_prob
 
 
 def exported_model(trained: Trained, engine: str) -> OnnxModel:
@@ -236,14 +248,13 @@ def exported_model(trained: Trained, engine: str) -> OnnxModel:
     more = " export.int8=true" if engine == "int8" else ""
     again = f"{program()} export run={folder} weights={trained.name}{more}"
     path = folder.exported / name
-    if not path.is_file():
+    if not is_file(path):
         raise RunFolderError(f"tta.engine={engine}: {path} is not there; make it with {again}")
-    manifest = folder.read_json(folder.exported / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.get("sha256") != trained.to_dict()["sha256"]:
+    manifest = folder.read_json(folder.exported / "manifest.json", ExportManifest)
+    if manifest["sha256"] != trained.to_dict()["sha256"]:
         raise RunFolderError(f"{path} is of other weights than {trained.name}; make it anew with {again}")
-    files = manifest.get("files")
-    known = files.get(name) if isinstance(files, dict) else None
-    written = known.get("sha256") if isinstance(known, dict) else None
-    if written != hashlib.sha256(path.read_bytes()).hexdigest():
+    known = manifest["files"].get(name)
+    content = read_bytes(path)
+    if known is None or known["sha256"] != hashlib.sha256(content).hexdigest():
         raise RunFolderError(f"{path} is not the file that was exported; make it anew with {again}")
-    return OnnxModel(path, torch.get_num_threads())
+    return OnnxModel(path, torch.get_num_threads(), content)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from stockenh.training.losses import Loss
     from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
 
-WEIGHTS = ("raw", "ema", "swa")
 # What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
 # a run folder may come from somebody else and must not be able to name anything else.
 GROUPS = {
@@ -341,7 +340,10 @@ def _check_together(groups: Mapping[str, Any]) -> None:
 
 
 def config_of(folder: RunFolder) -> RunConfig:
-    """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError."""
+    """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError.
+
+    Where it cached is left out: a folder that somebody else made must not say where this machine writes.
+    """
     try:
         return parse(upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
@@ -350,7 +352,7 @@ def config_of(folder: RunFolder) -> RunConfig:
 
 def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without what version 0.1 kept of other commands."""
-    kept = {key: node for key, node in raw.items() if key not in _DROPPED}
+    kept = {key: node for key, node in raw.items() if key not in _DROPPED and key != "cache_dir"}
     if isinstance(kept.get("tta"), Mapping):
         kept["tta"] = {k: v for k, v in kept["tta"].items() if k not in ("engine", "from", "to")}
     if isinstance(kept.get("loss"), Mapping):
@@ -406,7 +408,8 @@ def _locate(group: str, target: str, base: str) -> type:
     base_module, _, base_name = base.rpartition(".")
     kind: type = getattr(importlib.import_module(base_module), base_name)
     refusal = ConfigError(f"{group}._target_={target} is no {base_name} of this package: refused")
-    if not module.startswith("stockenh."):
+    # a group's classes lie in its own package, whose modules do nothing when they are imported
+    if not f"{module}.".startswith(".".join(base_module.split(".")[:2]) + "."):
         raise refusal
     try:
         cls = getattr(importlib.import_module(module), name, None)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, with_config
 from stockenh.data import Exact
 from stockenh.data.windows import Windows
 from stockenh.errors import RunFolderError
-from stockenh.storage.run_folder import checked
+from stockenh.storage.untrusted import typed
 
 CLIP = 5.0
 
@@ -54,7 +54,7 @@ class Fitted:
     @classmethod
     def from_dict(cls, values: object) -> Fitted:
         """Raises RunFolderError where the stored statistics are not what `to_dict` wrote."""
-        found = checked(cls, values, "fitted.json")
+        found = typed(cls, values, "fitted.json")
         for one, *others in (("context_names", "context_mean", "context_std"), ("return_std", "up_share")):
             for other in others:
                 if len(getattr(found, one)) != len(getattr(found, other)):

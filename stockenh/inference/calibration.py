@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, with_config
 
 from stockenh.data import Exact
 from stockenh.errors import RunFolderError
-from stockenh.storage.run_folder import checked
+from stockenh.storage.untrusted import typed
 
 Floats = NDArray[np.floating]
 
@@ -64,7 +64,7 @@ class Calibration:
 
 def read_calibrations(values: object, horizons: int) -> dict[str, Calibration]:
     """What `calibration.json` holds, by the name of the weights. Raises RunFolderError."""
-    found = checked(dict[str, Calibration], values, "calibration.json")
+    found = typed(dict[str, Calibration], values, "calibration.json")
     if any({len(one.temperature), len(one.bias)} != {horizons} for one in found.values()):
         raise RunFolderError(f"calibration.json does not hold {horizons} numbers for {horizons} horizons")
     return found

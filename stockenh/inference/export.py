@@ -231,25 +231,48 @@ def quietly() -> Iterator[None]:
 class OnnxModel:
     """An ONNX file on a CPU, without torch. Raises ExportError where it can't be loaded."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, content: bytes | None = None) -> None:
+        """content: of the file, where it was read already; an untrusted one is checked."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self.session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            if content is None:
+                content = path.read_bytes()
+            else:
+                _require_bounded_graph(content)
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise ExportError(f"{path} can't be loaded: {str(error).splitlines()[0]}") from None
+        self.path = path
         self.prices = self.session.get_inputs()[0].name
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name, from inputs by name."""
+        """Outputs by name, from inputs by name. Raises ExportError where the graph does not take them."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        return dict(zip(self.outputs, self.session.run(None, given), strict=True))
+        try:
+            return dict(zip(self.outputs, self.session.run(None, given), strict=True))
+        except Exception as error:
+            raise ExportError(f"{self.path} can't be run: {str(error).splitlines()[0]}") from None
+
+
+# What an export never has, and what could run without end or read other files.
+_UNBOUNDED = {"If", "Loop", "Scan", "SequenceMap"}
+
+
+def _require_bounded_graph(content: bytes) -> None:
+    """Raises ValueError where a graph has loops, branches, functions of its own or weights in other files."""
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    loops = sorted({node.op_type for node in model.graph.node} & _UNBOUNDED)
+    if loops or model.functions:
+        raise ValueError(f"it has {', '.join(loops) or 'functions'}, which no export of a run has")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ValueError("its weights lie in another file")
 
 
 def _inputs(example: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, RawNoise
 from stockenh.errors import RunFolderError
 from stockenh.inference.calibration import Calibration
-from stockenh.storage.run_folder import checked
+from stockenh.storage.untrusted import typed
 from stockenh.training.precision import DTYPES
 from stockenh.training.step import Objective
 
@@ -245,7 +245,7 @@ class Confidence:
 
 def read_confidences(values: object, horizons: int) -> dict[str, Confidence]:
     """The content of `confidence.json`, by the name of the weights. Raises RunFolderError."""
-    found = checked(dict[str, Confidence], values, "confidence.json")
+    found = typed(dict[str, Confidence], values, "confidence.json")
     for one in found.values():
         if len(one.levels) != horizons or any(list(column) != sorted(column) for column in one.levels):
             raise RunFolderError(f"confidence.json: levels are not {horizons} lists of rising numbers")

@@ -15,10 +15,12 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.storage.untrusted import open_file, require_plain_folder
 
 LOCK: Final = ".lock"  # in a folder that only one process may work in
 _LOCK_SECONDS: Final = 0.2  # `is_locked` holds a lock for a moment, which is no reason to refuse a folder
 _PART: Final = ".part"
+MOST_LOCK_BYTES: Final = 2**20
 
 
 class DiskError(StockenhError):
@@ -69,8 +71,12 @@ def expanded(path: str) -> Path:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends one line and syncs it to disk. Raises DiskError."""
-    with _disk_errors(path), path.open("a", encoding="utf-8") as file:
+    """Appends one line and syncs it to disk; follows no link. Raises DiskError."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    with _disk_errors(path), open(path, "a", encoding="utf-8", opener=opener) as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -90,11 +96,11 @@ def is_locked(path: Path) -> bool:
     It only reads, so it may probe an untrusted folder; a FileLock would create and truncate files there.
     """
     try:
-        with path.open("r") as handle:
+        with open_file(path, MOST_LOCK_BYTES) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, RunFolderError):
         return False
     return False
 
@@ -103,9 +109,11 @@ def is_locked(path: Path) -> bool:
 def lock_folder(folder: Path, activity: str) -> Iterator[None]:
     """Keeps other processes out of a folder, which is created if needed; a killed process frees it.
 
-    Raises RunFolderError where another process holds it; activity: what that process does there.
+    Raises RunFolderError where another process holds it, and where a link in the folder leads out of it;
+    activity: what that process does there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    require_plain_folder(folder, to_write=True)
     try:
         lock = FileLock(folder / LOCK).acquire(timeout=_LOCK_SECONDS)
     except Timeout:

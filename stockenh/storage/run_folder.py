@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
 
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import (
@@ -22,6 +23,17 @@ from stockenh.storage.files import (
     write_atomic,
     write_json,
 )
+from stockenh.storage.untrusted import (
+    MOST_LINES,
+    is_file,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_lines,
+    read_yaml,
+    require_plain_folder,
+    typed,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor  # only weights need torch; listing runs must not wait for its import
@@ -29,17 +41,64 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def checked(kind: type[T], values: object, file: str) -> T:
-    """What a JSON file holds, its types and bounds checked: the folder may be untrusted.
+_AS_WRITTEN = ConfigDict(extra="allow", strict=True)
 
-    Raises RunFolderError, naming the file and the place in it.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
-        raise RunFolderError(f"{file} does not hold what a run writes: {place}") from None
+Scores = dict[str, float | int | None]
+Horizon = Annotated[str, Field(pattern=r"^h[1-9]\d{0,5}$")]
+
+
+class Summary(TypedDict, total=False):
+    """What other code reads of summary.json; the rest of it is for people."""
+
+    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
+    parts: Required[dict[str, dict[Horizon, Scores]]]
+    weights: Required[str]
+    epochs: Required[int]
+    best_epoch: Required[int]
+    val_loss: Required[float | None]
+    by_weights: Required[dict[str, dict[str, float | None]]]
+    stopped_early: Required[bool]
+    pruned: bool
+    skipped_steps: Required[int]
+    seconds: Required[float]
+    windows_per_second: Required[float]
+    device: Required[str]
+    precision: Required[str]
+
+
+class EpochLine(TypedDict, total=False):
+    """What other code reads of a line of metrics.jsonl."""
+
+    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
+    epoch: Required[Annotated[int, Field(ge=0)]]
+    train_loss: Required[float]
+    val_loss: Required[float | None]
+    lr: float
+    windows_per_second: Required[float]
+    weights: Required[str]
+    by_weights: Required[dict[str, dict[str, float | Scores | None]]]
+
+
+class Origin(TypedDict):
+    """Another run that this one depends on, in manifest.json."""
+
+    run: str
+    weights: Literal["raw", "ema", "swa"]
+    sha256: str
+
+
+# `from` is no name of a field
+EmbeddingOrigin = TypedDict("EmbeddingOrigin", {"from": str, "revision": str | None, "sha256": str})
+
+
+class Manifest(TypedDict, total=False):
+    """What other code reads of manifest.json."""
+
+    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
+    data: Required[str]
+    init_from: Origin | None
+    teacher: Origin | None
+    embedding: dict[str, EmbeddingOrigin] | None
 
 
 class RunFolder:
@@ -75,7 +134,8 @@ class RunFolder:
             raise RunFolderError(
                 f"{path}: no such folder; a run folder is what `stockenh train` left in outputs/"
             )
-        if not folder.config.is_file():
+        require_plain_folder(path)
+        if not is_file(folder.config):
             raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never started")
         return folder
 
@@ -101,16 +161,13 @@ class RunFolder:
 
     def chosen_weights(self, name: str | None) -> str:
         """`name`, or the weights that validation chose. Raises RunFolderError where there are none such."""
-        summary = self.read_json(self.summary)
-        chosen = name or (summary.get("weights") if isinstance(summary, dict) else None)
-        if not isinstance(chosen, str):
-            raise RunFolderError(f"{self.summary} names no weights; choose them with weights=raw")
+        chosen = name or self.read_summary()["weights"]
         self._require_weights(chosen)
         return chosen
 
     def require_finished(self) -> None:
         """Raises RunFolderError where the run has no result yet."""
-        if not self.summary.is_file():
+        if not is_file(self.summary):
             again = shlex.quote(str(self.path))
             raise RunFolderError(
                 f"{self.path} is not finished: continue it with stockenh train resume={again}"
@@ -122,24 +179,29 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config as plain containers; nothing in it is executed or interpolated."""
-        try:
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise RunFolderError(
-                f"{self.config} is not readable YAML: {(str(error).splitlines() or [''])[0]}"
-            ) from None
-        if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        config = self._present(read_yaml, self.config)
+        if not isinstance(config, dict):
             raise RunFolderError(f"{self.config} does not hold a config")
         return config
 
-    def read_json(self, path: Path) -> Any:
-        """One of the folder's JSON files. Raises RunFolderError."""
+    def read_summary(self) -> Summary:
+        """summary.json of a finished run. Raises RunFolderError."""
+        return self.read_json(self.summary, Summary)
+
+    def read_manifest(self) -> Manifest:
+        """manifest.json: what the run was made of. Raises RunFolderError."""
+        return self.read_json(self.manifest, Manifest)
+
+    def read_json(self, path: Path, kind: type[T] | Any = Any) -> T:
+        """One of the folder's JSON files, its types checked. Raises RunFolderError."""
+        found: T = self._present(lambda file: read_json(file, kind), path)
+        return found
+
+    def _present(self, read: Callable[[Path], Any], path: Path) -> Any:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read(path)
         except FileNotFoundError:
             raise RunFolderError(f"{self.path} lacks {path.name}: the run is incomplete") from None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path} is not readable JSON: {error}") from None
 
     def write_json(self, path: Path, value: Any) -> None:
         write_json(path, value)
@@ -147,20 +209,24 @@ class RunFolder:
     def append_metrics(self, line: dict[str, Any]) -> None:
         append_line(self.metrics, json.dumps(line, allow_nan=False))
 
-    def read_metrics(self, up_to_epoch: int | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a line cut short by a kill is left out."""
-        lines = []
-        if self.metrics.exists():
-            for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValueError):
-                    lines.append(json.loads(text))
-        dicts = (line for line in lines if isinstance(line, dict))
-        return [line for line in dicts if up_to_epoch is None or line.get("epoch", 0) <= up_to_epoch]
+    def read_metrics(self, up_to_epoch: int | None = None) -> list[EpochLine]:
+        """The lines of metrics.jsonl; a line cut short by a kill is left out.
+
+        Raises RunFolderError where a whole line is not what a run writes.
+        """
+        lines: list[EpochLine] = []
+        for text in read_lines(self.metrics, MOST_LINES):
+            try:
+                line = parse_json(text)
+            except (ValueError, RecursionError):
+                continue
+            lines.append(typed(EpochLine, line, str(self.metrics)))
+        return [line for line in lines if up_to_epoch is None or line["epoch"] <= up_to_epoch]
 
     def rewind_metrics(self, epoch: int) -> None:
         """Removes the lines after `epoch`, which will be written again."""
         kept = self.read_metrics(epoch)
-        if self.metrics.exists():
+        if is_file(self.metrics):
             write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def weights(self, name: str) -> Path:
@@ -195,7 +261,7 @@ class RunFolder:
         from safetensors.torch import load
 
         try:
-            return load(path.read_bytes())
+            return load(self._present(read_bytes, path))
         except (SafetensorError, OSError, ValueError) as error:
             raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import pickletools
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass, field
@@ -14,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stockenh.errors import RunFolderError
+from stockenh.errors import RunFolderError, StockenhError
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file, read_bytes
 from stockenh.training.loop import Journal, Metrics, State
 from stockenh.training.step import Learner
 
@@ -35,21 +38,65 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU with `weights_only=True`.
 
-    Raises RunFolderError where the file is cut short, holds objects, or is of another version.
+    Raises RunFolderError where the file is cut short, larger in memory than on disk, holds objects, or is of
+    another version.
     """
     try:
+        content = read_bytes(path)
+        _require_plain_archive(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about odd pickles, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        _require_whole_tensors(loaded)
     except pickle.UnpicklingError:
         raise RunFolderError(
             f"{path} is damaged or holds more than tensors and plain values: refused, nothing in it was run"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except StockenhError:
+        raise
+    except Exception:  # a damaged pickle can raise nearly anything
         raise RunFolderError(f"{path} is cut short or damaged: it can't be loaded") from None
-    if not isinstance(content, dict) or content.get("version") != VERSION:
+    if not isinstance(loaded, dict) or loaded.get("version") != VERSION:
         raise RunFolderError(f"{path} is not a checkpoint of this version of stockenh")
-    return content
+    return loaded
+
+
+# What the pickle of a checkpoint refers to: containers and tensors.
+_GLOBALS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.storage)? (\w+Storage|Size)"
+)
+
+
+def _require_plain_archive(content: bytes) -> None:
+    """Raises UnpicklingError or BadZipFile where an archive is not as `torch.save` writes it.
+
+    Nothing in it may be compressed, which a few bytes could make gigabytes of, and its pickle refers to
+    containers and tensors only.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > len(content):
+            raise zipfile.BadZipFile("it is larger than the file")
+        pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+        for entry in pickles:
+            for opcode, argument, _ in pickletools.genops(archive.read(entry)):
+                if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
+                    raise pickle.UnpicklingError(opcode.name)
+                if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
+                    raise pickle.UnpicklingError(str(argument))
+
+
+def _require_whole_tensors(value: Any) -> None:
+    """Raises UnpicklingError where a tensor is larger than its storage: a copy would take that memory."""
+    if isinstance(value, Tensor):
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise pickle.UnpicklingError("a tensor is larger than its storage")
+    elif isinstance(value, dict):
+        for part in value.values():
+            _require_whole_tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _require_whole_tensors(part)
 
 
 def rng_state() -> dict[str, Any]:
@@ -107,17 +154,68 @@ class FolderJournal(Journal):
 
         Raises RunFolderError where the checkpoint is damaged, hostile or of another model.
         """
-        if not self.folder.last.exists():
+        if not is_file(self.folder.last):
             self.folder.rewind_metrics(0)
             return State()
         content = load(self.folder.last)
         try:
-            self.learner.restore(content["learner"])
             state = State.from_dict(content["state"])
+            self._require_own(state, content)
+            self.learner.restore(content["learner"])
             self.best_weights.update(content["best_weights"])
             set_rng_state(content["rng"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, RunFolderError) as error:
             why = (str(error).splitlines() or [""])[0]
             raise RunFolderError(f"{self.folder.last} does not fit the run's config: {why}") from None
         self.folder.rewind_metrics(state.epoch)
         return state
+
+    def _require_own(self, state: State, content: dict[str, Any]) -> None:
+        """Raises ValueError or RuntimeError where a checkpoint is not one of this learner.
+
+        The names of weights are names of files.
+        """
+        own, given = self.learner.checkpoint(), content["learner"]
+        for mine, other in zip(
+            own["optimizer"]["param_groups"], given["optimizer"]["param_groups"], strict=True
+        ):
+            for key in mine.keys() & other.keys():  # versions of torch differ in what a group has
+                _require_like(other[key], mine[key], f"optimizer.{key}")
+        for part in own.keys() - {"optimizer"}:
+            _require_like(given[part], own[part], part)
+        for number, kept in given["optimizer"]["state"].items():
+            for name, value in kept.items():
+                shape = _parameter(self.learner, number).shape
+                if not isinstance(value, Tensor) or value.numel() != 1 and value.shape != shape:
+                    raise ValueError(f"learner.optimizer.state.{number}.{name} has another shape")
+        names = {"raw", *self.learner.averages.kept}
+        if not {*state.best, *content["best_weights"]} <= names:
+            raise ValueError(f"its weights are not {', '.join(sorted(names))}")
+        for name, weights in content["best_weights"].items():
+            _require_like(weights, own["model"], f"best_weights.{name}")
+
+
+def _parameter(learner: Learner, number: int) -> Tensor:
+    """The parameter of an optimizer's state, which numbers them in the order of its groups."""
+    return [p for group in learner.optimizer.param_groups for p in group["params"]][number]
+
+
+def _require_like(given: Any, own: Any, place: str) -> None:
+    """Raises ValueError where a stored value has other keys, shapes or types than the learner's own.
+
+    What the learner does not have yet (an empty container, None) may be anything of that kind.
+    """
+    if isinstance(own, Tensor):
+        fits = isinstance(given, Tensor) and given.shape == own.shape
+    elif isinstance(own, dict):
+        fits = isinstance(given, dict) and (not own or given.keys() == own.keys())
+    elif isinstance(own, list | tuple):
+        fits = isinstance(given, list | tuple) and len(given) == len(own)
+    else:
+        numbers = isinstance(given, bool | int | float) and isinstance(own, bool | int | float)
+        fits = given is None or own is None or numbers or type(given) is type(own)
+    if not fits:
+        raise ValueError(f"{place} is not of this run")
+    inner = own.items() if isinstance(own, dict) else enumerate(own) if isinstance(own, list | tuple) else ()
+    for key, value in inner:
+        _require_like(given[key], value, f"{place}.{key}")

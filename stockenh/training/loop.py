@@ -11,14 +11,16 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from stockenh.data.batches import TrainBatches
 from stockenh.errors import TrainingError
+from stockenh.storage.untrusted import typed
 from stockenh.training.precision import NonFiniteGradient
 from stockenh.training.step import Learner
 
@@ -65,6 +67,7 @@ def stop_on_signal(grace: float = 0.0) -> Iterator[StopRequest]:
 
 
 Metrics = dict[str, Any]
+Natural = Annotated[int, Field(ge=0)]
 
 
 @dataclass
@@ -83,10 +86,10 @@ class Best:
 class State:
     """How far a run is: everything that the next step depends on, besides the learner."""
 
-    epoch: int = 0  # completed epochs
-    step_in_epoch: int = 0  # optimizer steps tried in the current epoch
-    steps: int = 0  # optimizer steps taken
-    skipped: int = 0  # optimizer steps that fp16 skipped
+    epoch: Natural = 0  # completed epochs
+    step_in_epoch: Natural = 0  # optimizer steps tried in the current epoch
+    steps: Natural = 0  # optimizer steps taken
+    skipped: Natural = 0  # optimizer steps that fp16 skipped
     loss_sum: float = 0.0  # of the current epoch: group losses times labels
     label_sum: float = 0.0
     train_seconds: float = 0.0  # of the current epoch
@@ -98,8 +101,8 @@ class State:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> State:
-        best = {name: Best(**b) for name, b in values["best"].items()}
-        return cls(**{**values, "best": best})
+        """Raises RunFolderError where the values are not those of `to_dict`."""
+        return typed(cls, values, "its state")
 
 
 class Journal:

@@ -93,18 +93,15 @@ def test_probing_and_locking_change_no_file_behind_a_link(tmp_path: Path) -> Non
 
 
 def test_a_runs_own_parts_go_and_nothing_else(tmp_path: Path) -> None:
-    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
-    elsewhere.mkdir()
-    theirs = elsewhere / ".mine.part"
-    theirs.write_text("mine")
+    run = tmp_path / "run"
     (run / ".a folder.part").mkdir(parents=True)
-    (run / ".a link.part").symlink_to(theirs)
-    (run / "weights").symlink_to(elsewhere)
+    (run / "mine.part").write_text("mine")
+    (run / ".a link.part").symlink_to(run / "mine.part")
     own = run / ".config.yaml.x1y2.part"
     own.write_text("half")
     with RunFolder(run).lock():
         assert not own.exists()
-    assert theirs.read_text() == "mine"
+    assert (run / "mine.part").read_text() == "mine"
     assert (run / ".a folder.part").is_dir() and (run / ".a link.part").is_symlink()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import WEIGHTS, Kind, RunConfig
+from stockenh.config.schema import Kind, RunConfig
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
@@ -24,6 +24,7 @@ from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
 from stockenh.report.terminal import print_line
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file
 from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
 
@@ -103,7 +104,7 @@ def teacher_answers(
     if config.teacher is None:
         return None
     rows = prepared.rows["train"]
-    if not folder.teacher_output.exists():
+    if not is_file(folder.teacher_output):
         teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
         print_line(
             console, f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows"
@@ -169,14 +170,15 @@ def initial_weights(init_from: str | None, weights: str | None, folder: RunFolde
     where it is not made yet. Raises RunFolderError where the source is missing, not finished, without such
     weights, or has changed since the run first started.
     """
-    if init_from is None or (folder is not None and folder.last.exists()):
+    if init_from is None or (folder is not None and is_file(folder.last)):
         return None
     known = _recorded(folder) if folder is not None else {}
     try:
-        source = RunFolder(Path(init_from))
-        if not source.config.is_file():
-            raise RunFolderError(f"init_from={source}: no run folder is there")
-        if not source.summary.is_file():
+        try:
+            source = RunFolder.open(Path(init_from))
+        except RunFolderError as error:
+            raise RunFolderError(f"init_from={error}") from None
+        if not is_file(source.summary):
             raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
         start = Trained.open(source, known.get("weights", weights))
     except RunFolderError as error:
@@ -213,10 +215,5 @@ def load_initial(start: Trained, net: nn.Module, prepared: Prepared) -> None:
 
 def _recorded(folder: RunFolder) -> dict[str, Any]:
     """The manifest's entry about the initial weights; empty where there is none."""
-    manifest = folder.read_json(folder.manifest) if folder.manifest.exists() else {}
-    known = manifest.get("init_from") if isinstance(manifest, dict) else None
-    if known is None:
-        return {}
-    if not isinstance(known, dict) or known.get("weights") not in WEIGHTS:
-        raise RunFolderError(f"{folder.manifest} does not say which weights the run started with")
-    return known
+    known = folder.read_manifest().get("init_from") if is_file(folder.manifest) else None
+    return dict(known) if known is not None else {}
