@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 import stockenh
 from stockenh.config.catalog import complete, default_keys, groups, groups_of, root_of
-from stockenh.errors import StockenhError
+from stockenh.errors import StockenhError, printable
 from stockenh.training.world import refuse_several
 
 # Keys with a structure below them, which the docs of the command describe.
@@ -113,6 +113,8 @@ def _main(
 @app.command(cls=Composed, context_settings=PASS_ON)
 def train(overrides: Overrides = None) -> None:
     """Train one run; with resume=RUN continue one; with --multirun train a grid.
+
+    run_config=FILE takes a sweep's best.yaml, or a run's config.yaml, as the recipe.
 
     Example: stockenh train model=timeformer data=files data.path=DIR train.epochs=10
     """
@@ -295,7 +297,7 @@ def guarded() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"stockenh: {message}", file=sys.stderr)
+    print(f"stockenh: {printable(message)}", file=sys.stderr)
     raise typer.Exit(code) from None
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-ELSEWHERE = ("=RUN", "data=yahoo", "experiment=best")  # these have tests of their own
+ELSEWHERE = ("=RUN", "data=yahoo", "run_config=")  # these have tests of their own
 TRAIN = [
     line
     for line in LINES
@@ -144,7 +144,7 @@ def test_a_search_is_resumed_and_its_best_trial_trained(stockenh, small_run, her
     answer = stockenh(*words_of(search), *small_run, *space)
     assert answer.code == 0, answer.err
     folder = next(here.glob("outputs/*/*/best.yaml")).parent
-    (best,) = [line for line in LINES if line.endswith("experiment=best")]
+    (best,) = [line for line in LINES if "run_config=" in line]
     for line in (resume, best):
         answer = stockenh(*words_of(line, DIR=folder))
         assert answer.code == 0, answer.err

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
@@ -19,8 +19,8 @@ from stockenh.data.findings import Finding
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import Split
 from stockenh.data.windows import index_windows
-from stockenh.errors import ConfigError
-from stockenh.report.terminal import console
+from stockenh.errors import ConfigError, printable
+from stockenh.report.terminal import console, styled
 
 _MOST_BARS: Final = 5_000
 
@@ -45,7 +45,7 @@ def data_check(path: Path, overrides: list[str]) -> None:
     out.print(
         f"{path}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "
         f"symbol{'s' * (symbols != 1)}, {len(result.bars):,} bars",
-        markup=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     if not len(result.bars):
         raise SystemExit(2)
@@ -99,9 +99,10 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         alike.setdefault((f.level, f.rule, f.fix), []).append(f)
     for (level, rule, fix), group in alike.items():
         example = "" if len({f.message for f in group}) == 1 else f"{group[0].symbol or group[0].file}: "
-        what = f"[bold]{rule}[/]: {escape(example + group[0].message)}\n[dim]{escape(fix)}[/]"
+        message = printable(f": {example}{group[0].message}\n")
+        what = Text.assemble(styled(rule, "bold"), message, styled(fix, "dim"))
         rows = sum(f.rows for f in group)
-        table.add_row(f"[{_STYLES[level]}]{level}[/]", escape(_where(group)), str(rows or ""), what)
+        table.add_row(styled(level, _STYLES[level]), _where(group), str(rows or ""), what)
     return table
 
 

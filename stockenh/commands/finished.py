@@ -24,6 +24,7 @@ from stockenh.config.schema import (
 from stockenh.errors import ConfigError
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file, require_plain_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,7 +148,7 @@ def config_for(raw: dict[str, Any], run: RunConfig, kind: type[Kind]) -> Kind:
 
 def require_own_folder(folder: RunFolder, what: str) -> None:
     """Raises ConfigError where the folder to write into holds a run. what: `the export`."""
-    if folder.config.is_file():
+    if is_file(folder.config):
         raise ConfigError(
             f"hydra.run.dir={folder} holds a run: {what} takes a folder of its own; name another, or leave "
             f"hydra.run.dir out"
@@ -185,7 +186,8 @@ def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]
             named = [expanded(path) for path in split_paths(str(value_of(argument)))]
             paths: list[Path] = []
             for path in named:
-                inside = [] if (path / "config.yaml").is_file() else path.glob("[!.]*/config.yaml")
+                require_plain_folder(path)
+                inside = [] if is_file(path / "config.yaml") else path.glob("[!.]*/config.yaml")
                 paths += sorted(found.parent for found in inside) or [path]
             folders = [RunFolder.open(path) for path in paths]
             for folder in folders:

@@ -13,7 +13,6 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -56,7 +55,7 @@ def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12
     confident = {True: "yes", False: "no", None: "n/a"}
     cells = [
         (
-            escape(row["symbol"]), str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
+            row["symbol"], str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )
         for row in rows[:most]
@@ -163,7 +162,7 @@ def forecast_run(
     with embedding_progress(console) as watch:
         prepared, lacking = build.to_forecast(config, device, watch)
     for line in findings_summary(prepared.findings):
-        console.print(f"data     {line}", markup=False)
+        console.print(f"data     {line}")
     for symbol, why in lacking.items():
         print_line(console, f"left out {symbol}: {why}")
     views = build.views(config)
@@ -244,9 +243,7 @@ def _confidence(
     try:
         session = _session(config, trained, device, console)
     except StockenhError as error:
-        console.print(
-            f"confident is unknown: the run stored no cut-off for these views, and {error}", markup=False
-        )
+        console.print(f"confident is unknown: the run stored no cut-off for these views, and {error}")
         return None
     found = confidence_of(session, net, trained.calibration, views)
     if found is None:

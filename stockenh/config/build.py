@@ -79,7 +79,7 @@ def cache(config: RunConfig) -> DiskCache:
 
 
 def _warn(message: str) -> None:
-    console(stderr=True).print(f"stockenh: {message}", markup=False, soft_wrap=True)
+    console(stderr=True).print(f"stockenh: {message}", soft_wrap=True)
 
 
 def with_resolved_data(config: RunConfig) -> RunConfig:
@@ -87,7 +87,7 @@ def with_resolved_data(config: RunConfig) -> RunConfig:
     if not config.data.downloads:
         return config
     out = console(stderr=True)
-    say = partial(out.print, markup=False, soft_wrap=True)
+    say = partial(out.print, soft_wrap=True)
     with counting(out, "downloading", "symbols") as watch:
         return replace(config, data=config.data.resolve(cache(config), watch, say))
 

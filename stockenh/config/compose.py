@@ -39,14 +39,17 @@ from stockenh.config.overrides import (
     make_paths_absolute,
     quote_paths,
     split_override,
+    unquoted,
     wrong_option,
 )
-from stockenh.config.schema import literals, parse, plain
+from stockenh.config.schema import GROUPS, config_from, literals, parse, plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import require_plain_folder
 
 # The option of each group that is a finished run's own choice, and the end of the names of roots with them.
 OF_RUN = "of_run"
+RUN_CONFIG = "run_config"  # names a YAML file with a whole config
 VERSION_BASE = "1.3"  # of Hydra, whose behaviour it fixes
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 BUFFERED_RECORDS = 10_000
@@ -111,8 +114,8 @@ def with_run(
         if group not in given:
             store.store(OF_RUN, literals(config[group]), group=group)
             defaults.append({f"override {group}": OF_RUN})
-    node = {key: literals(config[key]) for key in nodes if key in config}
-    if "data" in given:
+    node = {key: literals(config[key]) for key in nodes if key in config and key not in GROUPS}
+    if "data" in given and "data" in config:
         folders = config_folders(list(arguments))
         kept = {
             key: config["data"][key]
@@ -123,6 +126,29 @@ def with_run(
     name = f"{root}_{OF_RUN}"
     store.store(name, {"defaults": [*defaults, "_self_"], **node})
     return name
+
+
+def with_file(root: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """A root config with what run_config=FILE holds as its defaults, for `run`, and the other arguments.
+
+    Without such an argument the root itself. Raises ConfigError where the file can't be read as a config.
+    """
+    config, rest = config_file(arguments)
+    if not config:
+        return root, rest
+    return with_run(root, config, rest, of_run=config.keys() & GROUPS.keys(), nodes=config.keys()), rest
+
+
+def config_file(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The content of run_config=FILE, see `config_from`, and the other arguments; empty without one."""
+    keyed = [(a, *(split_override(a) or ("", ""))) for a in arguments]
+    rest = [a for a, key, _ in keyed if key != RUN_CONFIG]
+    paths = [value for _, key, value in keyed if key == RUN_CONFIG]
+    if not paths:
+        return {}, rest
+    if chosen := [a for a, key, value in keyed if key == "experiment" and value != "null"]:
+        raise ConfigError(f"{chosen[0]} and {RUN_CONFIG}= are both whole recipes: take one of them")
+    return config_from(unquoted(paths[-1])), rest
 
 
 _OPEN: ContextVar[Callable[[], None] | None] = ContextVar("makes the folder of the current job", default=None)
@@ -150,6 +176,7 @@ def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]
     @functools.cache
     def open_once() -> None:
         node = config.hydra
+        require_plain_folder(directory, to_write=True)
         directory.mkdir(parents=True, exist_ok=True)
         if node.output_subdir is not None:
             about = directory / node.output_subdir
@@ -218,6 +245,9 @@ def _failed(number: int, message: str, code: int) -> StockenhError:
 
 
 def _run_by_hydra(root: str, body: Body, arguments: list[str]) -> None:
+    for key, value in (parts for a in arguments if (parts := split_override(a))):
+        if key == "hydra.sweep.dir":  # Hydra makes the folders of its jobs before anything here is called
+            require_plain_folder(unquoted(value), to_write=True)
     main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=root)(Job(body))
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]

@@ -34,6 +34,7 @@ PATH_KEYS = (
     "run",
     "teacher",
     "init_from",
+    "run_config",
     "cache_dir",
     "embedding.checkpoint",
     "embedding.tokenizer",

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +26,7 @@ from stockenh.config.overrides import literal, suggest
 from stockenh.data import Count, Date, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import read_yaml
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
@@ -49,6 +51,8 @@ GROUPS = {
     "averaging": "stockenh.training.averaging.Averaging",
     "augment": "stockenh.data.prices.Augment",
 }
+# Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
+OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
 NOT_OF_RUN = ("experiment", "sweep", "ablate", "bench")
 # Where version 0.1 had the classes that its run folders name.
@@ -339,6 +343,39 @@ def _check_together(groups: Mapping[str, Any]) -> None:
     groups["loss"].check(groups["model"])
 
 
+def config_from(path: Path) -> dict[str, Any]:
+    """The groups and nodes that a YAML file holds of a run's config, all checked, as plain containers.
+
+    Such a file is a sweep's best.yaml or a run's config.yaml, and may be untrusted: a group's settings are
+    those of a class of this package, and nothing else in it is followed. Raises ConfigError.
+    """
+    try:
+        raw = read_yaml(path)
+        if not isinstance(raw, dict):
+            raise ConfigError("it holds no config")
+        raw = upgraded(raw)
+        named = {key: raw.pop(key) for key in OF_MACHINE if key in raw}
+        if others := [f"{k}={named[k]}" for k in ("init_from", "teacher", "weights") if named.get(k)]:
+            raise ConfigError(f"it has {', '.join(others)}: name it on the command line, the file without it")
+        kinds = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
+        found: dict[str, Any] = {}
+        for key, node in raw.items():
+            kind = kinds.get(key)
+            if key in GROUPS:
+                found[key] = _with_target(group_settings(key, node))
+            elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                found[key] = _dumped(settings_of(key, kind, node))
+            elif key == "seed":
+                found[key] = settings_of("", _Common, {key: node}).seed
+            else:
+                raise ConfigError(f"{key}: no key of a run's config. {suggest(key, (*GROUPS, *kinds))}")
+        return found
+    except FileNotFoundError:
+        raise ConfigError(f"run_config={path}: no such file; name a sweep's best.yaml") from None
+    except (ConfigError, RunFolderError) as error:
+        raise ConfigError(f"run_config={path}: {error}") from None
+
+
 def config_of(folder: RunFolder) -> RunConfig:
     """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError.
 
@@ -366,11 +403,15 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if f.name in GROUPS:
-            cls = type(value)
-            found[f.name] = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **_dumped(value)}
+            found[f.name] = _with_target(value)
         else:
             found[f.name] = _dumped(value) if dataclasses.is_dataclass(value) else value
     return found
+
+
+def _with_target(settings: Any) -> dict[str, Any]:
+    cls = type(settings)
+    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **_dumped(settings)}
 
 
 def _dumped(settings: Any) -> dict[str, Any]:

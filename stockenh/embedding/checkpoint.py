@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, RunFolderError
+from stockenh.storage.untrusted import read_bytes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -116,9 +117,11 @@ def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
     """
     path = checkpoint.file(WEIGHTS)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path.resolve())  # the Hub's own cache has links
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except RunFolderError as error:
+        raise ConfigError(str(error)) from None
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stockenh.errors import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -20,8 +22,11 @@ GREY = "#666666"
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches, its parts laid out without overlaps."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    # names of symbols and runs are drawn as they are: a dollar sign begins no formula
+    matplotlib.rcParams["text.parse_math"] = False
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
@@ -48,7 +53,7 @@ def short_percent(axis: Axis) -> None:
 
 def named_rows(axes: Axes, names: Sequence[str]) -> None:
     """A row for each name, the first on top."""
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names], fontsize=9)
+    axes.set_yticks(range(len(names)), [printable(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
@@ -101,7 +106,7 @@ def save(figure: Figure, title: str, path: Path) -> Path:
         axes.set_axisbelow(True)
         axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(printable(title), fontsize=12)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

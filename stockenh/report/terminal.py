@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from stockenh.errors import printable
 from stockenh.report.table import findings_summary, number
 
 if TYPE_CHECKING:
@@ -30,17 +33,39 @@ PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
 REFRESH_SECONDS = 0.5
 
 
+class PlainConsole(Console):
+    """Prints text as it is: brackets are no markup, and control characters are shown as escapes.
+
+    Names of symbols, paths and values of a config may come from somebody else.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+
+def styled(text: str, style: str) -> Text:
+    """Text in a style, printed as it is."""
+    return Text(printable(text), style)
+
+
 def console(stderr: bool = False) -> Console:
     """A console that never cuts a table short where there is no terminal to fit."""
-    made = Console(stderr=stderr, highlight=False)
+    made = PlainConsole(stderr=stderr, highlight=False)
     if not made.is_terminal:
-        made = Console(stderr=stderr, highlight=False, width=120)
+        made = PlainConsole(stderr=stderr, highlight=False, width=120)
     return made
+
+
+class PlainFormatter(logging.Formatter):
+    """A record is one line, those of a traceback are indented: no value can pass for a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record).replace("\n", "\n    | "))
 
 
 def print_line(console: Console, text: str) -> None:
     """Prints text with a path in it: as it is, on one line."""
-    console.print(text, soft_wrap=True, markup=False)
+    console.print(text, soft_wrap=True)
 
 
 def print_files(console: Console, label: str, paths: Iterable[Path]) -> None:
@@ -69,7 +94,7 @@ def show_data(
         f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars"
     )
     for line in findings_summary(findings):
-        console.print(f"         {line}", markup=False)
+        console.print(f"         {line}")
     for part, of_part in rows.items():
         asof = windows.asof[of_part].astype("datetime64[D]")
         name, n = PART_NAMES[part], len(of_part)
@@ -85,7 +110,7 @@ def show_data(
     else:
         console.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
     for warning in warnings:
-        console.print(f"warning  {warning}", markup=False, soft_wrap=True)
+        console.print(f"warning  {warning}", soft_wrap=True)
 
 
 class LiveProgress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeVar
 
@@ -24,7 +24,6 @@ from stockenh.storage.files import (
     write_json,
 )
 from stockenh.storage.untrusted import (
-    MOST_LINES,
     is_file,
     parse_json,
     read_bytes,
@@ -41,22 +40,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-_AS_WRITTEN = ConfigDict(extra="allow", strict=True)
+# Of a dictionary's type: other keys stay, and numbers are not made of texts.
+AS_WRITTEN = ConfigDict(extra="allow", strict=True)
 
-Scores = dict[str, float | int | None]
 Horizon = Annotated[str, Field(pattern=r"^h[1-9]\d{0,5}$")]
+
+
+class Scores(TypedDict):
+    """The scores of one part and horizon that every table shows; others stand beside them."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+
+    n: int
+    tie_share: float | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    majority: float | None
+    log_loss: float | None
+    brier: float | None
+    auc: float | None
+    mae: float | None
+
+
+class BestEpoch(TypedDict):
+    """The best validation of one set of weights."""
+
+    epoch: int
+    val_loss: float | None
 
 
 class Summary(TypedDict, total=False):
     """What other code reads of summary.json; the rest of it is for people."""
 
-    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     parts: Required[dict[str, dict[Horizon, Scores]]]
     weights: Required[str]
-    epochs: Required[int]
+    epochs: Required[Annotated[int, Field(ge=1)]]
     best_epoch: Required[int]
     val_loss: Required[float | None]
-    by_weights: Required[dict[str, dict[str, float | None]]]
+    by_weights: Required[dict[str, BestEpoch]]
     stopped_early: Required[bool]
     pruned: bool
     skipped_steps: Required[int]
@@ -66,17 +89,25 @@ class Summary(TypedDict, total=False):
     precision: Required[str]
 
 
+class Validation(TypedDict):
+    """What validation found of one set of weights: beside the loss, the scores of every horizon."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+
+    loss: float | None
+
+
 class EpochLine(TypedDict, total=False):
     """What other code reads of a line of metrics.jsonl."""
 
-    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     epoch: Required[Annotated[int, Field(ge=0)]]
     train_loss: Required[float]
     val_loss: Required[float | None]
     lr: float
     windows_per_second: Required[float]
     weights: Required[str]
-    by_weights: Required[dict[str, dict[str, float | Scores | None]]]
+    by_weights: Required[dict[str, Validation]]
 
 
 class Origin(TypedDict):
@@ -94,7 +125,7 @@ EmbeddingOrigin = TypedDict("EmbeddingOrigin", {"from": str, "revision": str | N
 class Manifest(TypedDict, total=False):
     """What other code reads of manifest.json."""
 
-    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     data: Required[str]
     init_from: Origin | None
     teacher: Origin | None
@@ -192,7 +223,7 @@ class RunFolder:
         """manifest.json: what the run was made of. Raises RunFolderError."""
         return self.read_json(self.manifest, Manifest)
 
-    def read_json(self, path: Path, kind: type[T] | Any = Any) -> T:
+    def read_json(self, path: Path, kind: type[T] = object) -> T:  # type: ignore[assignment]
         """One of the folder's JSON files, its types checked. Raises RunFolderError."""
         found: T = self._present(lambda file: read_json(file, kind), path)
         return found
@@ -214,14 +245,16 @@ class RunFolder:
 
         Raises RunFolderError where a whole line is not what a run writes.
         """
-        lines: list[EpochLine] = []
-        for text in read_lines(self.metrics, MOST_LINES):
-            try:
-                line = parse_json(text)
-            except (ValueError, RecursionError):
-                continue
-            lines.append(typed(EpochLine, line, str(self.metrics)))
+        lines = [typed(EpochLine, line, str(self.metrics)) for line in self.metric_lines()]
         return [line for line in lines if up_to_epoch is None or line["epoch"] <= up_to_epoch]
+
+    def metric_lines(self) -> list[dict[str, Any]]:
+        """The same as plain containers of any content, for a listing."""
+        lines: list[Any] = []
+        for text in read_lines(self.metrics):
+            with suppress(ValueError, RecursionError):
+                lines.append(parse_json(text))
+        return [line for line in lines if isinstance(line, dict)]
 
     def rewind_metrics(self, epoch: int) -> None:
         """Removes the lines after `epoch`, which will be written again."""

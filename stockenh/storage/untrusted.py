@@ -12,11 +12,11 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import psutil
 import yaml
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 MIB: Final = 2**20
 MOST_JSON: Final = 16 * MIB
-MOST_YAML: Final = MIB // 4  # the YAML parser reads about 100 KB a second
+MOST_YAML: Final = MIB // 4  # without libyaml, the parser reads about 100 KB a second
 MOST_LINES: Final = 64 * MIB  # of a log or metrics.jsonl
 MOST_DEPTH: Final = 24  # of nested containers
 MOST_DIGITS_BITS: Final = 63  # of a whole number
@@ -90,7 +90,7 @@ def read_lines(path: Path, most_bytes: int = MOST_LINES) -> list[str]:
         return []
 
 
-def read_json(path: Path, kind: type[T] | Any = Any) -> T:
+def read_json(path: Path, kind: type[T]) -> T:
     """A JSON file, its types checked. Raises as `open_file` does, and RunFolderError for its content."""
     try:
         return typed(kind, parse_json(read_bytes(path, MOST_JSON)), str(path))
@@ -106,15 +106,17 @@ def parse_json(text: bytes | str) -> Any:
 def read_yaml(path: Path) -> Any:
     """A YAML file as plain containers. Raises as `open_file` does, and RunFolderError for its content."""
     try:
-        return bounded(yaml.load(read_bytes(path, MOST_YAML), _Loader))
+        text = read_bytes(path, MOST_YAML)
+        _require_bounded_yaml(text)
+        return bounded(yaml.load(text, _Loader))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunFolderError(f"{path} is not readable YAML: {_reason(error)}") from None
 
 
-def typed(kind: type[T] | Any, values: object, source: str) -> T:
+def typed(kind: type[T], values: object, source: str) -> T:
     """The values, their types and bounds checked. Raises RunFolderError naming the source and the place."""
     try:
-        found: T = _adapter(kind).validate_python(values)
+        found: T = _adapter(cast(Hashable, kind)).validate_python(values)
         return found
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -193,27 +195,27 @@ def _problem(entry: os.DirEntry[str], inside: str, to_write: bool) -> str | None
     return None
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: no aliases, which make gigabytes of a few lines, bounded depth, dates as text."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("it has an alias, which no run writes")
-        self.depth += 1
-        if self.depth > MOST_DEPTH:
-            raise ValueError(f"it is nested more than {MOST_DEPTH} levels deep")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain YAML, dates as text."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 
+
+def _require_bounded_yaml(text: bytes) -> None:
+    """Raises ValueError for aliases, which make gigabytes of a few lines, and for deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias, which no run writes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} levels deep")
+
+
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
 
 
 def _refuse_constant(name: str) -> Any:

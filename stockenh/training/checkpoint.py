@@ -46,7 +46,7 @@ def load(path: Path) -> dict[str, Any]:
         _require_plain_archive(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about odd pickles, which are refused below
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         _require_whole_tensors(loaded)
     except pickle.UnpicklingError:
         raise RunFolderError(
@@ -56,14 +56,16 @@ def load(path: Path) -> dict[str, Any]:
         raise
     except Exception:  # a damaged pickle can raise nearly anything
         raise RunFolderError(f"{path} is cut short or damaged: it can't be loaded") from None
-    if not isinstance(loaded, dict) or loaded.get("version") != VERSION:
+    version = loaded.get("version") if isinstance(loaded, dict) else None
+    if type(version) is not int or version != VERSION:
         raise RunFolderError(f"{path} is not a checkpoint of this version of stockenh")
-    return loaded
+    return dict(loaded)
 
 
 # What the pickle of a checkpoint refers to: containers and tensors.
 _GLOBALS = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.storage)? (\w+Storage|Size)"
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch(\.storage)? (\w+Storage|Size)"
 )
 
 
@@ -186,7 +188,7 @@ class FolderJournal(Journal):
         for number, kept in given["optimizer"]["state"].items():
             for name, value in kept.items():
                 shape = _parameter(self.learner, number).shape
-                if not isinstance(value, Tensor) or value.numel() != 1 and value.shape != shape:
+                if not isinstance(value, Tensor) or (value.numel() != 1 and value.shape != shape):
                     raise ValueError(f"learner.optimizer.state.{number}.{name} has another shape")
         names = {"raw", *self.learner.averages.kept}
         if not {*state.best, *content["best_weights"]} <= names:
@@ -197,7 +199,8 @@ class FolderJournal(Journal):
 
 def _parameter(learner: Learner, number: int) -> Tensor:
     """The parameter of an optimizer's state, which numbers them in the order of its groups."""
-    return [p for group in learner.optimizer.param_groups for p in group["params"]][number]
+    parameters: list[Tensor] = [p for group in learner.optimizer.param_groups for p in group["params"]]
+    return parameters[number]
 
 
 def _require_like(given: Any, own: Any, place: str) -> None:

@@ -69,7 +69,7 @@ CONFIGS: dict[str, list[str]] = {
     "sweep": [
         f"sweep {_SMALL} model.dropout=interval(0.1,0.3) optimizer.lr=tag(log,interval(1e-4,1e-2))"
         " train.epochs=2 sweep.n_trials=2 hydra.sweep.dir=sweep",
-        "train --config-dir sweep +experiment=best hydra.run.dir=best",
+        "train run_config=sweep/best.yaml hydra.run.dir=best",
     ],
     # schedule and the loop
     "constant_rate": [_train("schedule=constant")],

@@ -45,4 +45,4 @@ def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
         if assignment.stopped:
             return
         viewed = cell.recipe.name in spec.plan.viewed
-        assignment.end({"views": with_views(folder, device) if viewed else None})
+        assignment.end({"views": with_views(folder, device, config.cache_dir) if viewed else None})

@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 from filelock import FileLock, Timeout
+from typing_extensions import TypedDict
 
 from stockenh.commands.ablate.plan import Cell
 from stockenh.commands.multirun.folder import MultirunFolder
+from stockenh.errors import RunFolderError
 from stockenh.storage.files import is_locked, lock_folder, write_json
-from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.run_folder import AS_WRITTEN, Horizon, RunFolder, Scores
+from stockenh.storage.untrusted import read_json
 
 DONE, FAILED = "done", "failed"
 LOCK_SECONDS = 0.1  # a look whether a lock is free holds it for a moment too
+
+
+class AblationRecord(TypedDict):
+    """The content of about.json."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+
+    arguments: list[str]
+    base: dict[str, Any]  # the plain recipe, by dotted key
+    recipes: dict[str, list[str]]  # of each the kind and its overrides
+
+
+class Figures(TypedDict, total=False):
+    """What was measured of a cell: of a run, of a search, or of what the recipes cost."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+
+    views: dict[Horizon, Scores] | None
+    test: dict[Horizon, Scores]
+    epochs: int
+    trial: int
+    trials: int
+    device: str
+    rounds: int
+    train_windows: int
+    train_windows_per_second: dict[str, float]
+    train_speed: dict[str, list[float]]
+    inference_speed: dict[str, list[float]]
+    memory: dict[str, float | None]
+    weights_bytes: dict[str, float | None]
+
+
+class CellRecord(TypedDict):
+    """The content of cell.json."""
+
+    state: Literal["done", "failed"]
+    seconds: NotRequired[float]
+    why: NotRequired[str]
+    figures: NotRequired[Figures]
 
 
 @dataclass(frozen=True)
 class AblationFolder(MultirunFolder):
     """Names of the files of one ablation, whose runs lie in RECIPE/seedN."""
 
-    noun, command, file = "ablation", "ablate", "about.json"
+    noun, command, file, written = "ablation", "ablate", "about.json", AblationRecord
 
     def run(self, cell: Cell) -> RunFolder:
         return RunFolder(self.path / cell.path)
@@ -32,10 +73,11 @@ class AblationFolder(MultirunFolder):
     def state(self, cell: Cell) -> dict[str, Any]:
         """{"state": "done" or "failed", ...} of a cell that has ended, else nothing."""
         try:
-            found = json.loads((self.path / cell.path / "cell.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found: CellRecord = read_json(self.path / cell.path / "cell.json", CellRecord)
+        except (FileNotFoundError, RunFolderError):
             return {}
-        return found if isinstance(found, dict) and found.get("state") in (DONE, FAILED) else {}
+        needed = ("seconds", "figures") if found["state"] == DONE else ("why",)
+        return dict(found) if all(key in found for key in needed) else {}
 
     def close(self, cell: Cell, state: str, more: Mapping[str, Any]) -> None:
         """Records that a cell has ended."""
@@ -64,9 +106,6 @@ class AblationFolder(MultirunFolder):
     def lock(self) -> AbstractContextManager[None]:
         """Keeps a second command off this ablation. Raises RunFolderError."""
         return lock_folder(self.path, "works on this ablation")
-
-    def is_own(self, about: Mapping[str, Any]) -> bool:
-        return isinstance(about["base"], dict) and isinstance(about["recipes"], dict)
 
     def file_of(self, cell: Cell, suffix: str) -> Path:
         """Beside the cells: its `claim`, and its `tries`, a dot for each claim that has not ended."""

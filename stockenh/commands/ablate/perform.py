@@ -7,7 +7,6 @@ neither time nor memory depends on what they are.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 import subprocess
@@ -50,13 +49,13 @@ WINDOWS = 256  # forecast at once
 WAIT_SECONDS = 600  # for a process that measures memory
 
 
-def with_views(folder: RunFolder, device: torch.device) -> dict[str, Any]:
+def with_views(folder: RunFolder, device: torch.device, cache_dir: str | None) -> dict[str, Any]:
     """{"h3": {...}, ...} of a finished run's forecasts of its test part, averaged over noisy views.
 
     The scores are of the model's own probabilities, as those of a run are, with the calibrated ones beside.
     """
     trained = Trained.open(folder, None)
-    prepared = build.data(trained.run, device)
+    prepared = build.data(replace(trained.run, cache_dir=cache_dir), device)
     ready, fitted = trained.ready(prepared, device)
     net, rows, views = trained.net(prepared, device), prepared.rows["test"], build.views(trained.run)
     horizons = prepared.windows.horizons
@@ -102,8 +101,8 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> dict[str, Any]:
     if not looks:
         raise StockenhError(f"{folder.path}: the search has no best trial that was judged on the test part")
     best = looks[-1]
-    trials = [run for run in directory.glob("search/*/summary.json")]
-    seen = sum(int(json.loads(path.read_text())["epochs"]) for path in trials)
+    trials = [RunFolder(path.parent) for path in folder.path.glob("*/summary.json")]
+    seen = sum(trial.read_summary()["epochs"] for trial in trials)
     return {"test": best["scores"], "trial": best["trial"], "trials": len(trials), "epochs": seen}
 
 

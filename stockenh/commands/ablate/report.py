@@ -50,7 +50,7 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     console.print(recipes_table(lines, f"h{bars}", title))
     console.print(claims_table(lines))
     if spec.settings.left_out:
-        console.print(f"not run  {', '.join(spec.settings.left_out)}", markup=False)
+        console.print(f"not run  {', '.join(spec.settings.left_out)}")
     picture = forest(lines, f"h{bars}", path / "ablation.png")
     text = _markdown(spec, found, lines, command)
     write_atomic(path / "ablation.md", "\n".join(text).encode())

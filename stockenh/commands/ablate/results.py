@@ -14,6 +14,7 @@ from stockenh.commands.ablate.cells import DONE, AblationFolder
 from stockenh.commands.ablate.claims import Claim, Interval, Verdict, assess
 from stockenh.commands.ablate.plan import PLAIN, Cell, Plan, Row
 from stockenh.config.schema import RunConfig
+from stockenh.errors import RunFolderError
 
 Scores = Mapping[str, Mapping[str, Any]]
 
@@ -103,7 +104,10 @@ def collect(folder: AblationFolder, plan: Plan) -> Found:
         elif state and cell.recipe is None:
             cost = state["figures"]
         elif state and cell.recipe is not None and cell.seed is not None:
-            runs[cell.recipe.name, cell.seed] = _of_run(folder, cell, state["figures"])
+            try:
+                runs[cell.recipe.name, cell.seed] = _of_run(folder, cell, state["figures"])
+            except KeyError as error:
+                raise RunFolderError(f"{cell.path} of {folder.path} lacks {error}") from None
     return Found(runs, cost, failed)
 
 
@@ -112,13 +116,13 @@ def _of_run(folder: AblationFolder, cell: Cell, figures: Mapping[str, Any]) -> S
     if cell.recipe.kind == "search":
         return SeedFigures(figures["test"], epochs=figures["epochs"])
     run = folder.run(cell)
-    summary, history = run.read_json(run.summary), run.read_metrics()
-    losses = [line["by_weights"] for line in history]
+    summary, history = run.read_summary(), run.read_metrics()
+    averaged = [line["by_weights"].get("ema", line["by_weights"]["raw"])["loss"] for line in history]
     return SeedFigures(
         test=summary["parts"]["test"],
         views=figures["views"],
-        curve=tuple(line["val_loss"] for line in history),
-        averaged=tuple(of.get("ema", of["raw"])["loss"] for of in losses),
+        curve=tuple(loss for line in history if (loss := line["val_loss"]) is not None),
+        averaged=tuple(loss for loss in averaged if loss is not None),
         weights=summary["weights"],
         epochs=summary["epochs"],
     )

@@ -14,10 +14,12 @@ from stockenh.commands.ablate.cells import FAILED, AblationFolder
 from stockenh.commands.ablate.plan import PLAIN, Cell
 from stockenh.commands.ablate.report import conclude
 from stockenh.commands.ablate.spec import AblationSpec
+from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import MultirunWatch, launch, show_line, time_left
 from stockenh.commands.multirun.worker import Worker
 from stockenh.errors import StockenhError
 from stockenh.report import terminal
+from stockenh.storage.untrusted import is_file
 
 
 def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> int:
@@ -40,7 +42,7 @@ def ablate(context: HydraContext, config: DictConfig, task: TaskFunction, argume
 def _begin(spec: AblationSpec, console: Console) -> None:
     """Prints what starts or is resumed, and records how to resume it."""
     folder, cells = spec.folder, spec.plan.cells
-    about = folder.read() if folder.about.exists() else {}
+    about = folder.read() if is_file(folder.about) else {}
     if about:
         spec.require_same(about)
     recipes = {**about.get("recipes", {}), **spec.recipes}
@@ -62,7 +64,7 @@ def _end(spec: AblationSpec, console: Console) -> int:
     left = [cell for cell, state in states.items() if not state]
     if any(c.recipe and c.recipe.name == PLAIN and states[c] and c not in failed for c in cells):
         conclude(spec, console)
-    again = folder.resume_command(spec.flags)
+    again = folder.resume_command(given_again(spec.config))
     if failed:
         first = failed[0]
         raise StockenhError(

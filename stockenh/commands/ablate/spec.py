@@ -15,12 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder
 from stockenh.commands.ablate.plan import PLAIN, AblateSettings, Cell, Plan, Recipe
 from stockenh.commands.multirun.folder import IMMATERIAL, config_dirs, differences, of_one_run, parsed
+from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.runs.listing import flatten
 from stockenh.config import build
 from stockenh.config.overrides import hydra_text
 from stockenh.config.schema import GROUPS, RunConfig, parse, plain
 from stockenh.errors import ConfigError
+from stockenh.storage.untrusted import is_file, read_bytes
 
 NEEDED = ("train", "val", "test")
 MOST_DEATHS = 2  # of workers on one cell, which is then given up
@@ -95,7 +97,7 @@ class AblationSpec:
         before = about["base"] | {f"recipe {name}": " ".join(added) for name, added in known.items()}
         now = self.fingerprint | {f"recipe {name}": " ".join(self.recipes[name]) for name in known}
         if found := differences(before, now):
-            again = self.folder.resume_command(self.flags)
+            again = self.folder.resume_command(given_again(self.config))
             raise ConfigError(
                 f"the ablation in {self.folder.path} was made with other settings {found}: go on with it by "
                 f"{again}, or name another hydra.sweep.dir"
@@ -142,7 +144,7 @@ class AblationSpec:
             return None
         tries = self.folder.file_of(cell, "tries")
         assignment = CellAssignment(cell.number, self.overrides_of(cell), cell, self, lock)
-        deaths = tries.stat().st_size if tries.exists() else 0
+        deaths = len(read_bytes(tries, MOST_DEATHS + 1)) if is_file(tries) else 0
         if self.folder.state(cell):
             assignment.release()
         elif deaths >= MOST_DEATHS:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from stockenh.errors import printable
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, leaks
 from stockenh.report.figure import COLOURS, GREY, grouped_bars, legend_above, new_figure, or_nan, save
 from stockenh.report.table import interval, markdown_header, markdown_row, percent
+from stockenh.report.terminal import styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +30,9 @@ def audit_table(checks: Sequence[Check]) -> Table:
     table.add_column("finding", no_wrap=True)
     table.add_column("what was measured", overflow="fold", ratio=1)
     for check in checks:
-        advice = f"\n[dim]{escape(check.advice)}[/]" if check.advice else ""
-        style = _STYLES[check.finding]
-        table.add_row(check.name, f"[{style}]{check.finding}[/]", escape(check.measured) + advice)
+        advice = styled(f"\n{check.advice}" if check.advice else "", "dim")
+        measured = Text.assemble(printable(check.measured), advice)
+        table.add_row(check.name, styled(check.finding, _STYLES[check.finding]), measured)
     return table
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from stockenh.commands.measure import Seconds
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, save
 from stockenh.report.table import markdown_header, markdown_row, new_table, significant
+from stockenh.report.terminal import styled
 
 NAMES = ("figure", "median", "quartiles", "rounds", "aim", "remark")
 CAPTION = (
@@ -89,7 +90,7 @@ def benchmark_table(found: Mapping[str, Any]) -> Table:
     table.add_column("aim, or a remark", overflow="fold")
     for part, figures in groupby(found["figures"], key=lambda figure: figure["part"]):
         table.add_section()
-        table.add_row(f"[bold]{part}[/bold]")
+        table.add_row(styled(part, "bold"))
         for figure in figures:
             name, value, spread, _, aim, note = _cells(figure)
             table.add_row(name, value, spread, "; ".join(filter(None, (aim, note))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from stockenh.commands.train import (
     train_in,
 )
 from stockenh.config import compose
-from stockenh.config.schema import config_of, parse, to_dict
+from stockenh.config.schema import GROUPS, config_of, parse, to_dict
 from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file
 
 # What a student takes from its teacher's run where the command line says nothing else.
 OF_TEACHER = ("data", "split", "embedding")
@@ -35,8 +37,11 @@ def distill(arguments: list[str], root: str = "distill") -> None:
         _resume(arguments)
         return
     teacher = finished_run(arguments, "teacher")
-    name = compose.with_run(root, to_dict(config_of(teacher)), arguments, OF_TEACHER, ())
-    compose.run(name, distill_job, arguments)
+    config, rest = compose.config_file(arguments)
+    of_teacher = to_dict(config_of(teacher))
+    config = {**{group: of_teacher[group] for group in OF_TEACHER}, **config}
+    name = compose.with_run(root, config, rest, config.keys() & GROUPS.keys(), config.keys())
+    compose.run(name, distill_job, rest)
 
 
 def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
@@ -50,7 +55,7 @@ def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
         train_assigned(folder, config, assignment)
         return
     train_in(folder, config, fresh=True, command="distill")
-    _finish(folder)
+    _finish(folder, config.cache_dir)
 
 
 def _resume(arguments: list[str]) -> None:
@@ -60,19 +65,19 @@ def _resume(arguments: list[str]) -> None:
     if not is_finished(folder, config):
         continue_run(folder, config, device_given)
     with errors_in_log():
-        _finish(folder)
+        _finish(folder, config.cache_dir)
 
 
-def _finish(folder: RunFolder) -> None:
+def _finish(folder: RunFolder, cache_dir: str | None) -> None:
     """What follows once the student is trained: the same without a teacher, and the comparison."""
     from stockenh.commands.distill.compare import compare
     from stockenh.report.terminal import console
 
     out = console()
-    config = config_of(folder)
+    config = replace(config_of(folder), cache_dir=cache_dir)
     alone = RunFolder(folder.path / "without_teacher")
     plainly = parse({**config.raw, "teacher": None, "weights": None})
-    fresh = not alone.config.is_file()
+    fresh = not is_file(alone.config)
     if fresh or not is_finished(alone, plainly, quiet=True):
         out.print("\nalone    the same student without a teacher, for comparison")
         train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder)

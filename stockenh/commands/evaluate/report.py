@@ -195,7 +195,7 @@ def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
     with embedding_progress(console) as watch:
         prepared = load(config, first, build.device(config.device), watch)
     for line in findings_summary(prepared.findings):
-        console.print(f"data     {line}", markup=False)
+        console.print(f"data     {line}")
     if len(runs) == 1:
         return [select_rows(config, first, prepared)]
     if not all(is_data_of(trained.folder, prepared.windows) for trained in runs):

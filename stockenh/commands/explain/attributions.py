@@ -258,7 +258,7 @@ def _show(found: Mapping[str, Any], directory: Path, console: Console) -> None:
         attributions_chart(attributions, about, directory / "attributions.png")
         bars_chart(attributions, about, directory / "bars.png")
     else:
-        console.print(NO_CAPTUM, markup=False)
+        console.print(NO_CAPTUM)
     for line in majority_lines(found):
         print_line(console, line)
     print_files(console, "explain", (path for name in FILES if (path := directory / name).exists()))

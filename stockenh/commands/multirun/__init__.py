@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stockenh.commands.multirun.folder import CONFIG_DIR, MultirunFolder, parts_of
+from stockenh.commands.multirun.kept import followed, is_given_again
 from stockenh.config.overrides import (
     PATH_KEYS,
     config_folders,
@@ -17,12 +17,11 @@ from stockenh.config.overrides import (
 from stockenh.errors import ConfigError, Stopped
 from stockenh.report.terminal import program
 from stockenh.storage.files import expanded
+from stockenh.storage.untrusted import require_plain_folder
 
 MULTIRUN = ("--multirun", "-m")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")  # with the folder as a word of its own
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help")
-# An interpolation of what other overrides may say, a _target_ among it.
-_OUTSIDE_HYDRA = re.compile(r"\$\{(?!hydra\.)")
 
 
 def start_or_resume(
@@ -58,8 +57,8 @@ def new_arguments(arguments: list[str]) -> list[str]:
 def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Sequence[str]) -> list[str]:
     """The command that made the folder of resume=DIR, with the arguments that may differ now.
 
-    Raises ConfigError for an argument that is none of `keys`, and where the folder keeps one that an
-    untrusted folder must not decide; RunFolderError where it is no folder of this kind.
+    Raises ConfigError for an argument that is none of `keys`, and where the folder, which may be untrusted,
+    keeps one that is not followed; RunFolderError where it is no folder of this kind.
     """
     changed: list[str] = []
     flags: list[str] = []
@@ -70,7 +69,7 @@ def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Seq
         key, _ = parts_of(argument)
         if key == "resume":
             folder = kind(expanded(str(value_of(argument))).absolute())
-        elif key in keys:
+        elif key in keys or is_given_again(key):
             changed.append(argument)
         elif argument.startswith(CONFIG_DIR):
             flags.append(argument)
@@ -80,8 +79,9 @@ def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Seq
                 f"{', '.join(keys)} may change. {suggest(key or argument, keys)}"
             )
     assert folder is not None
+    require_plain_folder(folder.path, to_write=True)
     replaced = {key for key, _ in map(parts_of, changed)}
-    began = require_harmless(folder.read()["arguments"], flags, folder.path)
+    began = followed(folder.read()["arguments"], [*flags, *changed], folder.path)
     kept = [a for a in began if parts_of(a)[0] not in replaced]
     return ["--multirun", *flags, *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
@@ -91,44 +91,11 @@ def stop_message(arguments: list[str], kind: type[MultirunFolder], jobs: str) ->
     where = [value for key, value in map(parts_of, arguments) if key == "hydra.sweep.dir"]
     if where:
         flags = [f"{CONFIG_DIR}{folder.absolute()}" for folder in config_folders(arguments)]
+        flags += [argument for argument in arguments if is_given_again(parts_of(argument)[0])]
         again = kind(unquoted(where[-1]).absolute()).resume_command(flags)
     else:
         again = f"{program()} {kind.command} resume=DIR, the folder named above"
     return f"stopped; running {jobs} saved where they are. Continue with: {again}"
-
-
-def require_harmless(kept: Sequence[str], flags: Sequence[str], folder: Path) -> list[str]:
-    """The overrides of the command that a folder keeps, which may be untrusted.
-
-    Raises ConfigError where one of them reaches what Hydra itself is made of, and where a folder of options
-    (--config-dir) is not among `flags`, with which the person who trusts it has given it again.
-    """
-    trusted = {_folder_of(flag) for flag in flags}
-    overrides = []
-    for argument in kept:
-        key, value = parts_of(argument)
-        if argument.startswith(CONFIG_DIR):
-            if _folder_of(argument) not in trusted:
-                raise ConfigError(
-                    f"{folder} was made with options of its own: add {argument} if you trust it"
-                )
-            continue
-        if argument.startswith("-") or (key.startswith("hydra") and not _is_harmless(key, value)):
-            raise ConfigError(f"{folder} keeps {argument}, which a folder must not say: it is not followed")
-        overrides.append(argument)
-    return overrides
-
-
-def _is_harmless(key: str, value: str) -> bool:
-    if key in ("hydra/launcher", "hydra/sweeper"):
-        return value.replace("_", "").isalnum()
-    if key.startswith("hydra.launcher."):
-        return "_target_" not in key + value and not _OUTSIDE_HYDRA.search(value)
-    return key in ("hydra.sweep.dir", "hydra.run.dir", "hydra.mode")
-
-
-def _folder_of(flag: str) -> Path:
-    return Path(flag.removeprefix(CONFIG_DIR)).expanduser().absolute()
 
 
 def _with_absolute_path(argument: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from stockenh.config.overrides import split_override
 from stockenh.errors import RunFolderError
 from stockenh.report.terminal import program
 from stockenh.storage.files import write_json
+from stockenh.storage.untrusted import is_file, read_json
 
 WORKERS = "workers"  # locks and output of workers
 CONFIG_DIR = "--config-dir="
@@ -35,10 +34,11 @@ SHOWN = 4  # differences in a message
 
 
 @dataclass(frozen=True)
-class MultirunFolder(ABC):
+class MultirunFolder:
     """Names of the files of one multirun.
 
-    noun: what it is called; command: of stockenh, which makes and resumes it; file: by which it is known
+    noun: what it is called; command: of stockenh, which makes and resumes it; file: by which it is known;
+    written: the type of that file's content
     """
 
     path: Path
@@ -46,6 +46,7 @@ class MultirunFolder(ABC):
     noun: ClassVar[str]
     command: ClassVar[str]
     file: ClassVar[str]
+    written: ClassVar[Any]
 
     @property
     def about(self) -> Path:
@@ -56,27 +57,15 @@ class MultirunFolder(ABC):
     def workers(self) -> Path:
         return self.path / WORKERS
 
-    @abstractmethod
-    def is_own(self, about: Mapping[str, Any]) -> bool:
-        """Whether the content of that file, besides the arguments, is what the command writes."""
-
     def read(self) -> dict[str, Any]:
         """What is recorded of the multirun. Raises RunFolderError where this is no folder of its kind."""
         try:
-            about: dict[str, Any] = json.loads(self.about.read_text(encoding="utf-8"))
-            arguments = about["arguments"]
-            if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
-                raise ValueError("its arguments are no list of words")
-            if not self.is_own(about):
-                raise ValueError(f"it is not what stockenh {self.command} writes")
+            return read_json(self.about, self.written)
         except FileNotFoundError:
             raise RunFolderError(
                 f"{self.path} holds no {self.noun} (no {self.file}); its folder is what stockenh "
                 f"{self.command} left in outputs/"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{self.about} is not readable: {error}") from None
-        return about
 
     def write(self, about: Mapping[str, Any]) -> None:
         write_json(self.about, about)
@@ -85,7 +74,7 @@ class MultirunFolder(ABC):
         """Records how to resume it, and `more` besides what the folder keeps already."""
         self.workers.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, self.path / "multirun.yaml")
-        before = self.read() if self.about.exists() else {}
+        before = self.read() if is_file(self.about) else {}
         self.write({**before, "arguments": kept_arguments(config), **more})
 
     def resume_command(self, flags: Sequence[str] = ()) -> str:

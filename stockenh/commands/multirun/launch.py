@@ -29,6 +29,7 @@ from stockenh.commands.multirun.folder import WORKERS
 from stockenh.commands.multirun.worker import Worker
 from stockenh.config import compose
 from stockenh.errors import StockenhError
+from stockenh.storage.untrusted import read_lines
 
 MOST_DEATHS = 3  # of workers in a row without one job ended
 PATIENCE_SECONDS = 60.0  # for workers to save their state after a stop
@@ -141,7 +142,7 @@ def _output(worker: Worker, index: int) -> Path:
 
 def last_line(output: Path) -> str:
     """What a process printed last, and where the rest is."""
-    lines = output.read_text(errors="replace").strip().splitlines() if output.is_file() else []
+    lines = "\n".join(read_lines(output)).strip().splitlines()
     return f"{lines[-1]} (more in {output})" if lines else "it printed nothing"
 
 
@@ -172,7 +173,7 @@ def _run_by_launcher(worker: Worker, size: int, arguments: Sequence[str], jobs: 
 
 def show_line(console: Console, label: str, text: object) -> None:
     """`report   PATH`: a line under its label, as long as it is."""
-    console.print(f"{label:<8} {text}", soft_wrap=True, markup=False)
+    console.print(f"{label:<8} {text}", soft_wrap=True)
 
 
 class MultirunWatch(ABC):

@@ -77,8 +77,8 @@ def read(path: Path) -> Run:
     written = max(map(_modified, (folder.config, folder.summary, folder.metrics, path)))
     try:
         config = folder.read_config() if _is_there(folder.config) else {}
-        summary = folder.read_json(folder.summary) if _is_there(folder.summary) else None
-        history = folder.read_metrics() if _is_there(folder.metrics) else []
+        summary: Any = folder.read_json(folder.summary) if _is_there(folder.summary) else None
+        history = folder.metric_lines() if _is_there(folder.metrics) else []
     except (RunFolderError, OSError) as error:
         return Run(path, f"damaged: {str(error).removeprefix(f'{path}/')}", written)
     except RecursionError:
@@ -93,7 +93,7 @@ def read(path: Path) -> Run:
     done = _whole(_get(summary, "epochs"))
     early = _get(summary, "stopped_early") is True
     finished = summary is not None and (early or done is None or planned is None or done >= planned)
-    figures = summary if finished and isinstance(summary, Mapping) else {}
+    figures: Mapping[str, Any] = summary if finished and isinstance(summary, Mapping) else {}
     losses = [loss for line in history if (loss := _number(line.get("val_loss"))) is not None]
     weights = _get(figures, "weights")
     return Run(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from stockenh.commands.runs.listing import Run, differing, is_run
@@ -45,7 +44,7 @@ def listing(runs: Sequence[Run], root: Path) -> Table:
             [percent(scores.get("accuracy")) for scores in test.values()] or ["-"],
             [percent(scores.get("majority")) for scores in test.values()] or ["-"],
         )
-        table.add_row(*(escape("\n".join(lines)) for lines in columns), end_section=True)
+        table.add_row(*("\n".join(lines) for lines in columns), end_section=True)
     return table
 
 
@@ -60,16 +59,16 @@ def comparison(runs: Sequence[Run]) -> Iterator[Table]:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
         table.add_column("", overflow="fold", max_width=KEY_WIDTH)
         for index in some:
-            heading = escape(folded(names[index], width))
+            heading = folded(names[index], width)
             table.add_column(heading, overflow="fold", max_width=width, justify="right")
         for key, values in different.items():
-            cells = (escape(folded(plain(values[index]), width)) for index in some)
-            table.add_row(escape(folded(plain(key), KEY_WIDTH)), *cells)
+            cells = (folded(plain(values[index]), width) for index in some)
+            table.add_row(folded(plain(key), KEY_WIDTH), *cells)
         if not different:
             table.add_row("config", *("the same" for _ in some))
         table.add_section()
         for key, figures in _figures(runs):
-            table.add_row(escape(plain(key)), *(escape(plain(figures[index])) for index in some))
+            table.add_row(plain(key), *(plain(figures[index]) for index in some))
         yield table
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from optuna.trial import FrozenTrial
+from optuna.trial import FixedTrial, FrozenTrial
 from rich.console import Console
 
 from stockenh.commands.multirun.folder import OF_MANY
@@ -24,24 +25,19 @@ from stockenh.commands.sweep.show import (
     trial_cells,
     trials_table,
 )
-from stockenh.commands.sweep.spec import SearchSpec, SweepFolder, choices_of
-from stockenh.commands.sweep.study import SharedStudy
+from stockenh.commands.sweep.spec import SearchSpec, SweepFolder
+from stockenh.commands.sweep.study import SharedStudy, attribute
 from stockenh.commands.train.result import RESAMPLES, result_table
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
-from stockenh.config.catalog import groups
-from stockenh.config.schema import config_of
+from stockenh.config.schema import OF_MACHINE, config_of, parse, to_dict
 from stockenh.errors import StockenhError
 from stockenh.report.table import interval, markdown_table, number, percent
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 
 SHOWN = 20  # trials of the table on the terminal
-# The values of the config that the command line of one training run does not need.
-LEFT_OUT = (
-    "device", "threads", "cache_dir", "init_from", "teacher", "weights", "resume", "run", "experiment",
-)  # fmt: skip
 # The option of the groups of a distilled student that come from its teacher's run.
 OF_TEACHER = "of_run"
 
@@ -70,42 +66,22 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
 def _write_best(spec: SearchSpec, best: FrozenTrial, ended: int) -> list[str]:
     """Writes the best trial's config as best.yaml; returns the commands that train it.
 
-    It holds its options, and every value that these alone don't give. An option that is not shipped is
-    written beside it, so that the folder holds all that --config-dir needs.
+    The second command needs no file: it has the search's own overrides and those of the trial.
     """
-    overrides, command = list(best.user_attrs.get("overrides", [])), spec.command
-    raw, choices = spec.raw_of(overrides), choices_of(spec.compose(overrides))
-    shipped = groups()
-    options = {
-        group: option
-        for group, option in choices.items()
-        if group in shipped and group not in ("experiment", *OF_MANY) and option != OF_TEACHER
-    }
-    for group, option in options.items():
-        if option not in shipped[group]:
-            text = yaml.safe_dump(raw[group], sort_keys=False, allow_unicode=True)
-            write_atomic(spec.folder.path / group / f"{option}.yaml", text.encode())
-    base = spec.compose_alone([f"{g}={option}" for g, option in options.items() if option in shipped[g]])
-    skipped = {*LEFT_OUT, *OF_MANY, *(group for group, option in choices.items() if option == OF_TEACHER)}
-    node = _difference({key: value for key, value in raw.items() if key not in skipped}, base)
-
+    # from the values drawn, which the space checks: what else a study holds may be somebody else's
+    overrides = spec.space.overrides(FixedTrial(best.params), spec.values.__getitem__)
+    raw, command = spec.raw_of(overrides), spec.command
+    of_teacher = {group for group, option in spec.choices.items() if option == OF_TEACHER}
+    node = {key: value for key, value in to_dict(parse(raw)).items() if key not in (*OF_MACHINE, *of_teacher)}
+    path = spec.folder.path / "best.yaml"
     teacher = [f"teacher={raw['teacher']}"] if raw.get("teacher") else []
-    short = shlex.join(
-        ["stockenh", command, *teacher, "--config-dir", str(spec.folder.path), "experiment=best"]
-    )
-    defaults = yaml.safe_dump([{f"override /{group}": option} for group, option in options.items()])
+    short = shlex.join(["stockenh", command, *teacher, f"run_config={path}"])
     lines = [
-        "# @package _global_",
         f"# Trial {best.number} of {ended}: {spec.settings.metric} {number(best.value, 6)} on validation.",
         f"# Override: {short.removeprefix('stockenh ')}",
-        "defaults:",
-        *(f"  {line}" for line in defaults.splitlines()),
-        "",
-        yaml.safe_dump(node, sort_keys=False, allow_unicode=True) if node else "",
+        yaml.safe_dump(node, sort_keys=False, allow_unicode=True),
     ]
-    # the second is where Hydra finds it as experiment=best
-    for name in ("best.yaml", "experiment/best.yaml"):
-        write_atomic(spec.folder.path / name, ("\n".join(lines).rstrip() + "\n").encode())
+    write_atomic(path, "\n".join(lines).encode())
     return [short, _full_command(command, spec.arguments, overrides, raw["train"]["epochs"])]
 
 
@@ -117,21 +93,6 @@ def _full_command(command: str, arguments: Sequence[str], overrides: Sequence[st
     return shlex.join(["stockenh", command, *own, *overrides])
 
 
-def _difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested values that differ from the base."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if key == "_target_":
-            continue
-        other = base.get(key)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            if inner := _difference(value, other):
-                found[key] = inner
-        elif key not in base or value != other:
-            found[key] = value
-    return found
-
-
 def _judge_on_test(
     spec: SearchSpec, best: FrozenTrial, ended: int, console: Console
 ) -> dict[str, Any] | None:
@@ -141,11 +102,12 @@ def _judge_on_test(
     look = next((look for look in looks if look["trial"] == best.number), None)
     if look is None:
         # a study in a database has trials of other folders too
-        folder = SweepFolder(Path(best.user_attrs.get("sweep", spec.folder.path))).trial(best.number)
+        sweep = SweepFolder(Path(attribute(best, "sweep") or spec.folder.path))
         try:
+            folder = RunFolder.open(sweep.trial(best.number).path)
             if "test" not in config_of(folder).split.parts:
                 return None
-            scores = score_test_part(folder, build.device(spec.raw["device"]))
+            scores = score_test_part(folder, build.device(spec.raw["device"]), spec.raw.get("cache_dir"))
         except StockenhError as error:
             show_line(console, "test", f"not judged: {error}")
             return None
@@ -158,10 +120,10 @@ def _judge_on_test(
     return dict(look["scores"])
 
 
-def score_test_part(folder: RunFolder, device: torch.device) -> dict[str, Any]:
+def score_test_part(folder: RunFolder, device: torch.device, cache_dir: str | None) -> dict[str, Any]:
     """{"h3": {...}, ...} of the weights that a finished run chose on validation, on its test part."""
     trained = Trained.open(folder, None)
-    prepared = build.data(trained.run, device)
+    prepared = build.data(replace(trained.run, cache_dir=cache_dir), device)
     ready, fitted = trained.ready(prepared, device)
     session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
     return session.scores(session.forecast(trained.net(prepared, device), "test"), "test", RESAMPLES)

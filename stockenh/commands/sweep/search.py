@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 from rich.console import Console
 
-from stockenh.commands.multirun.folder import config_dirs
+from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import launch, show_line
 from stockenh.commands.multirun.worker import Worker
 from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.report import conclude
 from stockenh.commands.sweep.show import Watch
 from stockenh.commands.sweep.spec import LOSS, SearchSpec
-from stockenh.commands.sweep.study import SharedStudy, pruner_of, sampler_of, without_password
+from stockenh.commands.sweep.study import SharedStudy, attribute, pruner_of, sampler_of, without_password
 from stockenh.commands.sweep.trials import StudySource
 from stockenh.config import build
 from stockenh.config.catalog import groups
@@ -29,6 +29,7 @@ from stockenh.config.overrides import suggest
 from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.report import terminal
+from stockenh.storage.untrusted import require_plain_folder
 
 MOST_CORNERS = 2000  # of a space
 # What decides which rows a trial is judged on: two trials that differ there can't be compared.
@@ -49,6 +50,7 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     _require_searchable(spec, base)
     check(spec)
     settings, folder = spec.settings, spec.folder
+    require_plain_folder(folder.path, to_write=True)
     study = SharedStudy(settings, folder.path)
     study.require_same(spec.fingerprint)
     _begin(spec, study, console)
@@ -99,9 +101,9 @@ def _end(spec: SearchSpec, study: SharedStudy, console: Console) -> float:
         failed = study.trials(TrialState.FAIL)
         raise StockenhError(
             f"{len(failed)} of {settings.n_trials} trials failed, more than sweep.max_failures="
-            f"{settings.max_failures:g} allows; the last: {failed[-1].user_attrs.get('why', '')}"
+            f"{settings.max_failures:g} allows; the last: {attribute(failed[-1], 'why')}"
         )
-    again = spec.folder.resume_command(config_dirs(spec.config))
+    again = spec.folder.resume_command(given_again(spec.config))
     if running := len(study.trials(TrialState.RUNNING)):
         text = f"{running} trials still run in another process; the report with them: {again}"
         show_line(console, "running", text)

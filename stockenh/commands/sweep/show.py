@@ -10,12 +10,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from stockenh.commands.multirun.launch import MultirunWatch, time_left
 from stockenh.commands.sweep.spec import SweepConfig
-from stockenh.commands.sweep.study import SharedStudy
+from stockenh.commands.sweep.study import SharedStudy, attribute
 from stockenh.report.table import number
 
 SHOWN = 12  # rows of the live table
@@ -59,8 +58,8 @@ def value_of(trial: FrozenTrial) -> float | None:
 
 def reason_or_params(trial: FrozenTrial) -> str:
     """Why a trial failed, or the values drawn for it."""
-    why = trial.user_attrs.get("why") if trial.state == TrialState.FAIL else None
-    return str(why) if why else params_text(trial.params)
+    why = attribute(trial, "why") if trial.state == TrialState.FAIL else None
+    return why or params_text(trial.params)
 
 
 def params_text(params: Mapping[str, Any]) -> str:
@@ -73,7 +72,7 @@ def params_text(params: Mapping[str, Any]) -> str:
 
 def trial_cells(trial: FrozenTrial) -> tuple[str, ...]:
     """A trial as a row: number, state, epochs, metric, seconds, values."""
-    seconds = trial.user_attrs.get("seconds")
+    seconds = attribute(trial, "seconds")
     return (
         str(trial.number),
         state_of(trial),
@@ -93,7 +92,7 @@ def trials_table(
         table.add_column(name, justify="left" if name == "state" else "right")
     table.add_column("values", overflow="fold", ratio=1)
     for trial in trials:
-        cells = [escape(cell) for cell in trial_cells(trial)]
+        cells = [*trial_cells(trial)]
         style = "dim" if state_of(trial) in ("pruned", "failed") else None
         if best is not None and trial.number == best.number:
             cells[3], style = f"{cells[3]} *", "bold"
@@ -132,7 +131,7 @@ class Watch(MultirunWatch):
                 line = f"trial {trial.number:>4}  {state_of(trial):<8} {metric}"
                 if best is not None:
                     line += f"  best {number(best.value)} (trial {best.number})"
-                self.console.print(f"{line}  {reason_or_params(trial)}", markup=False, soft_wrap=True)
+                self.console.print(f"{line}  {reason_or_params(trial)}", soft_wrap=True)
 
     def _progress(self, trials: Sequence[FrozenTrial]) -> str:
         """`7 of 12 trials, 2 workers, about 4 min left`."""

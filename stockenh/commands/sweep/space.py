@@ -22,7 +22,7 @@ import simpleeval  # type: ignore[import-untyped]
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
 from pydantic import BeforeValidator, Field, StrictBool
 
-from stockenh.config.overrides import suggest
+from stockenh.config.overrides import hydra_text, suggest
 from stockenh.config.schema import PositiveFinite, settings_of
 from stockenh.errors import ConfigError
 
@@ -142,7 +142,7 @@ class Line:
         texts = [text for text in (self.value, self.when) if text is not None]
         return frozenset().union(*(Expression(text).names for text in texts))
 
-    def draw(self, name: str, trial: optuna.Trial) -> Any:
+    def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         """A value for this trial, of a line that is not derived."""
         raise NotImplementedError
 
@@ -171,7 +171,7 @@ class Range(Line):
     def corners(self) -> Sequence[Any]:  # type: ignore[override]
         return (self.low, self.high) if self.low < self.high else (self.low,)
 
-    def draw(self, name: str, trial: optuna.Trial) -> Any:
+    def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
 
@@ -183,7 +183,7 @@ class WholeRange(Range):
     high: Whole
     step: Annotated[Whole, Field(ge=1)] | None = None
 
-    def draw(self, name: str, trial: optuna.Trial) -> Any:
+    def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
 
 
@@ -204,7 +204,7 @@ class Choice(Line):
     def corners(self) -> Sequence[Any]:  # type: ignore[override]
         return self.choices
 
-    def draw(self, name: str, trial: optuna.Trial) -> Any:
+    def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         labels = [_label(choice) for choice in self.choices]
         return self.choices[labels.index(trial.suggest_categorical(name, labels))]
 
@@ -245,9 +245,13 @@ class Space:
             later.discard(name)
         return cls(found)
 
-    def draw(self, trial: optuna.Trial, config: Lookup) -> tuple[Values, Values]:
+    def draw(self, trial: optuna.trial.BaseTrial, config: Lookup) -> tuple[Values, Values]:
         """(all values by name, those that are keys of the config)."""
         return self._follow(config, lambda name: self.parameters[name].draw(name, trial))
+
+    def overrides(self, trial: optuna.trial.BaseTrial, config: Lookup) -> list[str]:
+        """The values of `draw` that are keys of the config, as overrides."""
+        return [f"{key}={hydra_text(value)}" for key, value in self.draw(trial, config)[1].items()]
 
     def corners(self, config: Lookup) -> Iterator[tuple[Values, Values]]:
         """As `draw`, with combinations of the ends of all ranges: every one of those that shape the model or

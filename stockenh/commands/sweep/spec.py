@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NotRequired
 
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from stockenh.commands.multirun.folder import IMMATERIAL, MultirunFolder, of_one_run, parsed
 from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.space import Space, params_of
 from stockenh.config.schema import PositiveFinite, plain, settings_of
-from stockenh.data import Count
 from stockenh.errors import ConfigError
-from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.run_folder import AS_WRITTEN, Horizon, RunFolder, Scores
 
 # The metrics of a trial, and which way is better. Those of a horizon are written val.h5.auc.
 METRICS = {
@@ -39,8 +39,8 @@ class SweepConfig:
     params:          the search space, see `space.Space`
     """
 
-    n_trials: Count = 50
-    n_workers: Count = 1
+    n_trials: Annotated[int, Field(ge=1, le=100_000)] = 50  # each is recorded before the first begins
+    n_workers: Annotated[int, Field(ge=1, le=1024)] = 1
     max_hours: PositiveFinite = 6.0
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of n_trials
     metric: str = LOSS
@@ -66,18 +66,33 @@ class SweepConfig:
         return METRICS.get(self.metric.rpartition(".")[2], "minimize")
 
 
+class Look(TypedDict):
+    """A look at the test part, in sweep.json: the best trial then, and its scores."""
+
+    trial: int
+    after_trials: int
+    scores: dict[Horizon, Scores]
+
+
+class SweepRecord(TypedDict):
+    """The content of sweep.json."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+
+    arguments: list[str]
+    command: Literal["train", "distill"]
+    test: NotRequired[list[Look]]
+
+
 @dataclass(frozen=True)
 class SweepFolder(MultirunFolder):
     """Names of the files of one sweep; each of its trials is a run folder named by its number."""
 
-    noun, command, file = "sweep", "sweep", "sweep.json"
+    noun, command, file, written = "sweep", "sweep", "sweep.json", SweepRecord
 
     def trial(self, number: int) -> RunFolder:
         """The run folder of a trial."""
         return RunFolder(self.path / str(number))
-
-    def is_own(self, about: Mapping[str, Any]) -> bool:
-        return about["command"] in ("train", "distill")
 
 
 @dataclass(frozen=True)
@@ -130,20 +145,10 @@ class SearchSpec:
         """The config's values by dotted key, for the expressions of the space; a group is its option."""
         return flatten(self.raw) | self.choices
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config of a trial with these overrides, with Hydra's node."""
-        return self.context.config_loader.load_sweep_config(self.config, [*self.arguments, *overrides])
-
     def raw_of(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The config of a trial with these overrides, as plain containers."""
-        return _raw(self.compose(overrides))
-
-    def compose_alone(self, overrides: list[str]) -> dict[str, Any]:
-        """The config that these overrides and nothing else give; what only a user can name is ???."""
-        composed = self.context.config_loader.load_configuration(
-            str(self.config.hydra.job.config_name).removesuffix("_of_run"), overrides, RunMode.RUN
-        )
-        return dict(OmegaConf.to_container(of_one_run(composed), resolve=True))  # type: ignore[arg-type]
+        overrides = [*self.arguments, *overrides]
+        return _raw(self.context.config_loader.load_sweep_config(self.config, overrides))
 
     @property
     def fingerprint(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from filelock import FileLock
@@ -20,23 +20,34 @@ from optuna.exceptions import (
     StorageInternalError,
     UpdateFinishedTrialError,
 )
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 
 from stockenh.commands.multirun.folder import WORKERS, differences
+from stockenh.commands.sweep.journal import open_journal
 from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.config.overrides import suggest
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import is_locked
+from stockenh.storage.untrusted import parse_json, typed
 
 DEFAULT_NAME = "stockenh"
 TRIES = 5  # to open a database that other processes begin to use in the same second
 HEARTBEAT_SECONDS = 30  # of a database's trials, for workers on other machines; dead after six of them
 FILLING_SECONDS = 60.0, 5.0  # how long another process may take to make a first trial, and the next
 NAMELESS_SECONDS = 60  # within which a worker that took a trial has recorded its name
+UNPICKLES = ("CmaEsSampler",)
 MADE_OF = "made_of"
+# The attributes of a trial that the sweep itself sets; in a shared database, anybody may have.
+ATTRIBUTES: dict[str, Any] = {
+    "worker": Annotated[str, Field(pattern=r"^[\w.-]+$")],
+    "sweep": str,
+    "why": str,
+    "epochs": int,
+    "seconds": Annotated[float, Field(allow_inf_nan=False)],
+}
 DIED = "its worker died"
 # Arguments in the shipped YAML: another class that the command line names may not take them.
 SHIPPED = {"multivariate", "group", "constant_liar", "n_startup_trials", "n_warmup_steps"}
@@ -74,7 +85,13 @@ def sampler_of(settings: SweepConfig, seed: int, number: int) -> optuna.samplers
 
 def _build(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     name = str(node.get("name"))
+    if name in UNPICKLES:
+        raise ConfigError(
+            f"sweep.{kind}.name={name} is not available: it unpickles what it finds in the study, which can "
+            f"run any code; take TPESampler or GPSampler"
+        )
     known = [n for n in package.__all__ if n.endswith(("Sampler", "Pruner")) and not n.startswith("Base")]
+    known = [n for n in known if n not in UNPICKLES]
     if name not in known:
         raise ConfigError(f"sweep.{kind}.name={name}: no such {kind}. {suggest(name, known, True)}")
     chosen = getattr(package, name)
@@ -83,40 +100,21 @@ def _build(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     allow_experimental()
     try:
         return chosen(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"sweep.{kind}: no such {name}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # each class checks its arguments in its own way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"sweep.{kind}: no such {name}: {reason}") from None
 
 
 def open_storage(settings: SweepConfig, folder: Path) -> BaseStorage:
     """The storage of a sweep's study. Raises ConfigError where it can't be reached or read."""
     if settings.storage is None:
-        return _journal(folder / "journal.log")
+        return open_journal(folder / "journal.log")
     try:
         return _database(settings.storage)
     except Exception as error:  # every driver has exceptions of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         url = without_password(settings.storage)
         raise ConfigError(f"sweep.storage={url} can't be reached: {reason}") from None
-
-
-def _journal(path: Path) -> JournalStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # unlike Optuna's own locks, a killed process does not leave this one behind
-    lock: Any = FileLock(path.with_name(f".{path.name}.lock"), poll_interval=0.005)
-    with lock:
-        _cut_torn_line(path)
-    try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged and can't be read as a study: {error}") from None
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cuts off what a full disk left of a line, which would spoil the line after it."""
-    content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        with path.open("rb+") as file:
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _database(url: str) -> RDBStorage:
@@ -150,6 +148,14 @@ def without_password(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return url
+
+
+def attribute(trial: FrozenTrial, name: str) -> Any:
+    """What the sweep recorded of a trial, or None; a value of another type is none of the sweep's."""
+    value = trial.user_attrs.get(name)
+    with suppress(RunFolderError):
+        return None if value is None else typed(ATTRIBUTES[name], value, name)
+    return None
 
 
 class SharedStudy:
@@ -209,7 +215,13 @@ class SharedStudy:
         if text is None:
             self.study.set_user_attr(MADE_OF, json.dumps(now))
             return
-        if found := differences(json.loads(text), now, _as_text):
+        try:
+            before = typed(dict[str, Any], parse_json(text), MADE_OF)
+        except (TypeError, ValueError, RecursionError, RunFolderError):
+            raise ConfigError(
+                f"the study {self.name} is damaged: {MADE_OF} is not what a sweep records"
+            ) from None
+        if found := differences(before, now, _as_text):
             where, advice = f"the study {self.name}", "give the same, or begin another with sweep.study=NAME"
             if self.settings.storage is None:
                 again = SweepFolder(self.folder).resume_command()
@@ -289,11 +301,11 @@ class SharedStudy:
         return self.storage.set_trial_state_values(self.id_of(number), state=state)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
-        worker = trial.user_attrs.get("worker")
+        worker = attribute(trial, "worker")
         if worker is None:  # taken a moment ago, or by a process that died within that moment
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > NAMELESS_SECONDS
-        if self.settings.storage is not None and trial.user_attrs.get("sweep") != str(self.folder):
+        if self.settings.storage is not None and attribute(trial, "sweep") != str(self.folder):
             return False  # of another sweep on this study: its heartbeat decides
         return not is_locked(self.folder / WORKERS / f"{worker}.lock")
 

@@ -15,7 +15,7 @@ from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.sweep.space import Space
 from stockenh.commands.sweep.spec import LOSS, SweepConfig
 from stockenh.commands.sweep.study import SharedStudy, sampler_of
-from stockenh.config.overrides import hydra_text, suggest
+from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError
 from stockenh.training.loop import Interrupted
 
@@ -52,12 +52,12 @@ class StudySource:
         trial.set_user_attr("worker", self._worker)
         trial.set_user_attr("sweep", str(self.folder))
         try:
-            _, keys = self.space.draw(trial, self.values.__getitem__)
-        except ConfigError as error:
-            study.close(number, str(error))
+            overrides = self.space.overrides(trial, self.values.__getitem__)
+        except Exception as error:  # what samplers raise over trials that somebody else stored
+            study.close(
+                number, str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            )
             return self.take()
-        overrides = [f"{key}={hydra_text(value)}" for key, value in keys.items()]
-        trial.set_user_attr("overrides", overrides)
         return StudyTrial(number, overrides, study, trial, self.deadline)
 
 

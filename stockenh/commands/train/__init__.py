@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from stockenh.commands.finished import require_own_folder
 from stockenh.commands.multirun import is_resumed
@@ -18,8 +17,10 @@ from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
 from stockenh.config.schema import RunConfig, config_of, parse, upgraded
 from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped
+from stockenh.report.terminal import PlainFormatter
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file
 from stockenh.training import world
 
 RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
@@ -41,7 +42,8 @@ def train(arguments: list[str]) -> None:
         if is_resumed(arguments):
             resume(arguments)
         else:
-            compose.run("train", train_job, arguments)
+            root, rest = compose.with_file("train", arguments)
+            compose.run(root, train_job, rest)
 
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
@@ -74,7 +76,7 @@ def train_assigned(
 
     quiet = Console(quiet=True)
     with folder.lock():
-        if not folder.last.exists():
+        if not is_file(folder.last):
             folder.begin(config.raw)
         try:
             summary = train_run(config, folder, build.device(config.device), quiet, assignment.report, judged)
@@ -83,7 +85,7 @@ def train_assigned(
             assignment.give_back()
             return
     kept = next(line for line in folder.read_metrics() if line["epoch"] == summary["best_epoch"])
-    assignment.complete(summary, kept["by_weights"][summary["weights"]])
+    assignment.complete(summary, dict(kept["by_weights"][summary["weights"]]))
 
 
 def resume(arguments: list[str]) -> None:
@@ -99,7 +101,7 @@ def resume(arguments: list[str]) -> None:
 def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bool:
     """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
     handler = logging.FileHandler(folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     log.info("resumed")
@@ -138,7 +140,7 @@ def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, bool]:
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
     done, planned = len(folder.read_metrics()), config_of(folder).train.epochs
-    if config.train.epochs < planned and config.train.epochs <= done and not folder.summary.exists():
+    if config.train.epochs < planned and config.train.epochs <= done and not is_file(folder.summary):
         raise ConfigError(
             f"train.epochs={config.train.epochs}: {folder} has done {done} epochs of {planned} already, "
             f"take more than that"
@@ -198,7 +200,7 @@ def _stopped(folder: RunFolder, stop: BaseException, command: str, named: RunFol
     from stockenh.report.terminal import program
     from stockenh.training.loop import Interrupted
 
-    if not folder.config.is_file():
+    if not is_file(folder.config):
         return Stopped("interrupted before the run began: nothing was written")
     saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
     log.info("%s", saved)
@@ -226,20 +228,17 @@ def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bo
     from stockenh.commands.train.result import show_result
     from stockenh.report.terminal import console
 
-    if not folder.summary.exists():
+    if not is_file(folder.summary):
         return False
-    summary = folder.read_json(folder.summary)
-    try:
-        if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
-            return False
-        if quiet:
-            return True
-        out = console()
-        why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
-        out.print(f"{escape(str(folder))} is finished ({why}); nothing to resume", soft_wrap=True)
-        show_result(folder, summary, sorted(folder.report.glob("*.png")), out)
-    except (KeyError, TypeError):
-        raise StockenhError(f"{folder.summary} does not hold the summary of a run") from None
+    summary = folder.read_summary()
+    if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
+        return False
+    if quiet:
+        return True
+    out = console()
+    why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
+    out.print(f"{folder} is finished ({why}); nothing to resume", soft_wrap=True)
+    show_result(folder, dict(summary), sorted(folder.report.glob("*.png")), out)
     return True
 
 
@@ -260,7 +259,8 @@ def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
 
 def find_lr(arguments: list[str]) -> None:
     """A learning-rate range test, or a grid of them, each in a folder of its own."""
-    compose.run("find_lr", _find_lr, arguments)
+    root, rest = compose.with_file("find_lr", arguments)
+    compose.run(root, _find_lr, rest)
 
 
 def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:

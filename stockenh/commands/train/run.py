@@ -135,7 +135,7 @@ def _prepare(
         folder.write_json(folder.manifest, made_with)
     taught = teacher_answers(config, folder, prepared, fitted, device, console)
     placement = build.placement(config, prepared, device)
-    console.print(f"windows  {placement}", markup=False)
+    console.print(f"windows  {placement}")
     ready = placement.place(prepared.windows, prepared.embedding, fitted, device, taught)
     return Session(config, folder, prepared, fitted, ready, device, precision), net
 

@@ -10,11 +10,11 @@ from stockenh.commands.ablate.cells import AblationFolder
 from stockenh.commands.multirun import (
     is_resumed,
     new_arguments,
-    require_harmless,
     resume_arguments,
     stop_message,
 )
 from stockenh.commands.multirun.folder import differences
+from stockenh.commands.multirun.kept import followed
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.errors import ConfigError, RunFolderError
 
@@ -44,7 +44,7 @@ def test_arguments_that_are_no_list_of_words_are_not_read(kind, arguments, tmp_p
     folder.write(WHOLE)
     assert folder.read() == WHOLE
     folder.about.write_text(json.dumps({**WHOLE, "arguments": arguments}))
-    with pytest.raises(RunFolderError, match=r"is not readable: its arguments are no list of words"):
+    with pytest.raises(RunFolderError, match=r"does not hold what stockenh writes: arguments"):
         folder.read()
 
 
@@ -54,7 +54,7 @@ def test_a_folder_of_another_kind_says_so(kind, text, tmp_path):
     with pytest.raises(RunFolderError, match=f"holds no {kind.noun}"):
         kind(tmp_path).read()
     kind(tmp_path).about.write_text(text)
-    with pytest.raises(RunFolderError, match="not readable"):
+    with pytest.raises(RunFolderError, match=r"not readable|does not hold"):
         kind(tmp_path).read()
 
 
@@ -78,7 +78,7 @@ def test_what_is_changed_replaces_what_the_folder_keeps(kind, tmp_path):
     given = [f"resume={tmp_path}", own, "device=cuda"]
     assert is_resumed(given) and not is_resumed(["resume=null", "device=cuda"])
     assert resume_arguments(given, kind, ["device"]) == [
-        "--multirun", own, "model=student", "hydra.sweep.dir=elsewhere", "device=cuda",
+        "--multirun", own, "model=student", "device=cuda",
         f"hydra.sweep.dir={tmp_path}",
     ]  # fmt: skip
     in_two_words = [f"resume={tmp_path}", "--config-dir", str(tmp_path / "own"), "device=cuda"]
@@ -101,37 +101,66 @@ def test_after_a_stop_the_command_that_resumes_is_printed(kind, tmp_path, monkey
     assert f"Continue with: stockenh {kind.command} resume=DIR, the folder" in unnamed
 
 
-def test_overrides_of_the_runs_and_of_the_launcher_are_followed_as_they_stand(tmp_path):
+def test_overrides_of_the_runs_are_followed_as_they_stand(tmp_path):
     kept = [
-        "model=student", "+train.epochs=3", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=60",
-        "hydra.launcher.submitit_folder='${hydra.sweep.dir}/slurm'", "hydra.mode=MULTIRUN",
+        "model=student", "+train.epochs=3", "experiment=null", "~augment", "data.path=/a b/(1)",
+        "loss=focal,huber_bce",
+        "sweep.params={loss:{type:categorical,choices:[focal,huber_bce]}}", "data.columns={close:Settle}",
+        "optimizer.lr=tag(log,interval(1e-5,1e-2))", "ablate.techniques.mine={overrides:['loss=focal']}",
     ]  # fmt: skip
-    assert require_harmless(kept, [], tmp_path) == kept
+    of_this_machine = ["cache_dir=/tmp", "hydra.sweep.dir=/", "hydra.mode=MULTIRUN"]
+    assert followed([*kept, *of_this_machine], [], tmp_path) == kept
 
 
 @pytest.mark.parametrize(
     "argument",
     [
-        "hydra.launcher._target_=os.system", "hydra.sweeper._target_=os.system",
-        "hydra.job_logging.handlers.file.class=os.system", "hydra.launcher={_target_:os.system}",
-        "+hydra.launcher.more={_target_:os.system}", "+hydra.launcher.more=${data}",
-        "+hydra.launcher.more='${oc.env:HOME}'", "++hydra.callbacks.mine._target_=os.system",
-        "hydra/launcher=../mine", "hydra.searchpath=[file:///tmp]", "--config-path=/tmp", "-cd",
+        "hydra.sweeper._target_=os.system", "hydra.job_logging.handlers.file.class=os.system", "-cd",
+        "++hydra.callbacks.mine._target_=os.system", "hydra.searchpath=[file:///tmp]", "--config-path=/tmp",
+        "experiment=../../x", "+experiment=../x", "experiment=/tmp/x", "experiment=[../x]",
+        "experiment=a,../x",
+        "experiment=choice(a,../x)", "experiment@_global_=x", "+experiment@hydra=../x", "++model=a/b",
+        "model=a.b",
+        "'experiment'=x", "common=folders", "data._target_=x", "data={_target_: os.system}", "nothing=1",
+        "sweep.params={a:{_target_:x}}", "data.path='${oc.env:HOME}'", "model={defaults: [../x]}", "device",
+        "ablate.techniques.mine={overrides:['experiment=../x']}", "seed=" + "[" * 5000,
+        "a" * 200_000 + "=1", "",
+        "ablate.techniques={mine:{overrides:['hydra.run.dir=/tmp']}}", "\x00=1", "seed=\ud800",
+    ],
+    ids=lambda argument: argument[:40],
+)  # fmt: skip
+def test_nothing_else_of_an_untrusted_folder_is_followed(argument, tmp_path):
+    with pytest.raises(ConfigError, match="it is not followed"):
+        followed(["model=student", argument], [], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "sweep.storage=sqlite:////tmp/x.db", "hydra/launcher=submitit_slurm", "hydra.launcher.setup=[id]",
+        "+hydra.launcher.more={_target_:os.system}", "hydra.launcher={_target_:os.system}",
+        "hydra/launcher=../mine",
     ],
 )  # fmt: skip
-def test_what_hydra_itself_is_made_of_is_not(argument, tmp_path):
-    with pytest.raises(ConfigError, match="which a folder must not say: it is not followed"):
-        require_harmless(["model=student", argument], [], tmp_path)
+def test_what_stores_and_what_starts_jobs_is_given_again(argument, tmp_path):
+    with pytest.raises(ConfigError, match="add it if you trust it"):
+        followed(["model=student", argument], ["device=cpu"], tmp_path)
+    assert followed(["model=student", argument], [argument], tmp_path) == ["model=student"]
+    SweepFolder(tmp_path).write({**WHOLE, "arguments": ["model=student", argument]})
+    assert argument in resume_arguments([f"resume={tmp_path}", argument], SweepFolder, [])
+    assert argument in shlex.split(
+        stop_message([argument, f"hydra.sweep.dir={tmp_path}"], SweepFolder, "jobs")
+    )
 
 
 def test_a_folder_of_options_is_followed_where_it_is_given_again(tmp_path, monkeypatch):
     kept, own = ["model=student", f"--config-dir={tmp_path / 'own'}"], f"--config-dir={tmp_path / 'own'}"
     for given in ([], [f"--config-dir={tmp_path / 'owner'}"], ["--config-dir=/"]):
         with pytest.raises(ConfigError, match=f"add {own} if you trust it"):
-            require_harmless(kept, given, tmp_path / "sweep")
+            followed(kept, given, tmp_path / "sweep")
     monkeypatch.chdir(tmp_path)
     for given in ([own], [own + "/"], ["--config-dir=own"]):
-        assert require_harmless(kept, given, tmp_path / "sweep") == ["model=student"]
+        assert followed(kept, given, tmp_path / "sweep") == ["model=student"]
 
 
 def test_differences_are_named_by_key_four_of_them_in_full():

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from stockenh.commands.runs.listing import differing, find, option_of, read
 from stockenh.commands.runs.show import comparison, folded, incomparable, listing
 from stockenh.commands.runs.show import plain as shown
 from stockenh.config.compose import compose
 from stockenh.config.schema import plain
+from stockenh.report.terminal import PlainConsole
 
 HORIZONS = ("h3", "h5", "h10")
 
@@ -46,7 +46,7 @@ def make_run(path: Path, *overrides: str, done=2, finished=True, written=0, n=10
 
 
 def text(*tables: Any, width: int = 80) -> str:
-    console = Console(width=width, file=io.StringIO())
+    console = PlainConsole(width=width, file=io.StringIO())
     for table in tables:
         console.print(table)
     return console.file.getvalue()
@@ -216,7 +216,7 @@ DAMAGE = {
     "config no mapping": ("config.yaml", "- 1", "damaged: config.yaml does not hold a config"),
     "config target": ("config.yaml", "loss: {_target_: os.system}\nmodel: [1]\ntrain: 3", ""),
     "config python": ("config.yaml", "seed: !!python/object/apply:os.system ['touch ran']", "damaged"),
-    "config date": ("config.yaml", "seed: 2001-99-99", "damaged"),
+    "config date": ("config.yaml", "seed: 2001-99-99", ""),
     "config number": ("config.yaml", f"seed: {'9' * 5000}", "damaged"),
     "config hex": ("config.yaml", f"seed: 0x{'f' * 5000}", ""),
     "config deep": ("config.yaml", "[" * 100_000, "damaged"),

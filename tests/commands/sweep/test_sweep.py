@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from collections import Counter
 from pathlib import Path
@@ -100,19 +101,15 @@ def test_the_best_trial_is_told_with_its_test_figure_once(swept):
         assert f"![{name}](report/{name}.png)" in report
 
 
-@pytest.mark.parametrize("form", ["config-dir", "plus", "report"])
+@pytest.mark.parametrize("form", ["file", "report"])
 def test_the_commands_told_train_the_best_trial_to_the_same_figure(swept, stockenh, tmp_path, form):
     folder, said = swept
     best = min((t for t in trials_of(folder) if t.state.name == "COMPLETE"), key=lambda t: t.value)
-    short = ["train", "--config-dir", str(folder), "experiment=best"]
-    assert f"stockenh train --config-dir '{folder}' experiment=best" in said
-    if form == "plus":
-        short[-1] = "+experiment=best"
+    short = ["train", f"run_config={folder / 'best.yaml'}"]
+    assert f"stockenh train 'run_config={folder / 'best.yaml'}'" in said
     if form == "report":
-        import shlex
-
         report = (folder / "report.md").read_text().splitlines()
-        line = next(a for a in report if a.startswith("stockenh train") and "--config-dir" not in a)
+        line = next(a for a in report if a.startswith("stockenh train") and "run_config" not in a)
         short = shlex.split(line)[1:]
     answer = stockenh(*short, f"hydra.run.dir={tmp_path}")
     assert answer.code == 0, answer.err
