@@ -9,13 +9,13 @@ from typing import Final
 
 import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
 from stockenh.data.bars import Bars
-from stockenh.data.findings import Finding
+from stockenh.data.findings import Finding, printable
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import Split
 from stockenh.data.windows import index_windows
@@ -42,10 +42,11 @@ def data_check(path: Path, overrides: list[str]) -> None:
     if findings:
         out.print(findings_table(findings))
     symbols = len(set(result.bars.symbols))
+    name = printable(str(path))
     out.print(
-        f"{path}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "
+        f"{name}: {result.files_used} of {result.files} file{'s' * (result.files != 1)} usable, {symbols} "
         f"symbol{'s' * (symbols != 1)}, {len(result.bars):,} bars",
-        markup=False, soft_wrap=True,
+        markup=False, emoji=False, soft_wrap=True,
     )  # fmt: skip
     if not len(result.bars):
         raise SystemExit(2)
@@ -99,9 +100,9 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         alike.setdefault((f.level, f.rule, f.fix), []).append(f)
     for (level, rule, fix), group in alike.items():
         example = "" if len({f.message for f in group}) == 1 else f"{group[0].symbol or group[0].file}: "
-        what = f"[bold]{rule}[/]: {escape(example + group[0].message)}\n[dim]{escape(fix)}[/]"
+        what = Text.assemble((rule, "bold"), f": {example}{group[0].message}\n", (fix, "dim"))
         rows = sum(f.rows for f in group)
-        table.add_row(f"[{_STYLES[level]}]{level}[/]", escape(_where(group)), str(rows or ""), what)
+        table.add_row(Text(level, _STYLES[level]), Text(_where(group)), str(rows or ""), what)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -14,6 +15,7 @@ from stockenh.data.bars import CLOSE, VOLUME
 Level = Literal["error", "drop", "warning"]
 Mask = NDArray[np.bool_]
 
+_PRINTABLE: Final = re.compile(r"[ -~]*")
 _NEVER: Final = np.datetime64(np.iinfo(np.int64).max, "s")
 
 
@@ -29,6 +31,8 @@ class Finding:
     symbol:  "" where it is unknown or the file holds several
     date:    first affected date "YYYY-MM-DD", or ""
     rows:    number of affected rows
+
+    Control characters of the data are replaced, because findings are printed on a terminal.
     """
 
     level: Level
@@ -39,6 +43,17 @@ class Finding:
     symbol: str = ""
     date: str = ""
     rows: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("message", "fix", "file", "symbol"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
+
+def printable(text: str) -> str:
+    """A text without control and format characters, which could move a terminal's cursor or hide text."""
+    if _PRINTABLE.fullmatch(text):
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
 def quoted(text: str, width: int = 80) -> str:
