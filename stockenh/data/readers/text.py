@@ -97,10 +97,11 @@ def _names_line(data: bytes, stated: str, mapping: Mapping[str, str]) -> int | N
     looked_at = 0
     for at, cells in enumerate(_first_cells(data, stated)):
         columns = match_columns(cells, mapping)
+        begin = at - 1 if are_levels(cells, before) else at
         if not columns.missing or split_names(cells):
-            return at - 1 if are_levels(cells, before) else at
+            return begin
         if second is None and columns.missing == ("date",):
-            second = at
+            second = begin
         before = cells
         looked_at += len(cells)
         if looked_at > _MOST_LOOKED_AT:
