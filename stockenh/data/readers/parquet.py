@@ -18,8 +18,8 @@ from stockenh.data.readers.raw import MAX_COLUMNS, NoTableError, too_large, too_
 
 MAGIC: Final = b"PAR1"
 # Bars have noise, so they don't shrink below these: more rows or bytes come from a constant column.
-_MOST_ROWS: Final = 2_000_000
-_BYTES_PER_ROW: Final = 16
+_MOST_ROWS: Final = 1_000_000
+_BYTES_PER_ROW: Final = 12
 _MOST_UNPACKED: Final = 256 << 20
 _UNPACKING: Final = 8
 _MOST_FOOTER: Final = 8 << 20
@@ -100,7 +100,7 @@ def _wall_clock(column: pl.Series, zone: str) -> pl.Series:
         minutes = int(offset[2]) * 60 + int(offset[3] or 0)
         return utc.dt.offset_by(f"{offset[1]}{minutes}m".removeprefix("+"))
     if not _is_known(zone):
-        text = "UTC " + utc.dt.to_string("%Y-%m-%d %H:%M") + f", unknown time zone {quoted(zone, 40)}"
+        text = f"unknown time zone {quoted(zone, 40)}, in UTC " + utc.dt.to_string("%Y-%m-%d %H:%M")
         return text.alias(column.name)
     return column.dt.convert_time_zone(zone).dt.replace_time_zone(None)
 

@@ -31,6 +31,7 @@ from stockenh.data.readers.numbers import DecimalSign, Numbers, decimal_sign, pa
 from stockenh.data.readers.row_rules import Reason, leave_out
 from stockenh.data.readers.table import load_table
 
+_MOST_SYMBOLS: Final = 20_000
 _OHLCV: Final = ("open", "high", "low", "close", "volume")
 
 
@@ -79,6 +80,9 @@ def parse_file(path: Path, settings: ReadSettings, today: np.datetime64) -> Pars
     table, more = equity_only(file, table, columns.index)
     index, volume = with_volume(file, table, columns.index)
     cells = _read_cells(file, table, index, symbol_of(path), settings, today)
+    found += _too_many_symbols(cells)
+    if _has_error(found):
+        return Parsed({}, found)
     found += more + volume + _number_findings(cells) + _order_clash(cells, table, index)
     found += mixed_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
     if _has_error(found):
@@ -94,6 +98,15 @@ def parse_file(path: Path, settings: ReadSettings, today: np.datetime64) -> Pars
     if "symbol" not in index:
         rows = {without_period(symbol, own.time): own for symbol, own in rows.items()}
     return Parsed(rows, found, table.names, cells.dates.order)
+
+
+def _too_many_symbols(cells: _Cells) -> tuple[Finding, ...]:
+    count = cells.symbols.n_unique()
+    if count <= _MOST_SYMBOLS:
+        return ()
+    message = f"{count:,} symbols, and at most {_MOST_SYMBOLS:,} are read"
+    fix = "name the column of the symbols: data.columns.symbol=NAME, or split the file"
+    return (cells.finding("error", "too-large", message, fix),)
 
 
 def _untraded(file: str, rows: Mapping[str, Rows], table: Table, index: Index) -> tuple[Finding, ...]:

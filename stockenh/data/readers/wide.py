@@ -172,10 +172,12 @@ def _unstack(
     by_ticker: dict[str, dict[str, str]] = {}
     for column, (field, ticker) in cells.items():
         by_ticker.setdefault(ticker, {}).setdefault(field, column)
+    series = dict(zip(body.columns, body.get_columns(), strict=True))
+    keys = {f"d{i}": series[name] for i, name in enumerate(dates)}
+    empty = pl.repeat(None, body.height, dtype=pl.Null, eager=True)
     parts = []
     for ticker, own in by_ticker.items():
-        values = [(pl.col(own[f]) if f in own else pl.lit(None)).alias(f"v{i}") for i, f in enumerate(fields)]
-        keys = [pl.col(column).alias(f"d{i}") for i, column in enumerate(dates)]
-        part = body.select(*keys, pl.lit(ticker).alias("ticker"), *values)
+        values = {f"v{i}": series[own[field]] if field in own else empty for i, field in enumerate(fields)}
+        part = pl.DataFrame({**keys, "ticker": pl.repeat(ticker, body.height, eager=True), **values})
         parts.append(part.filter(pl.any_horizontal(pl.col("^v.*$").is_not_null())))
     return names, pl.concat(parts, how="vertical_relaxed")
