@@ -247,11 +247,12 @@ def _numeric(
         return _join(_years(parts["left"], last), right, _ints(parts["year"])), Dates(_NO_TIMES)
     year = _years(parts["year"], last)
     readings = _join(year, right, left), _join(year, left, right)
+    real = [~np.isnat(reading) for reading in readings]
     marks = [_disorder(reading) for reading in readings]
     order = DateOrder(
         form,
         count=len(np.unique(readings[1])),
-        proven=(int((left > 12).sum()), int((right > 12).sum())),
+        proven=(int((real[0] & ~real[1]).sum()), int((real[1] & ~real[0]).sum())),
         both_ways=(marks[0][0], marks[1][0]),
         weekends=(marks[0][1], marks[1][1]),
     )

@@ -113,7 +113,7 @@ def _zones(footer: Mapping[int, Any]) -> dict[str, str]:
         return {}
     try:
         return arrow_zones(base64.b64decode(schema))
-    except (ValueError, struct.error, UnicodeDecodeError):
+    except (ValueError, IndexError, struct.error):
         return {}
 
 

@@ -256,7 +256,7 @@ def _order_clash(cells: _Cells, table: Table, index: Index) -> tuple[Finding, ..
     texts = table.column(index["date"]).cast(pl.String)
     day, month = (
         quoted(str(texts.filter(texts.str.contains(form))[0]), 20)
-        for form in (r"^\s*(?:1[3-9]|[23]\d)\D", r"^\s*\d+\D(?:1[3-9]|[23]\d)\D")
+        for form in (r"^\s*(?:1[3-9]|2\d|3[01])\D", r"^\s*\d+\D(?:1[3-9]|2\d|3[01])\D")
     )
     message = f"in {day} the day comes first, in {month} the month: the order of the other dates is unknown"
     fix = "write dates as 2024-01-31, or put the rows of each order into a file of their own"

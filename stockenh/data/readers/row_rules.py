@@ -113,17 +113,21 @@ def _adj_close_absurd(rows: Rows) -> Mask:
 
 def high_priced(rows: Rows) -> Mask:
     """Rows (n,) with a price that few symbols reach."""
-    limit = np.where(rows.volume == 0, HIGH_UNTRADED_PRICE, HIGH_PRICE)
-    return _any(rows.prices > limit[:, None])
+    high = rows.prices > HIGH_UNTRADED_PRICE
+    if not high.any():
+        return np.zeros(len(rows), bool)
+    return _any(high & ((rows.volume == 0)[:, None] | (rows.prices > HIGH_PRICE)))
 
 
 def _price_too_large(rows: Rows) -> Mask:
     """High prices far above the last usual bar before them; the first bars have only one after them."""
     high = high_priced(rows)
+    if not high.any():
+        return high
     level = np.where(high, np.nan, rows.ohlcv[:, CLOSE])
     usual = np.flatnonzero(level > 0)
     too_large = _any(rows.prices > MAX_PRICE)
-    if not high.any() or not len(usual):
+    if not len(usual):
         return too_large
     usual = usual[np.argsort(rows.time[usual], kind="stable")]
     before = np.searchsorted(rows.time[usual], rows.time, side="right") - 1

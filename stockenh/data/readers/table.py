@@ -26,7 +26,7 @@ def load_table(path: Path, mapping: Mapping[str, str]) -> tuple[Table | None, tu
         data = read_bytes(path)
         is_parquet = path.suffix.lower() == ".parquet" or data.startswith(MAGIC)
         table, found = _parquet(data) if is_parquet else _text(data, mapping)
-        table = split_columns(table, mapping)
+        table = _with_rows(split_columns(table, mapping), "")
     except NoTableError as error:
         rule, message, fix = error.args
         return None, (Finding("error", rule, message, fix, name),)

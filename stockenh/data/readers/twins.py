@@ -14,6 +14,8 @@ from stockenh.data.readers.clean import Stretch
 from stockenh.data.readers.series_rules import FEW
 
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it loses no bits
+_MANY: Final = 100_000  # bars, of which an eighth is looked at: the same ones of equal symbols
+_SAMPLE: Final = np.uint64(2**61)
 
 
 def same_bars(stretches: Sequence[Stretch]) -> list[Finding]:
@@ -25,13 +27,17 @@ def same_bars(stretches: Sequence[Stretch]) -> list[Finding]:
     owner = np.concatenate([np.full(len(time), number[symbol]) for symbol, time, _ in stretches])
     key = np.concatenate([_hash(time, ohlcv) for _, time, ohlcv in stretches])
     bars = np.bincount(owner)
+    if len(key) > _MANY:
+        sampled = key < _SAMPLE
+        owner, key = owner[sampled], key[sampled]
+    looked_at = np.bincount(owner, minlength=len(symbols))
     order = np.argsort(key, kind="stable")
     owner, key = owner[order], key[order]
     equal = (key[1:] == key[:-1]) & (owner[1:] != owner[:-1])
     pairs = Counter(map(tuple, np.sort(np.stack([owner[:-1][equal], owner[1:][equal]]), axis=0).T.tolist()))
     group = list(range(len(symbols)))
     for (one, two), shared in pairs.items():
-        if shared > FEW and 2 * shared > min(bars[one], bars[two]):
+        if shared > FEW and 2 * shared > min(looked_at[one], looked_at[two]):
             low, high = sorted((group[one], group[two]))
             group = [low if member == high else member for member in group]
     found = []

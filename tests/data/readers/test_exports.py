@@ -9,6 +9,7 @@ import pytest
 from bar_files import HEADER, cells_of, dates, finding, numbers, read, read_cells, rows, rules, write
 
 from stockenh.data.cache import DiskCache
+from stockenh.data.readers.twins import same_bars
 from stockenh.data.sources.files import FilesData
 from stockenh.errors import DataError
 
@@ -361,3 +362,10 @@ def test_a_repeated_header_and_an_empty_date_are_named(tmp_path):
         result = read_cells(tmp_path, [*rows(30)[:15], cells, *rows(30)[15:]])
         finding(result, "date-unreadable", f"the date can't be read: {word}", level="drop", rows=1)
         assert len(result.bars) == 30
+
+
+def test_equal_bars_are_found_among_very_many():
+    time = np.arange(2_500).astype("datetime64[D]").astype("datetime64[s]")
+    bars = [np.random.default_rng(seed % 49).random((2_500, 5)) for seed in range(50)]
+    (found,) = same_bars([(f"S{seed:02}", time, values) for seed, values in enumerate(bars)])
+    assert "S00, S49 have the same bars" in found.message
