@@ -13,7 +13,7 @@ from stockenh.data.bars import Bars
 from stockenh.data.findings import Finding, Rows, first_few, printable
 from stockenh.data.readers.clean import Stretch, clean_rows, join_rows
 from stockenh.data.readers.date_order import one_order
-from stockenh.data.readers.file_names import SUFFIXES, display_name
+from stockenh.data.readers.file_names import SUFFIXES, display_name, without_number
 from stockenh.data.readers.parse import Parsed, ReadSettings, parse_file
 from stockenh.data.readers.twins import same_bars
 from stockenh.errors import DataError
@@ -94,6 +94,7 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
         found += parsed.findings
         for symbol, rows in parsed.rows.items():
             parts.setdefault(symbol, []).append(rows)
+    _join_downloads(parts)
     stretches: list[Stretch] = []
     used: set[str] = set()
     for symbol in sorted(parts):
@@ -105,6 +106,21 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
     found += [*_ends_early(stretches), *same_bars(stretches)]
     found.sort(key=lambda finding: finding.file)
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
+
+
+def _join_downloads(parts: dict[str, list[Rows]]) -> None:
+    """Adds AAPL (1) to AAPL where their dates don't overlap: downloads of several years under one name."""
+    for symbol in sorted(parts):
+        first = without_number(symbol)
+        if first == symbol or first not in parts:
+            continue
+        (begin, end), (later, last) = (_range(parts[name]) for name in (first, symbol))
+        if last < begin or end < later:
+            parts[first] += parts.pop(symbol)
+
+
+def _range(rows: Sequence[Rows]) -> tuple[np.datetime64, np.datetime64]:
+    return min(part.time.min() for part in rows), max(part.time.max() for part in rows)
 
 
 def _parse(files: Sequence[Path], settings: ReadSettings, today: np.datetime64) -> list[Parsed]:

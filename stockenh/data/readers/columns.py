@@ -145,6 +145,8 @@ class Table:
             return cells
         if dtype in (pl.Categorical, pl.Enum, pl.Boolean):
             return cells.cast(pl.String)
+        if dtype.is_nested() or dtype == pl.Object:  # no part of a bar, and costly to write out
+            return pl.repeat(f"a {dtype.base_type()}", len(cells), eager=True)
         texts = [c.decode("utf-8", "replace") if isinstance(c, bytes) else c for c in cells]
         return pl.Series([None if text is None else str(text) for text in texts], dtype=pl.String)
 
@@ -154,12 +156,11 @@ def column_findings(file: str, table: Table, columns: Columns) -> tuple[Finding,
     found = []
     names = ", ".join(name or "''" for name in table.names)
     names = names if len(names) <= 200 else names[:200] + " ..."
-    for absent in columns.absent:
-        message = f"no column is called {absent!r}, which data.columns names; the file has {names}"
-        fix = "correct data.columns; files with other names need a folder of their own"
-        found.append(Finding("error", "mapped-column-missing", message, fix, file))
     if columns.absent:
-        return tuple(found)
+        absent = " or ".join(map(repr, columns.absent))
+        message = f"no column is called {absent}, which data.columns names; the file has {names}"
+        fix = "correct data.columns; files with other names need a folder of their own"
+        return (Finding("error", "mapped-column-missing", message, fix, file),)
     if columns.missing:
         fix = "name it: " + " ".join(f"data.columns.{name}=NAME" for name in columns.missing)
         if columns.missing == REQUIRED:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from stockenh.data.findings import printable
 
 SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet")
-_DAY: Final = r"(?:\d{2}-\d{2}-\d{4}|\d{4}-\d{2}-\d{2}|(?:19|20)\d{6}(?:\d{4})?|(?:19|20)\d{2})"
+_DAY: Final = (
+    r"(?:\d{2}-\d{2}-\d{4}|\d{4}-\d{2}-\d{2}|(?:19|20)\d{6}(?:\d{4})?|\d{4}(?:19|20)\d{2}|(?:19|20)\d{2})"
+)
 _RANGE: Final = rf"{_DAY}(?:[-_ ]?to[-_ ]?|[-_ ]){_DAY}"
 _AGAIN: Final = r"(?: ?\(\d+\))?"  # what browsers append to a second download
 _NSE: Final = re.compile(rf"^Quote-Equity-(.+)-[A-Z][A-Z0-9]-{_RANGE}", re.IGNORECASE)
@@ -61,6 +63,11 @@ def symbol_of(path: Path) -> str:
         if stem.startswith(prefix) and len(stem) > len(prefix):
             return stem.removeprefix(prefix)
     return stem
+
+
+def without_number(symbol: str) -> str:
+    """AAPL for AAPL (1), which browsers call a second download."""
+    return re.sub(r" ?\(\d{1,3}\)$", "", symbol)
 
 
 def without_period(symbol: str, time: NDArray[np.datetime64]) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ _OFFSET: Final = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?(?::?\d{2})?"
 _ARROW: Final = b"ARROW:schema"
 _TIMESTAMP: Final = 10  # of the union Type in Schema.fbs
 _CELL: Final = 8
+_DEEPEST: Final = 16  # levels of nested columns, and of structures in the footer
 _BROKEN: Final = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
@@ -165,6 +166,8 @@ def _footer(data: bytes) -> Mapping[int, Any]:
     if size > _MOST_FOOTER:
         raise too_large(f"a footer of {size >> 20} MiB", "save it again with fewer row groups")
     fields = thrift.fields()
+    if _depth(fields.get(2, [])) > _DEEPEST:
+        raise ValueError("its columns are nested too deeply")
     groups = fields.get(4, [])
     rows = max(fields.get(3, 0), sum(group.get(3, 0) for group in groups))
     unpacked = sum(group.get(2, 0) for group in groups)
@@ -178,13 +181,26 @@ def _footer(data: bytes) -> Mapping[int, Any]:
     return fields
 
 
+def _depth(schema: Sequence[Mapping[int, Any]]) -> int:
+    """How deeply the columns are nested; the elements follow each other, each with its number of children."""
+    open_children: list[int] = []
+    deepest = 0
+    for element in schema:
+        while open_children and not open_children[-1]:
+            open_children.pop()
+        if open_children:
+            open_children[-1] -= 1
+        if children := element.get(5, 0):
+            open_children.append(children)
+            deepest = max(deepest, len(open_children))
+    return deepest
+
+
 class _Thrift:
     """Reads Thrift's compact protocol, in which Parquet writes its footer (FileMetaData of parquet.thrift).
 
     A struct becomes {field number: value}; text stays bytes. Raises ValueError where the bytes are none.
     """
-
-    _DEEPEST: Final = 16
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -211,7 +227,7 @@ class _Thrift:
             yield number, head & 15
 
     def _value(self, kind: int, depth: int) -> Any:
-        if depth > self._DEEPEST:
+        if depth > _DEEPEST:
             raise ValueError("the footer is nested too deeply")
         if kind in (1, 2):
             return kind == 1

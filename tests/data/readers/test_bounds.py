@@ -55,6 +55,19 @@ def test_a_parquet_of_too_many_rows_or_columns_or_bytes_is_refused(tmp_path):
     finding(read(path), "too-large", "256 MiB", level="error")
 
 
+def test_nested_columns_cost_nothing(tmp_path):
+    bars = pl.DataFrame(numbers(30), schema=["open", "high", "low", "close", "volume"])
+    deep = pl.Series("deep", [1] * 30)
+    for _ in range(20):
+        deep = deep.implode().list.head(1).new_from_index(0, 30)
+    frame = bars.with_columns(pl.Series("date", [[i] * 1_000 for i in range(30)]))
+    path = tmp_path / "X.parquet"
+    frame.write_parquet(path)
+    finding(read(path), "date-unreadable", "'a List'", level="error")
+    frame.with_columns(deep).write_parquet(path)
+    finding(read(path), "unreadable-file", "nested too deeply", level="error")
+
+
 def test_many_tickers_side_by_side_are_read(tmp_path):
     tickers = [f"S{i}" for i in range(600)]
     header = "Date," + ",".join(f"{field}_{t}" for t in tickers for field in HEADER.split(",")[1:])

@@ -181,8 +181,8 @@ def test_quantmod_files_are_read_and_a_mapping_picks_one(tmp_path):
     mapping = {part: f"AAPL.{part.title()}" for part in ("open", "high", "low")}
     result = read(tmp_path, columns=mapping)
     assert result.bars.symbols == ("AAPL",)
-    missing = [f for f in result.findings if f.rule == "mapped-column-missing"]
-    assert len(missing) == 3 and {f.file for f in missing} == {"MSFT.csv"}
+    words = "'AAPL.Open' or 'AAPL.High' or 'AAPL.Low'"
+    finding(result, "mapped-column-missing", words, level="error", file="MSFT.csv")
 
 
 def test_words_before_a_field_are_no_tickers(tmp_path):
@@ -322,16 +322,24 @@ def test_trade_for_trade_series_stand_in_on_days_without_eq(tmp_path):
         ("NIFTY 50-01-01-{}-to-31-12-{}", "NIFTY 50"), ("NIFTY BANK-01-01-{}-TO-31-12-{} (1)", "NIFTY BANK"),
         ("AAPL_{}", "AAPL"), ("BTCUSDT-1d-{}", "BTCUSDT-1d"), ("^NSEI {}", "^NSEI"),
         ("AAPL_{}0101_{}1231", "AAPL"), ("AAPL_{}-01-01_{}-12-31", "AAPL"),
-        ("EURUSD_Daily_{}01010000_{}12310000", "EURUSD"),
+        ("EURUSD_Daily_{}01010000_{}12310000", "EURUSD"), ("NIFTY 50_0101{}to3112{}", "NIFTY 50"),
     ],
 )  # fmt: skip
 def test_yearly_files_are_one_history(tmp_path, form, symbol):
     days = dates(120, "2021-10-01")
     for year in ("2021", "2022"):
         cells = [row for row in cells_of(numbers(120), days) if row[0].startswith(year)]
-        write(tmp_path / f"{form.format(year, year)}.csv", cells)
+        write(tmp_path / f"{form.format(year, year)}.csv", cells[::-1])  # the newest first
     result = read(tmp_path)
     assert (result.bars.symbols, days_of(result), result.findings) == ((symbol,), days, ())
+    np.testing.assert_array_equal(result.bars.ohlcv, numbers(120))
+
+
+def test_downloads_of_several_years_under_one_name_are_one_history(tmp_path):
+    write(tmp_path / "Nifty 50 Historical Data.csv", rows(120)[60:])
+    write(tmp_path / "Nifty 50 Historical Data (1).csv", rows(120)[:60])
+    result = read(tmp_path)
+    assert (set(result.bars.symbols), result.findings) == ({"Nifty 50 Historical Data"}, ())
     np.testing.assert_array_equal(result.bars.ohlcv, numbers(120))
 
 
