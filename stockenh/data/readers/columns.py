@@ -212,7 +212,7 @@ def equity_only(file: str, table: Table, index: Index) -> tuple[Table, tuple[Fin
     """Keeps the series EQ of an Indian export, on days without it BE, else BZ (trade-for-trade segments)."""
     if "series" not in index:
         return table, ()
-    rank = table.column(index["series"]).cast(pl.String).str.strip_chars().replace_strict(
+    rank = table.column(index["series"]).cast(pl.String).str.strip_chars().str.to_uppercase().replace_strict(
         _SERIES, default=None, return_dtype=pl.Int8
     )  # fmt: skip
     if rank.null_count() == len(rank):

@@ -39,6 +39,7 @@ _NO_TICKERS: Final = {
     "daily", "prev", "previous", "last", "stock", "value", "regular", "index", "trade", "session",
     "market",
 }  # fmt: skip
+_TICKER: Final = re.compile(r"[^()\[\]{}'\",;]{1,100}")
 _BETWEEN: Final = re.compile(r"[_.\s|:/-]")
 Cell = tuple[str, str]  # the field and the ticker that one column name holds
 
@@ -119,6 +120,8 @@ def split_names(names: Sequence[str]) -> dict[int, Cell] | None:
         whole = {ticker for ticker, own in fields.items() if own >= set(PRICES)}
         if any(plain(ticker) in _NO_TICKERS for ticker in whole):
             continue
+        if all(plain(ticker) in _UNITS for ticker in whole):
+            continue
         cells = {at: cell for at, cell in cells.items() if cell[1] in whole}
         best = max(best, cells, key=len)
     return best or None
@@ -141,7 +144,7 @@ def _cell(name: str, field_first: bool) -> Cell | None:
 
 def _named(field: str, ticker: str) -> Cell | None:
     name = {"adjusted": "Adj Close"}.get(plain(field), field.strip())  # quantmod's AAPL.Adjusted
-    return (name, ticker) if ticker else None
+    return (name, ticker) if _TICKER.fullmatch(ticker) else None
 
 
 def _pair(name: str) -> tuple[str, str] | None:

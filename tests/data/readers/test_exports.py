@@ -185,6 +185,12 @@ def test_quantmod_files_are_read_and_a_mapping_picks_one(tmp_path):
     finding(result, "mapped-column-missing", words, level="error", file="MSFT.csv")
 
 
+@pytest.mark.parametrize("form", ["{} (USD)", "{}_USD", "('{}', 'A', 'x')", "{}[EUR]"])
+def test_units_and_three_levels_in_names_are_no_tickers(tmp_path, form):
+    frame(names=[form.format(field) for field in FIELDS]).write_parquet(tmp_path / "ACME.parquet")
+    assert rules(read(tmp_path)) == ["column-missing"]
+
+
 def test_words_before_a_field_are_no_tickers(tmp_path):
     result = read_cells(tmp_path, rows(30), "Date," + ",".join(f"bid_{field}" for field in FIELDS))
     assert len(result.bars) == 0 and rules(result) == ["column-missing"]
