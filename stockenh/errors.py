@@ -2,14 +2,17 @@
 
 import re
 
-# Control characters but for the line break and the tab, marks that reverse the direction of a text, and
-# halves of surrogate pairs, which have no encoding.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
 
 def printable(text: str) -> str:
-    """The text with characters that could move a terminal's cursor, or end a line of a log, as escapes."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """The text with what could move a terminal's cursor or hide text as escapes; lines and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_line(text: str) -> str:
+    """The same on one line: white space of any kind is a space."""
+    return text if text.isprintable() else printable(re.sub(r"\s", " ", text))
 
 
 class StockenhError(Exception):

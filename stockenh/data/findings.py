@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, VOLUME
+from stockenh.errors import printable_line
 
 Level = Literal["error", "drop", "warning"]
 Mask = NDArray[np.bool_]
@@ -29,6 +30,8 @@ class Finding:
     symbol:  "" where it is unknown or the file holds several
     date:    first affected date "YYYY-MM-DD", or ""
     rows:    number of affected rows
+
+    Control characters of the data become escapes, because findings are printed on a terminal.
     """
 
     level: Level
@@ -39,6 +42,10 @@ class Finding:
     symbol: str = ""
     date: str = ""
     rows: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("message", "fix", "file", "symbol"):
+            object.__setattr__(self, name, printable_line(getattr(self, name)))
 
 
 def quoted(text: str, width: int = 80) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +12,13 @@ import numpy as np
 from stockenh.data.bars import Bars
 from stockenh.data.findings import Finding, Rows, first_few
 from stockenh.data.readers.clean import Stretch, clean_rows, join_rows
-from stockenh.data.readers.parse import parse_file
-from stockenh.data.readers.table import SUFFIXES, display_name
-from stockenh.errors import DataError
+from stockenh.data.readers.date_order import one_order
+from stockenh.data.readers.file_names import SUFFIXES, display_name, without_number
+from stockenh.data.readers.parse import Parsed, ReadSettings, parse_file
+from stockenh.data.readers.twins import same_bars
+from stockenh.errors import DataError, printable_line
+
+__all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars"]
 
 _LATE_DAYS: Final = 10
 _DAY: Final = np.timedelta64(1, "D")
@@ -27,15 +31,17 @@ def list_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
+    name = printable_line(str(path))
     if not path.is_dir():
         fix = "set data.path to a CSV or Parquet file, or to a folder of them"
-        raise DataError(f"{path}: no such file or folder; {fix}")
+        what = "not a regular file" if path.exists() else "no such file or folder"
+        raise DataError(f"{name}: {what}; {fix}")
     files = sorted(file for file in path.iterdir() if _is_table_file(file))
     if not files:
         what = "no .csv, .tsv, .txt or .parquet file in this folder"
         others = _others(path, files)
         there = f", only {first_few(others, 4)}" if others else ""
-        raise DataError(f"{path}: {what}{there}; set data.path to a folder that has some")
+        raise DataError(f"{name}: {what}{there}; set data.path to a folder that has some")
     return files
 
 
@@ -56,23 +62,11 @@ def _is_table_file(path: Path) -> bool:
 
 def _others(path: Path, files: Sequence[Path]) -> list[str]:
     others = sorted(set(path.iterdir()) - set(files))
-    return [display_name(other) + "/" * other.is_dir() for other in others if other.name[0] != "."]
+    return [display_name(other) + _kind(other) for other in others if other.name[0] != "."]
 
 
-@dataclass(frozen=True)
-class ReadSettings:
-    """How to read bars.
-
-    columns:      canonical name -> the file's own column name; wins over guessing
-    adjust:       use an adjusted close, where there is one, to undo splits and dividends
-    max_gap_days: a symbol's history is cut where more calendar days lie between two bars
-    min_bars:     shorter stretches are left out
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    adjust: bool = True
-    max_gap_days: int = 30
-    min_bars: int = 131
+def _kind(path: Path) -> str:
+    return "/" if path.is_dir() else "" if path.is_file() else " (not a regular file)"
 
 
 @dataclass(frozen=True)
@@ -96,11 +90,11 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
     files = list_files(path)
     found = _skipped_files(path, files)
     parts: dict[str, list[Rows]] = {}
-    for file in files:
-        by_symbol, more = parse_file(file, settings.columns, settings.adjust, today)
-        found += more
-        for symbol, rows in by_symbol.items():
+    for parsed in _parse(files, settings, today):
+        found += parsed.findings
+        for symbol, rows in parsed.rows.items():
             parts.setdefault(symbol, []).append(rows)
+    _join_downloads(parts)
     stretches: list[Stretch] = []
     used: set[str] = set()
     for symbol in sorted(parts):
@@ -109,9 +103,38 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
         found += [*joining, *cleaning]
         stretches += clean
         used.update(rows.files if clean else ())
-    found += _ends_early(stretches)
+    found += [*_ends_early(stretches), *same_bars(stretches)]
     found.sort(key=lambda finding: finding.file)
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
+
+
+def _join_downloads(parts: dict[str, list[Rows]]) -> None:
+    """Adds AAPL (1) to AAPL where their dates don't overlap: downloads of several years under one name."""
+    for symbol in sorted(parts):
+        first = without_number(symbol)
+        if first == symbol or first not in parts:
+            continue
+        (begin, end), (later, last) = (_range(parts[name]) for name in (first, symbol))
+        if last < begin or end < later:
+            parts[first] += parts.pop(symbol)
+
+
+def _range(rows: Sequence[Rows]) -> tuple[np.datetime64, np.datetime64]:
+    return min(part.time.min() for part in rows), max(part.time.max() for part in rows)
+
+
+def _parse(files: Sequence[Path], settings: ReadSettings, today: np.datetime64) -> list[Parsed]:
+    """Every file, those with dates like 1/4/1999 in an order that the whole folder decides."""
+    parsed = [parse_file(file, settings, today) for file in files]
+    if settings.dayfirst is None and len(files) > 1:
+        for at, verdict in one_order([(one.names, one.order) for one in parsed]).items():
+            if isinstance(verdict, str):
+                message, fix = verdict, "set data.dayfirst=true or data.dayfirst=false, or write 2024-01-31"
+                error = Finding("error", "date-order", message, fix, display_name(files[at]))
+                parsed[at] = Parsed({}, (error,))
+            else:
+                parsed[at] = parse_file(files[at], replace(settings, dayfirst=verdict), today)
+    return parsed
 
 
 def _ends_early(stretches: Sequence[Stretch]) -> list[Finding]:

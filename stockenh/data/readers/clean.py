@@ -75,10 +75,11 @@ def _in_order(rows: Rows, symbol: str) -> tuple[Rows, list[Finding]]:
     if (step > 0).all():
         return rows, []
     found = []
-    if (step < 0).any() and (step > 0).any():
+    unsorted = _against_its_file(rows, step)
+    if unsorted.any():
         message = "dates run neither forwards nor backwards; the rows were sorted"
         fix = "nothing to do, or sort the file by date"
-        found.append(rows.finding("warning", "unsorted", np.append(False, step < 0), symbol, message, fix))
+        found.append(rows.finding("warning", "unsorted", unsorted, symbol, message, fix))
     rows = rows.take(np.argsort(rows.time, kind="stable"))
     repeated: Mask = np.append(rows.time[1:] == rows.time[:-1], False)
     here = np.flatnonzero(repeated)
@@ -89,6 +90,14 @@ def _in_order(rows: Rows, symbol: str) -> tuple[Rows, list[Finding]]:
         return rows.take(here[:0]), [*found, error]
     alive, drops = leave_out([(_repeat_reason(rows, here), repeated)], rows, symbol)
     return rows.take(alive), [*found, *drops]
+
+
+def _against_its_file(rows: Rows, step: NDArray[np.int64]) -> Mask:
+    """Rows (n,) that run backwards in a file whose others run forwards; files may follow in any order."""
+    file = np.zeros(len(rows), np.int32) if rows.file_index is None else rows.file_index
+    inside = file[1:] == file[:-1]
+    back, forth = inside & (step < 0), inside & (step > 0)
+    return np.append(False, back & np.isin(file[1:], file[1:][forth]))
 
 
 def _repeat_reason(rows: Rows, here: NDArray[np.int64]) -> Reason:

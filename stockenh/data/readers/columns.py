@@ -6,8 +6,9 @@ Legend: N rows of a file.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -18,23 +19,32 @@ from stockenh.data.findings import Finding, quoted
 from stockenh.data.readers.numbers import is_empty
 from stockenh.data.readers.series_rules import FEW, SPLIT_MOVE
 
-_PRICES: Final = ("open", "high", "low", "close")
-REQUIRED: Final = ("date", *_PRICES)
+PRICES: Final = ("open", "high", "low", "close")
+REQUIRED: Final = ("date", *PRICES)
 
 Index = Mapping[str, int]  # canonical name -> position
 Names = tuple[str, ...]
 
+_SERIES: Final = {"EQ": 0, "BE": 1, "BZ": 2}
+
 # Keys are names as `plain` leaves them. Earlier names win where a file has several.
-_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "symbol": ("symbol", "ticker", "tckrsymb", "tradingsymbol", "tic", "sym", "stock", "scrip", "name"),
+NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "symbol": (
+        "symbol", "ticker", "tckrsymb", "tradingsymbol", "tic", "sym", "stock", "scrip", "name",
+        "indexname",
+    ),
     "date": (
         "date", "tradedate", "tradingdate", "traddt", "date1", "datetime", "timestamp", "day", "time",
-        "", "indexlevel0", "unnamed0", "index", "data",
+        "", "indexlevel0", "unnamed0", "index", "data", "indexdate", "opentime", "windowstart", "starttime",
+        "unix", "unixtime", "unixtimestamp", "epoch", "t",
     ),
-    "open": ("open", "openprice", "opnpric", "openingprice", "o", "otwarcie"),
-    "high": ("high", "highprice", "hghpric", "h", "najwyższy", "najwyzszy"),
-    "low": ("low", "lowprice", "lwpric", "l", "najniższy", "najnizszy"),
-    "close": ("close", "closeprice", "clspric", "closingprice", "c", "zamknięcie", "zamkniecie"),
+    "open": ("open", "openprice", "opnpric", "openingprice", "o", "otwarcie", "openindexvalue"),
+    "high": ("high", "highprice", "hghpric", "h", "najwyższy", "najwyzszy", "highindexvalue"),
+    "low": ("low", "lowprice", "lwpric", "l", "najniższy", "najnizszy", "lowindexvalue"),
+    "close": (
+        "close", "closeprice", "clspric", "closingprice", "c", "zamknięcie", "zamkniecie",
+        "closingindexvalue",
+    ),
     "volume": (
         "volume", "vol", "totaltradedquantity", "totaltradequantity", "tottrdqty", "ttltradgvol",
         "ttltrdqnty", "sharestraded", "tradedquantity", "tradedvolume", "tradedqty", "noofshares",
@@ -92,7 +102,7 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
         if candidates:
             index["close"] = candidates[0]
             close_among = tuple(names[i] for i in candidates) if len(candidates) > 1 else ()
-    for canonical, known in _NAMES.items():
+    for canonical, known in NAMES.items():
         if canonical in index or canonical in mapping or canonical == "close":
             continue
         taken = set(index.values())
@@ -105,7 +115,7 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
 
 def _close_candidates(plains: Sequence[str], taken: set[int]) -> list[int]:
     """Positions that could be the close, best first; a single exact name leaves no doubt."""
-    for name in _NAMES["close"]:
+    for name in NAMES["close"]:
         exact = [i for i, known in enumerate(plains) if known == name and i not in taken]
         if exact:
             return exact
@@ -125,6 +135,7 @@ class Table:
     names: tuple[str, ...]
     frame: pl.DataFrame
     separator: str = ","
+    zones: Mapping[int, str] = field(default_factory=dict)  # position -> the time zone that it had
 
     def column(self, position: int) -> pl.Series:
         """The cells of one column: numbers, dates or timestamps where the file has such types, else text."""
@@ -134,6 +145,8 @@ class Table:
             return cells
         if dtype in (pl.Categorical, pl.Enum, pl.Boolean):
             return cells.cast(pl.String)
+        if dtype.is_nested() or dtype == pl.Object:  # no part of a bar, and costly to write out
+            return pl.repeat(f"a {dtype.base_type()}", len(cells), eager=True)
         texts = [c.decode("utf-8", "replace") if isinstance(c, bytes) else c for c in cells]
         return pl.Series([None if text is None else str(text) for text in texts], dtype=pl.String)
 
@@ -143,10 +156,12 @@ def column_findings(file: str, table: Table, columns: Columns) -> tuple[Finding,
     found = []
     names = ", ".join(name or "''" for name in table.names)
     names = names if len(names) <= 200 else names[:200] + " ..."
-    for absent in columns.absent:
-        message = f"no column is called {absent!r}, which data.columns names; the file has {names}"
-        found.append(Finding("error", "mapped-column-missing", message, "correct data.columns", file))
-    if columns.missing and not columns.absent:
+    if columns.absent:
+        absent = " or ".join(map(repr, columns.absent))
+        message = f"no column is called {absent}, which data.columns names; the file has {names}"
+        fix = "correct data.columns; files with other names need a folder of their own"
+        return (Finding("error", "mapped-column-missing", message, fix, file),)
+    if columns.missing:
         fix = "name it: " + " ".join(f"data.columns.{name}=NAME" for name in columns.missing)
         if columns.missing == REQUIRED:
             fix = "begin the file with a line of names such as Date,Open,High,Low,Close,Volume, or remove it"
@@ -171,23 +186,53 @@ def with_volume(file: str, table: Table, index: Index) -> tuple[Index, tuple[Fin
         if not is_empty(table.column(index["volume"])):
             return index, ()
         what = "the volume column is empty"
-    fix = "name it: data.columns.volume=NAME; for an index there is nothing to do"
     without = {name: at for name, at in index.items() if name != "volume"}
-    return without, (Finding("warning", "no-volume", f"{what}; volume is taken as 0", fix, file),)
+    return without, (no_volume(file, "", what, table, index),)
+
+
+def no_volume(file: str, symbol: str, what: str, table: Table, index: Index) -> Finding:
+    """A warning that volume is 0, with the other columns that could hold it."""
+    used = set(index.values())
+    others = [
+        name
+        for at, name in enumerate(table.names)
+        if at not in used and "vol" in plain(name) and not is_empty(table.column(at))
+    ]
+    mapping = " or ".join(f"data.columns.volume={_argument(name)}" for name in others[:3])
+    fix = f"name it: {mapping or 'data.columns.volume=NAME'}; for an index there is nothing to do"
+    return Finding("warning", "no-volume", f"{what}; volume is taken as 0", fix, file, symbol)
+
+
+def _argument(name: str) -> str:
+    """A column name as a shell and Hydra take it; punctuation around it does not matter."""
+    return shlex.quote(name.strip("<>"))
 
 
 def equity_only(file: str, table: Table, index: Index) -> tuple[Table, tuple[Finding, ...]]:
-    """Keeps the rows of the series EQ, where an Indian export has any."""
+    """Keeps the series EQ of an Indian export, on days without it BE, else BZ (trade-for-trade segments)."""
     if "series" not in index:
         return table, ()
-    equity = table.column(index["series"]).cast(pl.String).str.strip_chars() == "EQ"
-    equity = equity.fill_null(False)
-    others = int((~equity).sum())
-    if not others or others == len(equity):
+    rank = table.column(index["series"]).cast(pl.String).str.strip_chars().str.to_uppercase().replace_strict(
+        _SERIES, default=None, return_dtype=pl.Int8
+    )  # fmt: skip
+    if rank.null_count() == len(rank):
         return table, ()
-    message = f"{others} of {len(equity)} rows left out: not of the equity series EQ"
+    keys = [
+        table.column(index[name]).cast(pl.String).alias(name)
+        for name in ("symbol", "date", "time")
+        if name in index
+    ]
+    ranks = pl.DataFrame([rank.alias("rank"), *keys])
+    kept = ranks.select(pl.col("rank") == pl.col("rank").min().over([key.name for key in keys]))["rank"]
+    kept = kept.fill_null(False)
+    others = int((~kept).sum())
+    if not others:
+        return table, ()
+    message = (
+        f"{others} of {len(kept)} rows left out: not of the equity series EQ, or BE and BZ on days without"
+    )
     finding = Finding("drop", "other-series", message, "nothing to do", file, rows=others)
-    return replace(table, frame=table.frame.filter(equity)), (finding,)
+    return replace(table, frame=table.frame.filter(kept)), (finding,)
 
 
 def mixed_symbols(
@@ -220,11 +265,17 @@ def mixed_symbols(
     return ()
 
 
+def without_counts(names: Sequence[str]) -> Names:
+    """Names without the .1, .2 that pandas appends to repeated ones."""
+    bases = [re.sub(r"\.\d+$", "", name) for name in names]
+    return tuple(base if base in names else name for base, name in zip(bases, names, strict=True))
+
+
 def _repeated_prices(names: tuple[str, ...], index: Index) -> list[str]:
     """The repeated column names of the four prices, where all four repeat."""
-    plains = [plain(name) for name in _bases(names)]
-    twice = [names[index[price]] for price in _PRICES if plains.count(plain(names[index[price]])) > 1]
-    return twice if len(twice) == len(_PRICES) else []
+    plains = [plain(name) for name in without_counts(names)]
+    twice = [names[index[price]] for price in PRICES if plains.count(plain(names[index[price]])) > 1]
+    return twice if len(twice) == len(PRICES) else []
 
 
 def _labels(table: Table, index: Index) -> Iterator[tuple[str, NDArray[np.int64], list[str]]]:
@@ -255,48 +306,3 @@ def _jumps(code: NDArray[np.int64], close: NDArray[np.float64]) -> bool:
     with np.errstate(all="ignore"):
         move = np.abs(np.diff(np.log(close)))
     return bool((move[np.diff(code) != 0] > np.log(SPLIT_MOVE)).any())
-
-
-_CORNER: Final = ("", "price", "ticker", "tickers", "symbol", "symbols", "date", "datetime", "attributes")
-_NUMBER: Final = re.compile(r"[-+.,\d\s]*(?:[eE][-+]?\d+)?")
-
-
-def stack_tickers(frame: pl.DataFrame) -> tuple[Names, pl.DataFrame] | None:
-    """Names and rows of a table whose first two rows name fields and tickers; None where they don't.
-
-    Either row may come first; a third row that only says Date is left out. The names are Date, Ticker and
-    the fields. A ticker's rows without any value are left out.
-    """
-    rows = [tuple((cell or "").strip() for cell in frame.row(i)) for i in range(min(3, frame.height))]
-    if len(rows) < 2:
-        return None
-    for fields, tickers in ((rows[0], rows[1]), (rows[1], rows[0])):
-        if _are_levels(fields, tickers):
-            only_date = len(rows) > 2 and plain(rows[2][0]) in _CORNER and not any(rows[2][1:])
-            return _unstack(frame.slice(3 if only_date else 2), _bases(fields), _bases(tickers))
-    return None
-
-
-def _are_levels(fields: Names, tickers: Names) -> bool:
-    if plain(fields[0]) not in _CORNER or plain(tickers[0]) not in _CORNER:
-        return False
-    named = all(fields[1:]) and {plain(field) for field in _bases(fields[1:])} >= set(_PRICES)
-    return named and not any(_NUMBER.fullmatch(ticker) for ticker in tickers[1:])
-
-
-def _bases(names: Sequence[str]) -> Names:
-    """Names without the .1, .2 that pandas appends to repeated ones."""
-    bases = [re.sub(r"\.\d+$", "", name) for name in names]
-    return tuple(base if base in names else name for base, name in zip(bases, names, strict=True))
-
-
-def _unstack(body: pl.DataFrame, fields: Names, tickers: Names) -> tuple[Names, pl.DataFrame]:
-    names = ("Date", "Ticker", *dict.fromkeys(fields[1:]))
-    parts = []
-    for ticker in dict.fromkeys(tickers[1:]):
-        columns = zip(fields[1:], tickers[1:], body.columns[1:], strict=True)
-        own = {field: pl.col(column) for field, its, column in columns if its == ticker}
-        values = [own.get(name, pl.lit(None, pl.String)).alias(name) for name in names[2:]]
-        part = body.select(pl.nth(0).alias("Date"), pl.lit(ticker).alias("Ticker"), *values)
-        parts.append(part.filter(pl.any_horizontal(pl.col(names[2:]).is_not_null())))
-    return names, pl.concat(parts)

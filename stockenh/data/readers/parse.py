@@ -6,61 +6,118 @@ Legend: N rows of a file, n rows of one symbol.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import polars as pl
 
-from stockenh.data.findings import Finding, Level, Mask, Rows, quoted
+from stockenh.data.findings import Finding, Level, Mask, Rows, first_few, quoted
 from stockenh.data.readers.columns import (
     Index,
+    Names,
     Table,
     column_findings,
     equity_only,
     match_columns,
     mixed_symbols,
+    no_volume,
     with_volume,
 )
-from stockenh.data.readers.dates import Dates, last_day, parse_clock, parse_dates
+from stockenh.data.readers.dates import DateOrder, Dates, last_day, parse_clock, parse_dates
+from stockenh.data.readers.file_names import display_name, symbol_of, without_period
 from stockenh.data.readers.numbers import DecimalSign, Numbers, decimal_sign, parse_numbers
 from stockenh.data.readers.row_rules import Reason, leave_out
-from stockenh.data.readers.table import display_name, load_table, symbol_of
+from stockenh.data.readers.table import load_table
+from stockenh.errors import printable_line
 
+_MOST_SYMBOLS: Final = 20_000
 _OHLCV: Final = ("open", "high", "low", "close", "volume")
 
 
-def parse_file(
-    path: Path, mapping: Mapping[str, str], adjust: bool, today: np.datetime64
-) -> tuple[dict[str, Rows], tuple[Finding, ...]]:
+@dataclass(frozen=True)
+class ReadSettings:
+    """How to read bars.
+
+    columns:      canonical name -> the file's own column name; wins over guessing
+    adjust:       use an adjusted close, where there is one, to undo splits and dividends
+    max_gap_days: a symbol's history is cut where more calendar days lie between two bars
+    min_bars:     shorter stretches are left out
+    dayfirst:     whether 1/4/1999 is 1 April where no date of the file proves an order; None: the likely one
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    adjust: bool = True
+    max_gap_days: int = 30
+    min_bars: int = 131
+    dayfirst: bool | None = None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What one file holds: the rows of each symbol and findings; the names of its columns and date order."""
+
+    rows: Mapping[str, Rows]
+    findings: tuple[Finding, ...]
+    names: Names = ()
+    order: DateOrder | None = None
+
+
+def parse_file(path: Path, settings: ReadSettings, today: np.datetime64) -> Parsed:
     """The rows of each symbol in one CSV or Parquet file, and findings.
 
-    `mapping` (canonical -> own column name) wins over guessed columns; without `adjust`, an adjusted close is
-    not read; rows after the day that follows `today` are left out. No rows, and an error finding with the
-    reason, where the file can't be used.
+    Without `settings.adjust`, an adjusted close is not read; rows after the day that follows `today` are left
+    out. No rows, and an error finding with the reason, where the file can't be used.
     """
     file = display_name(path)
-    table, found = load_table(path)
+    table, found = load_table(path, settings.columns)
     if table is None:
-        return {}, found
-    columns = match_columns(table.names, mapping)
+        return Parsed({}, found)
+    columns = match_columns(table.names, settings.columns)
     found += column_findings(file, table, columns)
     if _has_error(found):
-        return {}, found
+        return Parsed({}, found)
     table, more = equity_only(file, table, columns.index)
-    index, no_volume = with_volume(file, table, columns.index)
-    cells = _read_cells(file, table, index, symbol_of(path), adjust, today)
-    found += more + no_volume + _number_findings(cells)
+    index, volume = with_volume(file, table, columns.index)
+    cells = _read_cells(file, table, index, symbol_of(path), settings, today)
+    found += _too_many_symbols(cells)
+    if _has_error(found):
+        return Parsed({}, found)
+    found += more + volume + _number_findings(cells) + _order_clash(cells, table, index)
     found += mixed_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
     if _has_error(found):
-        return {}, found
+        return Parsed({}, found)
     alive, drops = leave_out(_hits(cells, today), cells.rows, cells.only)
     found += drops + _date_findings(cells)
     if not alive.any() and not _has_error(drops):
         message = "no row is left after the others were left out"
         found += (cells.finding("error", "too-short", message, "correct the file, or fetch it again"),)
-    return dict(_by_symbol(cells, alive)), found
+    rows = dict(_by_symbol(cells, alive))
+    if "volume" in index:
+        found += _untraded(file, rows, table, index)
+    if "symbol" not in index:
+        rows = {without_period(symbol, own.time): own for symbol, own in rows.items()}
+    return Parsed(rows, found, table.names, cells.dates.order)
+
+
+def _too_many_symbols(cells: _Cells) -> tuple[Finding, ...]:
+    count = cells.symbols.n_unique()
+    if count <= _MOST_SYMBOLS:
+        return ()
+    message = f"{count:,} symbols, and at most {_MOST_SYMBOLS:,} are read"
+    fix = "name the column of the symbols: data.columns.symbol=NAME, or split the file"
+    return (cells.finding("error", "too-large", message, fix),)
+
+
+def _untraded(file: str, rows: Mapping[str, Rows], table: Table, index: Index) -> tuple[Finding, ...]:
+    """A warning about the symbols without any volume."""
+    untraded = [symbol for symbol, own in rows.items() if not (own.volume != 0).any()]
+    if not untraded:
+        return ()
+    only = untraded[0] if len(rows) == 1 else ""
+    of = "" if len(untraded) == len(rows) else f" of {first_few(untraded)}"
+    return (no_volume(file, only, f"the volume{of} is 0 in every row", table, index),)
 
 
 def _has_error(found: Sequence[Finding]) -> bool:
@@ -92,11 +149,12 @@ class _Cells:
 
 
 def _read_cells(
-    file: str, table: Table, index: Index, file_symbol: str, adjust: bool, today: np.datetime64
+    file: str, table: Table, index: Index, file_symbol: str, settings: ReadSettings, today: np.datetime64
 ) -> _Cells:
     symbols = _symbols(table, index, file_symbol)
-    dates = _dates(table, index, today)
-    fields = [name for name in (*_OHLCV, "adj_close") if name in index and (adjust or name != "adj_close")]
+    dates = _dates(table, index, today, settings.dayfirst)
+    fields = [name for name in _OHLCV if name in index]
+    fields += ["adj_close"] if "adj_close" in index and settings.adjust else []
     raw = {name: table.column(index[name]) for name in fields}
     numbers, sign = _numbers(raw, table.separator)
     unreadable = np.logical_or.reduce([number.unreadable for number in numbers.values()])
@@ -104,16 +162,17 @@ def _read_cells(
     ohlcv = np.stack([numbers[name].value if name in numbers else untraded for name in _OHLCV], axis=1)
     missing = np.logical_and.reduce([np.isnan(numbers[name].value) for name in _OHLCV if name in numbers])
     adj_close = numbers["adj_close"].value if "adj_close" in numbers else None
+    blank = missing & ~unreadable
     return _Cells(
         symbols=symbols,
         only=symbols[0] or "" if symbols.n_unique() == 1 else "",
         rows=Rows(dates.time, ohlcv, adj_close, (file,)),
         dates=dates,
         sign=sign,
-        blank=missing & ~unreadable,
+        blank=blank,
         unreadable=unreadable,
         bad_number=_first_text([(raw[name], numbers[name].unreadable) for name in fields]),
-        bad_date=_first_text([(table.column(index["date"]), np.isnat(dates.time) & ~missing)]),
+        bad_date=_first_text([(table.column(index["date"]), np.isnat(dates.time) & ~blank)]),
     )
 
 
@@ -134,11 +193,15 @@ def _symbols(table: Table, index: Index, file_symbol: str) -> pl.Series:
     symbols = table.column(index["symbol"]).cast(pl.String).str.strip_chars().replace({"": None})
     if table.names[index["symbol"]].startswith("<"):
         symbols = symbols.str.strip_suffix(".US")
-    return from_name if symbols.null_count() == len(symbols) else symbols
+    if symbols.null_count() == len(symbols):
+        return from_name
+    names = symbols.unique().drop_nulls()
+    return symbols.replace({name: clean for name in names if (clean := printable_line(name)) != name})
 
 
-def _dates(table: Table, index: Index, today: np.datetime64) -> Dates:
-    dates = parse_dates(table.column(index["date"]), today)
+def _dates(table: Table, index: Index, today: np.datetime64, day_first: bool | None) -> Dates:
+    dates = parse_dates(table.column(index["date"]), today, day_first)
+    dates = replace(dates, zone=table.zones.get(index["date"], dates.zone))
     if "time" not in index:
         return dates
     return replace(dates, time=dates.time + parse_clock(table.column(index["time"])))
@@ -147,7 +210,8 @@ def _dates(table: Table, index: Index, today: np.datetime64) -> Dates:
 def _first_text(columns: Sequence[tuple[pl.Series, Mask]]) -> str:
     for column, mask in columns:
         if mask.any():
-            return quoted(str(column[int(mask.argmax())]), 40)
+            cell = column[int(mask.argmax())]
+            return quoted("" if cell is None else str(cell), 40)
     return ""
 
 
@@ -186,11 +250,26 @@ def _number_findings(cells: _Cells) -> tuple[Finding, ...]:
     return ()
 
 
+def _order_clash(cells: _Cells, table: Table, index: Index) -> tuple[Finding, ...]:
+    order = cells.dates.order
+    if order is None or not order.clash:
+        return ()
+    texts = table.column(index["date"]).cast(pl.String)
+    day, month = (
+        quoted(str(texts.filter(texts.str.contains(form))[0]), 20)
+        for form in (r"^\s*(?:1[3-9]|2\d|3[01])\D", r"^\s*\d+\D(?:1[3-9]|2\d|3[01])\D")
+    )
+    message = f"in {day} the day comes first, in {month} the month: the order of the other dates is unknown"
+    fix = "write dates as 2024-01-31, or put the rows of each order into a file of their own"
+    return (cells.finding("error", "date-order", message, fix),)
+
+
 def _date_findings(cells: _Cells) -> tuple[Finding, ...]:
     found = []
     if cells.dates.ambiguous:
         message = "day and month can't be told apart in any date; month first was assumed"
-        found.append(cells.finding("warning", "date-order", message, "write dates as 2024-01-31"))
+        fix = "if the day comes first: data.dayfirst=true, else data.dayfirst=false; or write 2024-01-31"
+        found.append(cells.finding("warning", "date-order", message, fix))
     if cells.dates.zone == "epoch":
         message = "dates are counted from 1970 and were read as UTC"
         fix = "write the exchange's dates as 2024-01-31"

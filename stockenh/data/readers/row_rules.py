@@ -18,8 +18,10 @@ from stockenh.data.findings import Finding, Mask, Rows
 NOISE: Final = 1e-6  # relative; exports that pass through float32 put high 1e-8 below close
 SLACK: Final = 5e-3  # relative; an open or close further outside the bar's range is not rounding
 SHIFT: Final = 5.0
-MAX_PRICE: Final = 1e9
-MAX_UNTRADED_PRICE: Final = 1e6
+MAX_PRICE: Final = 1e15
+HIGH_PRICE: Final = 1e9  # above it a price needs other bars near it; Merval, without a volume, passed 1e6
+HIGH_UNTRADED_PRICE: Final = 1e6
+LEVEL_FACTOR: Final = 100.0
 MAX_FACTOR: Final = 1e12  # funds with a reverse split every year reach 1e9
 MAX_VOLUME: Final = 1e15  # coins of the smallest price reach 1e13 a day
 
@@ -109,9 +111,28 @@ def _adj_close_absurd(rows: Rows) -> Mask:
     return np.asarray((factor < 1 / MAX_FACTOR) | (factor > MAX_FACTOR))
 
 
+def high_priced(rows: Rows) -> Mask:
+    """Rows (n,) with a price that few symbols reach."""
+    high = rows.prices > HIGH_UNTRADED_PRICE
+    if not high.any():
+        return np.zeros(len(rows), bool)
+    return _any(high & ((rows.volume == 0)[:, None] | (rows.prices > HIGH_PRICE)))
+
+
 def _price_too_large(rows: Rows) -> Mask:
-    limit = np.where(rows.volume == 0, MAX_UNTRADED_PRICE, MAX_PRICE)
-    return _any(rows.prices > limit[:, None])
+    """High prices far above the last usual bar before them; the first bars have only one after them."""
+    high = high_priced(rows)
+    if not high.any():
+        return high
+    level = np.where(high, np.nan, rows.ohlcv[:, CLOSE])
+    usual = np.flatnonzero(level > 0)
+    too_large = _any(rows.prices > MAX_PRICE)
+    if not len(usual):
+        return too_large
+    usual = usual[np.argsort(rows.time[usual], kind="stable")]
+    before = np.searchsorted(rows.time[usual], rows.time, side="right") - 1
+    reference = level[usual[np.maximum(before, 0)]]
+    return np.asarray(too_large | high & (rows.prices.max(axis=1) > LEVEL_FACTOR * reference))
 
 
 def _decimal_shift(rows: Rows) -> Mask:
@@ -167,7 +188,8 @@ ROW_RULES: Final = (
     ),
     RowRule(
         "price-too-large",
-        f"a price above {MAX_PRICE:.0e}, or above {MAX_UNTRADED_PRICE:.0e} with volume 0",
+        f"a price above {HIGH_PRICE:.0e}, or {HIGH_UNTRADED_PRICE:.0e} with volume 0, and {LEVEL_FACTOR:.0f} "
+        f"times the bar before it, or above {MAX_PRICE:.0e}",
         "remove these rows, they are not prices",
         _price_too_large,
     ),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN
 from stockenh.data.findings import Finding, Mask, Rows, first_few
-from stockenh.data.readers.row_rules import NOISE, outside_range
+from stockenh.data.readers.row_rules import HIGH_PRICE, HIGH_UNTRADED_PRICE, NOISE, high_priced, outside_range
 
 Values = NDArray[np.float64]
 _Warning = tuple[str, Mask, str, str]  # rule, the bars (n,) that it is about, message, fix
@@ -118,6 +118,13 @@ def _outside(series: Rows) -> list[_Warning]:
     return [("range-rounding", outside_range(series.ohlcv) > NOISE, message, "nothing to do")]
 
 
+def _high(series: Rows) -> list[_Warning]:
+    message = (
+        f"prices above {HIGH_PRICE:.0e}, or above {HIGH_UNTRADED_PRICE:.0e} with volume 0; kept as they are"
+    )
+    return [("price-high", high_priced(series), message, "nothing to do if they are prices, as of an index")]
+
+
 def _copied_back(series: Rows) -> list[_Warning]:
     prices = series.prices
     mask = np.zeros(len(prices), bool)
@@ -159,6 +166,7 @@ def _weekend(series: Rows) -> list[_Warning]:
 _CHECKS: Final[tuple[Callable[[Rows], list[_Warning]], ...]] = (
     _jumps,
     _outside,
+    _high,
     _copied_back,
     _stale,
     _weekend,

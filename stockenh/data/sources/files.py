@@ -19,7 +19,7 @@ from stockenh.data.cache import DiskCache, code_of, key_of
 from stockenh.data.findings import Finding
 from stockenh.data.readers import ReadResult, ReadSettings, list_files
 from stockenh.data.sources import BarData, Loaded, located
-from stockenh.errors import DataError
+from stockenh.errors import DataError, printable_line
 
 Part = Literal["symbol", "date", "open", "high", "low", "close", "volume", "adj_close"]  # of a bar
 SAMPLE_FILE: Final = Path(__file__).parents[1] / "sample" / "bars.parquet"
@@ -58,6 +58,7 @@ class FilesData(BarData):
     path: str = "???"
     columns: dict[Part, str | None] = field(default_factory=dict)  # null: guess
     adjust: bool = True
+    dayfirst: bool | None = None
     max_gap_days: Count = 30
 
     def read(self) -> ReadResult:
@@ -72,7 +73,8 @@ class FilesData(BarData):
         )
         bars, findings = _unpack(stored)
         if not len(bars):
-            raise DataError(f"{path}: no usable bars. {_worst(findings)} See: stockenh data check {path}")
+            name = printable_line(str(path))
+            raise DataError(f"{name}: no usable bars. {_worst(findings)} See: stockenh data check {name}")
         return Loaded(self._windows(bars, cache, labels), findings)
 
     def _read_settings(self) -> ReadSettings:
@@ -81,6 +83,7 @@ class FilesData(BarData):
             adjust=self.adjust,
             max_gap_days=self.max_gap_days,
             min_bars=self.lookback + min(self.horizons),
+            dayfirst=self.dayfirst,
         )
 
     def _key(self, path: Path, settings: ReadSettings) -> str:

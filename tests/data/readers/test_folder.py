@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bar_files import HEADER, finding, numbers, read, read_cells, rows, rules, write
 
-from stockenh.data.readers.table import symbol_of
+from stockenh.data.readers.file_names import symbol_of
 
 
 @pytest.mark.parametrize(
