@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -75,7 +76,14 @@ def cache(config: RunConfig) -> DiskCache:
     root = expanded(config.cache_dir) if config.cache_dir else default_root()
     if root is None:
         _warn("no home folder for a cache: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
-    return DiskCache(root, _warn)
+    store = DiskCache(root, _warn)
+    if root not in _CLEANED:
+        _CLEANED.add(root)
+        store.clean()
+    return store
+
+
+_CLEANED: set[Path | None] = set()  # the caches that this process has looked through already
 
 
 def _warn(message: str) -> None:

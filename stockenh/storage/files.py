@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,24 +37,75 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
+                _claim(file.fileno())
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes the temporary files of killed writers. Call it only while no writer can be at work.
+    """Removes the temporary files and folders of killed processes; those of living ones stay.
 
-    Links are not followed, and anything that is not a plain file stays: the folder may be untrusted.
+    Links are not followed, and anything else stays: the folder may be untrusted.
     """
     if folder.is_symlink():
         return
-    for part in folder.glob(f".*{_PART}"):
-        if part.is_file() and not part.is_symlink():
-            part.unlink(missing_ok=True)
+    for path in (*folder.glob(f".*{_PART}"), *folder.glob(f"{_PART}-*")):
+        is_folder = path.name.startswith(f"{_PART}-")
+        if not (path.is_dir() if is_folder else path.is_file()):
+            continue
+        with suppress(OSError), _opened(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_folder:
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder for files that belong together; it goes with the block, unless it is renamed in it.
+
+    If this process is killed, `remove_parts(parent)` of another one removes the folder. Raises OSError.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, handle = _claimed_folder(parent)
+    try:
+        yield folder
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _claimed_folder(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PART}-", dir=parent))
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY)
+            _claim(handle)
+            if folder.is_dir():
+                return folder, handle
+            os.close(handle)  # another process took it for a dead one's before it was claimed
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The descriptor of a path that is no link."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _claim(handle: int) -> None:
+    """Marks an open file or folder as a living process's own. On a file system without locks nothing is
+    marked, and nothing is removed."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def write_json(path: Path, value: Any) -> None:
