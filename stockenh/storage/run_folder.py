@@ -17,6 +17,7 @@ from stockenh.storage.files import (
     LOCK,
     append_line,
     is_locked,
+    json_text,
     lock_folder,
     remove_parts,
     write_atomic,
@@ -145,7 +146,7 @@ class RunFolder:
         write_json(path, value)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        append_line(self.metrics, json.dumps(line, allow_nan=False))
+        append_line(self.metrics, json_text(line))
 
     def read_metrics(self, up_to_epoch: int | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a line cut short by a kill is left out."""
@@ -161,7 +162,7 @@ class RunFolder:
         """Removes the lines after `epoch`, which will be written again."""
         kept = self.read_metrics(epoch)
         if self.metrics.exists():
-            write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_atomic(self.metrics, "".join(json_text(line) + "\n" for line in kept).encode())
 
     def weights(self, name: str) -> Path:
         """The file of the weights called `name` (raw, ema, swa)."""

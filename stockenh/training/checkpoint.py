@@ -83,11 +83,11 @@ class FolderJournal(Journal):
     def epoch(self, line: Metrics, state: State) -> None:
         self.folder.append_metrics(line)
         self.pause(state)
+        losses = ("none" if line[k] is None else f"{line[k]:.5f}" for k in ("train_loss", "val_loss"))
         log.info(
-            "epoch %d: train loss %.5f, validation loss %s, %.0f windows/s, %d steps skipped so far%s",
+            "epoch %d: train loss %s, validation loss %s, %.0f windows/s, %d steps skipped so far%s",
             line["epoch"],
-            line["train_loss"],
-            "none" if line["val_loss"] is None else f"{line['val_loss']:.5f}",
+            *losses,
             line["windows_per_second"],
             line["skipped"],
             ", best so far" if line["best"] else "",
