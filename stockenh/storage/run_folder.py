@@ -181,9 +181,16 @@ class RunFolder:
         write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
-        """Raises RunFolderError where they are missing or damaged."""
+        """Raises RunFolderError where they are missing, damaged or not finite."""
         self._require_weights(name)
-        return self.read_tensors(self.weights(name))
+        tensors = self.read_tensors(self.weights(name))
+        if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+            others = ", ".join(f"weights={other}" for other in self.weight_names() if other != name)
+            raise RunFolderError(
+                f"{self.weights(name)}: the {name} weights are not finite ({bad[0]} has NaN or infinite "
+                f"numbers); {f'try {others}, or ' if others else ''}train again with a lower optimizer.lr"
+            )
+        return tensors
 
     def _require_weights(self, name: str) -> None:
         if name not in (names := self.weight_names()):
