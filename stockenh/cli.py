@@ -300,9 +300,11 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def main() -> None:
-    """The console script."""
+    """The program; see `stockenh.__main__`."""
     try:
         sys.exit(app(prog_name="stockenh", standalone_mode=False))
+    except typer.Abort:  # typer's word for a KeyboardInterrupt
+        raise KeyboardInterrupt from None
     except Exception as error:
         # typer's usage errors, whose class it keeps private; with no arguments its "error" is the help
         if not hasattr(error, "format_message"):
@@ -310,7 +312,3 @@ def main() -> None:
         if message := error.format_message():
             print(f"stockenh: {message} See: stockenh --help", file=sys.stderr)
         sys.exit(USAGE)
-
-
-if __name__ == "__main__":
-    main()
