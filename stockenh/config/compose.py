@@ -43,6 +43,7 @@ from stockenh.config.overrides import (
 )
 from stockenh.config.schema import literals, parse, plain
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 
 # The option of each group that is a finished run's own choice, and the end of the names of roots with them.
@@ -154,9 +155,10 @@ def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]
         if node.output_subdir is not None:
             about = directory / node.output_subdir
             about.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(_without_hydra(config), about / "config.yaml")
-            OmegaConf.save(OmegaConf.masked_copy(config, "hydra"), about / "hydra.yaml")
-            OmegaConf.save(node.overrides.task, about / "overrides.yaml")
+            hydra_node = OmegaConf.masked_copy(config, "hydra")
+            parts = {"config": _without_hydra(config), "hydra": hydra_node, "overrides": node.overrides.task}
+            for name, part in parts.items():
+                write_atomic(about / f"{name}.yaml", OmegaConf.to_yaml(part).encode())
         configure_log(node.job_logging, node.verbose)
         for record in buffer.buffer:
             logging.getLogger(record.name).handle(record)

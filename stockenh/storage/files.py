@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import shutil
@@ -196,3 +197,16 @@ class WorkerLock:
         self._lock.release()
         with suppress(OSError):
             self.path.unlink()
+
+
+class LogFile(logging.FileHandler):
+    """A log that ends silently where the disk is full: the writers of all else report that, and stop."""
+
+    def __init__(self, filename: str | os.PathLike[str], mode: str = "a", encoding: str = "utf-8") -> None:
+        try:
+            super().__init__(filename, mode, encoding)
+        except OSError:
+            super().__init__(os.devnull, mode, encoding)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Prints nothing, where logging's own would print a traceback for every record."""

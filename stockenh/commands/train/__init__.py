@@ -18,7 +18,7 @@ from stockenh.config import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
 from stockenh.config.schema import RunConfig, config_of, parse, upgraded
 from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped
-from stockenh.storage.files import expanded
+from stockenh.storage.files import LogFile, expanded
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import world
 
@@ -98,7 +98,7 @@ def resume(arguments: list[str]) -> None:
 
 def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bool:
     """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler = LogFile(folder.log)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
