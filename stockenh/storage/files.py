@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -23,10 +24,24 @@ from stockenh.errors import ConfigError, RunFolderError, StockenhError
 LOCK: Final = ".lock"  # in a folder that only one process may work in
 _LOCK_SECONDS: Final = 0.2  # `is_locked` holds a lock for a moment, which is no reason to refuse a folder
 _PART: Final = ".part"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskError(StockenhError):
     """The disk is full or can't be written. What was there before is untouched."""
+
+    def __init__(self, message: str, is_full: bool = False) -> None:
+        super().__init__(message)
+        self.is_full = is_full
+
+
+def full_disk(error: Exception) -> DiskError | None:
+    """What to raise where an error says that the disk is full; else None."""
+    if isinstance(error, DiskError):
+        return error if error.is_full else None
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return DiskError(f"{error.filename or 'a file'} can't be written: {error.strerror}", is_full=True)
+    return None
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
@@ -149,7 +164,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskError(f"{path} can't be written: {error.strerror}") from None
+        raise DiskError(f"{path} can't be written: {error.strerror}", error.errno in _FULL) from None
 
 
 def is_locked(path: Path) -> bool:
@@ -210,3 +225,8 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Prints nothing, where logging's own would print a traceback for every record."""
+
+    def close(self) -> None:
+        """Also where the last lines can't be written."""
+        with suppress(OSError):
+            super().close()

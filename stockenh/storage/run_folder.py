@@ -211,6 +211,10 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keeps a second process out. Raises RunFolderError where one is training here."""
         with lock_folder(self.path, "is training in this folder"):
-            for folder in (self.path, self.last.parent, self.path / "weights"):
-                remove_parts(folder)
+            self.remove_parts()
             yield
+
+    def remove_parts(self) -> None:
+        """Removes the temporary files of killed processes."""
+        for folder in (self.path, self.last.parent, self.path / "weights", self.report):
+            remove_parts(folder)

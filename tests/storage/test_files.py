@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import math
 import os
 import subprocess
@@ -18,6 +19,7 @@ from stockenh.storage import files
 from stockenh.storage.files import (
     LOCK,
     DiskError,
+    LogFile,
     WorkerLock,
     append_line,
     is_locked,
@@ -150,6 +152,16 @@ def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
     run.metrics.write_text(run.metrics.read_text() + '{"epoch": 2, "val_loss": NaN}\n')
     run.rewind_metrics(2)
     assert run.read_metrics() == [{"epoch": 1, **expected}, {"epoch": 2, "val_loss": None}]
+
+
+def test_a_log_on_a_full_disk_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    for path in (tmp_path / "run.log", tmp_path / "missing" / "run.log"):
+        handler = LogFile(path)
+        for _ in range(3):
+            handler.handle(logging.LogRecord("x", logging.INFO, "x.py", 1, "a record", None, None))
+        handler.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
