@@ -21,6 +21,7 @@ from stockenh.training.world import refuse_several
 STRUCTURES = ("ablate.techniques", "ablate.all_claims", "sweep.params", "sweep.sampler", "sweep.pruner")
 USAGE = 2
 INTERRUPTED = 130
+LONGEST = 4000  # characters of a message, which may quote a value
 
 app = typer.Typer(
     help="Trains, tunes, compresses and judges deep models that forecast stocks from daily bars.",
@@ -295,7 +296,8 @@ def guarded() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"stockenh: {message}", file=sys.stderr)
+    shown = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
+    print(f"stockenh: {shown}", file=sys.stderr)
     raise typer.Exit(code) from None
 
 

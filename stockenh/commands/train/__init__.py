@@ -46,10 +46,10 @@ def train(arguments: list[str]) -> None:
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One run: alone, a job of a grid, or a trial of a search."""
+    config = parse(raw)  # before torch is imported: a wrong value is answered at once
     from stockenh.commands.train.run import train as train_run
     from stockenh.report.terminal import console
 
-    config = parse(raw)
     if config.weights and not config.init_from:
         raise ConfigError(
             f"weights={config.weights} says which weights of init_from=RUN to start with, but there is "
@@ -264,11 +264,11 @@ def find_lr(arguments: list[str]) -> None:
 
 
 def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
+    require_own_folder(folder, "a range test")
+    folder.refuse_if_run()
+    config = parse(raw)
     from stockenh.commands.train.range_test import find_lr as find
     from stockenh.config import build
     from stockenh.report.terminal import console
 
-    require_own_folder(folder, "a range test")
-    folder.refuse_if_run()
-    config = parse(raw)
     find(config, folder, build.device(config.device), console())

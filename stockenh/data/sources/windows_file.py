@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stockenh.data import Horizons
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import FeatureSettings, feature_names
 from stockenh.data.findings import Finding, Level
@@ -35,7 +36,7 @@ class WindowsData(DataSettings):
     brings_bars: ClassVar[bool] = False
 
     path: str = "???"
-    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
+    horizons: Horizons = field(default_factory=lambda: [3, 5, 10])
 
     def __post_init__(self) -> None:
         check_horizons(self.horizons)
