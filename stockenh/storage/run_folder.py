@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from stockenh.errors import ConfigError, RunFolderError
+from stockenh.errors import ConfigError, RunFolderError, TrainingError
 from stockenh.storage.files import (
     LOCK,
     append_line,
@@ -79,6 +79,13 @@ class RunFolder:
         if not folder.config.is_file():
             raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never started")
         return folder
+
+    def require_there(self) -> None:
+        """Raises TrainingError where the folder of a running training was deleted: it is not made again."""
+        if not self.config.is_file():
+            raise TrainingError(
+                f"{self.path} was deleted or moved during the training: nothing more is written"
+            )
 
     def refuse_if_run(self) -> None:
         """Raises ConfigError where the folder holds a run that has trained or is about to."""
