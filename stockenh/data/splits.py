@@ -101,7 +101,7 @@ class WalkForward(Split):
     """
 
     folds: Annotated[int, Field(ge=1, le=1000)] = 5
-    fold: CountOrZero = 0
+    fold: int = 0
     val: Share = 0.15
     embargo: CountOrZero = 0
 
