@@ -21,6 +21,7 @@ from stockenh.training.world import refuse_several
 STRUCTURES = ("ablate.techniques", "ablate.all_claims", "sweep.params", "sweep.sampler", "sweep.pruner")
 USAGE = 2
 INTERRUPTED = 130
+LONGEST = 4000  # characters of a message, which may quote a value
 
 app = typer.Typer(
     help="Trains, tunes, compresses and judges deep models that forecast stocks from daily bars.",
@@ -297,14 +298,17 @@ def guarded() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"stockenh: {printable(message)}", file=sys.stderr)
+    shown = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
+    print(f"stockenh: {printable(shown)}", file=sys.stderr)
     raise typer.Exit(code) from None
 
 
 def main() -> None:
-    """The console script."""
+    """The program; see `stockenh.__main__`."""
     try:
         sys.exit(app(prog_name="stockenh", standalone_mode=False))
+    except typer.Abort:  # typer's word for a KeyboardInterrupt
+        raise KeyboardInterrupt from None
     except Exception as error:
         # typer's usage errors, whose class it keeps private; with no arguments its "error" is the help
         if not hasattr(error, "format_message"):
@@ -312,7 +316,3 @@ def main() -> None:
         if message := error.format_message():
             print(f"stockenh: {message} See: stockenh --help", file=sys.stderr)
         sys.exit(USAGE)
-
-
-if __name__ == "__main__":
-    main()

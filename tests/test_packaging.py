@@ -58,7 +58,7 @@ def test_it_holds_every_module_config_the_sample_and_no_tests(installed):
     assert (installed / "stockenh/py.typed").is_file()
     (info,) = installed.glob("*.dist-info")
     assert info.name == f"stockenh-{stockenh.__version__}.dist-info"
-    assert "stockenh = stockenh.cli:main" in (info / "entry_points.txt").read_text()
+    assert "stockenh = stockenh.__main__:main" in (info / "entry_points.txt").read_text()
 
 
 def test_it_composes_and_trains_outside_the_repository(python, small_run, tmp_path):

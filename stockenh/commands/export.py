@@ -38,7 +38,7 @@ from stockenh.inference.predict import CHUNK
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, percent_axis, save
 from stockenh.report.table import Grid, as_table, number, percent
 from stockenh.report.terminal import print_files, print_line
-from stockenh.storage.files import write_atomic, write_json
+from stockenh.storage.files import remove_parts, temporary_folder, write_atomic, write_json
 
 Run = LoadedRun[ExportRunConfig]
 
@@ -103,6 +103,8 @@ def parity_chart(parity: Mapping[str, Mapping[str, NDArray[np.floating]]], limit
 
 
 PARITY = 1e-5
+MANIFEST = "manifest.json"
+NAMES = (ONNX, PROGRAM, INT8, "example.npz")
 EXAMPLES = 8
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -127,12 +129,39 @@ def export_run(
     own = {"ret": predicted.ret, "up_prob": trained.calibration.apply(predicted.up_logits)}
     deployed = Deployed(run.net, run.fitted, trained.calibration, config.data.brings_bars).eval()
     inputs = _inputs(run, rows)
+    for old in (MANIFEST, *NAMES):  # what an earlier export left may be of other weights
+        (directory / old).unlink(missing_ok=True)
+    remove_parts(directory)
+    with temporary_folder(directory) as unchecked:
+        manifest, picture = _checked(run, deployed, inputs, own, rows, part, unchecked, directory, console)
+        for path in unchecked.iterdir():
+            path.replace(directory / path.name)
+        write_json(directory / MANIFEST, manifest)  # the last: without it the files are not used
+    console.print(speed_table(manifest["speed"], torch.get_num_threads()))
+    files = sorted(directory.glob("model.*"))
+    print_files(console, "export", (*files, directory / MANIFEST, picture))
+    return manifest
+
+
+def _checked(
+    run: Run,
+    deployed: Deployed,
+    inputs: Arrays,
+    own: Outputs,
+    rows: NDArray[np.int64],
+    part: str,
+    directory: Path,
+    pictures: Path,
+    console: Console,
+) -> tuple[dict[str, Any], Path]:
+    """Writes the files into a folder that nobody reads yet and checks them there; manifest and picture."""
+    config = run.config
     _write_both(deployed, inputs, directory, console)
     engines = _engines(deployed, directory)
     parity = {name: differences(engines[name], inputs, own) for name in (ONNX, PROGRAM)}
     worst = {name: {key: float(d.max()) for key, d in found.items()} for name, found in parity.items()}
-    picture = parity_chart(parity, PARITY, directory / "parity.png")
-    _refuse_other_forecasts(worst, directory)
+    picture = parity_chart(parity, PARITY, pictures / "parity.png")
+    _refuse_other_forecasts(worst, picture)
     manifest = _manifest(run, inputs, engines[ONNX], part, worst)
     console.print(f"parity   {len(rows):,} windows of {part}, largest difference to the run's own forecasts")
     for name, found in worst.items():
@@ -145,10 +174,7 @@ def export_run(
     files = sorted(directory.glob("model.*"))
     manifest["files"] = {path.name: _sha256(path) for path in files}
     _write_example(directory / "example.npz", inputs, own)
-    write_json(directory / "manifest.json", manifest)
-    console.print(speed_table(manifest["speed"], torch.get_num_threads()))
-    print_files(console, "export", (*files, directory / "manifest.json", picture))
-    return manifest
+    return manifest, picture
 
 
 def differences(engine: Engine, inputs: Arrays, own: Outputs) -> dict[str, NDArray[np.float64]]:
@@ -177,8 +203,6 @@ def _inputs(run: Run, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]
 
 
 def _write_both(deployed: Deployed, inputs: Arrays, directory: Path, console: Console) -> None:
-    for name in (ONNX, PROGRAM, INT8):  # what an earlier export left may be of other weights
-        (directory / name).unlink(missing_ok=True)
     example = {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}
     console.print("export   ONNX and torch.export, which takes some seconds")
     with quietly():
@@ -203,15 +227,13 @@ def _engines(deployed: Deployed, directory: Path) -> dict[str, Engine]:
     return {"eager": run(deployed), PROGRAM: run(program), ONNX: onnx}
 
 
-def _refuse_other_forecasts(worst: dict[str, dict[str, float]], directory: Path) -> None:
+def _refuse_other_forecasts(worst: dict[str, dict[str, float]], picture: Path) -> None:
     for name, of_file in worst.items():
         for key, value in of_file.items():
             if not value <= PARITY:
-                for file in (ONNX, PROGRAM, INT8):
-                    (directory / file).unlink(missing_ok=True)
                 raise ExportError(
                     f"{name} forecasts {key} up to {value:.1e} away from the run, more than {PARITY:g}: not "
-                    f"exported; {directory / 'parity.png'} shows how often"
+                    f"exported; {picture} shows how often"
                 )
 
 

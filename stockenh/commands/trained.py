@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -79,11 +80,22 @@ def dates_of(asof: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Leaves a table as path.parquet and path.csv."""
-    for suffix, write in ((".parquet", frame.write_parquet), (".csv", frame.write_csv)):
+    """Leaves a table as path.parquet and path.csv, whose text a spreadsheet does not take for formulas."""
+    for suffix, write in ((".parquet", frame.write_parquet), (".csv", quoted(frame).write_csv)):
         content = io.BytesIO()
         write(content)
         write_atomic(path.with_name(path.name + suffix), content.getbuffer())
+
+
+# Beginnings of a cell that spreadsheets execute (OWASP, CSV injection), full-width forms among them.
+_FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+
+
+def quoted(frame: pl.DataFrame) -> pl.DataFrame:
+    """A table whose text cells and column names have an apostrophe before what would begin a formula."""
+    text = pl.col(pl.String, pl.Categorical, pl.Enum).cast(pl.String)
+    found = frame.with_columns(text.str.replace(f"({_FORMULA})", "'${1}"))
+    return found.rename({name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)})
 
 
 # What the inputs and outputs of a model are made by, besides its embedding.

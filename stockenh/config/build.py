@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stockenh.config.schema import RunConfig, TtaPredictConfig
+from stockenh.data import require_memory
 from stockenh.data.batches import ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
@@ -33,6 +35,7 @@ from stockenh.training.precision import Precision
 from stockenh.training.step import Learner, Objective
 
 AS_IT_IS = NoAugment()
+BYTES_OF_A_PARAMETER = 16  # in training: float32 weight, gradient and two moments
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,14 @@ def cache(config: RunConfig) -> DiskCache:
     root = expanded(config.cache_dir) if config.cache_dir else default_root()
     if root is None:
         _warn("no home folder for a cache: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
-    return DiskCache(root, _warn)
+    store = DiskCache(root, _warn)
+    if root not in _CLEANED:
+        _CLEANED.add(root)
+        store.clean()
+    return store
+
+
+_CLEANED: set[Path | None] = set()  # the caches that this process has looked through already
 
 
 def _warn(message: str) -> None:
@@ -189,7 +199,9 @@ def refuse_misfit(config: RunConfig, windows: Windows) -> None:
     """Raises ConfigError where the model and these windows don't fit together; computes nothing."""
     spec = _spec(windows, config.embedding.width_of(windows))
     with torch.device("meta"):
-        config.model.build(spec)
+        net = config.model.build(spec)
+    parameters = sum(p.numel() for p in net.parameters())
+    require_memory(BYTES_OF_A_PARAMETER * parameters, f"a model of {parameters:,} parameters")
 
 
 def _outside(windows: Windows, rows: NDArray[np.int64], lacking: dict[str, str]) -> dict[str, str]:

@@ -38,12 +38,15 @@ from stockenh.config.overrides import (
     hydra_text,
     make_paths_absolute,
     quote_paths,
+    refuse_odd_text,
+    shortened,
     split_override,
     unquoted,
     wrong_option,
 )
 from stockenh.config.schema import GROUPS, config_from, literals, parse, plain
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import require_plain_folder
 
@@ -54,6 +57,7 @@ VERSION_BASE = "1.3"  # of Hydra, whose behaviour it fixes
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 BUFFERED_RECORDS = 10_000
 MOST_CHECKED = 32  # jobs of a grid
+LONGEST_NAME = 200  # of an option, whose file has 255 characters at most
 
 Body = Callable[[dict[str, Any], RunFolder], None]
 log = logging.getLogger(__name__)
@@ -181,9 +185,10 @@ def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]
         if node.output_subdir is not None:
             about = directory / node.output_subdir
             about.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(_without_hydra(config), about / "config.yaml")
-            OmegaConf.save(OmegaConf.masked_copy(config, "hydra"), about / "hydra.yaml")
-            OmegaConf.save(node.overrides.task, about / "overrides.yaml")
+            hydra_node = OmegaConf.masked_copy(config, "hydra")
+            parts = {"config": _without_hydra(config), "hydra": hydra_node, "overrides": node.overrides.task}
+            for name, part in parts.items():
+                write_atomic(about / f"{name}.yaml", OmegaConf.to_yaml(part).encode())
         configure_log(node.job_logging, node.verbose)
         for record in buffer.buffer:
             logging.getLogger(record.name).handle(record)
@@ -320,7 +325,10 @@ def _check(
     parser, known = OverridesParser.create(), groups(*folders)
     own = groups_of(root.removesuffix(f"_{OF_RUN}"))
     for argument, text in zip(given, quoted, strict=True):
+        refuse_odd_text(argument)
         key, equals, value = argument.partition("=")
+        if key.lstrip("+") == "hydra.verbose" and _is_number(value):
+            raise ConfigError(f"{argument}: write true, false, or the names of loggers")
         if not (key and equals) and not argument.startswith("~"):
             raise ConfigError(f"{argument}: write GROUP=OPTION or KEY=VALUE")
         try:
@@ -338,8 +346,24 @@ def _check(
                     f"{argument} holds several values: add --multirun for a run each, or write a list: "
                     f"{key}=[{value}]"
                 )
-        elif (group := override.key_or_group) in own and not isinstance(override.value(), str | list):
-            raise ConfigError(wrong_option(group, str(value), known[group]))
+        elif ((group := override.key_or_group) in {*own, *known} or "/" in group) and not _names_options(
+            override.value()
+        ):
+            raise ConfigError(wrong_option(group, shortened(value), known.get(group, [])))
+
+
+def _names_options(value: Any) -> bool:
+    """Whether a value may be the option of a group: a name that a file can have, or a list of them."""
+    names = value if isinstance(value, list) else [value]
+    return all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in names)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text in ("null", "") or text.startswith("{")
+    return True
 
 
 def _refuse_hopeless_grid(root: str, quoted: Sequence[str], folders: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,82 @@ def _quoted(key: str, path: str) -> str:
     return f"'{escaped}'"
 
 
+DEEPEST = 20  # lists and mappings within each other
+LONGEST = 100_000  # characters of a value
+_LARGEST = 2**63  # of whole numbers
+_SHOWN = 80  # characters of a value in a message
+
+
+def shortened(value: object) -> str:
+    """A value as a message shows it."""
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return "a number of more than 19 digits"
+    if isinstance(value, str):
+        text = value[: _SHOWN + 1]
+    elif _depth(value) > DEEPEST:
+        return "lists within lists"
+    else:
+        text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _depth(value: object) -> int:
+    """How deep containers lie within each other; counted without recursion, and no further than needed."""
+    level, depth = [value], 0
+    while level and depth <= DEEPEST:
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, Mapping):
+                inner += one.values()
+            elif isinstance(one, list | tuple):
+                inner += one
+        depth += bool(inner)
+        if not inner:
+            break
+        level = inner
+    return depth
+
+
+def refuse_odd(values: Mapping[Any, Any], prefix: str = "") -> None:
+    """Raises ConfigError where a value is of a size that no setting has: it may come from an untrusted file,
+    and is refused before anything is made of it."""
+    for key, value in values.items():
+        name = f"{prefix}.{shortened(key)}".lstrip(".")
+        if _depth(value) > DEEPEST:
+            raise ConfigError(f"{name}: more than {DEEPEST} lists or mappings lie within each other")
+        pending = [value]
+        while pending:
+            one = pending.pop()
+            if isinstance(one, Mapping):
+                pending += [*one.keys(), *one.values()]
+            elif isinstance(one, list | tuple):
+                pending += one
+            elif isinstance(one, str) and len(one) > LONGEST:
+                raise ConfigError(f"{name}: a text of {len(one):,} characters; at most {LONGEST:,} are read")
+            elif isinstance(one, int) and abs(one) >= _LARGEST:
+                raise ConfigError(f"{name}: a whole number of more than 19 digits is no setting")
+
+
+def refuse_odd_text(argument: str) -> None:
+    """The same of an override, before Hydra's grammar reads it."""
+    key = shortened(argument.partition("=")[0])
+    if len(argument) > LONGEST:
+        raise ConfigError(f"{key}: {len(argument):,} characters; at most {LONGEST:,} are read")
+    if re.search(r"(?<![\w./-])[+-]?\d(?:_?\d){18,}(?![\w./-])", argument):
+        raise ConfigError(f"{key}: a whole number of more than 18 digits is no setting")
+    depth = 0
+    for character in re.sub(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", "", argument):
+        depth += (character in "[{(") - (character in ")}]")
+        if depth > DEEPEST:
+            raise ConfigError(f"{key}: more than {DEEPEST} lists or mappings lie within each other")
+
+
 def value_of(argument: str) -> Any:
     """The value of an override, read by Hydra's grammar. Raises ConfigError naming the argument."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    refuse_odd_text(argument)
     try:
         return OverridesParser.create().parse_override(_quote_path(argument, False)).value()
     except HydraException as error:

@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from stockenh.config.overrides import literal, suggest
-from stockenh.data import Count, Date, Seed, Share, ShareOrZero
+from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
+from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import read_yaml
@@ -98,7 +98,7 @@ class FinderConfig:
 
     start_lr: PositiveFinite = 1e-7
     end_lr: PositiveFinite = 1.0
-    steps: Annotated[int, Field(ge=10)] = 100  # optimizer steps; fewer give no curve
+    steps: Annotated[int, Field(ge=10, le=10**6)] = 100  # optimizer steps; fewer give no curve
     smoothing: ShareOrZero = 0.9  # weight of the past in the mean of the loss
     diverge: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 4.0  # times the best mean loss
 
@@ -113,7 +113,7 @@ class FinderConfig:
 class TtaConfig:
     """Test-time augmentation: noisy views of a window beside the window itself."""
 
-    views: Annotated[int, Field(ge=0)] = 4
+    views: Annotated[int, Field(ge=0, le=1000)] = 4
     price: Annotated[float, Field(ge=0, le=1)] = 0.002  # relative noise
     volume: Annotated[float, Field(ge=0, le=1)] = 0.05
     coverage: Annotated[float, Field(gt=0, le=1)] = 0.2  # share of the validation forecasts
@@ -156,12 +156,12 @@ class ExplainConfig:
     """Which forecasts are explained, and how exactly the integral of their gradients is taken."""
 
     windows: Count = 256  # evenly spread over the part
-    steps: Count = 64  # of the integral; doubled for windows that are not within the tolerance
-    max_steps: Count = 1024
+    steps: Repeats = 64  # of the integral; doubled for windows that are not within the tolerance
+    max_steps: Repeats = 1024
     outputs: Annotated[list[Literal["up", "ret"]], Field(min_length=1)] = field(
         default_factory=lambda: ["up", "ret"]
     )
-    horizons: Annotated[list[int], Field(min_length=1)] | None = None  # bars ahead; None: all of the run's
+    horizons: Annotated[Horizons, Field(min_length=1)] | None = None  # bars ahead; None: all of the run's
 
     def __post_init__(self) -> None:
         if self.steps > self.max_steps:
@@ -179,9 +179,9 @@ class AuditConfig:
 
     dates: Count = 8  # of the test part, and as many before it, after which every bar is replaced
     correlation: Share = 0.3  # of one input with a label
-    shuffles: Annotated[int, Field(ge=2)] = 4  # trainings of the run's model on shuffled labels
+    shuffles: Annotated[int, Field(ge=2, le=1000)] = 4  # trainings of the run's model on shuffled labels
     epochs: Count = 1  # of each training
-    windows: Annotated[int, Field(ge=2)] = 4096  # train windows of each, and test windows
+    windows: Annotated[int, Field(ge=2, le=10**9)] = 4096  # train windows of each, and test windows
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class EvaluateConfig:
     """How a finished run is evaluated: `evaluate.from` and `evaluate.to` are `since` and `until`."""
 
     block: Count | None = None  # dates in a block of the bootstrap; None: twice the largest horizon
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = 10.0  # of traded value
     horizon: int | None = None  # bars ahead, whose probability the curve trades on; None: the smallest
     since: Annotated[Date | None, Field(alias="from")] = None
@@ -209,8 +209,8 @@ class BenchConfig:
     )
     minutes: PositiveFinite = 9.0  # for everything; what does not fit is left out and named
     seconds: PositiveFinite = 10.0  # for one comparison of at least three rounds
-    rounds: Annotated[int, Field(ge=3)] = 15  # of one comparison at most
-    symbols: Count = 500  # files that the data pipeline reads
+    rounds: Annotated[int, Field(ge=3, le=10_000)] = 15  # of one comparison at most
+    symbols: Annotated[int, Field(ge=1, le=100_000)] = 500  # files that the data pipeline reads
     compile: bool = True  # torch.compile among the techniques
 
 
@@ -225,7 +225,7 @@ class _Common:
 
     seed: Seed = 42
     device: str = "auto"
-    threads: Count | None = None
+    threads: Few | None = None
     cache_dir: str | None = None
     init_from: str | None = None
     teacher: str | None = None
@@ -308,22 +308,24 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
     Settings that are missing take their defaults. Raises ConfigError naming the key, and both keys where two
     together are wrong.
     """
+    refuse_odd(raw)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     plain_keys = {f.name for f in dataclasses.fields(_Common)}
     for key in raw:
         if key not in fields and key not in NOT_OF_RUN:
-            raise ConfigError(f"{key}: no such key. {suggest(key, fields)}")
+            raise ConfigError(f"{shortened(key)}: no such key. {suggest(shortened(key), fields)}")
     for key in (*GROUPS, "train", "seed"):
         if key not in raw:
             raise ConfigError(f"{key}: missing from the config")
     common = settings_of("", _Common, {key: raw[key] for key in raw if key in plain_keys})
-    groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     kinds: dict[str, Any] = {name: f.default_factory for name, f in fields.items()}
     nodes: dict[str, Any] = {
         name: settings_of(name, cls, raw[name])
         for name, cls in kinds.items()
         if name in raw and isinstance(cls, type) and dataclasses.is_dataclass(cls)
     }
+    # after what needs no torch, which takes seconds to import
+    groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     _check_together(groups)
     return kind(**vars(common), **groups, **nodes)
 
@@ -448,7 +450,7 @@ def _locate(group: str, target: str, base: str) -> type:
     module = _MOVED.get(target, module)
     base_module, _, base_name = base.rpartition(".")
     kind: type = getattr(importlib.import_module(base_module), base_name)
-    refusal = ConfigError(f"{group}._target_={target} is no {base_name} of this package: refused")
+    refusal = ConfigError(f"{group}._target_={shortened(target)} is no {base_name} of this package: refused")
     # a group's classes lie in its own package, whose modules do nothing when they are imported
     if not f"{module}.".startswith(".".join(base_module.split(".")[:2]) + "."):
         raise refusal
@@ -470,12 +472,14 @@ def settings_of(group: str, cls: type[Part], values: Any) -> Part:
     """
     prefix = f"{group}." if group else ""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{group}: must be a mapping of settings, not {values!r}")
+        raise ConfigError(f"{group}: must be a mapping of settings, not {shortened(values)}")
+    refuse_odd(values, group)
     kind: Any = cls  # mypy takes a type[Part] for something that can't be hashed
     names = _keys(kind)
     for key, value in values.items():
         if key not in names:
-            raise ConfigError(f"{prefix}{key}: no such setting of {cls.__name__}. {suggest(str(key), names)}")
+            near = suggest(shortened(key), names)
+            raise ConfigError(f"{prefix}{shortened(key)}: no such setting of {cls.__name__}. {near}")
         if isinstance(value, float) and math.isnan(value):
             raise ConfigError(f"{prefix}{key}=nan is not a number")
     try:
@@ -543,13 +547,14 @@ def _message(error: ValidationError, prefix: str) -> str:
     names = [part for part in path if part not in ("bool", "int", "float", "str", "constrained-str")]
     key = prefix + ".".join(str(part) for part in names if not isinstance(part, int))
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
+    value = None if value is None else shortened(value)
     if kind == "missing":
         return f"{key} must be given: {key}=..."
     if value is None:
         return f"{key}=null: it must have a value"
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
-        return f"{key}={value}: no such {names[0]}. {suggest(str(value), options, all_options=True)}"
+        return f"{key}={value}: no such {names[0]}. {suggest(value, options, all_options=True)}"
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
         return f"{key}={value} must be {words} {_number(context[bound])}"
@@ -558,6 +563,8 @@ def _message(error: ValidationError, prefix: str) -> str:
         return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *others])
     if kind in ("list_type", "tuple_type"):
         return f"{key} must be a list: {key}=[...]"
+    if kind == "too_long":
+        return f"{key}: {context['actual_length']} values, at most {context['max_length']} are possible"
     if kind == "too_short":
         return f"{key}={value}: name one or more"
     if kind == "value_error":

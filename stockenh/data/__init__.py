@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from stockenh.errors import ConfigError
+
 
 def _is_date(text: str) -> str:
     try:
@@ -23,9 +25,27 @@ def _is_date(text: str) -> str:
 
 
 Date = Annotated[str, AfterValidator(_is_date)]
-Count = Annotated[int, Field(ge=1)]
+# Bounds that no real machine or data reach: a larger value is a slip, and would end in a lack of memory.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Width = Annotated[int, Field(ge=1, le=2**16)]  # of a layer
+Repeats = Annotated[int, Field(ge=1, le=10**6)]  # of a measurement or an integral
+Few = Annotated[int, Field(ge=1, le=1024)]  # layers, heads, processes
+Horizons = Annotated[list[Annotated[int, Field(le=10**6)]], Field(max_length=100)]  # bars ahead
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 ShareOrZero = Annotated[float, Field(ge=0, lt=1)]
 Exact = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # in JSON: a finite number, not text
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raises ConfigError where so many bytes are more than this machine has; what: that needs them."""
+    import psutil
+
+    memory = psutil.virtual_memory().total
+    if needed > memory:
+        raise ConfigError(
+            f"{what} needs about {needed / 2**30:,.0f} GiB of memory, and this machine has "
+            f"{memory / 2**30:,.0f} GiB"
+        )

@@ -9,6 +9,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from stockenh.errors import ConfigError
-from stockenh.storage.files import DiskError, expanded, write_atomic
+from stockenh.storage.files import (
+    LOCK,
+    DiskError,
+    expanded,
+    is_locked,
+    remove_parts,
+    temporary_folder,
+    write_atomic,
+)
 
 LARGE = 2**28  # bytes from which a scratch array goes into a file
 PORTION = 2**24  # bytes that are written at a time
@@ -50,7 +59,10 @@ def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
 Arrays = dict[str, NDArray[np.generic]]
 
 _NAMES = "names.txt"
-_PARTS = ".parts"
+# The ends of the names of folders with parts of an entry, and the beginnings of those of a download's.
+PARTS = ".parts"
+DAY_SECONDS = 86_400.0  # after which a download does not continue from its parts
+KEPT_SECONDS = 7 * DAY_SECONDS  # for a killed computation to continue from its parts
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +98,25 @@ class DiskCache:
 
     def parts(self, kind: str, key: str) -> Parts:
         """The finished parts of an entry whose computation takes long."""
-        return Parts(self.root / kind / f"{key}{_PARTS}" if self.root else None)
+        return Parts(self.root / kind / f"{key}{PARTS}" if self.root else None)
+
+    def clean(self) -> None:
+        """Removes what killed processes left half-written, and finished parts that nothing has continued.
+
+        What living processes are writing stays.
+        """
+        if self.root is None:
+            return
+        for kind in _folders(self.root):
+            remove_parts(kind)
+            for folder in _folders(kind):
+                remove_parts(folder)
+                if folder.name.endswith(PARTS) and _age(folder) > KEPT_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+                for download in folder.glob(f"{PARTS}-*"):
+                    remove_parts(download)
+                    if _age(download) > DAY_SECONDS and not is_locked(folder / LOCK):
+                        shutil.rmtree(download, ignore_errors=True)
 
     def scratch(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised array: in memory, or if it is large in an unnamed file beside the entries.
@@ -166,6 +196,21 @@ def code_of(package: str) -> str:
     return h.hexdigest()
 
 
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return []
+
+
+def _age(folder: Path) -> float:
+    """Seconds since a file was last made in a folder."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _read(folder: Path) -> Arrays | None:
     try:
         if not folder.is_dir():
@@ -180,9 +225,7 @@ def _read(folder: Path) -> Arrays | None:
 
 
 def _write(folder: Path, arrays: Arrays) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-    try:
+    with temporary_folder(folder.parent) as temporary:
         for name, array in arrays.items():
             with (temporary / f"{name}.npy").open("wb") as file:
                 write_npy(file, array)
@@ -192,5 +235,3 @@ def _write(folder: Path, arrays: Arrays) -> None:
         except OSError:
             if not folder.is_dir():  # another process may have been first, and its entry is as good
                 raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stockenh.data import Count, Share
+from stockenh.data import CountOrZero, Share
 from stockenh.errors import ConfigError
 
 DROPPED, TRAIN, VAL, TEST = -1, 0, 1, 2
@@ -26,7 +26,6 @@ PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
 
 Times = NDArray[np.datetime64]
 Reach = Callable[[int], Times]
-Bars = Annotated[int, Field(ge=0)]
 
 
 class Split(ABC):
@@ -81,7 +80,7 @@ class DateSplit(Split):
 
     val: Share = 0.15
     test: Share = 0.15
-    embargo: Bars = 0
+    embargo: CountOrZero = 0
 
     def __post_init__(self) -> None:
         if self.val + self.test >= 1:
@@ -101,10 +100,10 @@ class WalkForward(Split):
     Everything before fold k's test block is train, except its last `val` share, which is validation.
     """
 
-    folds: Count = 5
+    folds: Annotated[int, Field(ge=1, le=1000)] = 5
     fold: int = 0
     val: Share = 0.15
-    embargo: Bars = 0
+    embargo: CountOrZero = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.folds:

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from stockenh.data import Seed
 from stockenh.embedding import PriceEmbedding
 from stockenh.errors import ConfigError
 
@@ -48,8 +49,8 @@ class KernelEmbedding(PriceEmbedding):
 
     storage: ClassVar[torch.dtype] = torch.float16  # shares of about a hundred outputs: three digits suffice
 
-    width: Annotated[int, Field(ge=1, multiple_of=_THRESHOLDS)] = 512
-    seed: int = 0
+    width: Annotated[int, Field(ge=1, le=2**16, multiple_of=_THRESHOLDS)] = 512
+    seed: Seed = 0
     shuffle: bool = False
 
     def identity(self) -> object:

@@ -18,7 +18,7 @@ from stockenh.data import Exact
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, RawNoise
-from stockenh.errors import RunFolderError
+from stockenh.errors import RunFolderError, StockenhError
 from stockenh.inference.calibration import Calibration
 from stockenh.storage.untrusted import typed
 from stockenh.training.precision import DTYPES
@@ -69,6 +69,8 @@ def predict(
             losses.append(objective(out, micro, count.clamp(min=1)) * count)
             counts.append(count)
     model.train(was_training)
+    if objective is None:  # else the loss says so
+        _require_finite(data, rows, torch.cat(rets).cpu().numpy(), torch.cat(logits).cpu().numpy())
     total = torch.stack(losses).double().sum() / torch.stack(counts).sum() if losses else None
     unit = np.asarray(fitted.return_std)
     return Predictions(
@@ -77,6 +79,17 @@ def predict(
         up_logits=torch.cat(logits).cpu().double().numpy(),
         loss=None if total is None else float(total),
     )
+
+
+def _require_finite(data: ReadyWindows, rows: NDArray[np.int64], *outputs: NDArray[np.floating]) -> None:
+    """Raises StockenhError where outputs (k, H) of these windows are not finite."""
+    bad = ~np.logical_and.reduce([np.isfinite(output).all(1) for output in outputs])
+    if bad.any():
+        first = str(data.asof[rows[bad]].min())[:10]
+        raise StockenhError(
+            f"the forecasts of {bad.sum():,} of {len(rows):,} windows are not finite (first ending {first}): "
+            f"nothing is written. Check the bars of these dates, or choose other weights with weights=NAME"
+        )
 
 
 LEVELS = 100
@@ -209,6 +222,7 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
     chunks = data.split(rows, max(1, chunk_on(data.device) // together))
     forecasts = [engine(chunk, augment, together) for chunk in chunks]
     ret, up_prob = (np.concatenate(column, 1) for column in zip(*forecasts, strict=True))
+    _require_finite(data, rows, ret.mean(0), up_prob.mean(0))
     return Forecast(
         ret=ret.mean(0),
         up_prob=up_prob.mean(0),

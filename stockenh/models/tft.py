@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from stockenh.data import Count, Share, ShareOrZero
+from stockenh.data import Few, Share, ShareOrZero, Width
 from stockenh.errors import ConfigError
 from stockenh.models import (
     InputSpec,
@@ -43,12 +44,12 @@ class TftSettings(ModelSettings):
 
     gives_quantiles: ClassVar[bool] = True
 
-    d_model: Count = 256
-    heads: Count = 8
-    lstm_layers: Count = 2
-    fusion_layers: Count = 3
+    d_model: Width = 256
+    heads: Few = 8
+    lstm_layers: Few = 2
+    fusion_layers: Few = 3
     dropout: ShareOrZero = 0.1
-    quantiles: list[Share] = field(default_factory=lambda: [0.1, 0.5, 0.9])
+    quantiles: Annotated[list[Share], Field(max_length=99)] = field(default_factory=lambda: [0.1, 0.5, 0.9])
 
     def __post_init__(self) -> None:
         require_heads_divide(self.d_model, self.heads)

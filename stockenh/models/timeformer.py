@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stockenh.data import Count, ShareOrZero
+from stockenh.data import Few, ShareOrZero, Width
 from stockenh.models import (
     InputSpec,
     ModelSettings,
@@ -42,16 +42,16 @@ class TimeFormerSettings(ModelSettings):
     learned_task_weights: weigh the tasks by learned uncertainty (Kendall et al. 2018)
     """
 
-    patch: Count = 10
-    d_model: Count = 256
-    heads: Count = 8
-    layers: Count = 6
-    ffn: Count = 512
+    patch: Width = 10
+    d_model: Width = 256
+    heads: Few = 8
+    layers: Few = 6
+    ffn: Width = 512
     dropout: ShareOrZero = 0.2
-    embedding_tokens: Annotated[int, Field(ge=2)] = 8
-    conv_dilations: list[Count] = field(default_factory=lambda: [1, 2, 4])
-    conv_kernel: Count = 3
-    head_hidden: Count = 512
+    embedding_tokens: Annotated[int, Field(ge=2, le=2**16)] = 8
+    conv_dilations: Annotated[list[Width], Field(max_length=64)] = field(default_factory=lambda: [1, 2, 4])
+    conv_kernel: Width = 3
+    head_hidden: Width = 512
     learned_task_weights: bool = False
 
     def __post_init__(self) -> None:

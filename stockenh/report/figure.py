@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockenh.errors import printable
+from stockenh.storage.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,6 +109,12 @@ def save(figure: Figure, title: str, path: Path) -> Path:
         axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(printable(title), fontsize=12)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return write_png(figure, path)
+
+
+def write_png(figure: Figure, path: Path) -> Path:
+    """Writes a picture whole or not at all; returns its path. Raises DiskError."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomic(path, content.getbuffer())
     return path

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,7 @@ class LiveProgress:
             self._drawn, self._windows, self._steps = now, 0, 0
 
     def finish(self, line: dict[str, Any]) -> None:
+        _print_if_all_skipped(self.progress.console, line)
         mark = " best" if line["best"] else ""
         skipped = f" skipped {line['skipped']}" if line["skipped"] else ""
         val = f"val {number(line['val_loss'])}{mark}" if line["val_loss"] is not None else ""
@@ -151,8 +153,11 @@ class LiveProgress:
         self._drawn, self._windows, self._steps = time.perf_counter(), 0, 0
 
 
+@dataclass
 class SilentProgress:
-    """Nobody is watching."""
+    """Nobody is watching; the console, if there is one, gets what must not be missed."""
+
+    console: Console | None = None
 
     def start(self, epoch: int, steps: int, done: int) -> None:
         pass
@@ -161,7 +166,17 @@ class SilentProgress:
         pass
 
     def finish(self, line: dict[str, Any]) -> None:
-        pass
+        if self.console is not None:
+            _print_if_all_skipped(self.console, line)
+
+
+def _print_if_all_skipped(console: Console, line: Mapping[str, Any]) -> None:
+    if line["train_loss"] is None:
+        console.print(
+            f"warning  epoch {line['epoch']}: fp16 skipped every step, so nothing was learned; each time it "
+            f"lowered the loss scale. If this goes on, take train.precision=bf16 or fp32",
+            soft_wrap=True,
+        )
 
 
 @contextmanager
@@ -170,7 +185,7 @@ def training_progress(
 ) -> Iterator[LiveProgress | SilentProgress]:
     """A live line on a terminal, silence elsewhere."""
     if not console.is_terminal:
-        yield SilentProgress()
+        yield SilentProgress(console)
         return
     loss, val = TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[val]}")
     with _progress(console, TextColumn("{task.description}"), BarColumn(24), loss, val) as progress:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
+import math
 import os
+import shutil
 import socket
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +26,24 @@ LOCK: Final = ".lock"  # in a folder that only one process may work in
 _LOCK_SECONDS: Final = 0.2  # `is_locked` holds a lock for a moment, which is no reason to refuse a folder
 _PART: Final = ".part"
 MOST_LOCK_BYTES: Final = 2**20
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskError(StockenhError):
     """The disk is full or can't be written. What was there before is untouched."""
+
+    def __init__(self, message: str, is_full: bool = False) -> None:
+        super().__init__(message)
+        self.is_full = is_full
+
+
+def full_disk(error: Exception) -> DiskError | None:
+    """What to raise where an error says that the disk is full; else None."""
+    if isinstance(error, DiskError):
+        return error if error.is_full else None
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return DiskError(f"{error.filename or 'a file'} can't be written: {error.strerror}", is_full=True)
+    return None
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
@@ -37,29 +56,93 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
+                _claim(file.fileno())
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes the temporary files of killed writers. Call it only while no writer can be at work.
+    """Removes the temporary files and folders of killed processes; those of living ones stay.
 
-    Links are not followed, and anything that is not a plain file stays: the folder may be untrusted.
+    Links are not followed, and anything else stays: the folder may be untrusted.
     """
     if folder.is_symlink():
         return
-    for part in folder.glob(f".*{_PART}"):
-        if part.is_file() and not part.is_symlink():
-            part.unlink(missing_ok=True)
+    for path in (*folder.glob(f".*{_PART}"), *folder.glob(f"{_PART}-*")):
+        is_folder = path.name.startswith(f"{_PART}-")
+        if not (path.is_dir() if is_folder else path.is_file()):
+            continue
+        with suppress(OSError), _opened(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_folder:
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder for files that belong together; it goes with the block, unless it is renamed in it.
+
+    If this process is killed, `remove_parts(parent)` of another one removes the folder. Raises OSError.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, handle = _claimed_folder(parent)
+    try:
+        yield folder
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _claimed_folder(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PART}-", dir=parent))
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY)
+            _claim(handle)
+            if folder.is_dir():
+                return folder, handle
+            os.close(handle)  # another process took it for a dead one's before it was claimed
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The descriptor of a path that is no link."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _claim(handle: int) -> None:
+    """Marks an open file or folder as a living process's own. On a file system without locks nothing is
+    marked, and nothing is removed."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically. Raises ValueError on NaN, which JSON does not have."""
-    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    """Writes JSON atomically; see `json_text`."""
+    write_atomic(path, (json_text(value, indent=2) + "\n").encode())
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, which has no NaN and no infinity: such figures are null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def expanded(path: str) -> Path:
@@ -87,7 +170,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskError(f"{path} can't be written: {error.strerror}") from None
+        raise DiskError(f"{path} can't be written: {error.strerror}", error.errno in _FULL) from None
 
 
 def is_locked(path: Path) -> bool:
@@ -137,3 +220,21 @@ class WorkerLock:
         self._lock.release()
         with suppress(OSError):
             self.path.unlink()
+
+
+class LogFile(logging.FileHandler):
+    """A log that ends silently where the disk is full: the writers of all else report that, and stop."""
+
+    def __init__(self, filename: str | os.PathLike[str], mode: str = "a", encoding: str = "utf-8") -> None:
+        try:
+            super().__init__(filename, mode, encoding)
+        except OSError:
+            super().__init__(os.devnull, mode, encoding)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Prints nothing, where logging's own would print a traceback for every record."""
+
+    def close(self) -> None:
+        """Also where the last lines can't be written."""
+        with suppress(OSError):
+            super().close()

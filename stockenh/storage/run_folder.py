@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +12,12 @@ import yaml
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from stockenh.errors import ConfigError, RunFolderError
+from stockenh.errors import ConfigError, RunFolderError, TrainingError
 from stockenh.storage.files import (
     LOCK,
     append_line,
     is_locked,
+    json_text,
     lock_folder,
     remove_parts,
     write_atomic,
@@ -102,7 +102,7 @@ class EpochLine(TypedDict, total=False):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     epoch: Required[Annotated[int, Field(ge=0)]]
-    train_loss: Required[float]
+    train_loss: Required[float | None]
     val_loss: Required[float | None]
     lr: float
     windows_per_second: Required[float]
@@ -169,6 +169,13 @@ class RunFolder:
         if not is_file(folder.config):
             raise RunFolderError(f"{path} has no config.yaml: it is no run folder, or its run never started")
         return folder
+
+    def require_there(self) -> None:
+        """Raises TrainingError where the folder of a running training was deleted: it is not made again."""
+        if not self.config.is_file():
+            raise TrainingError(
+                f"{self.path} was deleted or moved during the training: nothing more is written"
+            )
 
     def refuse_if_run(self) -> None:
         """Raises ConfigError where the folder holds a run that has trained or is about to."""
@@ -238,7 +245,7 @@ class RunFolder:
         write_json(path, value)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        append_line(self.metrics, json.dumps(line, allow_nan=False))
+        append_line(self.metrics, json_text(line))
 
     def read_metrics(self, up_to_epoch: int | None = None) -> list[EpochLine]:
         """The lines of metrics.jsonl; a line cut short by a kill is left out.
@@ -260,7 +267,7 @@ class RunFolder:
         """Removes the lines after `epoch`, which will be written again."""
         kept = self.read_metrics(epoch)
         if is_file(self.metrics):
-            write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_atomic(self.metrics, "".join(json_text(dict(line)) + "\n" for line in kept).encode())
 
     def weights(self, name: str) -> Path:
         """The file of the weights called `name` (raw, ema, swa)."""
@@ -279,9 +286,16 @@ class RunFolder:
         write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
-        """Raises RunFolderError where they are missing or damaged."""
+        """Raises RunFolderError where they are missing, damaged or not finite."""
         self._require_weights(name)
-        return self.read_tensors(self.weights(name))
+        tensors = self.read_tensors(self.weights(name))
+        if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+            others = ", ".join(f"weights={other}" for other in self.weight_names() if other != name)
+            raise RunFolderError(
+                f"{self.weights(name)}: the {name} weights are not finite ({bad[0]} has NaN or infinite "
+                f"numbers); {f'try {others}, or ' if others else ''}train again with a lower optimizer.lr"
+            )
+        return tensors
 
     def _require_weights(self, name: str) -> None:
         if name not in (names := self.weight_names()):
@@ -302,6 +316,10 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keeps a second process out. Raises RunFolderError where one is training here."""
         with lock_folder(self.path, "is training in this folder"):
-            for folder in (self.path, self.last.parent, self.path / "weights"):
-                remove_parts(folder)
+            self.remove_parts()
             yield
+
+    def remove_parts(self) -> None:
+        """Removes the temporary files of killed processes."""
+        for folder in (self.path, self.last.parent, self.path / "weights", self.report):
+            remove_parts(folder)

@@ -125,24 +125,27 @@ class FolderJournal(Journal):
     best_weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def best(self, name: str, state: State) -> None:
+        self.folder.require_there()
         weights = self.learner.averages.named(self.learner.model)[name].state_dict()
         self.best_weights[name] = {k: v.detach().cpu().clone() for k, v in weights.items()}
         save(self.folder.best, {"weights": self.best_weights, "best": state.to_dict()["best"]})
 
     def epoch(self, line: Metrics, state: State) -> None:
+        self.folder.require_there()
         self.folder.append_metrics(line)
         self.pause(state)
+        losses = ("none" if line[k] is None else f"{line[k]:.5f}" for k in ("train_loss", "val_loss"))
         log.info(
-            "epoch %d: train loss %.5f, validation loss %s, %.0f windows/s, %d steps skipped so far%s",
+            "epoch %d: train loss %s, validation loss %s, %.0f windows/s, %d steps skipped so far%s",
             line["epoch"],
-            line["train_loss"],
-            "none" if line["val_loss"] is None else f"{line['val_loss']:.5f}",
+            *losses,
             line["windows_per_second"],
             line["skipped"],
             ", best so far" if line["best"] else "",
         )
 
     def pause(self, state: State) -> None:
+        self.folder.require_there()
         content: dict[str, Any] = {
             "state": state.to_dict(),
             "learner": self.learner.checkpoint(),

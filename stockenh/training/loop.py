@@ -90,7 +90,7 @@ class State:
     step_in_epoch: Natural = 0  # optimizer steps tried in the current epoch
     steps: Natural = 0  # optimizer steps taken
     skipped: Natural = 0  # optimizer steps that fp16 skipped
-    loss_sum: float = 0.0  # of the current epoch: group losses times labels
+    loss_sum: float = 0.0  # of the steps taken in the current epoch: group losses times labels
     label_sum: float = 0.0
     train_seconds: float = 0.0  # of the current epoch
     seconds: float = 0.0  # of training and validation, all sessions together
@@ -214,8 +214,9 @@ def _train_epoch(
         for step, group in enumerate(groups, state.step_in_epoch):
             try:
                 loss, taken = learner.step(group)
-                loss_sum += loss * group.count
-                label_sum += group.count
+                if taken:  # the loss of a step that fp16 skipped may be infinite
+                    loss_sum += loss * group.count
+                    label_sum += group.count
                 state.step_in_epoch = step + 1
                 state.steps += taken
                 state.skipped += not taken
@@ -252,6 +253,12 @@ def _close_epoch(
             improved.append(name)
     for name in improved:
         journal.best(name, state)
+    train_loss = state.loss_sum / state.label_sum if state.label_sum else None
+    if train_loss is not None and not math.isfinite(train_loss):
+        raise TrainingError(
+            f"epoch {state.epoch}: the mean training loss is {train_loss}. The last checkpoint is kept. "
+            f"Lower optimizer.lr"
+        )
     chosen = choose({name: figures["loss"] for name, figures in validation.items()})
     windows = len(batches.rows)
     line = {
@@ -259,7 +266,7 @@ def _close_epoch(
         "steps": state.steps,
         "skipped": state.skipped,
         "lr": learner.schedule.lr,
-        "train_loss": state.loss_sum / max(state.label_sum, 1),
+        "train_loss": train_loss,  # None: fp16 skipped every step of the epoch
         "val_loss": validation[chosen]["loss"],
         "weights": chosen,
         "best": bool(improved),

@@ -140,7 +140,7 @@ def _climb(
         except NonFiniteGradient:
             diverged = True
             break
-        if not torch.isfinite(loss):
+        if not (torch.isfinite(loss) and math.isfinite(initial)):
             diverged = True
         elif not taken:
             skipped += 1

@@ -1,5 +1,7 @@
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,6 +13,7 @@ from stockenh.data import cache as cache_module
 from stockenh.data.cache import DiskCache, default_root, key_of, release_pages, write_npy
 from stockenh.data.features import FeatureSettings
 from stockenh.errors import ConfigError
+from stockenh.storage.files import lock_folder, write_atomic
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([1, 2], np.int64), "empty": np.empty((0, 5))}
 FULL = OSError(28, "No space left on device")
@@ -42,6 +45,10 @@ def get(root, compute, kind="kind", key="key"):
 
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def is_mapped(folder):
@@ -133,6 +140,69 @@ def test_an_entry_appears_whole(tmp_path, monkeypatch, compute):
 def test_of_two_that_compute_at_once_the_first_entry_stays(tmp_path, compute):
     get(tmp_path, lambda: dict(get(tmp_path, compute)))
     assert names(tmp_path / "kind") == ["key"]
+
+
+HALF_WRITTEN = """
+import sys, time
+from pathlib import Path
+from stockenh.storage.files import temporary_folder
+import stockenh.storage.files as files
+root = Path(sys.argv[1])
+if sys.argv[2] == "entry":
+    with temporary_folder(root / "features") as folder:
+        (folder / "a.npy").write_text("half")
+        print(flush=True)
+        time.sleep(900)
+else:
+    def stuck(descriptor):
+        print(flush=True)
+        time.sleep(900)
+    files.os.fsync = stuck
+    files.write_atomic(root / sys.argv[2], b"half")
+"""
+
+
+@pytest.mark.parametrize(
+    "written", ["entry", "embedding/key.parts/0.npy", "yahoo/key/.parts-2024-01-31/a.parquet"]
+)
+def test_what_is_half_written_goes_once_its_process_is_dead(tmp_path, written):
+    arguments = [sys.executable, "-c", HALF_WRITTEN, str(tmp_path), written]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        before = files_of(tmp_path)
+        DiskCache(tmp_path).clean()
+        assert files_of(tmp_path) == before and len(before) == 1
+        writer.kill()
+    DiskCache(tmp_path).clean()
+    assert files_of(tmp_path) == [] and not list(tmp_path.rglob(".part-*"))
+
+
+def test_entries_and_parts_that_may_be_continued_stay_until_they_are_old(tmp_path, compute):
+    get(tmp_path, compute)
+    parts, day = tmp_path / "embedding" / "key.parts", tmp_path / "yahoo" / "key" / ".parts-2024-01-31"
+    DiskCache(tmp_path).parts("embedding", "key").write(0, np.ones(3))
+    write_atomic(day / "a.parquet", b"x")
+    (tmp_path / "a link").symlink_to(tmp_path / "kind")
+    before = files_of(tmp_path)
+    DiskCache(tmp_path).clean()
+    assert files_of(tmp_path) == before
+    for folder in (parts, day):
+        os.utime(folder, (0, 0))
+    with lock_folder(day.parent, "downloads"):
+        DiskCache(tmp_path).clean()
+        assert day.exists() and not parts.exists()
+    DiskCache(tmp_path).clean()
+    assert not day.exists()
+    get(tmp_path, Mock(side_effect=AssertionError))
+    DiskCache(tmp_path / "missing").clean()
+
+
+def test_a_command_cleans_the_cache_before_it_reads(tmp_path, stockenh, small_run):
+    left = tmp_path / "features" / ".part-abc"
+    left.mkdir(parents=True)
+    stockenh("find-lr", *small_run, f"cache_dir={tmp_path}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert not left.exists()
 
 
 def test_keys_follow_every_part():

@@ -44,7 +44,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 UNDRAWN = """
 from pathlib import Path
 from matplotlib.figure import Figure
-Figure.savefig = lambda figure, path, **settings: Path(path).touch()
+Figure.savefig = lambda figure, *_, **__: None
 """
 # of summary.json: all that does not depend on the clock or the free memory
 FIGURES = (

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import math
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stockenh.errors import RunFolderError
@@ -16,6 +19,7 @@ from stockenh.storage import files
 from stockenh.storage.files import (
     LOCK,
     DiskError,
+    LogFile,
     WorkerLock,
     append_line,
     is_locked,
@@ -122,8 +126,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(
 ) -> None:
     path = tmp_path / "a.json"
     write_json(path, 1)
-    with pytest.raises(ValueError):
-        write_json(path, float("nan"))
+    with pytest.raises(TypeError):
+        write_json(path, object())
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -133,6 +137,28 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(
         with pytest.raises(DiskError, match="can't be written: No space left on device"):
             write()
     assert path.read_text() == "1\n" and sorted(os.listdir(tmp_path)) == ["a.json", "log"]
+
+
+def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    value = {"a": math.nan, "b": [math.inf, -math.inf, 1.5, {"c": np.float64("nan")}], "d": (1, "nan", True)}
+    write_json(tmp_path / "a.json", value)
+    run = RunFolder(tmp_path)
+    run.append_metrics({"epoch": 1, **value})
+    expected = {"a": None, "b": [None, None, 1.5, {"c": None}], "d": [1, "nan", True]}
+    assert run.read_json(tmp_path / "a.json") == expected
+    run.metrics.write_text(run.metrics.read_text() + '{"epoch": 2, "val_loss": NaN}\n')
+    run.rewind_metrics(2)
+    assert run.read_metrics() == [{"epoch": 1, **expected}, {"epoch": 2, "val_loss": None}]
+
+
+def test_a_log_on_a_full_disk_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    for path in (tmp_path / "run.log", tmp_path / "missing" / "run.log"):
+        handler = LogFile(path)
+        for _ in range(3):
+            handler.handle(logging.LogRecord("x", logging.INFO, "x.py", 1, "a record", None, None))
+        handler.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 Windows streamed from the host give the same bits as resident ones.
 """
 
+import io
 import json
 import math
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL, After, assemble, assert_resumes, fit, resumed_from_file, same
+from rich.console import Console
 from safetensors.torch import load_file
 
 from stockenh.config import build
@@ -19,6 +22,9 @@ from stockenh.data.placement import StreamedWindows
 from stockenh.errors import TrainingError
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import forecast, predict
+from stockenh.report.terminal import SilentProgress
+from stockenh.storage.run_folder import RunFolder
+from stockenh.training.checkpoint import FolderJournal
 from stockenh.training.loop import Interrupted, Journal, State, choose
 
 STREAMED = "train.resident=false"
@@ -88,6 +94,53 @@ def test_the_train_loss_is_the_mean_over_all_labels(small):
             total += float(made.learner.objective(out, group.micros[0], group.count) * group.count)
         count += float(group.count)
     assert notes.lines[0]["train_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def overflowing(made, steps):
+    """The run with outputs that overflow in the first so many steps, as fp16's do."""
+    left = iter(range(steps))
+
+    def overflow(module, inputs, out):
+        return {k: v * math.inf for k, v in out.items()} if next(left, None) is not None else out
+
+    made.learner.model.register_forward_hook(overflow)
+    return made
+
+
+@pytest.mark.parametrize("stop", [None, 2])
+def test_steps_that_fp16_skips_do_not_enter_the_train_loss(small, stop):
+    fp16 = ("train.precision=fp16", "optimizer.lr=1e-12", "model.dropout=0", "train.batch_size=32")
+    made = overflowing(small(*fp16), 3)
+    state, notes = State(), Notes()
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            fit(made, losses(0.5), 1, state, journal=notes, stop=stop)
+        assert state.loss_sum == state.label_sum == 0
+    fit(made, losses(0.5), 1, state, journal=notes)
+    _, plain = run(small(*fp16), 0.5, epochs=1)
+    (line,) = notes.lines
+    assert line["skipped"] == 3 and line["steps"] == made.batches.steps - 3 > 0
+    assert line["train_loss"] == pytest.approx(plain.lines[0]["train_loss"], rel=0.1)
+
+
+def test_an_epoch_of_skipped_steps_says_so_and_the_next_goes_on(small, tmp_path):
+    made = small("train.precision=fp16", "train.batch_size=64")
+    overflowing(made, made.batches.steps)
+    printed, journal = io.StringIO(), FolderJournal(RunFolder(tmp_path), made.learner)
+    progress = SilentProgress(Console(file=printed, width=200))
+    fit(made, losses(0.5, 0.4), 2, journal=journal, progress=progress)
+    first, second = journal.folder.read_metrics()
+    assert first["train_loss"] is None and first["steps"] == 0 and math.isfinite(second["train_loss"])
+    assert printed.getvalue().count("\n") == 1 and "epoch 1: fp16 skipped every step" in printed.getvalue()
+
+
+def test_a_train_loss_that_overflows_with_a_finite_gradient_stops_the_run(small):
+    made = small()
+    objective = made.learner.objective
+    huge = lambda out, micro, count: objective(out, micro, count) + math.inf  # noqa: E731
+    made = replace(made, learner=replace(made.learner, objective=huge))
+    with pytest.raises(TrainingError, match=r"epoch 1: the mean training loss is inf.*optimizer\.lr"):
+        run(made, 0.5, epochs=1)
 
 
 @pytest.mark.parametrize("after", [1, 3, 7])

@@ -315,6 +315,18 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(stockenh, whole, 
     assert_same_run(run, whole)
 
 
+@pytest.mark.parametrize("moment", ["metrics.jsonl", "last.pt", "best.pt"])
+def test_a_folder_that_is_deleted_meanwhile_is_a_line_and_is_not_made_again(bars, tmp_path, moment):
+    run, hold = tmp_path / "run", Hold(tmp_path / "hold", moment)
+    process = processes.start("train", *RUN, f"data.path={bars}", f"hydra.run.dir={run}", hold=hold)
+    hold.wait_for(process)
+    shutil.rmtree(run)
+    hold.release()
+    _, errors = process.communicate()
+    assert process.returncode == 1 and len(errors.splitlines()) == 1, errors
+    assert str(run) in errors and not run.exists()
+
+
 def test_an_exploding_run_stops_with_advice(stockenh, bars, tmp_path):
     exploding = ("optimizer.lr=1e30", "schedule=constant", f"hydra.run.dir={tmp_path / 'run'}")
     done = stockenh("train", *RUN, f"data.path={bars}", *exploding)

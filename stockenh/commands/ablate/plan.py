@@ -11,7 +11,7 @@ from pydantic import Field
 from stockenh.commands.ablate.claims import MEASURES, Claim
 from stockenh.config.overrides import suggest
 from stockenh.config.schema import settings_of
-from stockenh.data import Count
+from stockenh.data import Few, Seed
 from stockenh.errors import ConfigError
 
 PLAIN, ALL, ALONE = "plain", "all", "student_alone"
@@ -44,14 +44,14 @@ class AblateSettings:
     techniques: by name; all_claims: what is claimed of all techniques together, by measure
     """
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = field(
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = field(
         default_factory=lambda: [1, 2, 3, 4, 5]
     )
-    n_workers: Count = 1
+    n_workers: Few = 1
     horizon: int = 5
     only: list[str] | None = None
     leave_one_out: bool = True
-    rounds: Annotated[int, Field(ge=3)] = 15  # fewer don't show the noise
+    rounds: Annotated[int, Field(ge=3, le=10_000)] = 15  # fewer don't show the noise
     techniques: Mapping[str, Any] = field(default_factory=dict)
     all_claims: Mapping[str, Any] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from stockenh.config.overrides import split_override
 from stockenh.errors import RunFolderError
 from stockenh.report.terminal import program
-from stockenh.storage.files import write_json
+from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.untrusted import is_file, read_json
 
 WORKERS = "workers"  # locks and output of workers
@@ -73,7 +73,7 @@ class MultirunFolder:
     def begin(self, config: DictConfig, more: Mapping[str, Any]) -> None:
         """Records how to resume it, and `more` besides what the folder keeps already."""
         self.workers.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, self.path / "multirun.yaml")
+        write_atomic(self.path / "multirun.yaml", OmegaConf.to_yaml(config).encode())
         before = self.read() if is_file(self.about) else {}
         self.write({**before, "arguments": kept_arguments(config), **more})
 

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from stockenh.errors import StockenhError
-from stockenh.storage.files import WorkerLock
+from stockenh.storage.files import WorkerLock, full_disk
 
 # The part of the data that a job of a search is judged on: the test part stays unseen.
 JUDGED = ("val",)
@@ -108,17 +109,20 @@ class Worker:
         return done
 
     def _run(self, assignment: Assignment) -> None:
-        ended = False
+        """Runs a job. Raises DiskError where the disk is full, once the job has been given back."""
+        ended, full = False, None
 
         def task(cfg: DictConfig) -> Any:
-            nonlocal ended
+            nonlocal ended, full
             try:
                 self.task(cfg)
-            except StockenhError as error:
-                assignment.fail(str(error))
             except Exception as error:
-                log.exception("unexpected failure")
-                assignment.fail(f"{type(error).__name__}: {error}")
+                full = full_disk(error)
+                if full is not None:  # raised below: Hydra would keep it to itself
+                    return
+                if not isinstance(error, StockenhError):
+                    log.exception("unexpected failure")
+                assignment.fail(describe(error))
             ended = True
 
         token = _CURRENT.set(assignment)
@@ -134,10 +138,16 @@ class Worker:
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
+            if full is not None:
+                raise full
         except Exception as error:  # before the task: no valid config, or a folder that can't be made
+            if (full := full_disk(error)) is not None:
+                # all other jobs would fail too, and this one can be resumed once there is room
+                with suppress(OSError, StockenhError):
+                    assignment.give_back()
+                raise full from None
             if not ended:
-                first = (str(error).splitlines() or [""])[0]
-                assignment.fail(f"{type(error).__name__}: {first}")
+                assignment.fail(describe(error).partition("\n")[0])
         except BaseException:
             # after a second Ctrl-C the job will be resumed from its last checkpoint
             if not ended and not assignment.stopped:
@@ -145,6 +155,11 @@ class Worker:
             raise
         finally:
             _CURRENT.reset(token)
+
+
+def describe(error: Exception) -> str:
+    """An error as a job's reason to fail: its class beside what no user is told otherwise."""
+    return str(error) if isinstance(error, StockenhError) else f"{type(error).__name__}: {error}"
 
 
 def _die_with(pid: int, created: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from stockenh.report.figure import GREY, legend_above
+from stockenh.report.figure import GREY, legend_above, write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,5 +156,4 @@ def _save(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_above(axes)
     figure.suptitle(title, fontsize=12)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_png(figure, path)

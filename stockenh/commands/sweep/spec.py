@@ -17,6 +17,7 @@ from stockenh.commands.multirun.folder import IMMATERIAL, MultirunFolder, of_one
 from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.space import Space, params_of
 from stockenh.config.schema import PositiveFinite, plain, settings_of
+from stockenh.data import Few
 from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import AS_WRITTEN, Horizon, RunFolder, Scores
 
@@ -40,7 +41,7 @@ class SweepConfig:
     """
 
     n_trials: Annotated[int, Field(ge=1, le=100_000)] = 50  # each is recorded before the first begins
-    n_workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    n_workers: Few = 1
     max_hours: PositiveFinite = 6.0
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of n_trials
     metric: str = LOSS

@@ -31,6 +31,7 @@ from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import is_locked
+from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import parse_json, typed
 
 DEFAULT_NAME = "stockenh"
@@ -271,6 +272,8 @@ class SharedStudy:
         """Closes the running trials whose worker is gone; returns their numbers."""
         running = self.trials(TrialState.RUNNING)
         closed = [t.number for t in running if self._is_dead(t) and self.close(t.number, DIED)]
+        for number in closed:
+            RunFolder(self.folder / str(number)).remove_parts()
         if isinstance(self.storage, RDBStorage):
             allow_experimental()
             optuna.storages.fail_stale_trials(self.study)

@@ -18,7 +18,7 @@ from stockenh.config.overrides import make_paths_absolute, split_override, sugge
 from stockenh.config.schema import RunConfig, config_of, parse, upgraded
 from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
-from stockenh.storage.files import expanded
+from stockenh.storage.files import LogFile, expanded
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 from stockenh.training import world
@@ -48,10 +48,10 @@ def train(arguments: list[str]) -> None:
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One run: alone, a job of a grid, or a trial of a search."""
+    config = parse(raw)  # before torch is imported: a wrong value is answered at once
     from stockenh.commands.train.run import train as train_run
     from stockenh.report.terminal import console
 
-    config = parse(raw)
     if config.weights and not config.init_from:
         raise ConfigError(
             f"weights={config.weights} says which weights of init_from=RUN to start with, but there is "
@@ -100,7 +100,7 @@ def resume(arguments: list[str]) -> None:
 
 def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bool:
     """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler = LogFile(folder.log)
     handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
@@ -264,11 +264,11 @@ def find_lr(arguments: list[str]) -> None:
 
 
 def _find_lr(raw: dict[str, Any], folder: RunFolder) -> None:
+    require_own_folder(folder, "a range test")
+    folder.refuse_if_run()
+    config = parse(raw)
     from stockenh.commands.train.range_test import find_lr as find
     from stockenh.config import build
     from stockenh.report.terminal import console
 
-    require_own_folder(folder, "a range test")
-    folder.refuse_if_run()
-    config = parse(raw)
     find(config, folder, build.device(config.device), console())

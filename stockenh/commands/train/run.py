@@ -85,6 +85,7 @@ def train(
         if group is not None:
             learner, batches = share(group, session, learner, batches, state)
         ended = fit(learner, batches, validate, state, limits, journal, progress, stop, report)
+    folder.require_there()
     folder.reopen()
     for name, tensors in journal.best_weights.items():
         folder.write_weights(name, tensors)

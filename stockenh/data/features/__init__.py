@@ -23,7 +23,7 @@ from stockenh.errors import ConfigError
 _LARGEST = 1e6
 _ALIGNMENT = "align_"
 
-_PATTERN = re.compile(r"([1-9]\d*)(min|h|d|w|mo|q)")
+_PATTERN = re.compile(r"([1-9]\d{0,5})(min|h|d|w|mo|q)")
 _SECONDS = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _MONTHS = {"mo": 1, "q": 3}
 _FIRST_MONDAY = 4 * 86_400  # 1970-01-05, in seconds from the epoch (which was a Thursday)

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 
+from stockenh.data import Horizons
 from stockenh.data import features as context
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
@@ -68,9 +69,11 @@ class DataSettings(ABC):
 class BarData(DataSettings):
     """The base of all sources of raw bars: windows of `lookback` bars, features, labels."""
 
-    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
-    lookback: Annotated[int, Field(ge=3)] = 120  # a fair value gap alone takes 3 bars
-    timeframes: list[str] = field(default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"])
+    horizons: Horizons = field(default_factory=lambda: [3, 5, 10])
+    lookback: Annotated[int, Field(ge=3, le=100_000)] = 120  # a fair value gap alone takes 3 bars
+    timeframes: Annotated[list[str], Field(max_length=100)] = field(
+        default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"]
+    )
 
     def __post_init__(self) -> None:
         check_horizons(self.horizons)

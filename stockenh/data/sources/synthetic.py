@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stockenh.data import Count, Date, Seed
+from stockenh.data import Date, Seed, require_memory
 from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars
 from stockenh.data.cache import DiskCache
 from stockenh.data.sources import BarData, Loaded
@@ -92,6 +92,9 @@ VOLUME_BY_VOLATILITY = 0.7  # exponent
 VOLUME_BY_TREND, VOLUME_NOISE = 0.45, 0.35  # in log volume
 
 
+_BYTES_OF_A_BAR = 500  # while it is made: states, filters and features
+
+
 @dataclass(frozen=True)
 class SyntheticData(BarData):
     """A generated market whose best forecast is known. It is cheaper to generate than to cache.
@@ -100,11 +103,16 @@ class SyntheticData(BarData):
     start:    the first business day, as 2012-01-02
     """
 
-    symbols: Count = 30
-    bars: Count = 2000
+    symbols: Annotated[int, Field(ge=1, le=100_000)] = 30
+    bars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000  # of business days, to about the year 5800
     seed: Seed = 0
     strength: Annotated[float, Field(ge=0, le=3)] = 1.0
     start: Date = "2012-01-02"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        needed = self.symbols * self.bars * _BYTES_OF_A_BAR
+        require_memory(needed, f"data.symbols={self.symbols} times data.bars={self.bars}")
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
         bars = generate(self)

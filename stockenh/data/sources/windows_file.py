@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stockenh.data import Horizons
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import FeatureSettings, feature_names
 from stockenh.data.findings import Finding, Level
@@ -35,7 +36,7 @@ class WindowsData(DataSettings):
     brings_bars: ClassVar[bool] = False
 
     path: str = "???"
-    horizons: list[int] = field(default_factory=lambda: [3, 5, 10])
+    horizons: Horizons = field(default_factory=lambda: [3, 5, 10])
 
     def __post_init__(self) -> None:
         check_horizons(self.horizons)
@@ -72,7 +73,8 @@ def read_windows(path: Path, horizons: tuple[int, ...]) -> tuple[StoredWindows, 
         ohlcv_norm=price[finite],
         embedding=embedding[finite],
     )
-    return windows, _findings(path, windows, up[finite], int((~finite).sum()))
+    infinite = int(np.isinf(y_ret[finite]).any(1).sum())
+    return windows, _findings(path, windows, up[finite], int((~finite).sum()), infinite)
 
 
 def _frame(path: Path) -> pl.DataFrame:
@@ -176,7 +178,7 @@ def _context_names(width: int) -> tuple[str, ...]:
 
 
 def _findings(
-    path: Path, windows: StoredWindows, up: NDArray[np.float32], dropped: int
+    path: Path, windows: StoredWindows, up: NDArray[np.float32], dropped: int, infinite: int
 ) -> tuple[Finding, ...]:
     returns = windows.y_ret
     counted = np.isfinite(returns) & np.isfinite(up) & (returns != 0)
@@ -187,6 +189,8 @@ def _findings(
     seen: list[tuple[Level, str, str, str, int]] = [
         ("drop", "non-finite-input", "rows with a missing or infinite input were left out",
          "write finite inputs", dropped),
+        ("warning", "infinite-label", "rows have an infinite y_ret, which is left out as a label",
+         "write finite returns, or null where there is none", infinite),
         ("warning", "y-up-disagrees", "rows have a y_up that is not y_ret > 0; y_ret is used",
          "write y_up as y_ret > 0", disagree),
         ("warning", "not-normalised", "rows have ohlcv_norm beyond [-1, 1]",

@@ -22,9 +22,9 @@ import numpy as np
 import polars as pl
 from filelock import FileLock
 
-from stockenh.data.cache import key_of
+from stockenh.data.cache import PARTS, key_of
 from stockenh.errors import ConfigError, DataError, StockenhError
-from stockenh.storage.files import DiskError, write_atomic, write_json
+from stockenh.storage.files import LOCK, DiskError, write_atomic, write_json
 
 COLUMNS: Final = ("date", "open", "high", "low", "close", "adj_close", "volume")
 INSTALL: Final = "pip install 'stockenh[yahoo]'"
@@ -176,7 +176,6 @@ def _reason(lines: list[str]) -> Exception:
 
 
 STAMP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z")
-_PARTS: Final = ".parts"
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +222,7 @@ def obtain(
     folder = request.folder(root)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock").acquire()
+        lock = FileLock(folder / LOCK).acquire()
     except OSError as error:
         raise DiskError(f"{folder} can't be written: {error.strerror}") from None
     with lock:
@@ -239,7 +238,7 @@ def download(request: Request, root: Path, watch: Callable[[int, int], None]) ->
     DataError where Yahoo has bars of no symbol, UnreachableError where it does not answer, DiskError.
     """
     folder, now = request.folder(root), datetime.now(UTC)
-    parts = folder / f"{_PARTS}-{now:%Y-%m-%d}"
+    parts = folder / f"{PARTS}-{now:%Y-%m-%d}"
     found: list[pl.DataFrame] = []
     absent: dict[str, str] = {}
     for done, symbol in enumerate(request.symbols):

@@ -54,6 +54,20 @@ def test_the_manifest_describes_the_files(run):
     assert (folder / "parity.png").stat().st_size > 10_000
 
 
+def test_killed_midway_it_leaves_no_unchecked_file_and_the_next_one_cleans_up(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    moment = processes.Hold(tmp_path / "hold", "parity.png")  # both models are written, and not yet compared
+    process = processes.start("export", f"run={copy}", "weights=raw", hold=moment)
+    moment.wait_for(process)
+    process.kill()
+    folder = copy / "export"
+    assert not list(folder.glob("model*")) and not (folder / "manifest.json").exists()
+    assert list(folder.glob(".part-*/model.pt2"))
+    done = processes.run("export", f"run={copy}", "weights=raw")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "model.pt2").is_file() and not list(folder.glob(".part-*"))
+
+
 def test_the_example_serves_with_onnxruntime_and_numpy_alone(run):
     block = "import sys; sys.modules['torch'] = sys.modules['stockenh'] = None; "
     code = f"{block}import runpy; sys.argv = ['serve.py', sys.argv[1]]; runpy.run_path({str(SERVE)!r})"

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from processes import Hold
+from processes import Hold, run
 from processes import start as command
 from waiting import wait_for
 
@@ -146,15 +146,33 @@ def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path, n_worker
     locks = [lock for pid in workers for lock in (folder / "workers").glob(f"*-{pid}-*.lock")]
     assert len(locks) == n_workers and all(map(is_locked, locks))
     going.kill()
+    for number in running(folder):
+        (folder / str(number) / ".manifest.json.x.part").touch()  # as a kill within a write leaves one
     wait_for(lambda: not any(map(is_locked, locks)))  # as long as a process lives its lock is held
     dead = running(folder)
     answer = stockenh("sweep", f"resume={folder}")
     assert answer.code == 0, answer.err
     assert len(dead) == n_workers
     assert f"closed as failed, their workers being dead: {', '.join(map(str, dead))}" in answer.out
+    assert not list(folder.rglob(".*.part"))
     found = {t.number: t.state.name for t in trials_of(folder)}
     assert [found.pop(number) for number in dead] == ["FAIL"] * n_workers
     assert len(found) == 4 - n_workers and set(found.values()) <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_full_disk_ends_the_search_and_loses_no_trial(small, stockenh, tmp_path):
+    folder = tmp_path / "full"
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    )
+    arguments = [*small, "train.epochs=1", "sweep.n_trials=3", f"hydra.sweep.dir={folder}"]
+    done = run("sweep", *arguments, first=limited)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "checkpoints/best.pt can't be written" in done.stderr
+    assert states(folder) == {"WAITING": 3}
+    stockenh("sweep", f"resume={folder}", code=0)  # there is room again
+    assert set(states(folder)) <= {"COMPLETE", "PRUNED"} and states(folder).total() == 3
 
 
 def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):

@@ -110,7 +110,7 @@ def test_a_missing_return_is_a_missing_label_and_a_missing_input_costs_its_row(t
     windows, findings = read(tmp_path, changed(changed(frame, "y_ret", 2, None), "y_up", 2, None))
     np.testing.assert_array_equal(windows.y_ret[1], np.array([np.nan, 0.5, np.nan], np.float32))
     assert windows.labelled.tolist() == [True, True, False, True, True, True, True, True]
-    assert findings == []
+    assert findings == [("warning", "infinite-label", 1)]
     frame = changed(samples(), "context", 0, [None] + [0.0] * 28)
     frame = changed(frame, "kronos_emb", 3, None)
     frame = changed(frame, "ohlcv_norm", 5, [[float("inf")] * 5] * 120)
