@@ -99,8 +99,9 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Plain containers. Raises ValueError or RecursionError."""
-    return bounded(json.loads(text, parse_constant=_refuse_constant), finite=True)
+    """Plain containers; NaN and infinity, which JSON does not have, are None. Raises ValueError or
+    RecursionError."""
+    return bounded(json.loads(text, parse_constant=lambda name: None), finite=True)
 
 
 def read_yaml(path: Path) -> Any:
@@ -216,10 +217,6 @@ def _require_bounded_yaml(text: bytes) -> None:
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast(Any, kind))
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _reason(error: Exception) -> str:

@@ -70,7 +70,7 @@ def test_values_are_clipped_at_5_and_json_brings_back_the_same_bits():
 GOOD = Fitted(["a", "b"], [0.0, 1.0], [1.0, 2.0], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]).to_dict()
 
 
-OTHER = "fitted.json does not hold what a run writes: "
+OTHER = "fitted.json does not hold what stockenh writes: "
 WRONG_VALUES = [
     ("context_mean", "abc", "context_mean .*list"),
     ("context_mean", [0.0, "1"], "context_mean.1 .*number"),

@@ -348,8 +348,8 @@ def test_what_trains_does_not_take_a_finished_run(refusal, command):
     ("file", "content", "says"),
     [
         ("summary.json", None, "is not finished: continue it with stockenh train resume="),
-        ("summary.json", "[]", "names no weights; choose them with weights=raw"),
-        ("summary.json", '{"weights": "../../x"}', "has no ../../x weights"),
+        ("summary.json", "[]", "summary.json does not hold what stockenh writes"),
+        ("summary.json", '{"weights": "../../x"}', "summary.json does not hold what stockenh writes"),
         ("calibration.json", None, "lacks calibration.json"),
         ("calibration.json", "{}", "says nothing of the"),
         ("calibration.json", '{"raw": {"temperature": [0.0], "bias": [0.0]}}', "calibration.json"),

@@ -35,7 +35,7 @@ def test_only_a_regular_file_of_a_bounded_size_is_opened(tmp_path, make):
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 100_000 + "]" * 100_000, "[" * 30 + "]" * 30, "9" * 5000, "1" * 20, "NaN", "1e999", '"\\ud800"',
+        "[" * 100_000 + "]" * 100_000, "[" * 30 + "]" * 30, "9" * 5000, "1" * 20, "1e999", '"\\ud800"',
         "{", "", '{"a": ' * 30 + "1" + "}" * 30, "\x00", '"' + "x" * MOST_JSON + '"',
     ],
     ids=lambda text: text[:12] or "empty",

@@ -126,6 +126,7 @@ def test_steps_that_fp16_skips_do_not_enter_the_train_loss(small, stop):
 def test_an_epoch_of_skipped_steps_says_so_and_the_next_goes_on(small, tmp_path):
     made = small("train.precision=fp16", "train.batch_size=64")
     overflowing(made, made.batches.steps)
+    (tmp_path / "config.yaml").touch()
     printed, journal = io.StringIO(), FolderJournal(RunFolder(tmp_path), made.learner)
     progress = SilentProgress(Console(file=printed, width=200))
     fit(made, losses(0.5, 0.4), 2, journal=journal, progress=progress)

@@ -158,7 +158,7 @@ class Worker:
 
 
 def describe(error: Exception) -> str:
-    """An error as a job's reason to fail: its class beside what no user is told otherwise."""
+    """An error as a job's reason to fail: its class too where the message alone says little."""
     return str(error) if isinstance(error, StockenhError) else f"{type(error).__name__}: {error}"
 
 

@@ -23,7 +23,9 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 from stockenh.training import world
 
-RESUME_KEYS = ("train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer")
+RESUME_KEYS = (
+    "train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer", "cache_dir",
+)  # fmt: skip
 GRID_FLAGS = {"-m", "--multirun"}
 
 log = logging.getLogger(__name__)
@@ -125,14 +127,12 @@ def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, bool]:
     """The folder of resume=RUN, its config with what changes, and whether the command line names a device."""
     overrides = _resume_overrides(arguments)
     folder = RunFolder.open(expanded(overrides.pop("resume")))
-    raw = upgraded(folder.read_config())
+    raw: dict[str, Any] = {**upgraded(folder.read_config()), "cache_dir": None}
     for key, value in overrides.items():
         node, _, leaf = key.rpartition(".")
         target = raw.get(node) if node else raw
         if not isinstance(target, dict) or leaf not in target:
-            raise ConfigError(
-                f"{key}: the run's data ({raw.get('data', {}).get('_target_')}) has no such key"
-            )
+            raise ConfigError(f"{key}: the run's config has no such key, which other options have")
         target[leaf] = value
     make_paths_absolute(raw)
     try:

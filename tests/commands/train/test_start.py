@@ -87,7 +87,7 @@ def test_only_a_run_without_a_checkpoint_begins_again_from_the_source(start, sto
     moved = copy.rename(here / "moved")
     err = refused("train", "resume=run")
     assert "stopped before its first checkpoint and would start again" in err
-    assert f"init_from={copy}: no run folder is there" in err
+    assert f"init_from={copy}: no such folder" in err
     stockenh("train", "resume=longer", "train.epochs=2", code=0)  # it has a checkpoint
     assert json.loads(Path("longer/summary.json").read_text())["epochs"] == 2
     moved.rename(copy)
@@ -109,11 +109,11 @@ def test_only_a_run_without_a_checkpoint_begins_again_from_the_source(start, sto
         ("", "data.timeframes=[1d,1w]", "was trained on other context features than this data has"),
         ("", "data.horizons=[3,5]", "was trained on 3 horizons"),
         ("summary.json gone", "weights=null", "the run is not finished"),
-        ("config.yaml gone", "weights=null", "no run folder is there"),
+        ("config.yaml gone", "weights=null", "has no config.yaml"),
         ("fitted.json gone", "weights=null", "lacks fitted.json"),
         ("weights/swa.safetensors gone", "weights=swa", "has no swa weights; it has ema, raw"),
         ("weights/raw.safetensors cut", "weights=raw", "is cut short or damaged"),
-        ("summary.json names a path", "weights=null", "weights; it has ema, raw, swa"),
+        ("summary.json names a path", "weights=null", "has no ../../x weights; it has ema, raw, swa"),
     ],
 )
 def test_what_does_not_fit_or_is_not_whole_is_refused(refused, small_run, copy, damage, argument, message):
@@ -123,7 +123,8 @@ def test_what_does_not_fit_or_is_not_whole_is_refused(refused, small_run, copy, 
     elif what == "cut":
         (copy / name).write_bytes((copy / name).read_bytes()[:100])
     elif what:
-        (copy / name).write_text('{"weights": "../../elsewhere"}')
+        summary = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(summary | {"weights": "../../x"}))
     assert message in refused("train", *small_run, f"init_from={copy}", argument, "hydra.run.dir=run")
 
 

@@ -28,7 +28,7 @@ def test_a_run_names_its_download_and_goes_on_from_it(stockenh, train, yahoo):
     data = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
     assert data["refresh"] is False and len(data["downloaded"]) == len("2024-03-08T120000Z")
     yahoo(AAPL=LIMITED)  # every further request is refused
-    stockenh("train", "resume=run", "train.epochs=2", code=0)
+    stockenh("train", "resume=run", "train.epochs=2", "cache_dir=cache", code=0)
     assert json.loads(Path("run/summary.json").read_text())["epochs"] == 2
     assert client.tickers == ["AAPL", "GONE"]
     forecast = ["tta-predict", "run=run", "cache_dir=cache"]
