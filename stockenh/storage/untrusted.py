@@ -16,13 +16,16 @@ from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 import psutil
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from stockenh.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # only weights need torch
 
 T = TypeVar("T")
 
@@ -111,6 +114,24 @@ def read_yaml(path: Path) -> Any:
         return bounded(yaml.load(text, _Loader))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunFolderError(f"{path} is not readable YAML: {_reason(error)}") from None
+
+
+def parse_tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError where it is damaged or has numbers of another type
+    than runs write, with which torch can hardly compute."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        raise ValueError(_reason(error)) from None
+    known = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in known:
+            raise ValueError(f"{name} is of type {tensor.dtype}")
+    return tensors
 
 
 def typed(kind: type[T], values: object, source: str) -> T:
