@@ -145,3 +145,20 @@ def test_tensors_of_types_that_no_run_writes_are_refused(dtype, tmp_path):
     path.write_bytes(content)
     with pytest.raises(RunFolderError, match="cut short or damaged"):
         RunFolder(tmp_path).read_weights("raw")
+
+
+@pytest.mark.parametrize("text", [b"{}\n" * 600_000, b"[" + b"{}," * 2_000_001 + b"{}]\n", b"\n" * 600_000])
+def test_a_file_of_more_values_than_a_run_writes_is_not_parsed(text, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(text)
+    with pytest.raises(RunFolderError, match=r"more than [\d,]+ (lines|values)"):
+        folder.metric_lines()
+    if text.startswith(b"["):
+        with pytest.raises(RunFolderError, match="more than 4,000,000 values"):
+            read_json(folder.metrics, object)
+
+
+def test_a_name_that_no_report_can_show_is_refused(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/a\xff")
+    with pytest.raises(RunFolderError, match="no name in UTF-8"):
+        require_plain_folder(tmp_path)
