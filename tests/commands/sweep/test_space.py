@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from stockenh.commands.sweep.search import _refuse_outside
 from stockenh.commands.sweep.space import Expression, Space, params_of
 from stockenh.config.catalog import conf_dir
 from stockenh.errors import ConfigError
@@ -216,3 +217,9 @@ def test_a_derived_number_has_no_more_digits_than_a_setting():
     text = "*".join(["999999999999"] * 400)
     with pytest.raises(ConfigError, match="19 digits"):
         trials(Space.of({"x": {"type": "int", "low": 0, "high": 1}, "model.d_model": {"value": text}}), 1)
+
+
+@pytest.mark.parametrize("name", ["++hydra.job_logging.x", "model@hydra", "hydra/job_logging", "data._target_"])
+def test_a_parameter_is_a_plain_key(name):
+    with pytest.raises(ConfigError, match="is no key of the config|judged on other rows"):
+        _refuse_outside(name)
