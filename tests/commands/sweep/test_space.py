@@ -219,7 +219,7 @@ def test_a_derived_number_has_no_more_digits_than_a_setting():
         trials(Space.of({"x": {"type": "int", "low": 0, "high": 1}, "model.d_model": {"value": text}}), 1)
 
 
-@pytest.mark.parametrize("name", ["++hydra.job_logging.x", "model@hydra", "hydra/job_logging", "data._target_"])
+@pytest.mark.parametrize("name", ["++hydra.x.y", "model@hydra", "hydra/job_logging", "data._target_"])
 def test_a_parameter_is_a_plain_key(name):
-    with pytest.raises(ConfigError, match="is no key of the config|judged on other rows"):
+    with pytest.raises(ConfigError, match="is no key of the config"):
         _refuse_outside(name)
