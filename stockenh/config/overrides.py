@@ -42,6 +42,8 @@ PATH_KEYS = (
     "hydra.sweep.dir",
 )
 
+# A dotted key without the marks by which an override adds, deletes or renames it.
+PLAIN_KEY = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 
 
@@ -103,12 +105,15 @@ def _is_quoted(value: str) -> bool:
 
 
 def _quoted(key: str, path: str) -> str:
-    # within quotes \' is a quote, and backslashes count only before one
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", os.path.expanduser(path))
-    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
+    path = os.path.expanduser(path)
     # Hydra's own folders may be named after the job, ${now:...}; elsewhere a dollar is a dollar
-    if not key.startswith("hydra."):
-        escaped = literal(escaped)
+    return _in_quotes(path if key.startswith("hydra.") else literal(path))
+
+
+def _in_quotes(text: str) -> str:
+    # within quotes \' is a quote, and backslashes count only before one
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
     return f"'{escaped}'"
 
 
@@ -231,8 +236,7 @@ def make_paths_absolute(raw: dict[str, Any]) -> None:
 def hydra_text(value: Any) -> str:
     """A value in Hydra's override grammar."""
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.+-]*", value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return _in_quotes(value)
     if isinstance(value, list | tuple):
         return "[" + ",".join(hydra_text(v) for v in value) + "]"
     return value if isinstance(value, str) else json.dumps(value)

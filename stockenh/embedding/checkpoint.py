@@ -15,12 +15,10 @@ from typing import TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 
 from stockenh.errors import ConfigError, RunFolderError
-from stockenh.storage.untrusted import read_bytes
+from stockenh.storage.untrusted import parse_tensors, read_bytes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -123,8 +121,8 @@ def load_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
     except RunFolderError as error:
         raise ConfigError(str(error)) from None
     try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
+        tensors = parse_tensors(content)
+    except ValueError as error:
         if content.startswith(_PICKLE_BEGINS):
             danger = "it can execute code and is not opened: convert it"
             raise ConfigError(f"{path} is a pickle, not a safetensors file; {danger}") from None

@@ -245,7 +245,7 @@ class OnnxModel:
                 _require_bounded_graph(content)
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            raise ExportError(f"{path} can't be loaded: {str(error).splitlines()[0]}") from None
+            raise ExportError(f"{path} can't be loaded: {_reason(error)}") from None
         self.path = path
         self.prices = self.session.get_inputs()[0].name
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -256,7 +256,11 @@ class OnnxModel:
         try:
             return dict(zip(self.outputs, self.session.run(None, given), strict=True))
         except Exception as error:
-            raise ExportError(f"{self.path} can't be run: {str(error).splitlines()[0]}") from None
+            raise ExportError(f"{self.path} can't be run: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # What an export never has, and what could run without end or read other files.
@@ -271,7 +275,11 @@ def _require_bounded_graph(content: bytes) -> None:
     loops = sorted({node.op_type for node in model.graph.node} & _UNBOUNDED)
     if loops or model.functions:
         raise ValueError(f"it has {', '.join(loops) or 'functions'}, which no export of a run has")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    sparse = [*model.graph.sparse_initializer, *(a.sparse_tensor for a in attributes)]
+    tensors = [*model.graph.initializer, *(t for a in attributes for t in (a.t, *a.tensors))]
+    tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise ValueError("its weights lie in another file")
 
 

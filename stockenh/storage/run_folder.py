@@ -26,6 +26,7 @@ from stockenh.storage.files import (
 from stockenh.storage.untrusted import (
     is_file,
     parse_json,
+    parse_tensors,
     read_bytes,
     read_json,
     read_lines,
@@ -304,12 +305,9 @@ class RunFolder:
 
     def read_tensors(self, path: Path) -> dict[str, Tensor]:
         """The tensors of a safetensors file. Raises RunFolderError where it is damaged."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         try:
-            return load(self._present(read_bytes, path))
-        except (SafetensorError, OSError, ValueError) as error:
+            return parse_tensors(self._present(read_bytes, path))
+        except (OSError, ValueError) as error:
             raise RunFolderError(f"{path} is cut short or damaged: {error}") from None
 
     @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 import psutil
 import yaml
@@ -24,12 +24,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from stockenh.errors import RunFolderError
 
+if TYPE_CHECKING:
+    from torch import Tensor  # only weights need torch
+
 T = TypeVar("T")
 
 MIB: Final = 2**20
 MOST_JSON: Final = 16 * MIB
 MOST_YAML: Final = MIB // 4  # without libyaml, the parser reads about 100 KB a second
 MOST_LINES: Final = 64 * MIB  # of a log or metrics.jsonl
+MOST_PARTS: Final = 4_000_000  # values of a file: a container takes 30 times its text in memory
+MOST_TEXT_LINES: Final = 500_000
 MOST_DEPTH: Final = 24  # of nested containers
 MOST_DIGITS_BITS: Final = 63  # of a whole number
 MOST_ENTRIES: Final = 200_000  # of a folder, all its subfolders together
@@ -83,17 +88,35 @@ def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
 
 
 def read_lines(path: Path, most_bytes: int = MOST_LINES) -> list[str]:
-    """The lines of a text file, empty where there is none; characters that are not UTF-8 are replaced."""
+    """The lines of a text file, empty where there is none; characters that are not UTF-8 are replaced.
+
+    Raises RunFolderError for more lines or values than any run writes.
+    """
     try:
-        return read_bytes(path, most_bytes).decode(errors="replace").split("\n")
+        content = read_bytes(path, most_bytes)
     except FileNotFoundError:
         return []
+    if content.count(b"\n") > MOST_TEXT_LINES:
+        raise RunFolderError(f"{path} has more than {MOST_TEXT_LINES:,} lines")
+    try:
+        require_few_parts(content)
+    except ValueError as error:
+        raise RunFolderError(f"{path}: {error}") from None
+    return content.decode(errors="replace").split("\n")
+
+
+def require_few_parts(content: bytes, most: int = MOST_PARTS) -> None:
+    """Raises ValueError where a text of JSON or YAML has more values than are read."""
+    if sum(map(content.count, (b",", b"[", b"{"))) > most:
+        raise ValueError(f"it holds more than {most:,} values")
 
 
 def read_json(path: Path, kind: type[T]) -> T:
     """A JSON file, its types checked. Raises as `open_file` does, and RunFolderError for its content."""
     try:
-        return typed(kind, parse_json(read_bytes(path, MOST_JSON)), str(path))
+        content = read_bytes(path, MOST_JSON)
+        require_few_parts(content)
+        return typed(kind, parse_json(content), str(path))
     except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is not readable JSON: {_reason(error)}") from None
 
@@ -112,6 +135,24 @@ def read_yaml(path: Path) -> Any:
         return bounded(yaml.load(text, _Loader))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunFolderError(f"{path} is not readable YAML: {_reason(error)}") from None
+
+
+def parse_tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError where it is damaged or has numbers of another type
+    than runs write, with which torch can hardly compute."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        raise ValueError(_reason(error)) from None
+    known = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in known:
+            raise ValueError(f"{name} is of type {tensor.dtype}")
+    return tensors
 
 
 def typed(kind: type[T], values: object, source: str) -> T:
@@ -182,6 +223,8 @@ def require_plain_folder(folder: Path, to_write: bool = False) -> None:
 
 def _problem(entry: os.DirEntry[str], inside: str, to_write: bool) -> str | None:
     """Why an entry can't be in a folder that is used, or None. One that another process removes is none."""
+    if not entry.name.isprintable() and entry.name.encode(errors="replace").decode() != entry.name:
+        return "no name in UTF-8, which no report can show"
     if entry.is_symlink():
         target = os.path.realpath(entry.path)
         return None if os.path.commonpath([inside, target]) == inside else "a link out of the folder"

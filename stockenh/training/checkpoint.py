@@ -24,6 +24,7 @@ from stockenh.training.loop import Journal, Metrics, State
 from stockenh.training.step import Learner
 
 VERSION = 1
+MOST_SETTING = 1e30  # of an optimizer, such as a learning rate
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class FolderJournal(Journal):
             own["optimizer"]["param_groups"], given["optimizer"]["param_groups"], strict=True
         ):
             for key in mine.keys() & other.keys():  # versions of torch differ in what a group has
-                _require_like(other[key], mine[key], f"optimizer.{key}")
+                _require_setting(other[key], mine[key], key)
         for part in own.keys() - {"optimizer"}:
             _require_like(given[part], own[part], part)
         for number, kept in given["optimizer"]["state"].items():
@@ -198,6 +199,27 @@ class FolderJournal(Journal):
             raise ValueError(f"its weights are not {', '.join(sorted(names))}")
         for name, weights in content["best_weights"].items():
             _require_like(weights, own["model"], f"best_weights.{name}")
+
+
+# Settings of an optimizer that depend on the device, which may be another one on resume.
+_OF_DEVICE = ("foreach", "fused", "capturable")
+
+
+def _require_setting(given: Any, own: Any, key: str) -> None:
+    """Raises ValueError where a group's setting is not one that this optimizer could have left: numbers are
+    finite, as a schedule sets them, and all else is the optimizer's own."""
+    if key in _OF_DEVICE:
+        fits = given is None or isinstance(given, bool)
+    elif isinstance(own, int | float) and not isinstance(own, bool):
+        fits = type(given) in (int, float) and abs(given) < MOST_SETTING
+    elif isinstance(own, tuple) and key != "params":
+        fits = isinstance(given, tuple | list) and len(given) == len(own)
+        for one, mine in zip(given, own, strict=True) if fits else ():
+            _require_setting(one, mine, key)
+    else:
+        fits = type(given) is type(own) and bool(given == own)
+    if not fits:
+        raise ValueError(f"optimizer.{key} is not of this run")
 
 
 def _parameter(learner: Learner, number: int) -> Tensor:

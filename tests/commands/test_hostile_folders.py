@@ -32,7 +32,7 @@ from stockenh.commands.trained import Trained, is_data_of, require_same_weights
 from stockenh.config import build
 from stockenh.config.schema import config_from, config_of
 from stockenh.data.fitted import Fitted
-from stockenh.errors import StockenhError
+from stockenh.errors import RunFolderError, StockenhError
 from stockenh.inference.predict import read_confidences
 from stockenh.report.terminal import PlainConsole
 from stockenh.storage.run_folder import RunFolder
@@ -179,6 +179,25 @@ def test_no_state_of_another_learner_is_restored(run, prepared):
         except StockenhError:
             continue
         assert set(journal.best_weights) <= {"raw", "ema", "swa"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("eps", None), ("weight_decay", None), ("amsgrad", True), ("amsgrad", None), ("maximize", 2**200),
+     ("maximize", True), ("lr", float("nan")), ("lr", 2**200), ("betas", (0.9,)), ("betas", "ab"),
+     ("fused", "x"), ("params", [0])],
+)  # fmt: skip
+def test_no_optimizer_s_settings_of_another_kind_are_restored(run, prepared, key, value):
+    folder = RunFolder(run)
+    config = config_of(folder)
+    fitted = Fitted.from_dict(folder.read_json(folder.fitted))
+    content = torch.load(folder.last, weights_only=True)
+    content["learner"]["optimizer"]["param_groups"][0][key] = value
+    torch.save(content, folder.last)
+    net = build.model(config, prepared, torch.device("cpu"))
+    journal = FolderJournal(folder, build.learner(config, net, fitted, torch.device("cpu"), 3))
+    with pytest.raises(RunFolderError, match=f"optimizer.{key}"):
+        journal.resume()
 
 
 SPACE = {

@@ -10,7 +10,14 @@ import pytest
 
 from stockenh.errors import RunFolderError
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import MOST_JSON, read_bytes, read_json, read_yaml, require_plain_folder
+from stockenh.storage.untrusted import (
+    MOST_JSON,
+    parse_tensors,
+    read_bytes,
+    read_json,
+    read_yaml,
+    require_plain_folder,
+)
 
 
 def link(path: Path) -> None:
@@ -124,3 +131,34 @@ def test_a_summary_has_its_types(tmp_path, finished_run, change, place):
     folder.summary.write_text(json.dumps(summary | change))
     with pytest.raises(RunFolderError, match=f"summary.json does not hold .*{place}"):
         folder.read_summary()
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "U16", "I8", "F4", "nothing"])
+def test_tensors_of_types_that_no_run_writes_are_refused(dtype, tmp_path):
+    size = {"C64": 8, "U16": 2}.get(dtype, 1)
+    header = json.dumps({"w": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * size]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(2 * size)
+    with pytest.raises(ValueError):
+        parse_tensors(content)
+    path = RunFolder(tmp_path).weights("raw")
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="cut short or damaged"):
+        RunFolder(tmp_path).read_weights("raw")
+
+
+@pytest.mark.parametrize("text", [b"{}\n" * 600_000, b"[" + b"{}," * 2_000_001 + b"{}]\n", b"\n" * 600_000])
+def test_a_file_of_more_values_than_a_run_writes_is_not_parsed(text, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(text)
+    with pytest.raises(RunFolderError, match=r"more than [\d,]+ (lines|values)"):
+        folder.metric_lines()
+    if text.startswith(b"["):
+        with pytest.raises(RunFolderError, match="more than 4,000,000 values"):
+            read_json(folder.metrics, object)
+
+
+def test_a_name_that_no_report_can_show_is_refused(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/a\xff")
+    with pytest.raises(RunFolderError, match="no name in UTF-8"):
+        require_plain_folder(tmp_path)

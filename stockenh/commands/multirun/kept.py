@@ -8,6 +8,7 @@ which the user names again. What decides where something is written, or what run
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,14 @@ from omegaconf import DictConfig
 
 from stockenh.commands.multirun.folder import CONFIG_DIR, config_dirs, parts_of
 from stockenh.config.catalog import groups
-from stockenh.config.overrides import quote_paths
+from stockenh.config.overrides import PLAIN_KEY, quote_paths
 from stockenh.config.schema import NOT_OF_RUN, RunConfig
 from stockenh.errors import ConfigError
 
 # Keys of this machine alone: a folder's own are not followed.
 OF_THIS_MACHINE = ("cache_dir", "hydra.sweep.dir", "hydra.run.dir", "hydra.mode", "hydra/sweeper")
 LONGEST = 100_000  # characters of one override
-_KEY = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
+MOST_PER_CORE = 4  # workers that a folder's own number may start
 _OPTION = re.compile(r"[A-Za-z0-9][\w-]*")
 
 
@@ -45,7 +46,8 @@ def given_again(config: DictConfig) -> list[str]:
 
 
 def followed(kept: Sequence[str], given: Sequence[str], folder: Path) -> list[str]:
-    """The overrides that a folder keeps and that may be followed; given: those of the command line now.
+    """The overrides that a folder keeps and that may be followed; given: those of the command line now, which
+    replace those of the same key.
 
     Raises ConfigError where one of them is not of the allow-list, and where one must be given again.
     """
@@ -62,11 +64,20 @@ def followed(kept: Sequence[str], given: Sequence[str], folder: Path) -> list[st
         elif is_given_again(key) and key != "cache_dir":
             if key not in keys:
                 raise ConfigError(f"{folder} was made with {argument}: add it if you trust it")
-        elif key not in OF_THIS_MACHINE:
+        elif key not in OF_THIS_MACHINE and key not in keys:
+            if key.endswith(".n_workers") and "hydra/launcher" not in keys:
+                _require_few(argument, folder)
             if (problem := problem_of(argument, folders)) is not None:
                 raise ConfigError(f"{folder} keeps {argument!r}, {problem}: it is not followed")
             found.append(argument)
     return found
+
+
+def _require_few(argument: str, folder: Path) -> None:
+    """Raises ConfigError where a folder asks for far more processes than this machine has cores."""
+    key, value = parts_of(argument)
+    if not value.isdecimal() or int(value[:9]) > MOST_PER_CORE * (os.cpu_count() or 1):
+        raise ConfigError(f"{folder} was made with {argument}, too many for this machine: add {key}=N")
 
 
 def problem_of(argument: str, folders: Collection[Path] = ()) -> str | None:
@@ -85,16 +96,19 @@ def _problem(override: Override, folders: Collection[Path]) -> str | None:
     key, options = override.key_or_group, groups(*folders)
     top = key.partition(".")[0]
     allowed = {field.name for field in dataclasses.fields(RunConfig)} | {*options, *NOT_OF_RUN}
-    if override.package is not None or not _KEY.fullmatch(key) or top not in allowed:
+    if override.package is not None or not PLAIN_KEY.fullmatch(key) or top not in allowed:
         return "which is no key of a run"
+    if key in OF_THIS_MACHINE or is_given_again(key):
+        return "which only the command line decides"
     value = override.value()
     texts = list(_texts(value.list if isinstance(value, ChoiceSweep) else value))
     is_name = not isinstance(value, list | dict) and all(_OPTION.fullmatch(text) for text in texts)
     if key in options and not is_name:
         return "whose option is not a plain name"
-    if any("${" in text and ":" in text for text in texts):
+    # an ablation's overrides are checked as they stand here, so nothing may be put in their place later
+    if any("${" in text and (":" in text or top == "ablate") for text in texts):
         return "which asks this machine for a value"
-    problems = (problem_of(text, folders) for text in _overrides_in(value))
+    problems = (problem_of(text, folders) for text in _overrides_in({key.rpartition(".")[2]: value}))
     return next((found for found in problems if found is not None), None)
 
 

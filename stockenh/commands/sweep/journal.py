@@ -18,9 +18,10 @@ from typing_extensions import TypedDict
 
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import AS_WRITTEN
-from stockenh.storage.untrusted import MIB, bounded, read_bytes, typed
+from stockenh.storage.untrusted import MIB, bounded, read_bytes, require_few_parts, typed
 
 MOST_BYTES = 256 * MIB  # some 100,000 trials
+MOST_PARTS = 12_000_000  # values, which take up to 100 bytes each in memory
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 When = Annotated[str, Field(pattern=r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d")]
 
@@ -93,6 +94,7 @@ def _check(path: Path) -> None:
         content = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         return
+    require_few_parts(content, MOST_PARTS)
     whole = content.rfind(b"\n") + 1
     for number, text in enumerate(content[:whole].splitlines(), 1):
         line = typed(Line, bounded(json.loads(text)), f"line {number}")

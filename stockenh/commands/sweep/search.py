@@ -25,7 +25,7 @@ from stockenh.commands.sweep.study import SharedStudy, attribute, pruner_of, sam
 from stockenh.commands.sweep.trials import StudySource
 from stockenh.config import build
 from stockenh.config.catalog import groups
-from stockenh.config.overrides import suggest
+from stockenh.config.overrides import PLAIN_KEY, suggest
 from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.report import terminal
@@ -133,10 +133,6 @@ def check(spec: SearchSpec) -> None:
     raw_of = functools.cache(spec.raw_of)
     for values, keys in corners:
         choices = {key: value for key, value in keys.items() if key in options}
-        for group, value in choices.items():
-            if value not in options[group]:
-                near = suggest(str(value), options[group], True)
-                raise ConfigError(f"sweep.params.{group}: no such {group}: {value}. {near}")
         raw = copy.deepcopy(raw_of(tuple(f"{group}={value}" for group, value in choices.items())))
         for key, value in keys.items():
             if key not in options:
@@ -167,6 +163,8 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _refuse_outside(name: str) -> None:
+    if not PLAIN_KEY.fullmatch(name):
+        raise ConfigError(f"sweep.params.{name} is no key of the config: write it as model.layers")
     group = name.partition(".")[0]
     if group in JUDGED_BY:
         raise ConfigError(

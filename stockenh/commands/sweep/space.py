@@ -12,6 +12,7 @@ Parameters are drawn in the order of the YAML; an expression may name those abov
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +23,9 @@ import simpleeval  # type: ignore[import-untyped]
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
 from pydantic import BeforeValidator, Field, StrictBool
 
-from stockenh.config.overrides import hydra_text, suggest
-from stockenh.config.schema import PositiveFinite, settings_of
+from stockenh.config.catalog import groups
+from stockenh.config.overrides import hydra_text, refuse_odd, suggest
+from stockenh.config.schema import PositiveFinite, literals, settings_of
 from stockenh.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -250,8 +252,9 @@ class Space:
         return self._follow(config, lambda name: self.parameters[name].draw(name, trial))
 
     def overrides(self, trial: optuna.trial.BaseTrial, config: Lookup) -> list[str]:
-        """The values of `draw` that are keys of the config, as overrides."""
-        return [f"{key}={hydra_text(value)}" for key, value in self.draw(trial, config)[1].items()]
+        """The values of `draw` that are keys of the config, as overrides; no value is an interpolation."""
+        keys = self.draw(trial, config)[1]
+        return [f"{key}={hydra_text(literals(value))}" for key, value in keys.items()]
 
     def corners(self, config: Lookup) -> Iterator[tuple[Values, Values]]:
         """As `draw`, with combinations of the ends of all ranges: every one of those that shape the model or
@@ -278,9 +281,21 @@ class Space:
             if line.when is not None and not Expression(line.when).value(known):
                 continue
             values[name] = choose(name) if line.value is None else Expression(line.value).value(known)
+            refuse_odd({f"sweep.params.{name}": values[name]})
             if not line.helper:
+                _require_option(name, values[name])
                 keys[name] = values[name]
         return values, keys
+
+
+_options = functools.cache(groups)
+
+
+def _require_option(key: str, value: Any) -> None:
+    """Raises ConfigError where a group has no such option: a path would compose YAML from anywhere."""
+    options = _options().get(key)
+    if options is not None and value not in options:
+        raise ConfigError(f"sweep.params.{key}: no such {key}: {value}. {suggest(str(value), options, True)}")
 
 
 def _needed(parameters: Mapping[str, Line]) -> frozenset[str]:

@@ -39,6 +39,7 @@ TRIES = 5  # to open a database that other processes begin to use in the same se
 HEARTBEAT_SECONDS = 30  # of a database's trials, for workers on other machines; dead after six of them
 FILLING_SECONDS = 60.0, 5.0  # how long another process may take to make a first trial, and the next
 NAMELESS_SECONDS = 60  # within which a worker that took a trial has recorded its name
+MOST_ARGUMENT = 100_000  # of a sampler or pruner, which may be untrusted
 UNPICKLES = ("CmaEsSampler",)
 MADE_OF = "made_of"
 # The attributes of a trial that the sweep itself sets; in a shared database, anybody may have.
@@ -95,6 +96,7 @@ def _build(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     known = [n for n in known if n not in UNPICKLES]
     if name not in known:
         raise ConfigError(f"sweep.{kind}.name={name}: no such {kind}. {suggest(name, known, True)}")
+    refuse_huge(kind, node)
     chosen = getattr(package, name)
     accepted = inspect.signature(chosen).parameters
     arguments = {k: v for k, v in node.items() if k != "name" and (k in accepted or k not in SHIPPED)}
@@ -104,6 +106,13 @@ def _build(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     except Exception as error:  # each class checks its arguments in its own way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"sweep.{kind}: no such {name}: {reason}") from None
+
+
+def refuse_huge(kind: str, node: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an argument is a number that no sampler or pruner can work with."""
+    for key, value in node.items():
+        if key != "seed" and isinstance(value, int | float) and abs(value) > MOST_ARGUMENT:
+            raise ConfigError(f"sweep.{kind}.{key}={value}: at most {MOST_ARGUMENT:,}")
 
 
 def open_storage(settings: SweepConfig, folder: Path) -> BaseStorage:

@@ -45,8 +45,13 @@ class StudySource:
         """The next trial with its values drawn; None where none waits or the time is over."""
         study = self._study
         assert study is not None, "open() comes first"
-        if time.time() >= self.deadline or study.has_failed() or (number := study.take()) is None:
-            return None
+        while time.time() < self.deadline and not study.has_failed() and (number := study.take()) is not None:
+            if (drawn := self._draw(study, number)) is not None:
+                return drawn
+        return None
+
+    def _draw(self, study: SharedStudy, number: int) -> StudyTrial | None:
+        """A trial with its values; None where it is closed, for none can be drawn."""
         study.study.sampler = sampler_of(self.settings, self.seed, number)
         trial = optuna.trial.Trial(study.study, study.id_of(number))
         trial.set_user_attr("worker", self._worker)
@@ -57,7 +62,7 @@ class StudySource:
             study.close(
                 number, str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             )
-            return self.take()
+            return None
         return StudyTrial(number, overrides, study, trial, self.deadline)
 
 

@@ -125,7 +125,13 @@ def test_overrides_of_the_runs_are_followed_as_they_stand(tmp_path):
         "sweep.params={a:{_target_:x}}", "data.path='${oc.env:HOME}'", "model={defaults: [../x]}", "device",
         "ablate.techniques.mine={overrides:['experiment=../x']}", "seed=" + "[" * 5000,
         "a" * 200_000 + "=1", "",
-        "ablate.techniques={mine:{overrides:['hydra.run.dir=/tmp']}}", "\x00=1", "seed=\ud800",
+        "ablate.techniques={mine:{overrides:['hydra.run.dir=/tmp']}}",
+        "ablate.techniques.mine.overrides=['experiment=../x']",
+        "++ablate.techniques.mine.overrides=[seed=1,'++hydra.job_logging.handlers.file.filename=/tmp/x']",
+        "ablate.techniques.mine.overrides=['cache_dir=/tmp']",
+        "ablate.techniques.mine={overrides:['sweep.storage=sqlite:////tmp/x.db']}",
+        "ablate.techniques.mine.overrides=${data.columns}", "ablate.techniques.mine.overrides=['${a}=../x']",
+        "\x00=1", "seed=\ud800",
     ],
     ids=lambda argument: argument[:40],
 )  # fmt: skip
@@ -151,6 +157,15 @@ def test_what_stores_and_what_starts_jobs_is_given_again(argument, tmp_path):
     assert argument in shlex.split(
         stop_message([argument, f"hydra.sweep.dir={tmp_path}"], SweepFolder, "jobs")
     )
+
+
+@pytest.mark.parametrize("argument", ["sweep.n_workers=100000", "ablate.n_workers=[9]", "sweep.n_workers=x"])
+def test_a_folder_does_not_start_far_more_processes_than_there_are_cores(argument, tmp_path):
+    key = argument.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"add {key}=N"):
+        followed([argument], [], tmp_path)
+    assert followed([argument], [f"{key}=2"], tmp_path) == []
+    assert followed([f"{key}=1"], [], tmp_path) == [f"{key}=1"]
 
 
 def test_a_folder_of_options_is_followed_where_it_is_given_again(tmp_path, monkeypatch):

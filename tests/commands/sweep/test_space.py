@@ -10,7 +10,9 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from stockenh.commands.sweep.search import _refuse_outside
 from stockenh.commands.sweep.space import Expression, Space, params_of
 from stockenh.config.catalog import conf_dir
 from stockenh.errors import ConfigError
@@ -189,3 +191,35 @@ def test_division_by_zero_names_the_expression():
 def test_arithmetic_is_pythons(a, b, c):
     found = Expression("(a // b) * b + a % b - c * a").value({"a": a, "b": b, "c": c})
     assert found == a - c * a
+
+
+@pytest.mark.parametrize("line", [{"value": "'../../x'"}, {"type": "categorical", "choices": ["../../x"]}])
+def test_a_group_s_option_is_checked_where_it_is_drawn(line):
+    """Not only at the corners, where a condition may not hold."""
+    hidden = {"type": "float", "low": 0, "high": 1, "helper": True}
+    space = Space.of({"h": hidden, "loss": {**line, "when": "0 < h and h < 1"}})
+    assert not any("loss" in keys for _, keys in space.corners(NOTHING.__getitem__))
+    with pytest.raises(ConfigError, match=r"sweep.params.loss: no such loss: ../../x"):
+        trials(space, 1)
+
+
+def test_no_value_that_is_drawn_is_an_interpolation():
+    params = {"h": {"type": "int", "low": 0, "high": 1, "helper": True}}
+    space = Space.of({**params, "model.name": {"value": r"'\\' * h + '$' + '{oc.env:HOME}'"}})
+    for h in (0, 1):
+        (override,) = space.overrides(optuna.trial.FixedTrial({"h": h}), NOTHING.__getitem__)
+        parsed = OverridesParser.create().parse_override(override).value()
+        config = OmegaConf.create({"name": getattr(parsed, "text", parsed)})
+        assert config.name == "\\" * h + "${oc.env:HOME}"
+
+
+def test_a_derived_number_has_no_more_digits_than_a_setting():
+    text = "*".join(["999999999999"] * 400)
+    with pytest.raises(ConfigError, match="19 digits"):
+        trials(Space.of({"x": {"type": "int", "low": 0, "high": 1}, "model.d_model": {"value": text}}), 1)
+
+
+@pytest.mark.parametrize("name", ["++hydra.x.y", "model@hydra", "hydra/job_logging", "data._target_"])
+def test_a_parameter_is_a_plain_key(name):
+    with pytest.raises(ConfigError, match="is no key of the config"):
+        _refuse_outside(name)
