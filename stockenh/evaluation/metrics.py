@@ -129,7 +129,7 @@ def horizon_metrics(
     n, ties, tie_share:  labelled rows, those whose return is exactly 0, and their share
     accuracy, auc:       of direction, ties left out; "up" is forecast above a probability of 0.5, not at it
     majority:            share of the larger class among the rows that accuracy counts
-    log_loss, brier:     against y_ret > 0 on all n rows; the log loss clips probabilities to [1e-7, 1 - 1e-7]
+    log_loss, brier:     ties left out; the log loss clips probabilities to [1e-7, 1 - 1e-7]
     mae:                 mean absolute error of ret
     accuracy_low, _high: 95% by moving-block bootstrap over dates; None with resamples=0, which is what a
                          training loop wants, and where the dates don't fill two blocks
@@ -164,8 +164,8 @@ def horizon_metrics(
 def calibration_metrics(
     up_prob: Floats, calibrated: Floats, y_ret: NDArray[np.floating], horizons: Sequence[int]
 ) -> dict[str, dict[str, float | None]]:
-    """Per horizon `log_loss_calibrated` and `brier_calibrated`, on the rows that log_loss and brier take
-    (ties count as not up), `ece` and `ece_calibrated`, without ties; arrays are (n, H)."""
+    """Per horizon `log_loss_calibrated brier_calibrated ece ece_calibrated`, ties left out; arrays are
+    (n, H)."""
     found = {}
     no_dates = np.zeros(len(y_ret))
     for horizon, before, after, y in zip(horizons, up_prob.T, calibrated.T, y_ret.T, strict=True):
@@ -194,17 +194,17 @@ def with_limits(
 def limits(best_prob: NDArray[np.floating], y_ret: NDArray[np.floating]) -> dict[str, float | None]:
     """What the best possible forecast of one horizon scores; best_prob and y_ret are (n,).
 
-    limit_accuracy: its expected accuracy, the mean of max(p, 1 - p) without ties
+    limit_accuracy: its expected accuracy, the mean of max(p, 1 - p)
     limit_log_loss: its expected log loss, the mean entropy of p
 
-    None where no row counts.
+    Ties are left out. None where no row counts.
     """
-    labelled = ~np.isnan(y_ret)
-    p, moved = best_prob[labelled].astype(np.float64), y_ret[labelled] != 0
+    moved = ~np.isnan(y_ret) & (y_ret != 0)
+    p = best_prob[moved].astype(np.float64)
     clipped = np.clip(p, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     entropy = -clipped * np.log(clipped) - (1 - clipped) * np.log(1 - clipped)
     return {
-        "limit_accuracy": float(np.maximum(p, 1 - p)[moved].mean()) if moved.any() else None,
+        "limit_accuracy": float(np.maximum(p, 1 - p).mean()) if len(p) else None,
         "limit_log_loss": float(entropy.mean()) if len(p) else None,
     }
 
@@ -240,8 +240,8 @@ def score(
 ) -> Scored:
     """Scores rows that all have a label; arrays are (n,), date the index of each row's date among `dates`.
 
-    accuracy, balanced_accuracy, mcc, auc: of direction, returns of exactly 0 left out
-    log_loss, brier: against y_ret > 0 on all rows; ece: see `expected_calibration_error`
+    accuracy, balanced_accuracy, mcc, auc, log_loss, brier: of direction, returns of exactly 0 left out
+    ece: see `expected_calibration_error`
     mae, r2: of returns; r2 is against a forecast of 0, 1 - sum (y - f)^2 / sum y^2 (Gu, Kelly and Xiu 2020)
 
     counts: `draws.counts()`, where many forecasters share them.
@@ -292,7 +292,7 @@ def _per_date(terms: Floats, date: NDArray[np.int64], dates: int) -> Floats:
 
 
 def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
-    """(10, n) in the order in which `_figures` reads their sums."""
+    """(11, n) in the order in which `_figures` reads their sums."""
     up, moved, forecast_up = y_ret > 0, y_ret != 0, forecast.score > 0.5
     unknown = np.full(len(y_ret), np.nan)
     prob = unknown if forecast.prob is None else forecast.prob
@@ -303,9 +303,10 @@ def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
         counted * (~up & ~forecast_up),
         counted * (~up & forecast_up),
         counted * (up & ~forecast_up),
+        moved,
+        np.where(moved, log_losses(prob, up), 0),
+        np.where(moved, np.square(prob - up), 0),
         np.ones(len(y_ret)),
-        log_losses(prob, up),
-        np.square(prob - up),
         np.abs(ret - y_ret),
         np.square(ret - y_ret),
         np.square(y_ret),
@@ -314,8 +315,8 @@ def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
 
 
 def _figures(sums: Floats) -> dict[str, Floats]:
-    """All figures but auc and ece from sums (10, ...)."""
-    tp, tn, fp, fn, rows, log_loss, square, error, square_error, square_return = sums
+    """All figures but auc and ece from sums (11, ...)."""
+    tp, tn, fp, fn, moves, log_loss, square, rows, error, square_error, square_return = sums
     sides = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     # MCC is 0 by convention where all forecasts are alike, as in scikit-learn
     mcc = np.where(sides > 0, ratio(tp * tn - fp * fn, np.sqrt(sides)), ratio(0 * tp, tp + tn + fp + fn))
@@ -323,8 +324,8 @@ def _figures(sums: Floats) -> dict[str, Floats]:
         "accuracy": ratio(tp + tn, tp + tn + fp + fn),
         "balanced_accuracy": (ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2,
         "mcc": mcc,
-        "log_loss": ratio(log_loss, rows),
-        "brier": ratio(square, rows),
+        "log_loss": ratio(log_loss, moves),
+        "brier": ratio(square, moves),
         "mae": ratio(error, rows),
         "r2": 1 - ratio(square_error, square_return),
     }

@@ -52,9 +52,9 @@ def test_six_rows_by_hand():
     assert found["accuracy"] == found["majority"] == 0.5
     # Ups 0.6 and 0.5 against downs 0.7 and 0.2: two of four pairs are in order.
     assert found["auc"] == pytest.approx(0.5)
-    # The tie counts as not up here, so its 0.9 costs -log 0.1.
-    assert found["log_loss"] == pytest.approx(-np.log([0.6, 0.3, 0.5, 0.8, 0.1]).mean())
-    assert found["brier"] == pytest.approx(np.square([0.4, 0.7, 0.5, 0.2, 0.9]).mean())
+    # The tie has no direction: its 0.9 costs nothing, and its return counts.
+    assert found["log_loss"] == pytest.approx(-np.log([0.6, 0.3, 0.5, 0.8]).mean())
+    assert found["brier"] == pytest.approx(np.square([0.4, 0.7, 0.5, 0.2]).mean())
     assert found["mae"] == pytest.approx((0.01 + 0.01 + 0.01 + 0 + 0) / 5)
 
 
@@ -91,8 +91,8 @@ def test_figures_equal_scikit_learn_in_summaries_and_in_evaluations(seed):
     expected = {
         "accuracy": sk.accuracy_score(up[moved], forecast_up),
         "auc": sk.roc_auc_score(up[moved], forecast.score[moved]),
-        "log_loss": sk.log_loss(up, clipped),
-        "brier": sk.brier_score_loss(up, forecast.prob),
+        "log_loss": sk.log_loss(up[moved], clipped[moved]),
+        "brier": sk.brier_score_loss(up[moved], forecast.prob[moved]),
         "mae": sk.mean_absolute_error(y_ret, forecast.ret),
     }
     summary = horizon_metrics(forecast.ret, forecast.prob, y_ret, date, block=5, resamples=0)
@@ -244,8 +244,8 @@ def test_differences_are_paired():
     [
         # entropies in nats of 0.8, 0.3, 0.5 and 0.9
         ([0.8, 0.3, 0.5, 0.9], [0.1, -0.2, 0.3, -0.1], 0.725, [0.500402, 0.610864, 0.693147, 0.325083]),
-        ([0.8, 0.6, 0.9], [0.1, 0.0, NAN], 0.8, [0.500402, 0.673012]),  # a tie only in the log loss
-        ([0.7], [0.0], None, [0.610864]),
+        ([0.8, 0.6, 0.9], [0.1, 0.0, NAN], 0.8, [0.500402]),  # a tie in neither
+        ([0.7], [0.0], None, None),
         ([1.0, 0.0], [1.0, -1.0], 1.0, [0.0]),  # certainty costs nothing
         ([0.7], [NAN], None, None),
     ],
