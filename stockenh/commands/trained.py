@@ -206,6 +206,14 @@ class LoadedRun(Generic[Kind]):
         return part_metrics(ret, up_prob, w.y_ret[rows], w.asof[rows], w.horizons, resamples=resamples)
 
 
+def shifts_probabilities(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the logits of a run may be shifted: by its own loss, or by that of the teacher it follows."""
+    if config.teacher is None or config.distill.weight == 0:
+        return config.loss.shifts_probabilities
+    teacher = folder.read_manifest().get("teacher") or {}
+    return config.loss.shifts_probabilities or teacher.get("shifts_probabilities") is True
+
+
 FILES = {"onnx": ONNX, "int8": INT8}
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
+from stockenh.commands.trained import shifts_probabilities
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
@@ -37,10 +38,18 @@ def calibrate(session: Session, names: list[str], confident: bool = True) -> dic
     cut-offs of uncertainty to the first forecast that needs them: they cost more than the rest.
     """
     calibrations, confidences = {}, {}
-    for name in names if "val" in session.prepared.rows else ():
+    windows, rows = session.prepared.windows, session.prepared.rows
+    shifted = shifts_probabilities(session.config, session.folder)
+    for name in names if "val" in rows else ():
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
         forecast_of_val = session.forecast(net, "val")
-        calibrations[name] = Calibration.fit(forecast_of_val.up_logits, session.labels("val"))
+        calibrations[name] = Calibration.fit(
+            forecast_of_val.up_logits,
+            session.labels("val"),
+            windows.asof[rows["val"]],
+            windows.horizons,
+            shifted,
+        )
         views = build.views(session.config)
         confidence = confidence_of(session, net, calibrations[name], views) if confident else None
         if confidence is not None:

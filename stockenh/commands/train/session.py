@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from stockenh.commands.trained import Trained, require_same_weights
+from stockenh.commands.trained import Trained, require_same_weights, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import Kind, RunConfig
@@ -82,11 +82,13 @@ class Session:
         return with_limits(scores, windows.best_prob[rows], y_ret)
 
 
-def teacher_origin(config: RunConfig) -> dict[str, str] | None:
+def teacher_origin(config: RunConfig) -> dict[str, Any] | None:
     """The manifest's entry about the teacher; None without one."""
     if config.teacher is None:
         return None
-    return Trained.open(RunFolder.open(Path(config.teacher)), config.weights).to_dict()
+    teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
+    shifts = shifts_probabilities(teacher.run, teacher.folder)
+    return {**teacher.to_dict(), "shifts_probabilities": shifts}
 
 
 def teacher_answers(
