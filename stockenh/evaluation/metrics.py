@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from stockenh.evaluation.bootstrap import (
     BlockBootstrap,
     Floats,
+    Resampling,
     auc_of_draws,
-    interval,
-    p_above_zero,
     pair_counts,
     ratio,
 )
@@ -32,6 +31,11 @@ FIGURES = ("accuracy", "balanced_accuracy", "mcc", "auc", "log_loss", "brier", "
 # ECE has no interval: noise alone raises it, and resampling raises it again.
 WITH_INTERVAL = tuple(name for name in FIGURES if name != "ece")
 LOWER_IS_BETTER = ("log_loss", "brier", "mae")
+SHARE = (0.0, 1.0)
+RANGES = {
+    "accuracy": SHARE, "balanced_accuracy": SHARE, "auc": SHARE, "brier": SHARE, "mcc": (-1.0, 1.0),
+    "log_loss": (0.0, np.inf), "mae": (0.0, np.inf), "r2": (-np.inf, 1.0),
+}  # fmt: skip
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -58,10 +62,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Scored:
-    """Figures of one forecaster: `observed`, and `resampled` for every draw (R,); NaN where undefined."""
+    """Figures of one forecaster: `observed`, and `resampled` for every draw (R,); NaN where undefined.
+
+    draws: None without intervals, where nothing is resampled
+    """
 
     observed: dict[str, float]
     resampled: dict[str, Floats]
+    draws: BlockBootstrap | None
 
     def figures(self) -> dict[str, float | None]:
         """`accuracy accuracy_low accuracy_high ...`: each figure with its 95% interval; None: undefined."""
@@ -69,8 +77,9 @@ class Scored:
         for name in FIGURES:
             found[name] = defined(self.observed[name])
             if name in WITH_INTERVAL:
-                has_interval = self.resampled and found[name] is not None
-                ends = interval(self.resampled[name]) if has_interval else (None, None)
+                ends: tuple[float | None, float | None] = None, None
+                if self.draws is not None:
+                    ends = self.draws.interval(self.observed[name], self.resampled[name], RANGES[name])
                 found[f"{name}_low"], found[f"{name}_high"] = ends
         return found
 
@@ -83,11 +92,11 @@ class Scored:
         for name in WITH_INTERVAL:
             difference = self.observed[name] - other.observed[name]
             low = high = p = None
-            if self.resampled and np.isfinite(difference):
+            if self.draws is not None:
                 resampled = self.resampled[name] - other.resampled[name]
-                low, high = interval(resampled)
+                low, high = self.draws.interval(difference, resampled)
                 sign = -1 if name in LOWER_IS_BETTER else 1
-                p = p_above_zero(sign * difference, sign * resampled)
+                p = self.draws.p_above_zero(sign * difference, sign * resampled)
             found[name] = {"difference": defined(difference), "low": low, "high": high, "p": p}
         return found
 
@@ -98,19 +107,16 @@ def part_metrics(
     y_ret: NDArray[np.floating],
     dates: NDArray[np.generic],
     horizons: Sequence[int],
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
+    resampling: Resampling | None,
 ) -> dict[str, Metrics]:
     """Scores per horizon, as {"h3": {...}, ...}; see `horizon_metrics`.
 
-    ret, up_prob and y_ret are (n, H), dates is (n,). The bootstrap's blocks are as long as the largest
-    horizon. Raises ValueError where there are not as many columns as horizons.
+    ret, up_prob and y_ret are (n, H), dates is (n,); resampling: None leaves intervals out. Raises ValueError
+    where there are not as many columns as horizons.
     """
     columns = zip(horizons, ret.T, up_prob.T, y_ret.T, strict=True)
     return {
-        f"h{horizon}": horizon_metrics(r, p, y, dates, block=max(horizons), seed=seed, resamples=resamples)
-        for horizon, r, p, y in columns
+        f"h{horizon}": horizon_metrics(r, p, y, dates, horizons, resampling) for horizon, r, p, y in columns
     }
 
 
@@ -119,10 +125,8 @@ def horizon_metrics(
     up_prob: NDArray[np.floating],
     y_ret: NDArray[np.floating],
     dates: NDArray[np.generic],
-    *,
-    block: int,
-    seed: int = 0,
-    resamples: int = 1000,
+    horizons: Sequence[int],
+    resampling: Resampling | None,
 ) -> Metrics:
     """Scores of one horizon; all arrays are (n,), returns in raw units. Rows whose label is NaN are left out.
 
@@ -131,8 +135,8 @@ def horizon_metrics(
     majority:            share of the larger class among the rows that accuracy counts
     log_loss, brier:     ties left out; the log loss clips probabilities to [1e-7, 1 - 1e-7]
     mae:                 mean absolute error of ret
-    accuracy_low, _high: 95% by moving-block bootstrap over dates; None with resamples=0, which is what a
-                         training loop wants, and where the dates don't fill two blocks
+    accuracy_low, _high: 95% by moving-block bootstrap over dates, for the largest of the horizons; None
+                         without resampling, as in a training loop, and where the dates don't fill two blocks
 
     A figure that the rows don't define, or that a forecast of NaN spoils, is None.
     """
@@ -142,11 +146,11 @@ def horizon_metrics(
     terms = _terms(Forecast(prob, prob, returns), label)
     # summed over rows, so that no last bit depends on the dates
     observed = {name: defined(value) for name, value in _figures(terms.sum(axis=1)).items()}
-    draws = BlockBootstrap.draw(len(distinct), block, resamples, seed)
+    draws = None if resampling is None else resampling.draw(len(distinct), horizons)
     low = high = None
     if draws is not None and observed["accuracy"] is not None:
         tp, tn, fp, fn = draws.sums(_per_date(terms[:4], date, len(distinct)))
-        low, high = interval(ratio(tp + tn, tp + tn + fp + fn))
+        low, high = draws.interval(observed["accuracy"], ratio(tp + tn, tp + tn + fp + fn), SHARE)
     about, moved = class_shares(label), label != 0
     return {
         **{name: about[name] for name in ("n", "ties", "tie_share")},
@@ -169,7 +173,7 @@ def calibration_metrics(
     found = {}
     no_dates = np.zeros(len(y_ret))
     for horizon, before, after, y in zip(horizons, up_prob.T, calibrated.T, y_ret.T, strict=True):
-        scores = horizon_metrics(no_dates, after, y, no_dates, block=1, resamples=0)
+        scores = horizon_metrics(no_dates, after, y, no_dates, horizons, None)
         found[f"h{horizon}"] = {
             "log_loss_calibrated": scores["log_loss"],
             "brier_calibrated": scores["brier"],
@@ -254,12 +258,12 @@ def score(
     error = None if forecast.prob is None else expected_calibration_error(forecast.prob, y_ret)
     observed["ece"] = np.nan if error is None else error
     if draws is None:
-        return Scored(observed, {})
+        return Scored(observed, {}, None)
     resampled = _figures(draws.sums(per_date))
     rises, falls = (np.bincount(day[side], minlength=dates).astype(np.float64) for side in (up, ~up))
     pairs = pair_counts(ranked, up, day, dates)
     resampled["auc"] = auc_of_draws(pairs, rises, falls, draws.counts() if counts is None else counts)
-    return Scored(observed, resampled)
+    return Scored(observed, resampled, draws)
 
 
 def auc(score: Floats, up: NDArray[np.bool_]) -> float:
@@ -358,20 +362,21 @@ def coverage_curve(
         kept = unsure <= ordered[max(round(wanted * len(unsure)), 1) - 1]
         majority = up[kept] == (up[kept].mean() > 0.5)
         rows = (right[kept], majority, np.ones(kept.sum()))
+        accuracy, share = float(right[kept].mean()), float(majority.mean())
         low = high = above_low = above_high = None
         if draws is not None:
             per_date = np.stack([np.bincount(day[kept], row, minlength=dates) for row in rows])
             hits, base, count = draws.sums(per_date.astype(np.float64))
-            low, high = interval(ratio(hits, count))
-            above_low, above_high = interval(ratio(hits - base, count))
+            low, high = draws.interval(accuracy, ratio(hits, count), SHARE)
+            above_low, above_high = draws.interval(accuracy - share, ratio(hits - base, count))
         found.append(
             {
                 "coverage": float(kept.mean()),
                 "n": int(kept.sum()),
-                "accuracy": float(right[kept].mean()),
+                "accuracy": accuracy,
                 "low": low,
                 "high": high,
-                "majority": float(majority.mean()),
+                "majority": share,
                 "above_low": above_low,
                 "above_high": above_high,
             }

@@ -27,7 +27,6 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
 
 MOST_WINDOWS = 4096  # of the validation part, evenly spread: more do not move a percentile
-RESAMPLES = 1000
 HELD_OUT = {"val", "test"}
 
 
@@ -147,7 +146,7 @@ def conclude(
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
     with console.status("scoring and calibrating"):  # on a terminal only: a large model takes a while
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
-        parts = {part: session.scores(found, part, RESAMPLES) for part, found in forecasts.items()}
+        parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         has_all = forecasts.keys() == session.prepared.rows.keys()
         calibration = calibrate(session, sorted(state.best), confident=has_all).get(chosen)
     history = session.folder.read_metrics()

@@ -19,6 +19,7 @@ from stockenh.config.schema import Kind, RunConfig
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
@@ -57,14 +58,14 @@ class Session:
         if "val" not in self.prepared.rows:
             return {"loss": None}
         forecast = self.forecast(net, "val", objective)
-        return {"loss": forecast.loss, **self.scores(forecast, "val", resamples=0)}
+        return {"loss": forecast.loss, **self.scores(forecast, "val", intervals=False)}
 
     def labels(self, part: str) -> NDArray[np.float32]:
         """(k, H) returns of one part, NaN where there is no label."""
         return self.prepared.windows.y_ret[self.prepared.rows[part]]
 
-    def scores(self, forecast: Predictions | Forecast, part: str, resamples: int) -> dict[str, Any]:
-        """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out.
+    def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
+        """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
         Where the best possible forecast is known, what it would score stands beside.
         """
@@ -75,7 +76,7 @@ class Session:
             y_ret,
             windows.asof[rows],
             windows.horizons,
-            resamples=resamples,
+            Resampling(seed=self.config.seed) if intervals else None,
         )
         if windows.best_prob is None:
             return scores
