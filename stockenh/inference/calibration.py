@@ -25,7 +25,7 @@ Rows = NDArray[np.bool_]
 
 FEWEST_LABELS = 30  # below, two parameters say more of the sample than of the model
 BINS = 10
-BLOCKS = 5  # of dates, each held out once
+BLOCKS = 8  # of dates, each held out once
 _TEMPERATURES = (0.05, 20.0)
 _BIASES = (-20.0, 20.0)
 
