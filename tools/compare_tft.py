@@ -76,7 +76,7 @@ def our_step(precision: str) -> Step:
     """The training step of `train`, on random windows that are already on the device."""
     import torch
 
-    from stockenh.data.batches import Group, Micro
+    from stockenh.data.batches import Counts, Group, Micro
     from stockenh.models import InputSpec
     from stockenh.models.cpu.memory import keep_freed_memory
     from stockenh.models.tft import TftSettings
@@ -102,7 +102,8 @@ def our_step(precision: str) -> Step:
     y = torch.randn(BATCH, 3)
     prices = torch.rand(BATCH, LOOKBACK, 5) * 2 - 1
     inputs = (prices, torch.randn(BATCH, 512), torch.randn(BATCH, FEATURES))
-    group = Group((Micro(*inputs, y, (y > 0).float(), torch.ones_like(y)),), torch.tensor(3.0 * BATCH), BATCH)
+    micros = (Micro(*inputs, y, (y > 0).float(), torch.ones_like(y)),)
+    group = Group(micros, Counts.of(micros), BATCH)
     return lambda: learner.step(group)
 
 

@@ -253,8 +253,8 @@ def _int8(
     ret, up_prob = (int8[name] - own[name] for name in ("ret", "up_prob"))
     spread = np.maximum(own["ret"].std(0), 1e-12)
     return {
-        "fp32": run.scores(own["ret"], own["up_prob"], rows, resamples=0),
-        "int8": run.scores(int8["ret"], int8["up_prob"], rows, resamples=0),
+        "fp32": run.scores(own["ret"], own["up_prob"], rows, intervals=False),
+        "int8": run.scores(int8["ret"], int8["up_prob"], rows, intervals=False),
         "up_prob_mean_difference": np.abs(up_prob).mean(0).tolist(),
         "ret_error_share_of_spread": (np.sqrt(np.square(ret).mean(0)) / spread).tolist(),
     }

@@ -26,6 +26,7 @@ from stockenh.data.prices import Augment
 from stockenh.data.windows import Windows
 from stockenh.embedding import Embedding
 from stockenh.errors import ConfigError, RunFolderError
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
 from stockenh.inference.export import INT8, ONNX, OnnxModel
@@ -200,10 +201,18 @@ class LoadedRun(Generic[Kind]):
         return predict(self.net, self.ready, rows, self.fitted)
 
     def scores(self, ret: NDArray[np.floating], up_prob: NDArray[np.floating], rows: NDArray[np.int64],
-               resamples: int = 1000) -> dict[str, Metrics]:  # fmt: skip
+               intervals: bool = True) -> dict[str, Metrics]:  # fmt: skip
         """`part_metrics` of forecasts (n, H) for these windows."""
-        w = self.prepared.windows
-        return part_metrics(ret, up_prob, w.y_ret[rows], w.asof[rows], w.horizons, resamples=resamples)
+        w, resampling = self.prepared.windows, Resampling(seed=self.config.seed) if intervals else None
+        return part_metrics(ret, up_prob, w.y_ret[rows], w.asof[rows], w.horizons, resampling)
+
+
+def shifts_probabilities(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the logits of a run may be shifted: by its own loss, or by that of the teacher it follows."""
+    if config.teacher is None or config.distill.weight == 0:
+        return config.loss.shifts_probabilities
+    teacher = folder.read_manifest().get("teacher")
+    return config.loss.shifts_probabilities or bool(teacher and teacher.get("shifts_probabilities"))
 
 
 FILES = {"onnx": ONNX, "int8": INT8}

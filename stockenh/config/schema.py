@@ -188,7 +188,7 @@ class AuditConfig:
 class EvaluateConfig:
     """How a finished run is evaluated: `evaluate.from` and `evaluate.to` are `since` and `until`."""
 
-    block: Count | None = None  # dates in a block of the bootstrap; None: twice the largest horizon
+    block: Count | None = None  # dates in a block of the bootstrap; None: three times the largest horizon
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = 10.0  # of traded value
     horizon: int | None = None  # bars ahead, whose probability the curve trades on; None: the smallest

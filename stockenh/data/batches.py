@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class Micro:
     x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
     labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
+    moved (B, H) 1 where a direction is labelled: a return of exactly 0 is neither up nor down
     teacher: a teacher's outputs for these windows without augmentation, where there is one
     """
 
@@ -61,13 +62,30 @@ class Micro:
         """The arguments of a model's forward."""
         return self.x_price, self.x_embedding, self.x_ctx
 
+    @property
+    def moved(self) -> Tensor:
+        return self.labelled * (self.y_ret != 0)
+
+
+class Counts(NamedTuple):
+    """How many returns and how many directions are labelled, scalars; the latter at least 1, to divide by."""
+
+    labels: Tensor
+    moves: Tensor
+
+    @classmethod
+    def of(cls, micros: Iterable[Micro]) -> Counts:
+        of_each = [(micro.labelled.sum(), micro.moved.sum()) for micro in micros]
+        labels, moves = (torch.stack(column).sum() for column in zip(*of_each, strict=True))
+        return cls(labels, moves.clamp(min=1))
+
 
 @dataclass(frozen=True)
 class Group:
-    """The micro batches of one optimizer step, and the number of labels in all of them."""
+    """The micro batches of one optimizer step, and the numbers of labels in all of them."""
 
     micros: tuple[Micro, ...]
-    count: Tensor
+    count: Counts
     windows: int
 
 
@@ -229,5 +247,4 @@ class TrainBatches:
 
 def _group(parts: Iterable[Micro]) -> Group:
     micros = tuple(parts)
-    count = torch.stack([m.labelled.sum() for m in micros]).sum()
-    return Group(micros, count, sum(len(m.x_ctx) for m in micros))
+    return Group(micros, Counts.of(micros), sum(len(m.x_ctx) for m in micros))

@@ -3,11 +3,17 @@
 Labels overlap in time and symbols move together, so single rows are far from independent: blocks of dates in
 a row are drawn, and a date carries all its symbols. Figures that share their draws are paired.
 
+A few blocks say little of their own variance, so intervals are wider than the quantiles of the draws; block
+length and widening were chosen by simulation, so that 95% intervals fail in 4 to 7% of cases
+(tests/evaluation/test_size.py).
+
 Legend: n rows, D dates, R resamples, k figures.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +22,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LEVELS = (0.025, 0.975)  # of a 95% interval
+HORIZONS_IN_A_BLOCK = 3  # with 2, a sum over a horizon keeps 5/6 of its variance, with 3 8/9
+NORMAL = 1.96
 _DATES_AT_ONCE = 256
 
 
@@ -30,6 +38,8 @@ class BlockBootstrap:
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
 
+    block: int
+
     @classmethod
     def draw(cls, dates: int, block: int, resamples: int, seed: int) -> BlockBootstrap | None:
         """None where the dates don't fill two blocks, or resamples is 0."""
@@ -40,7 +50,43 @@ class BlockBootstrap:
         starts = np.random.default_rng(seed).integers(0, dates - block + 1, size=(resamples, blocks))
         ends = starts + block
         ends[:, -1] = starts[:, -1] + last
-        return cls(dates, starts, ends)
+        return cls(dates, starts, ends, block)
+
+    @property
+    def widening(self) -> float:
+        """Of an interval from its draws.
+
+        The variance of the draws is the Bartlett estimate whose bandwidth is the block (Künsch 1989), which
+        has critical values of its own; half a block's degree of freedom comes on top.
+        """
+        blocks = self.dates / self.block
+        return bartlett_critical(1 / blocks) / NORMAL * math.sqrt(blocks / (blocks - 0.5))
+
+    def interval(
+        self, observed: float, resampled: Floats, within: tuple[float, float] = (-np.inf, np.inf)
+    ) -> tuple[float | None, float | None]:
+        """95% interval of a figure from (R,) draws of it; those that are undefined (NaN) are left out.
+
+        within: the figure's own range
+        """
+        defined = resampled[np.isfinite(resampled)]
+        if not len(defined) or not np.isfinite(observed):
+            return None, None
+        # their own mean: blocks hold the first and the last dates less often than others
+        ends = observed + self.widening * (np.quantile(defined, LEVELS) - defined.mean())
+        low, high = np.clip(ends, *within)
+        return float(low), float(high)
+
+    def p_above_zero(self, observed: float, resampled: Floats) -> float | None:
+        """One-sided p-value of a difference that is not above 0: its draws, centred at 0 (Hall and Wilson
+        1991) and widened as the interval is, against the observed one; never below 1 / (R + 1)."""
+        defined = resampled[np.isfinite(resampled)]
+        if not len(defined) or not np.isfinite(observed):
+            return None
+        centred = self.widening * (defined - defined.mean())
+        # sums in another order differ in their last bit
+        reached = int((centred >= observed - 1e-12).sum())
+        return (1 + reached) / (1 + len(defined))
 
     def sums(self, per_date: Floats) -> Floats:
         """(k, D) figures of the dates -> (k, R) their sums over the drawn dates."""
@@ -57,26 +103,33 @@ class BlockBootstrap:
         return np.cumsum(edges, axis=1)[:, :-1]
 
 
-def interval(resampled: Floats) -> tuple[float | None, float | None]:
-    """95% percentile interval of (R,) figures; those that a draw left undefined (NaN) are left out."""
-    defined = resampled[np.isfinite(resampled)]
-    if not len(defined):
-        return None, None
-    low, high = np.quantile(defined, LEVELS)
-    return float(low), float(high)
+@dataclass(frozen=True)
+class Resampling:
+    """How every interval is made. block: dates; None: three times the largest horizon."""
+
+    block: int | None = None
+    resamples: int = 1000
+    seed: int = 0
+
+    def block_of(self, horizons: Sequence[int]) -> int:
+        return block_of(max(horizons)) if self.block is None else self.block
+
+    def draw(self, dates: int, horizons: Sequence[int]) -> BlockBootstrap | None:
+        """None where the dates don't fill two blocks."""
+        return BlockBootstrap.draw(dates, self.block_of(horizons), self.resamples, self.seed)
 
 
-def p_above_zero(observed: float, resampled: Floats) -> float | None:
-    """One-sided p-value of a difference that is not above 0: its draws, centred at 0 (Hall and Wilson
-    1991), against the observed one; never below 1 / (R + 1)."""
-    defined = resampled[np.isfinite(resampled)]
-    if not len(defined) or not np.isfinite(observed):
-        return None
-    # their own mean, not the observed one: blocks hold the first and the last dates less often than others
-    centred = defined - defined.mean()
-    # sums in another order differ in their last bit
-    reached = int((centred >= observed - 1e-12).sum())
-    return (1 + reached) / (1 + len(defined))
+def block_of(horizon: int) -> int:
+    """Dates that are drawn together, and the bandwidth of a variance, where labels overlap on a horizon."""
+    return HORIZONS_IN_A_BLOCK * horizon
+
+
+def bartlett_critical(share: float) -> float:
+    """Two-sided 5% critical value of a t with Bartlett weights over this share of the dates; 1.96 at 0.
+
+    The share's asymptotics instead of none ("fixed b", Kiefer and Vogelsang 2005, table 1).
+    """
+    return NORMAL + 2.9694 * share + 0.4160 * share**2 - 0.5324 * share**3
 
 
 def pair_counts(score: Floats, up: NDArray[np.bool_], date: NDArray[np.int64], dates: int) -> Floats:

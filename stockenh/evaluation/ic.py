@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, interval, ratio
+from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, bartlett_critical, block_of, ratio
 
 FEWEST_SYMBOLS = 3  # of two symbols every correlation is 1 or -1
+NAMES = ("mean", "low", "high", "std", "icir", "t", "critical", "lag")
 
 
 @dataclass(frozen=True)
@@ -49,31 +50,27 @@ def daily_ic(signal: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int)
 def ic_figures(
     coefficients: Floats, horizon: int, draws: BlockBootstrap | None
 ) -> dict[str, float | int | None]:
-    """`mean low high std icir t lag dates` of daily coefficients (D,), NaN where there is none.
+    """`mean low high std icir t critical lag dates` of daily coefficients (D,), NaN where there is none.
 
     low, high: 95% by moving-block bootstrap; icir: mean / std, per day and not annualised; t: of the mean, by
-    Newey and West (1987), with `lag`. All but dates are None where fewer than two dates have one.
+    Newey and West (1987), with `lag`; critical: what |t| exceeds in 5% of cases without skill, see
+    `bartlett_critical`. All but dates are None where fewer than two dates have one.
     """
     known = np.isfinite(coefficients)
     values = coefficients[known]
-    found: dict[str, float | int | None] = dict.fromkeys(("mean", "low", "high", "std", "icir", "t", "lag"))
+    found: dict[str, float | int | None] = dict.fromkeys(NAMES)
     found["dates"] = len(values)
     if len(values) < 2:
         return found
     mean, std = float(values.mean()), float(values.std(ddof=1))
-    lag = newey_west_lag(len(values), horizon)
+    bandwidth = min(block_of(horizon), len(values))
+    lag = bandwidth - 1
     found |= {"mean": mean, "std": std, "icir": mean / std if std > 0 else None, "lag": lag}
-    found["t"] = newey_west_t(values, lag)
+    found |= {"t": newey_west_t(values, lag), "critical": bartlett_critical(bandwidth / len(values))}
     if draws is not None:
         total, count = draws.sums(np.stack([np.where(known, coefficients, 0), known.astype(np.float64)]))
-        found["low"], found["high"] = interval(ratio(total, count))
+        found["low"], found["high"] = draws.interval(mean, ratio(total, count), (-1.0, 1.0))
     return found
-
-
-def newey_west_lag(count: int, horizon: int) -> int:
-    """At least horizon - 1, the bars on which returns overlap; the rule of Newey and West (1994), 4 (T /
-    100)^(2/9), where that is more; below the count."""
-    return min(max(horizon - 1, int(4 * (count / 100) ** (2 / 9))), count - 1)
 
 
 def newey_west_t(values: Floats, lag: int) -> float | None:

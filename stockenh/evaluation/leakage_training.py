@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, first_few
 from stockenh.evaluation.metrics import horizon_metrics
 
@@ -142,7 +143,7 @@ def up_probability(kind: str, x: Floats, y_ret: Floats, x_test: Floats, seed: in
 def accuracy_and_majority(up_prob: Floats, y_ret: Floats) -> tuple[float | None, float | None]:
     """Accuracy of direction and the majority class of one horizon, both (n,); None where undefined."""
     zeros = np.zeros(len(y_ret))
-    found = horizon_metrics(zeros, up_prob, y_ret, zeros, block=1, resamples=0)
+    found = horizon_metrics(zeros, up_prob, y_ret, zeros, (1,), None)
     return found["accuracy"], found["majority"]
 
 
@@ -205,9 +206,8 @@ def random_against_purged(
                 prob = up_probability(kind, context[fit_on], y[fit_on], context[scored], seed)
                 if prob is None:
                     continue
-                scores = horizon_metrics(
-                    np.zeros(len(scored)), prob, y[scored], asof[scored], block=max(horizons), seed=seed
-                )
+                zeros, resampling = np.zeros(len(scored)), Resampling(seed=seed)
+                scores = horizon_metrics(zeros, prob, y[scored], asof[scored], horizons, resampling)
                 by_split = found.setdefault(kind, {}).setdefault(f"h{horizon}", {})
                 by_split[split] = {key: scores[key] for key in kept}
     return found

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from stockenh.evaluation.bootstrap import (
     BlockBootstrap,
     Floats,
+    Resampling,
     auc_of_draws,
-    interval,
-    p_above_zero,
     pair_counts,
     ratio,
 )
@@ -32,6 +31,11 @@ FIGURES = ("accuracy", "balanced_accuracy", "mcc", "auc", "log_loss", "brier", "
 # ECE has no interval: noise alone raises it, and resampling raises it again.
 WITH_INTERVAL = tuple(name for name in FIGURES if name != "ece")
 LOWER_IS_BETTER = ("log_loss", "brier", "mae")
+SHARE = (0.0, 1.0)
+RANGES = {
+    "accuracy": SHARE, "balanced_accuracy": SHARE, "auc": SHARE, "brier": SHARE, "mcc": (-1.0, 1.0),
+    "log_loss": (0.0, np.inf), "mae": (0.0, np.inf), "r2": (-np.inf, 1.0),
+}  # fmt: skip
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -58,10 +62,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Scored:
-    """Figures of one forecaster: `observed`, and `resampled` for every draw (R,); NaN where undefined."""
+    """Figures of one forecaster: `observed`, and `resampled` for every draw (R,); NaN where undefined.
+
+    draws: None without intervals, where nothing is resampled
+    """
 
     observed: dict[str, float]
     resampled: dict[str, Floats]
+    draws: BlockBootstrap | None
 
     def figures(self) -> dict[str, float | None]:
         """`accuracy accuracy_low accuracy_high ...`: each figure with its 95% interval; None: undefined."""
@@ -69,8 +77,9 @@ class Scored:
         for name in FIGURES:
             found[name] = defined(self.observed[name])
             if name in WITH_INTERVAL:
-                has_interval = self.resampled and found[name] is not None
-                ends = interval(self.resampled[name]) if has_interval else (None, None)
+                ends: tuple[float | None, float | None] = None, None
+                if self.draws is not None:
+                    ends = self.draws.interval(self.observed[name], self.resampled[name], RANGES[name])
                 found[f"{name}_low"], found[f"{name}_high"] = ends
         return found
 
@@ -83,11 +92,11 @@ class Scored:
         for name in WITH_INTERVAL:
             difference = self.observed[name] - other.observed[name]
             low = high = p = None
-            if self.resampled and np.isfinite(difference):
+            if self.draws is not None:
                 resampled = self.resampled[name] - other.resampled[name]
-                low, high = interval(resampled)
+                low, high = self.draws.interval(difference, resampled)
                 sign = -1 if name in LOWER_IS_BETTER else 1
-                p = p_above_zero(sign * difference, sign * resampled)
+                p = self.draws.p_above_zero(sign * difference, sign * resampled)
             found[name] = {"difference": defined(difference), "low": low, "high": high, "p": p}
         return found
 
@@ -98,19 +107,16 @@ def part_metrics(
     y_ret: NDArray[np.floating],
     dates: NDArray[np.generic],
     horizons: Sequence[int],
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
+    resampling: Resampling | None,
 ) -> dict[str, Metrics]:
     """Scores per horizon, as {"h3": {...}, ...}; see `horizon_metrics`.
 
-    ret, up_prob and y_ret are (n, H), dates is (n,). The bootstrap's blocks are as long as the largest
-    horizon. Raises ValueError where there are not as many columns as horizons.
+    ret, up_prob and y_ret are (n, H), dates is (n,); resampling: None leaves intervals out. Raises ValueError
+    where there are not as many columns as horizons.
     """
     columns = zip(horizons, ret.T, up_prob.T, y_ret.T, strict=True)
     return {
-        f"h{horizon}": horizon_metrics(r, p, y, dates, block=max(horizons), seed=seed, resamples=resamples)
-        for horizon, r, p, y in columns
+        f"h{horizon}": horizon_metrics(r, p, y, dates, horizons, resampling) for horizon, r, p, y in columns
     }
 
 
@@ -119,20 +125,18 @@ def horizon_metrics(
     up_prob: NDArray[np.floating],
     y_ret: NDArray[np.floating],
     dates: NDArray[np.generic],
-    *,
-    block: int,
-    seed: int = 0,
-    resamples: int = 1000,
+    horizons: Sequence[int],
+    resampling: Resampling | None,
 ) -> Metrics:
     """Scores of one horizon; all arrays are (n,), returns in raw units. Rows whose label is NaN are left out.
 
     n, ties, tie_share:  labelled rows, those whose return is exactly 0, and their share
     accuracy, auc:       of direction, ties left out; "up" is forecast above a probability of 0.5, not at it
     majority:            share of the larger class among the rows that accuracy counts
-    log_loss, brier:     against y_ret > 0 on all n rows; the log loss clips probabilities to [1e-7, 1 - 1e-7]
+    log_loss, brier:     ties left out; the log loss clips probabilities to [1e-7, 1 - 1e-7]
     mae:                 mean absolute error of ret
-    accuracy_low, _high: 95% by moving-block bootstrap over dates; None with resamples=0, which is what a
-                         training loop wants, and where the dates don't fill two blocks
+    accuracy_low, _high: 95% by moving-block bootstrap over dates, for the largest of the horizons; None
+                         without resampling, as in a training loop, and where the dates don't fill two blocks
 
     A figure that the rows don't define, or that a forecast of NaN spoils, is None.
     """
@@ -142,11 +146,11 @@ def horizon_metrics(
     terms = _terms(Forecast(prob, prob, returns), label)
     # summed over rows, so that no last bit depends on the dates
     observed = {name: defined(value) for name, value in _figures(terms.sum(axis=1)).items()}
-    draws = BlockBootstrap.draw(len(distinct), block, resamples, seed)
+    draws = None if resampling is None else resampling.draw(len(distinct), horizons)
     low = high = None
     if draws is not None and observed["accuracy"] is not None:
         tp, tn, fp, fn = draws.sums(_per_date(terms[:4], date, len(distinct)))
-        low, high = interval(ratio(tp + tn, tp + tn + fp + fn))
+        low, high = draws.interval(observed["accuracy"], ratio(tp + tn, tp + tn + fp + fn), SHARE)
     about, moved = class_shares(label), label != 0
     return {
         **{name: about[name] for name in ("n", "ties", "tie_share")},
@@ -164,12 +168,12 @@ def horizon_metrics(
 def calibration_metrics(
     up_prob: Floats, calibrated: Floats, y_ret: NDArray[np.floating], horizons: Sequence[int]
 ) -> dict[str, dict[str, float | None]]:
-    """Per horizon `log_loss_calibrated` and `brier_calibrated`, on the rows that log_loss and brier take
-    (ties count as not up), `ece` and `ece_calibrated`, without ties; arrays are (n, H)."""
+    """Per horizon `log_loss_calibrated brier_calibrated ece ece_calibrated`, ties left out; arrays are
+    (n, H)."""
     found = {}
     no_dates = np.zeros(len(y_ret))
     for horizon, before, after, y in zip(horizons, up_prob.T, calibrated.T, y_ret.T, strict=True):
-        scores = horizon_metrics(no_dates, after, y, no_dates, block=1, resamples=0)
+        scores = horizon_metrics(no_dates, after, y, no_dates, horizons, None)
         found[f"h{horizon}"] = {
             "log_loss_calibrated": scores["log_loss"],
             "brier_calibrated": scores["brier"],
@@ -194,17 +198,17 @@ def with_limits(
 def limits(best_prob: NDArray[np.floating], y_ret: NDArray[np.floating]) -> dict[str, float | None]:
     """What the best possible forecast of one horizon scores; best_prob and y_ret are (n,).
 
-    limit_accuracy: its expected accuracy, the mean of max(p, 1 - p) without ties
+    limit_accuracy: its expected accuracy, the mean of max(p, 1 - p)
     limit_log_loss: its expected log loss, the mean entropy of p
 
-    None where no row counts.
+    Ties are left out. None where no row counts.
     """
-    labelled = ~np.isnan(y_ret)
-    p, moved = best_prob[labelled].astype(np.float64), y_ret[labelled] != 0
+    moved = ~np.isnan(y_ret) & (y_ret != 0)
+    p = best_prob[moved].astype(np.float64)
     clipped = np.clip(p, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     entropy = -clipped * np.log(clipped) - (1 - clipped) * np.log(1 - clipped)
     return {
-        "limit_accuracy": float(np.maximum(p, 1 - p)[moved].mean()) if moved.any() else None,
+        "limit_accuracy": float(np.maximum(p, 1 - p).mean()) if len(p) else None,
         "limit_log_loss": float(entropy.mean()) if len(p) else None,
     }
 
@@ -240,8 +244,8 @@ def score(
 ) -> Scored:
     """Scores rows that all have a label; arrays are (n,), date the index of each row's date among `dates`.
 
-    accuracy, balanced_accuracy, mcc, auc: of direction, returns of exactly 0 left out
-    log_loss, brier: against y_ret > 0 on all rows; ece: see `expected_calibration_error`
+    accuracy, balanced_accuracy, mcc, auc, log_loss, brier: of direction, returns of exactly 0 left out
+    ece: see `expected_calibration_error`
     mae, r2: of returns; r2 is against a forecast of 0, 1 - sum (y - f)^2 / sum y^2 (Gu, Kelly and Xiu 2020)
 
     counts: `draws.counts()`, where many forecasters share them.
@@ -254,12 +258,12 @@ def score(
     error = None if forecast.prob is None else expected_calibration_error(forecast.prob, y_ret)
     observed["ece"] = np.nan if error is None else error
     if draws is None:
-        return Scored(observed, {})
+        return Scored(observed, {}, None)
     resampled = _figures(draws.sums(per_date))
     rises, falls = (np.bincount(day[side], minlength=dates).astype(np.float64) for side in (up, ~up))
     pairs = pair_counts(ranked, up, day, dates)
     resampled["auc"] = auc_of_draws(pairs, rises, falls, draws.counts() if counts is None else counts)
-    return Scored(observed, resampled)
+    return Scored(observed, resampled, draws)
 
 
 def auc(score: Floats, up: NDArray[np.bool_]) -> float:
@@ -292,7 +296,7 @@ def _per_date(terms: Floats, date: NDArray[np.int64], dates: int) -> Floats:
 
 
 def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
-    """(10, n) in the order in which `_figures` reads their sums."""
+    """(11, n) in the order in which `_figures` reads their sums."""
     up, moved, forecast_up = y_ret > 0, y_ret != 0, forecast.score > 0.5
     unknown = np.full(len(y_ret), np.nan)
     prob = unknown if forecast.prob is None else forecast.prob
@@ -303,9 +307,10 @@ def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
         counted * (~up & ~forecast_up),
         counted * (~up & forecast_up),
         counted * (up & ~forecast_up),
+        moved,
+        np.where(moved, log_losses(prob, up), 0),
+        np.where(moved, np.square(prob - up), 0),
         np.ones(len(y_ret)),
-        log_losses(prob, up),
-        np.square(prob - up),
         np.abs(ret - y_ret),
         np.square(ret - y_ret),
         np.square(y_ret),
@@ -314,8 +319,8 @@ def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
 
 
 def _figures(sums: Floats) -> dict[str, Floats]:
-    """All figures but auc and ece from sums (10, ...)."""
-    tp, tn, fp, fn, rows, log_loss, square, error, square_error, square_return = sums
+    """All figures but auc and ece from sums (11, ...)."""
+    tp, tn, fp, fn, moves, log_loss, square, rows, error, square_error, square_return = sums
     sides = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     # MCC is 0 by convention where all forecasts are alike, as in scikit-learn
     mcc = np.where(sides > 0, ratio(tp * tn - fp * fn, np.sqrt(sides)), ratio(0 * tp, tp + tn + fp + fn))
@@ -323,8 +328,8 @@ def _figures(sums: Floats) -> dict[str, Floats]:
         "accuracy": ratio(tp + tn, tp + tn + fp + fn),
         "balanced_accuracy": (ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2,
         "mcc": mcc,
-        "log_loss": ratio(log_loss, rows),
-        "brier": ratio(square, rows),
+        "log_loss": ratio(log_loss, moves),
+        "brier": ratio(square, moves),
         "mae": ratio(error, rows),
         "r2": 1 - ratio(square_error, square_return),
     }
@@ -357,20 +362,21 @@ def coverage_curve(
         kept = unsure <= ordered[max(round(wanted * len(unsure)), 1) - 1]
         majority = up[kept] == (up[kept].mean() > 0.5)
         rows = (right[kept], majority, np.ones(kept.sum()))
+        accuracy, share = float(right[kept].mean()), float(majority.mean())
         low = high = above_low = above_high = None
         if draws is not None:
             per_date = np.stack([np.bincount(day[kept], row, minlength=dates) for row in rows])
             hits, base, count = draws.sums(per_date.astype(np.float64))
-            low, high = interval(ratio(hits, count))
-            above_low, above_high = interval(ratio(hits - base, count))
+            low, high = draws.interval(accuracy, ratio(hits, count), SHARE)
+            above_low, above_high = draws.interval(accuracy - share, ratio(hits - base, count))
         found.append(
             {
                 "coverage": float(kept.mean()),
                 "n": int(kept.sum()),
-                "accuracy": float(right[kept].mean()),
+                "accuracy": accuracy,
                 "low": low,
                 "high": high,
-                "majority": float(majority.mean()),
+                "majority": share,
                 "above_low": above_low,
                 "above_high": above_high,
             }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, interval, ratio
+from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, ratio
 
 HOLD = "hold"
 YEAR = np.timedelta64(8766, "h")  # 365.25 days
@@ -135,7 +135,8 @@ def curve_figures(
         count = len(curve.net)
         total, square = draws.sums(np.stack([curve.net, np.square(curve.net)]))
         spread = np.sqrt(np.maximum(square - total**2 / count, 0) / (count - 1))
-        found["sharpe_low"], found["sharpe_high"] = interval(ratio(total / count, spread) * per_year**0.5)
+        resampled = ratio(total / count, spread) * per_year**0.5
+        found["sharpe_low"], found["sharpe_high"] = draws.interval(found["sharpe"], resampled)
     return found
 
 
@@ -145,10 +146,10 @@ def excess_figures(
     """`mean low high` of the yearly difference of mean returns to another curve of the same dates."""
     per_year = bars_per_year(dates)
     difference = curve.net - other.net
-    low = high = None
+    mean, low, high = float(difference.mean()) * per_year, None, None
     if draws is not None:
-        low, high = interval(draws.sums(difference[None])[0] / len(difference) * per_year)
-    return {"mean": float(difference.mean()) * per_year, "low": low, "high": high}
+        low, high = draws.interval(mean, draws.sums(difference[None])[0] / len(difference) * per_year)
+    return {"mean": mean, "low": low, "high": high}
 
 
 def bars_per_year(dates: NDArray[np.datetime64]) -> float:

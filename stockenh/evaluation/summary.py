@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.evaluation.bootstrap import BlockBootstrap, Floats
+from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, Resampling
 from stockenh.evaluation.ic import daily_ic, ic_figures
 from stockenh.evaluation.metrics import (
     Forecast,
@@ -30,22 +30,6 @@ OWN = (MODEL, CALIBRATED)
 IMPLAUSIBLE = 0.65  # of direction on real daily bars
 
 Forecasts = Mapping[str, Sequence[Forecast]]
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made. block: dates; None: twice the largest horizon."""
-
-    block: int | None = None
-    resamples: int = 1000
-    seed: int = 0
-
-    def block_of(self, horizons: Sequence[int]) -> int:
-        return 2 * max(horizons) if self.block is None else self.block
-
-    def draw(self, dates: int, horizons: Sequence[int]) -> BlockBootstrap | None:
-        """None where the dates don't fill two blocks."""
-        return BlockBootstrap.draw(dates, self.block_of(horizons), self.resamples, self.seed)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ Legend: k windows, H horizons, m rows of one horizon.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,9 +20,12 @@ from stockenh.errors import RunFolderError
 from stockenh.storage.untrusted import typed
 
 Floats = NDArray[np.floating]
+Dates = NDArray[np.datetime64]
+Rows = NDArray[np.bool_]
 
 FEWEST_LABELS = 30  # below, two parameters say more of the sample than of the model
 BINS = 10
+BLOCKS = 8  # of dates, each held out once
 _TEMPERATURES = (0.05, 20.0)
 _BIASES = (-20.0, 20.0)
 
@@ -31,9 +35,9 @@ _BIASES = (-20.0, 20.0)
 class Calibration:
     """Probability of up = sigmoid(logits / T + b), with T > 0 and b for each horizon.
 
-    T alone is temperature scaling (Guo et al. 2017), which leaves a probability of 0.5 where it is. The
-    focal loss with an alpha shifts all logits by a constant that no temperature can undo, so b is fitted
-    too: Platt's form (1999), with T > 0 to keep the order of the forecasts. T = 1 and b = 0 is the identity.
+    T alone is temperature scaling (Guo et al. 2017), which leaves a probability of 0.5 where it is. Some
+    losses shift all logits, which no temperature can undo: there b is fitted too, Platt's form (1999), with
+    T > 0 to keep the order of the forecasts. T = 1 and b = 0 is the identity.
     """
 
     temperature: tuple[Annotated[Exact, Field(ge=_TEMPERATURES[0], le=_TEMPERATURES[1])], ...]
@@ -44,14 +48,34 @@ class Calibration:
         return cls((1.0,) * horizons, (0.0,) * horizons)
 
     @classmethod
-    def fit(cls, logits: Floats, y_ret: Floats) -> Calibration:
-        """Smallest log loss on rows that have a label and moved; logits and y_ret are (k, H).
+    def fit(
+        cls, logits: Floats, y_ret: Floats, asof: Dates, horizons: Sequence[int], shifted: bool
+    ) -> Calibration:
+        """From rows that have a label and moved; logits and y_ret are (k, H), asof is (k,).
 
-        A horizon with one class only, fewer than 30 such rows or logits that are not finite keeps T = 1 and
-        b = 0. T = 20, the bound, says that the logits hold nothing on these labels: all forecasts come close
-        to the share of up.
+        shifted: whether the loss that was trained on shifts probabilities. Without, b is 0: it would be the
+        base rate of these dates, which need not be that of later ones.
+
+        (T, b) has the smallest log loss with a penalty ((log T)^2 + b^2) / 2n, as if both were drawn from a
+        standard normal and n = dates / horizon observations were independent: symbols move together, and
+        labels overlap. Each of T and b is kept where that lowers the log loss of blocks of dates held out in
+        turn. A horizon with one class only, fewer than 30 rows, too few dates for two blocks or logits that
+        are not finite keeps T = 1 and b = 0.
         """
-        fits = [_fit(z, y) for z, y in zip(logits.T, y_ret.T, strict=True)]
+        columns = zip(logits.T, y_ret.T, horizons, strict=True)
+        fits = [_fit(z, y, asof, horizon, shifted) for z, y, horizon in columns]
+        return cls(tuple(t for t, _ in fits), tuple(b for _, b in fits))
+
+    @classmethod
+    def unshrunk(cls, logits: Floats, y_ret: Floats) -> Calibration:
+        """The smallest log loss of all (T, b), as runs before 1.0 have it; logits and y_ret are (k, H)."""
+        counted = np.isfinite(y_ret) & (y_ret != 0)
+        fits = [
+            _shrunk(z[rows].astype(np.float64), y[rows] > 0, np.inf, True, True)
+            if rows.sum() >= FEWEST_LABELS and np.isfinite(z[rows]).all()
+            else (1.0, 0.0)
+            for z, y, rows in zip(logits.T, y_ret.T, counted.T, strict=True)
+        ]
         return cls(tuple(t for t, _ in fits), tuple(b for _, b in fits))
 
     def apply(self, logits: Floats) -> NDArray[np.float64]:
@@ -107,33 +131,76 @@ def reliability_curves(
     return {f"h{horizon}": reliability(p, y) for horizon, p, y in columns}
 
 
-def _fit(logits: Floats, y_ret: Floats) -> tuple[float, float]:
+def _fit(logits: Floats, y_ret: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:
     """(T, b) of one horizon."""
     counted = np.isfinite(y_ret) & (y_ret != 0)
     z, up = logits[counted].astype(np.float64), y_ret[counted] > 0
-    if len(z) < FEWEST_LABELS or up.all() or not up.any() or not np.isfinite(z).all():
+    if len(z) < FEWEST_LABELS or not np.isfinite(z).all():
+        return 1.0, 0.0
+    days, day = np.unique(asof[counted], return_inverse=True)
+    folds = list(_folds(day, len(days), horizon))
+    choices = ((False, False), (True, False), *(((False, True), (True, True)) if shifted else ()))
+    losses = []
+    for choice in choices:
+        total = 0.0
+        for train, held_out in folds:
+            independent = len(np.unique(day[train])) / horizon
+            t, b = _shrunk(z[train], up[train], independent, *choice)
+            total += float(_log_losses(z[held_out] / t + b, up[held_out]).sum())
+        losses.append(total)
+    best = int(np.argmin(losses))  # of equal ones the first, which changes nothing
+    return _shrunk(z, up, len(days) / horizon, *choices[best])
+
+
+def _folds(day: NDArray[np.int64], days: int, horizon: int) -> Iterator[tuple[Rows, Rows]]:
+    """Rows to fit on and rows held out, both (m,): blocks of dates, and an embargo of a horizon around each.
+
+    None where the dates don't fill two blocks of a horizon.
+    """
+    blocks = min(BLOCKS, days // horizon)
+    if blocks < 2:
+        return
+    edges = np.linspace(0, days, blocks + 1).astype(np.int64)
+    for first, end in itertools.pairwise(edges):
+        yield (day < first - horizon) | (day >= end + horizon), (day >= first) & (day < end)
+
+
+def _shrunk(
+    z: Floats, up: NDArray[np.bool_], independent: float, has_temperature: bool, has_bias: bool
+) -> tuple[float, float]:
+    """(T, b) of the smallest penalised log loss on logits z (m,) that all count, those that are not fitted
+    at 1 and 0; (1, 0) with one class only."""
+    if not (has_temperature or has_bias) or not len(up) or up.all() or not up.any():
         return 1.0, 0.0
     from scipy.optimize import minimize  # half a second to import, and a forecast does not need it
 
     def loss(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        scaled = z * x[0] + x[1]
-        value = float(np.mean(np.logaddexp(0, scaled) - up * scaled))
+        log_t, b = x
+        scaled = z * np.exp(-log_t) + b
+        value = float(np.mean(_log_losses(scaled, up))) + float(x @ x) / (2 * independent)
         residual = _sigmoid(scaled) - up
-        return value, np.array([np.mean(residual * z), np.mean(residual)])
+        slope = np.array([-np.mean(residual * (scaled - b)), np.mean(residual)])
+        return value, slope + x / independent
 
-    coldest, hottest = _TEMPERATURES
+    def bounds(limits: Sequence[float], fitted: bool) -> tuple[float, float]:
+        return (limits[0], limits[1]) if fitted else (0.0, 0.0)
+
     found = minimize(
         loss,
-        [1.0, 0.0],
+        [0.0, 0.0],
         jac=True,
         method="L-BFGS-B",
-        bounds=[(1 / hottest, 1 / coldest), _BIASES],
+        bounds=[bounds(np.log(_TEMPERATURES).tolist(), has_temperature), bounds(_BIASES, has_bias)],
         options={"ftol": 1e-14, "gtol": 1e-9},
     )
-    if not np.isfinite(found.x).all() or not found.fun <= loss(np.array([1.0, 0.0]))[0]:
+    if not np.isfinite(found.x).all() or not found.fun <= loss(np.zeros(2))[0]:
         return 1.0, 0.0
-    temperature = float(np.clip(1 / found.x[0], coldest, hottest))
-    return temperature, float(np.clip(found.x[1], *_BIASES))
+    return float(np.clip(np.exp(found.x[0]), *_TEMPERATURES)), float(np.clip(found.x[1], *_BIASES))
+
+
+def _log_losses(logits: Floats, up: NDArray[np.bool_]) -> Floats:
+    found: Floats = np.logaddexp(0, logits) - up * logits
+    return found
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
 from stockenh.data import Exact
-from stockenh.data.batches import ReadyWindows
+from stockenh.data.batches import Counts, ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, RawNoise
 from stockenh.errors import RunFolderError, StockenhError
@@ -30,7 +30,7 @@ GPU_CHUNK = 1024  # fewer don't fill a GPU
 
 @dataclass(frozen=True)
 class Predictions:
-    """ret (k, H) simple returns in raw units; up_prob and up_logits (k, H); loss: the objective, or None."""
+    """ret (k, H) simple returns in raw units; up_prob and up_logits (k, H); loss: see `predict`."""
 
     ret: NDArray[np.float64]
     up_prob: NDArray[np.float64]
@@ -54,24 +54,25 @@ def predict(
     """Predicts the windows `rows` in evaluation mode; the model's mode is restored afterwards.
 
     Eagerly, also where training steps are compiled, so that later forecasts are bit-identical. The loss is
-    the mean over all labels of the rows, as if they were one batch.
+    that of the objective over all labels of the rows, as if they were one batch, without what a model adds to
+    it in training; None without an objective.
     """
     was_training = model.training
     model.eval()
-    rets, probs, logits, losses, counts = [], [], [], [], []
+    rets, probs, logits, losses = [], [], [], []
     for micro in data.sweep(rows, chunk_on(data.device)):
         out = model.forward(*micro.inputs)
         rets.append(out["ret"].float())
         probs.append(out["up_prob"].float())
         logits.append(out["up_logits"].float())
         if objective is not None:
-            count = micro.labelled.sum()
-            losses.append(objective(out, micro, count.clamp(min=1)) * count)
-            counts.append(count)
+            labels, moves = micro.labelled.sum(), micro.moved.sum()
+            terms = objective.terms(out, micro, Counts(labels.clamp(min=1), moves.clamp(min=1)))
+            losses.append(torch.stack([*terms, labels, moves]))
     model.train(was_training)
     if objective is None:  # else the loss says so
         _require_finite(data, rows, torch.cat(rets).cpu().numpy(), torch.cat(logits).cpu().numpy())
-    total = torch.stack(losses).double().sum() / torch.stack(counts).sum() if losses else None
+    total = _mean_loss(*torch.stack(losses).T) if losses else None
     unit = np.asarray(fitted.return_std)
     return Predictions(
         ret=torch.cat(rets).cpu().double().numpy() * unit,
@@ -79,6 +80,13 @@ def predict(
         up_logits=torch.cat(logits).cpu().double().numpy(),
         loss=None if total is None else float(total),
     )
+
+
+def _mean_loss(returns: Tensor, direction: Tensor, labels: Tensor, moves: Tensor) -> Tensor:
+    """The mean over all labels from the means of chunks (C,), each with its numbers of labels."""
+    # 1 to the last bit where no return is exactly 0
+    share = moves / labels.clamp(min=1) * (labels.sum() / moves.sum().clamp(min=1))
+    return ((returns + direction * share) * labels).double().sum() / labels.sum()
 
 
 def _require_finite(data: ReadyWindows, rows: NDArray[np.int64], *outputs: NDArray[np.floating]) -> None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field
@@ -117,6 +117,7 @@ class Origin(TypedDict):
     run: str
     weights: Literal["raw", "ema", "swa"]
     sha256: str
+    shifts_probabilities: NotRequired[bool]  # of a teacher: see `Loss`
 
 
 # `from` is no name of a field

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from stockenh.data.batches import Group, TrainBatches
+from stockenh.data.batches import Counts, Group, TrainBatches
 from stockenh.errors import ConfigError
 from stockenh.training.world import Rank
 
@@ -218,8 +218,9 @@ class RankBatches(TrainBatches):
             seed=whole.seed,
             augment=whole.augment,
         )
-        labels = np.isfinite(y_ret).sum(1).astype(np.float32)
-        self._labels = torch.from_numpy(labels).to(self.rows.device)
+        labelled = np.isfinite(y_ret)
+        counts = np.stack([labelled.sum(1), (labelled & (y_ret != 0)).sum(1)]).astype(np.float32)
+        self._labels, self._moves = torch.from_numpy(counts).to(self.rows.device)
         self._own = own
 
     def groups(self, epoch: int, first: int) -> Generator[Group, None, None]:
@@ -242,7 +243,8 @@ class RankBatches(TrainBatches):
 
     def _counted(self, group: Group, epoch: int, step: int) -> Group:
         rows = self.rows_of(epoch, step)
-        count = self._labels[rows].sum().to(group.count)
+        labels, moves = self._labels[rows].sum(), self._moves[rows].sum().clamp(min=1)
+        count = Counts(labels.to(group.count.labels), moves.to(group.count.moves))
         micros = group.micros
         if not len(self.share(rows)):
             micros = tuple(replace(m, labelled=torch.zeros_like(m.labelled)) for m in micros)

@@ -215,8 +215,8 @@ def _train_epoch(
             try:
                 loss, taken = learner.step(group)
                 if taken:  # the loss of a step that fp16 skipped may be infinite
-                    loss_sum += loss * group.count
-                    label_sum += group.count
+                    loss_sum += loss * group.count.labels
+                    label_sum += group.count.labels
                 state.step_in_epoch = step + 1
                 state.steps += taken
                 state.skipped += not taken

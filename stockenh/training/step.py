@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stockenh.data.batches import Group, Micro
+from stockenh.data.batches import Counts, Group, Micro
 from stockenh.training.averaging import Averages
 from stockenh.training.distributed import SINGLE_PROCESS, SingleProcessStep
 from stockenh.training.losses import Loss
@@ -23,28 +23,36 @@ from stockenh.training.precision import Precision
 class Objective:
     """The weighted mean of a loss over the labels of a whole accumulation group, in float32.
 
-    Each micro batch is divided by the group's count of labels, so that the micro batches of a group add up
-    to the loss of a single big batch, also in short last groups and with missing labels.
+    Each micro batch is divided by the group's counts of labels, so that the micro batches of a group add up
+    to the loss of a single big batch, also in short last groups and with missing labels. A return of exactly
+    0 has no direction: it counts in the loss of returns only.
     """
 
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
 
-    def __call__(self, out: dict[str, Tensor], micro: Micro, count: Tensor) -> Tensor:
-        """This micro batch's share of the group's loss, a scalar. count: labels in the whole group.
+    def terms(self, out: dict[str, Tensor], micro: Micro, count: Counts) -> tuple[Tensor, Tensor]:
+        """This micro batch's share of the group's loss of returns and of direction, scalars.
+
+        count: labels in the whole group.
+        """
+        returns, direction = self.loss.elements({k: v.float() for k, v in out.items()}, micro)
+        return (
+            self.loss.return_weight * ((returns * micro.labelled).sum() / count.labels),
+            self.loss.direction_weight * ((direction * micro.moved).sum() / count.moves),
+        )
+
+    def __call__(self, out: dict[str, Tensor], micro: Micro, count: Counts) -> Tensor:
+        """What this micro batch adds to the loss that is trained on, a scalar.
 
         With `task_log_var` s (2,) in the model's output each term is weighted by exp(-s) and s / 2 is
         added (homoscedastic uncertainty, Kendall et al. 2018); s = 0 is the plain sum.
         """
-        returns, direction = self.loss.elements({k: v.float() for k, v in out.items()}, micro)
-        terms = (
-            self.loss.return_weight * ((returns * micro.labelled).sum() / count),
-            self.loss.direction_weight * ((direction * micro.labelled).sum() / count),
-        )
+        terms = self.terms(out, micro, count)
         log_var = out.get("task_log_var")
         if log_var is None:
             return terms[0] + terms[1]
-        share = micro.labelled.sum() / count
+        share = micro.labelled.sum() / count.labels
         weighted = torch.exp(-log_var.float()) * torch.stack(terms)
         return weighted.sum() + 0.5 * share * log_var.float().sum()
 

@@ -111,7 +111,7 @@ def test_accumulated_micro_batches_cover_the_big_batch_and_count_its_labels(resi
                 assert torch.equal(torch.cat([vars(part)[name] for part in parts.micros]), tensor)
     rows = np.arange(45, 75)  # runs over the unlabelled end of the first symbol
     found = batches(resident, rows, batch_size=4, accumulate=2)
-    counts = [found.group(1, step).count.item() for step in range(found.steps)]
+    counts = [found.group(1, step).count.labels.item() for step in range(found.steps)]
     known = np.isfinite(data.y_ret)
     assert counts == [known[found.rows_of(1, step).numpy()].sum() for step in range(found.steps)]
     assert sum(counts) == known[rows].sum() < 3 * len(rows)

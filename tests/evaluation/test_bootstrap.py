@@ -8,9 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from stockenh.evaluation.bootstrap import (
     BlockBootstrap,
+    Resampling,
     auc_of_draws,
-    interval,
-    p_above_zero,
     pair_counts,
     ratio,
 )
@@ -53,36 +52,40 @@ def test_the_auc_of_every_draw_is_scikit_learns_on_the_rows_drawn(seed, levels, 
             assert np.isnan(value)
 
 
-def test_interval_leaves_undefined_draws_out():
-    assert interval(np.array([np.nan, np.nan])) == (None, None)
-    low, high = interval(np.append(np.arange(1001.0), np.nan))
-    assert (low, high) == (25, 975)
+def wide(dates=1000, block=10):
+    """Draws, and how much wider than their quantiles an interval is."""
+    return BlockBootstrap.draw(dates, block, 1, 0), BlockBootstrap.draw(dates, block, 1, 0).widening
+
+
+def test_an_interval_is_the_quantiles_widened_around_what_was_seen():
+    draws, widening = wide()
+    # b = 0.01 and 100 blocks
+    assert widening == pytest.approx((1 + (2.9694 * 0.01 + 0.416e-4) / 1.96) * (100 / 99.5) ** 0.5, rel=1e-5)
+    low, high = draws.interval(700.0, np.append(np.arange(1001.0), np.nan))
+    assert (low, high) == pytest.approx((700 - 475 * widening, 700 + 475 * widening))
+    assert draws.interval(0.9, np.arange(1001.0) / 1000, (0.0, 1.0))[1] == 1.0
+    assert (
+        draws.interval(0.9, np.array([np.nan, np.nan])) == draws.interval(np.nan, np.ones(3)) == (None, None)
+    )
+    assert wide(100, 10)[1] > wide(200, 10)[1] > widening  # fewer blocks
     assert ratio(np.array([1.0, 2.0]), np.array([0.0, 4.0])).tolist()[1] == 0.5
 
 
+def test_blocks_are_three_times_the_largest_horizon_unless_given():
+    assert Resampling().block_of((3, 10)) == 30 and Resampling(block=12).block_of((3, 10)) == 12
+    assert Resampling().draw(59, (10,)) is None and Resampling().draw(60, (10,)).block == 30
+
+
 def test_p_is_small_for_a_clear_difference_one_for_none_and_never_0():
-    rng = np.random.default_rng(0)
-    assert p_above_zero(0.5, 0.5 + rng.normal(0, 0.1, 999)) == pytest.approx(1 / 1000)
-    assert p_above_zero(0.0, np.zeros(999)) == 1
-    assert p_above_zero(-0.5, -0.5 + rng.normal(0, 0.1, 999)) == 1
-    assert p_above_zero(0.0, rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
+    rng, draws = np.random.default_rng(0), wide()[0]
+    assert draws.p_above_zero(0.5, 0.5 + rng.normal(0, 0.1, 999)) == pytest.approx(1 / 1000)
+    assert draws.p_above_zero(0.0, np.zeros(999)) == 1
+    assert draws.p_above_zero(-0.5, -0.5 + rng.normal(0, 0.1, 999)) == 1
+    assert draws.p_above_zero(0.0, rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
     # draws that lie to one side of what was seen, as blocks of few dates do, say nothing for or against it
-    assert p_above_zero(0.0, 0.3 + rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
-    assert p_above_zero(np.nan, np.zeros(9)) is None
-
-
-def covers(block: int, repeats: int = 150) -> float:
-    """How often the 95% interval of a mean holds the truth, where figures overlap on 10 dates."""
-    held = 0
-    for seed in range(repeats):
-        steps = np.random.default_rng(seed).normal(size=1010)
-        overlapping = np.convolve(steps, np.ones(10), "valid")[:1000]
-        draws = BlockBootstrap.draw(1000, block, 400, seed)
-        low, high = interval(draws.sums(overlapping[None])[0] / 1000)
-        held += low <= 0 <= high
-    return held / repeats
-
-
-def test_blocks_twice_the_overlap_cover_nearly_as_often_as_they_say_and_single_dates_do_not():
-    assert covers(block=20) > 0.88
-    assert covers(block=1) < 0.6
+    assert draws.p_above_zero(0.0, 0.3 + rng.normal(0, 0.1, 9999)) == pytest.approx(0.5, abs=0.03)
+    assert draws.p_above_zero(np.nan, np.zeros(9)) is None
+    # it is 2.5% where the interval ends at 0
+    seen = rng.normal(0.2, 0.1, 99999)
+    low, _ = draws.interval(0.2, seen)
+    assert draws.p_above_zero(0.2 - low, seen) == pytest.approx(0.025, abs=0.001)

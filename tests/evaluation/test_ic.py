@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from scipy.stats import pearsonr, spearmanr
 
 from stockenh.evaluation.bootstrap import BlockBootstrap
-from stockenh.evaluation.ic import daily_ic, ic_figures, newey_west_lag, newey_west_t
+from stockenh.evaluation.ic import daily_ic, ic_figures, newey_west_t
 
 
 def test_every_date_has_scipys_correlations_ties_included():
@@ -44,10 +44,22 @@ def test_newey_west_is_statsmodels(lag):
     assert newey_west_t(values, lag) == pytest.approx(float(fit.tvalues[0]))
 
 
-def test_the_lag_reaches_over_the_overlap_and_stays_below_the_count():
-    assert newey_west_lag(472, 10) == 9
-    assert newey_west_lag(472, 3) == 5  # 4 * 4.72 ** (2 / 9) = 5.6
-    assert newey_west_lag(6, 10) == 5
+@pytest.mark.parametrize(
+    ("dates", "horizon", "lag", "critical"),
+    [
+        (300, 10, 29, 1.96 + 2.9694 * 0.1 + 0.416 * 0.01 - 0.5324 * 0.001),
+        (900, 3, 8, 1.96 + 2.9694 * 0.01 + 0.416 * 1e-4 - 0.5324 * 1e-6),
+        (6, 10, 5, 4.813),  # all dates: the table's value for b = 1
+    ],
+)
+def test_the_lag_is_thrice_the_overlap_and_its_critical_value_that_of_its_share(
+    dates, horizon, lag, critical
+):
+    found = ic_figures(np.random.default_rng(0).normal(size=dates), horizon, None)
+    assert found["lag"] == lag and found["critical"] == pytest.approx(critical, abs=1e-3)
+
+
+def test_equal_coefficients_have_no_t():
     assert newey_west_t(np.full(8, 0.1), 3) is None
 
 
@@ -57,4 +69,4 @@ def test_figures_by_hand_and_their_interval():
     assert found["dates"] == 4 and found["mean"] == pytest.approx(0.25)
     assert found["std"] == pytest.approx(np.std([0.1, 0.3, 0.2, 0.4], ddof=1))
     assert found["icir"] == pytest.approx(found["mean"] / found["std"])
-    assert 0.1 <= found["low"] < 0.25 < found["high"] <= 0.4
+    assert -1 <= found["low"] < 0.25 < found["high"] <= 1

@@ -127,9 +127,9 @@ def test_a_distance_is_in_units_of_the_scale():
 
 def test_a_calibration_of_the_test_part_is_caught():
     val, test = np.full((9, 2), 0.5), np.full((9, 2), 0.6)
-    assert check_calibration(val + 1e-5, val, test).finding == "pass"
-    assert "that of the test part" in check_calibration(test, val, test).measured
-    assert "that of no held-out part" in check_calibration(test + 0.1, val, None).measured
+    assert check_calibration(val + 1e-5, [test, val], [test]).finding == "pass"
+    assert "that of the test part" in check_calibration(test, [val], [test]).measured
+    assert "that of no held-out part" in check_calibration(test + 0.1, [val], []).measured
 
 
 @pytest.mark.parametrize("scaler", ["standard", "range"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from stockenh.evaluation.bootstrap import BlockBootstrap
+from stockenh.evaluation.bootstrap import BlockBootstrap, Resampling
 from stockenh.evaluation.metrics import (
     FIGURES,
     WITH_INTERVAL,
@@ -33,11 +33,13 @@ def days(n: int, symbols: int = 1) -> np.ndarray:
 
 def scores(ret, up_prob, y_ret, **options):
     arrays = [np.asarray(values, dtype=float) for values in (ret, up_prob, y_ret)]
-    return horizon_metrics(*arrays, days(len(arrays[0])), block=options.pop("block", 3), **options)
+    return horizon_metrics(
+        *arrays, days(len(arrays[0])), (3,), Resampling(options.pop("block", 3), **options)
+    )
 
 
 def accuracy_interval(up_prob, y_ret, dates, **options) -> tuple[float | None, float | None]:
-    found = horizon_metrics(np.zeros(len(y_ret)), up_prob, y_ret, dates, **options)
+    found = horizon_metrics(np.zeros(len(y_ret)), up_prob, y_ret, dates, (3,), Resampling(**options))
     return found["accuracy_low"], found["accuracy_high"]
 
 
@@ -52,9 +54,9 @@ def test_six_rows_by_hand():
     assert found["accuracy"] == found["majority"] == 0.5
     # Ups 0.6 and 0.5 against downs 0.7 and 0.2: two of four pairs are in order.
     assert found["auc"] == pytest.approx(0.5)
-    # The tie counts as not up here, so its 0.9 costs -log 0.1.
-    assert found["log_loss"] == pytest.approx(-np.log([0.6, 0.3, 0.5, 0.8, 0.1]).mean())
-    assert found["brier"] == pytest.approx(np.square([0.4, 0.7, 0.5, 0.2, 0.9]).mean())
+    # The tie has no direction: its 0.9 costs nothing, and its return counts.
+    assert found["log_loss"] == pytest.approx(-np.log([0.6, 0.3, 0.5, 0.8]).mean())
+    assert found["brier"] == pytest.approx(np.square([0.4, 0.7, 0.5, 0.2]).mean())
     assert found["mae"] == pytest.approx((0.01 + 0.01 + 0.01 + 0 + 0) / 5)
 
 
@@ -91,11 +93,11 @@ def test_figures_equal_scikit_learn_in_summaries_and_in_evaluations(seed):
     expected = {
         "accuracy": sk.accuracy_score(up[moved], forecast_up),
         "auc": sk.roc_auc_score(up[moved], forecast.score[moved]),
-        "log_loss": sk.log_loss(up, clipped),
-        "brier": sk.brier_score_loss(up, forecast.prob),
+        "log_loss": sk.log_loss(up[moved], clipped[moved]),
+        "brier": sk.brier_score_loss(up[moved], forecast.prob[moved]),
         "mae": sk.mean_absolute_error(y_ret, forecast.ret),
     }
-    summary = horizon_metrics(forecast.ret, forecast.prob, y_ret, date, block=5, resamples=0)
+    summary = horizon_metrics(forecast.ret, forecast.prob, y_ret, date, (3,), None)
     for name, value in expected.items():
         assert observed[name] == pytest.approx(value) and summary[name] == pytest.approx(value), name
     assert observed["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(up[moved], forecast_up))
@@ -107,7 +109,7 @@ def test_figures_equal_scikit_learn_in_summaries_and_in_evaluations(seed):
 
 def test_summaries_and_evaluations_have_the_same_interval():
     date, y_ret, forecast = rows(1)
-    summary = horizon_metrics(forecast.ret, forecast.prob, y_ret, date, block=5, seed=7)
+    summary = horizon_metrics(forecast.ret, forecast.prob, y_ret, date, (3,), Resampling(5, seed=7))
     found = score(forecast, y_ret, date, 60, BlockBootstrap.draw(60, 5, 1000, 7)).figures()
     for end in ("accuracy_low", "accuracy_high"):
         assert found[end] == summary[end]
@@ -123,7 +125,7 @@ def test_without_labels_all_figures_but_counts_are_none(y_ret):
 def test_ties_or_one_class_alone_leave_what_needs_both_undefined():
     found = scores([0.1] * 8, [0.6] * 8, [0.0] * 8)
     undefined = {key for key, value in found.items() if value is None}
-    assert undefined == {"accuracy", "accuracy_low", "accuracy_high", "majority", "auc"}
+    assert undefined == {"accuracy", "accuracy_low", "accuracy_high", "majority", "auc", "log_loss", "brier"}
     assert found["tie_share"] == 1
     ties = score(Forecast(np.full(4, 0.9)), np.zeros(4), np.arange(4), 4, None).figures()
     assert [ties[name] for name in FIGURES] == [None] * len(FIGURES)
@@ -148,12 +150,12 @@ def test_nan_forecasts_give_none_and_stay_valid_json():
 def test_part_metrics_scores_each_column_under_its_horizon():
     y_ret = np.array([[0.1, -0.1], [0.1, -0.1], [-0.1, 0.1], [0.1, NAN]], dtype=np.float32)
     ret, up_prob = np.zeros_like(y_ret), np.full_like(y_ret, 0.9)
-    found = part_metrics(ret, up_prob, y_ret, days(4), [3, 10])
+    found = part_metrics(ret, up_prob, y_ret, days(4), [3, 10], Resampling())
     assert list(found) == ["h3", "h10"]
     assert (found["h3"]["n"], found["h3"]["accuracy"]) == (4, 0.75)
     assert (found["h10"]["n"], found["h10"]["accuracy"]) == (3, pytest.approx(1 / 3))
     with pytest.raises(ValueError, match="zip"):
-        part_metrics(ret, up_prob, y_ret, days(4), [3, 5, 10])
+        part_metrics(ret, up_prob, y_ret, days(4), [3, 5, 10], None)
 
 
 def test_interval_is_a_point_where_every_date_scores_the_same():
@@ -196,9 +198,9 @@ def test_a_part_of_30000_rows_is_scored_within_an_epochs_patience():
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        part_metrics(y_ret, up_prob, y_ret, days(2500, symbols=4), [3, 5, 10], resamples=0)
+        part_metrics(y_ret, up_prob, y_ret, days(2500, symbols=4), [3, 5, 10], None)
         middle = time.process_time()
-        part_metrics(y_ret, up_prob, y_ret, days(2500, symbols=4), [3, 5, 10])
+        part_metrics(y_ret, up_prob, y_ret, days(2500, symbols=4), [3, 5, 10], Resampling())
         seconds.append((middle - start, time.process_time() - middle))
     plain, with_intervals = np.min(seconds, axis=0)
     assert plain < 0.1
@@ -207,7 +209,7 @@ def test_a_part_of_30000_rows_is_scored_within_an_epochs_patience():
 
 def test_a_draw_of_every_date_once_gives_the_observed_figures():
     date, y_ret, forecast = rows(2)
-    once = BlockBootstrap(60, np.zeros((1, 1), np.int64), np.full((1, 1), 60))
+    once = BlockBootstrap(60, np.zeros((1, 1), np.int64), np.full((1, 1), 60), 60)
     scored = score(forecast, y_ret, date, 60, once)
     for name in WITH_INTERVAL:
         assert scored.resampled[name][0] == pytest.approx(scored.observed[name]), name
@@ -244,8 +246,8 @@ def test_differences_are_paired():
     [
         # entropies in nats of 0.8, 0.3, 0.5 and 0.9
         ([0.8, 0.3, 0.5, 0.9], [0.1, -0.2, 0.3, -0.1], 0.725, [0.500402, 0.610864, 0.693147, 0.325083]),
-        ([0.8, 0.6, 0.9], [0.1, 0.0, NAN], 0.8, [0.500402, 0.673012]),  # a tie only in the log loss
-        ([0.7], [0.0], None, [0.610864]),
+        ([0.8, 0.6, 0.9], [0.1, 0.0, NAN], 0.8, [0.500402]),  # a tie in neither
+        ([0.7], [0.0], None, None),
         ([1.0, 0.0], [1.0, -1.0], 1.0, [0.0]),  # certainty costs nothing
         ([0.7], [NAN], None, None),
     ],

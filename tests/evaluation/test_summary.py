@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Forecast
-from stockenh.evaluation.summary import Part, Resampling, coverage_by_horizon, evaluate_part, implausible
+from stockenh.evaluation.summary import Part, coverage_by_horizon, evaluate_part, implausible
 
 DAY = np.datetime64("2020-01-01")
 

@@ -243,7 +243,7 @@ def test_moved_without_its_data_it_forecasts_what_the_training_process_did(run, 
     assert frame["uncertainty"].null_count() == frame["confident"].null_count() == len(frame)
     ret, up_prob = (frame[name].to_numpy().reshape(-1, 3) for name in ("ret", "up_prob"))
     assert len(ret) == len(rows)
-    found = part_metrics(ret, up_prob, windows.y_ret[rows], windows.asof[rows], (3, 5, 10), resamples=0)
+    found = part_metrics(ret, up_prob, windows.y_ret[rows], windows.asof[rows], (3, 5, 10), None)
     scores = calibration_metrics(up_prob, up_prob, windows.y_ret[rows], (3, 5, 10))
     expected = json.loads((run / "summary.json").read_text())["parts"]["test"]
     for horizon, figures in found.items():  # sums of all forecasts, equal to the last bit

@@ -14,7 +14,7 @@ from torch import nn
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import RunConfig, parse, plain
-from stockenh.data.batches import Group, Micro, ReadyWindows, TrainBatches
+from stockenh.data.batches import Counts, Group, Micro, ReadyWindows, TrainBatches
 from stockenh.data.fitted import Fitted
 from stockenh.report.terminal import SilentProgress
 from stockenh.training import checkpoint, loop
@@ -182,5 +182,4 @@ def line_group(*micros: list[float]) -> Group:
         x = torch.tensor(values)[:, None]
         zero = torch.zeros_like(x)
         made.append(Micro(zero, zero, x, zero, zero, torch.ones_like(x)))
-    count = torch.tensor(float(sum(map(len, micros))))
-    return Group(tuple(made), count, int(count))
+    return Group(tuple(made), Counts.of(made), sum(map(len, micros)))

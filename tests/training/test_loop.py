@@ -91,8 +91,8 @@ def test_the_train_loss_is_the_mean_over_all_labels(small):
         group = made.batches.group(0, step)
         with torch.no_grad():
             out = made.learner.model(*group.micros[0].inputs)
-            total += float(made.learner.objective(out, group.micros[0], group.count) * group.count)
-        count += float(group.count)
+            total += float(made.learner.objective(out, group.micros[0], group.count) * group.count.labels)
+        count += float(group.count.labels)
     assert notes.lines[0]["train_loss"] == pytest.approx(total / count, rel=1e-5)
 
 
@@ -128,6 +128,7 @@ def test_an_epoch_of_skipped_steps_says_so_and_the_next_goes_on(small, tmp_path)
     overflowing(made, made.batches.steps)
     (tmp_path / "config.yaml").touch()
     printed, journal = io.StringIO(), FolderJournal(RunFolder(tmp_path), made.learner)
+    journal.folder.config.touch()
     progress = SilentProgress(Console(file=printed, width=200))
     fit(made, losses(0.5, 0.4), 2, journal=journal, progress=progress)
     first, second = journal.folder.read_metrics()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from stockenh.config.schema import settings_of
-from stockenh.data.batches import Micro, TeacherOutput
+from stockenh.data.batches import Counts, Micro, TeacherOutput
 from stockenh.errors import ConfigError
 from stockenh.training.losses import Distilled, bernoulli_kl, focal, pinball, smooth
 from stockenh.training.losses.huber_bce import HuberBCE
@@ -33,7 +33,7 @@ def test_without_missing_labels_it_is_the_mean_that_torch_gives_to_the_last_bit(
     torch.manual_seed(0)
     ret, logits, y = torch.randn(7, 3), torch.randn(7, 3), torch.randn(7, 3)
     plain = 0.6 * F.huber_loss(ret, y) + 0.4 * F.binary_cross_entropy_with_logits(logits, (y > 0).float())
-    ours = Objective(HuberBCE())(output(ret, logits), micro(y), torch.tensor(21.0))
+    ours = Objective(HuberBCE())(output(ret, logits), micro(y), Counts.of([micro(y)]))
     assert torch.equal(ours, plain)
 
 
@@ -42,10 +42,10 @@ def test_without_missing_labels_it_is_the_mean_that_torch_gives_to_the_last_bit(
 def test_micro_batches_add_up_to_the_big_batch(sizes, seed):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(sum(sizes), 3, generator=generator)  # noqa: E731
-    ret, logits, y = draw(), draw(), draw()
+    ret, logits, y = draw(), draw(), draw() * (torch.rand(sum(sizes), 3, generator=generator) > 0.2)
     there = (torch.rand(sum(sizes), 3, generator=generator) > 0.3).float()
     there[0, 0] = 1
-    count, objective = there.sum(), Objective(HuberBCE())
+    count, objective = Counts.of([micro(y, there)]), Objective(HuberBCE())
     big = objective(output(ret, logits), micro(y, there), count)
     parts = [
         objective(output(r, lo), micro(t, h), count)
@@ -57,14 +57,40 @@ def test_micro_batches_add_up_to_the_big_batch(sizes, seed):
 def test_a_missing_label_moves_nothing():
     ret, logits = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     there = torch.tensor([[1.0, 0, 1], [1, 1, 1]])
-    Objective(HuberBCE())(output(ret, logits), micro(torch.ones(2, 3), there), there.sum()).backward()
+    target = micro(torch.ones(2, 3), there)
+    Objective(HuberBCE())(output(ret, logits), target, Counts.of([target])).backward()
     assert torch.equal(ret.grad != 0, there == 1) and torch.equal(logits.grad != 0, there == 1)
+
+
+@pytest.mark.parametrize("loss", [
+    HuberBCE(), HuberBCE(smoothing=0.1), HuberBCE(gamma=2.0, alpha="auto").fitted([0.6] * 3),
+    Distilled(HuberBCE(), 2.0, 0.5),
+])  # fmt: skip
+def test_a_return_of_exactly_0_teaches_the_return_and_no_direction(loss):
+    ret, logits = torch.full((2, 3), 0.3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+    taught = TeacherOutput(torch.ones(2, 3), torch.ones(2, 3))
+    target = micro(torch.tensor([[0.5, 0.0, -0.5], [0.0, 0.2, 0.0]]), taught=taught)
+    count = Counts.of([target])
+    assert (int(count.labels), int(count.moves)) == (6, 3)
+    found = Objective(loss)(output(ret, logits), target, count)
+    found.backward()
+    assert (ret.grad != 0).all() and torch.equal(logits.grad != 0, target.y_ret != 0)
+    # the mean over the three that moved, not over six
+    of_returns, of_direction = loss.elements(output(ret, logits), target)
+    expected = 0.6 * of_returns.mean() + 0.4 * of_direction[target.y_ret != 0].mean()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_a_group_of_ties_alone_has_a_loss_of_returns_alone():
+    target = micro(torch.zeros(2, 3))
+    found = Objective(HuberBCE())(output(torch.ones(2, 3), torch.ones(2, 3)), target, Counts.of([target]))
+    assert float(found) == pytest.approx(0.6 * 0.5)
 
 
 def test_learned_task_weights_start_as_the_plain_sum_and_follow_kendall():
     torch.manual_seed(1)
     ret, logits, target = torch.randn(4, 3), torch.randn(4, 3), micro(torch.randn(4, 3))
-    count, objective = torch.tensor(12.0), Objective(HuberBCE())
+    count, objective = Counts.of([target]), Objective(HuberBCE())
     plain = objective(output(ret, logits), target, count)
     log_var = torch.zeros(2, requires_grad=True)
     weighted = objective({**output(ret, logits), "task_log_var": log_var}, target, count)

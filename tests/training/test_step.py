@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stockenh.config import build
 from stockenh.config.compose import compose
 from stockenh.config.schema import parse, plain
-from stockenh.data.batches import TrainBatches
+from stockenh.data.batches import DeviceWindows, TrainBatches
 from stockenh.errors import ConfigError, TrainingError
 from stockenh.inference.predict import predict
 from stockenh.storage.machine import lacks_compiler
@@ -225,6 +225,9 @@ def gradient(made, groups):
 @pytest.mark.parametrize("size", [2, 3])
 def test_gradients_of_all_shares_are_that_of_the_whole_group(small, accumulate, size):
     made = small("model.dropout=0", f"train.accumulate={accumulate}", "model.learned_task_weights=true")
+    made.prepared.windows.y_ret[made.prepared.rows["train"][::5]] = 0.0
+    ready = DeviceWindows(made.prepared.windows, made.prepared.embedding, made.fitted, CPU)
+    made = replace(made, batches=build.batches(made.config, made.prepared, ready))
     for step in (0, made.batches.steps - 1):
         whole = made.batches.group(0, step)
         parts = [batches.group(0, step) for batches in shares(made, size)]

@@ -7,6 +7,7 @@ import contextlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import CPU, SMALL, TFT, assemble, assert_resumes, line_group, line_learner, same
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stockenh.config import build
+from stockenh.data.batches import DeviceWindows
 from stockenh.data.prices import BarPrices, RawNoise, normalise
 from stockenh.inference.predict import predict
 from stockenh.storage.run_folder import RunFolder
@@ -58,7 +60,7 @@ def plain_loop(made, dtype=None, steps=6):
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_step_equals_a_plain_loop_to_the_last_bit(small, base, dtype):
     made = small("train.precision=bf16" if dtype else "train.precision=fp32", base=base)
-    assert all(made.batches.group(0, step).count % 3 == 0 for step in range(6))  # no label is missing
+    assert all(made.batches.group(0, step).count.labels % 3 == 0 for step in range(6))  # no label is missing
     torch.manual_seed(made.config.seed)
     made.config.model.build(made.prepared.spec)  # the random state in which the plain loop begins
     made.steps(0, 6)
@@ -213,6 +215,29 @@ def test_it_learns_what_the_train_part_holds(small, base):
     group = made.batches.group(0, 0)
     losses = [float(made.learner.step(group)[0]) for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("task_weights", ["false", "true"])
+def test_the_validation_loss_is_the_plain_loss_of_all_rows_as_one_batch(small, monkeypatch, task_weights):
+    made = small(f"model.learned_task_weights={task_weights}", "loss=focal")
+    net, rows = made.learner.model, made.prepared.rows["val"]
+    y_ret = made.prepared.windows.y_ret
+    y_ret[rows[:20]] = 0.0  # ties, and not as many in every chunk
+    y_ret[rows[5:9], 1] = np.nan
+    if task_weights == "true":
+        net.task_log_var.data[:] = torch.tensor([-0.7, 0.4])
+    resident = DeviceWindows(made.prepared.windows, made.prepared.embedding, made.fitted, CPU)
+    whole = predict(net, resident, rows, made.fitted)
+    labels = torch.from_numpy(y_ret[rows].astype(np.float64))
+    unit = torch.tensor(made.fitted.return_std, dtype=torch.float64)
+    there, moved = labels.isfinite(), labels.isfinite() & (labels != 0)
+    ret, logits = torch.from_numpy(whole.ret) / unit, torch.from_numpy(whole.up_logits)
+    plain = 0.6 * F.huber_loss(ret[there], (labels / unit)[there])
+    plain += 0.4 * F.binary_cross_entropy_with_logits(logits[moved], (labels[moved] > 0).double())
+    for chunk in (256, 7):
+        monkeypatch.setattr("stockenh.inference.predict.CHUNK", chunk)
+        found = predict(net, resident, rows, made.fitted, Objective(HuberBCE(returns="huber")))
+        assert found.loss == pytest.approx(float(plain), rel=1e-5)
 
 
 def test_a_run_with_quantiles_is_validated_by_huber_as_every_other_is(bars, stockenh, tmp_path):

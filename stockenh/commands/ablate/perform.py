@@ -30,7 +30,7 @@ from stockenh.commands.train.session import Session, resolved
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import RunConfig, parse
-from stockenh.data.batches import Group, Micro
+from stockenh.data.batches import Counts, Group, Micro
 from stockenh.data.fitted import Fitted
 from stockenh.errors import StockenhError
 from stockenh.evaluation.metrics import calibration_metrics
@@ -62,7 +62,7 @@ def with_views(folder: RunFolder, device: torch.device, cache_dir: str | None) -
     own = forecast(net, ready, rows, fitted, Calibration.identity(len(horizons)), views)
     calibrated = forecast(net, ready, rows, fitted, trained.calibration, views)
     session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
-    scores = session.scores(own, "test", resamples=0)
+    scores = session.scores(own, "test", intervals=False)
     more = calibration_metrics(own.up_prob, calibrated.up_prob, session.labels("test"), horizons)
     return {horizon: {**own, **more[horizon]} for horizon, own in scores.items()}
 
@@ -238,7 +238,7 @@ def _micro(batch: int, spec: InputSpec, device: torch.device) -> Micro:
 
 def _step(learner: Learner, micro: Micro, accumulate: int) -> None:
     micros = (micro,) * accumulate
-    learner.step(Group(micros, micro.labelled.sum() * accumulate, len(micro.y_ret) * accumulate))
+    learner.step(Group(micros, Counts.of(micros), len(micro.y_ret) * accumulate))
 
 
 def _bytes(config: RunConfig, spec: InputSpec) -> int:

@@ -15,7 +15,7 @@ import stockenh
 from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
 from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
 from stockenh.commands.train.session import resolved
-from stockenh.commands.trained import LoadedRun, Trained, evenly, is_data_of
+from stockenh.commands.trained import LoadedRun, Trained, evenly, is_data_of, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.compose import open_folder
 from stockenh.config.schema import AuditRunConfig
@@ -149,10 +149,19 @@ def _calibration(run: Run) -> Check:
     """The stored calibration beside those of validation and test, on the forecasts of validation."""
     if not run.trained.held_out:
         return Check("calibration", NOT_APPLICABLE, "the run held nothing out to calibrate on")
-    rows, y_ret = run.prepared.rows, run.prepared.windows.y_ret
+    rows, windows = run.prepared.rows, run.prepared.windows
+    shifted = shifts_probabilities(run.trained.run, run.trained.folder)
     logits = {part: run.predict(rows[part]).up_logits for part in ("val", "test") if part in rows}
-    fitted = {part: Calibration.fit(z, y_ret[rows[part]]).apply(logits["val"]) for part, z in logits.items()}
-    return check_calibration(run.trained.calibration.apply(logits["val"]), fitted["val"], fitted.get("test"))
+    fitted: dict[str, list[NDArray[np.float64]]] = {}
+    for part, z in logits.items():
+        y_ret, asof = windows.y_ret[rows[part]], windows.asof[rows[part]]
+        fits = (
+            Calibration.fit(z, y_ret, asof, windows.horizons, shifted),
+            Calibration.unshrunk(z, y_ret),  # of a run that an earlier version made
+        )
+        fitted[part] = [calibration.apply(logits["val"]) for calibration in fits]
+    stored = run.trained.calibration.apply(logits["val"])
+    return check_calibration(stored, fitted["val"], fitted.get("test", []))
 
 
 def _prices(run: Run, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:

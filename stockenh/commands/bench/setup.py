@@ -134,7 +134,7 @@ class ProjectLoop:
         keep_freed_memory()
         group = self.batches.group(*divmod(self.done, self.batches.steps))
         loss, _ = self.learner.step(group)
-        self.loss_sum += loss * group.count
+        self.loss_sum += loss * group.count.labels
         self.done += 1
 
 

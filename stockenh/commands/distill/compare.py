@@ -14,12 +14,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from stockenh.commands.measure import Clock
-from stockenh.commands.train.result import RESAMPLES
 from stockenh.commands.train.session import prepared_for, teacher_predictions
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import RunConfig
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import calibration_metrics, part_metrics
 from stockenh.report.figure import (
     COLOURS,
@@ -156,7 +156,7 @@ def _scores(
     windows = prepared.windows
     horizons, labels, asof = windows.horizons, windows.y_ret[rows], windows.asof[rows]
     own = teacher_predictions(config, model, prepared, rows, device)
-    plain = part_metrics(own.ret, own.up_prob, labels, asof, horizons, resamples=RESAMPLES)
+    plain = part_metrics(own.ret, own.up_prob, labels, asof, horizons, Resampling(seed=config.seed))
     calibrated = calibration_metrics(own.up_prob, model.calibration.apply(own.up_logits), labels, horizons)
     return {horizon: {**plain[horizon], **calibrated[horizon]} for horizon in plain}
 

@@ -34,14 +34,13 @@ from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
-from stockenh.evaluation.bootstrap import Floats
+from stockenh.evaluation.bootstrap import Floats, Resampling
 from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.portfolio import Curve, next_bar_curves, strategy_figures
 from stockenh.evaluation.summary import (
     CALIBRATED,
     MODEL,
     OWN,
-    Resampling,
     coverage_by_horizon,
     evaluate_part,
     implausible,

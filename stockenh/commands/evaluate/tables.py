@@ -136,15 +136,17 @@ def _coefficients(found: Found) -> Grid:
             return None
         return (
             number(ic["mean"], 3), _ends(ic, 1, 3), number(ic["icir"], 2), number(ic["t"], 1),
-            number(rank["mean"], 3), number(rank["icir"], 2), number(rank["t"], 1), str(rank["dates"]),
+            number(rank["mean"], 3), number(rank["icir"], 2), number(rank["t"], 1),
+            number(rank["critical"], 2), str(rank["dates"]),
         )  # fmt: skip
 
     return Grid(
         f"Daily IC across symbols, {found['part']}",
-        ("bars", "forecast", "IC", "95%", "ICIR", "t", "rank IC", "ICIR", "t", "dates"),
+        ("bars", "forecast", "IC", "95%", "ICIR", "t", "rank IC", "ICIR", "t", "5%", "dates"),
         _by_forecast(found, cells),
         f"correlation of forecast and return over the symbols of a date, on dates with {FEWEST_SYMBOLS} or "
-        "more. ICIR: mean / standard deviation, per date. t: Newey and West",
+        "more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what it exceeds once "
+        "in twenty without skill",
         ("forecast",),
     )
 

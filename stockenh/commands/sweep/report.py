@@ -27,7 +27,7 @@ from stockenh.commands.sweep.show import (
 )
 from stockenh.commands.sweep.spec import SearchSpec, SweepFolder
 from stockenh.commands.sweep.study import SharedStudy, attribute
-from stockenh.commands.train.result import RESAMPLES, result_table
+from stockenh.commands.train.result import result_table
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
@@ -126,7 +126,7 @@ def score_test_part(folder: RunFolder, device: torch.device, cache_dir: str | No
     prepared = build.data(replace(trained.run, cache_dir=cache_dir), device)
     ready, fitted = trained.ready(prepared, device)
     session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
-    return session.scores(session.forecast(trained.net(prepared, device), "test"), "test", RESAMPLES)
+    return session.scores(session.forecast(trained.net(prepared, device), "test"), "test")
 
 
 def _report(

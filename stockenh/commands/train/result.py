@@ -16,6 +16,7 @@ from torch import nn
 
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
+from stockenh.commands.trained import shifts_probabilities
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
@@ -26,7 +27,6 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
 
 MOST_WINDOWS = 4096  # of the validation part, evenly spread: more do not move a percentile
-RESAMPLES = 1000
 HELD_OUT = {"val", "test"}
 
 
@@ -37,10 +37,18 @@ def calibrate(session: Session, names: list[str], confident: bool = True) -> dic
     cut-offs of uncertainty to the first forecast that needs them: they cost more than the rest.
     """
     calibrations, confidences = {}, {}
-    for name in names if "val" in session.prepared.rows else ():
+    windows, rows = session.prepared.windows, session.prepared.rows
+    shifted = shifts_probabilities(session.config, session.folder)
+    for name in names if "val" in rows else ():
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
         forecast_of_val = session.forecast(net, "val")
-        calibrations[name] = Calibration.fit(forecast_of_val.up_logits, session.labels("val"))
+        calibrations[name] = Calibration.fit(
+            forecast_of_val.up_logits,
+            session.labels("val"),
+            windows.asof[rows["val"]],
+            windows.horizons,
+            shifted,
+        )
         views = build.views(session.config)
         confidence = confidence_of(session, net, calibrations[name], views) if confident else None
         if confidence is not None:
@@ -138,7 +146,7 @@ def conclude(
     net = build.trained_model(session.config, session.prepared, session.folder, chosen, session.device)
     with console.status("scoring and calibrating"):  # on a terminal only: a large model takes a while
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
-        parts = {part: session.scores(found, part, RESAMPLES) for part, found in forecasts.items()}
+        parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         has_all = forecasts.keys() == session.prepared.rows.keys()
         calibration = calibrate(session, sorted(state.best), confident=has_all).get(chosen)
     history = session.folder.read_metrics()

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from stockenh.commands.trained import Trained, require_same_weights
+from stockenh.commands.trained import Trained, require_same_weights, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import Kind, RunConfig
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
@@ -57,14 +58,14 @@ class Session:
         if "val" not in self.prepared.rows:
             return {"loss": None}
         forecast = self.forecast(net, "val", objective)
-        return {"loss": forecast.loss, **self.scores(forecast, "val", resamples=0)}
+        return {"loss": forecast.loss, **self.scores(forecast, "val", intervals=False)}
 
     def labels(self, part: str) -> NDArray[np.float32]:
         """(k, H) returns of one part, NaN where there is no label."""
         return self.prepared.windows.y_ret[self.prepared.rows[part]]
 
-    def scores(self, forecast: Predictions | Forecast, part: str, resamples: int) -> dict[str, Any]:
-        """{"h3": {...}, ...} of one part; intervals take `resamples` bootstrap samples, 0 leaves them out.
+    def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
+        """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
         Where the best possible forecast is known, what it would score stands beside.
         """
@@ -75,18 +76,20 @@ class Session:
             y_ret,
             windows.asof[rows],
             windows.horizons,
-            resamples=resamples,
+            Resampling(seed=self.config.seed) if intervals else None,
         )
         if windows.best_prob is None:
             return scores
         return with_limits(scores, windows.best_prob[rows], y_ret)
 
 
-def teacher_origin(config: RunConfig) -> dict[str, str] | None:
+def teacher_origin(config: RunConfig) -> dict[str, Any] | None:
     """The manifest's entry about the teacher; None without one."""
     if config.teacher is None:
         return None
-    return Trained.open(RunFolder.open(Path(config.teacher)), config.weights).to_dict()
+    teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
+    shifts = shifts_probabilities(teacher.run, teacher.folder)
+    return {**teacher.to_dict(), "shifts_probabilities": shifts}
 
 
 def teacher_answers(

@@ -60,6 +60,14 @@ class Loss(ABC):
     return_weight: float
     direction_weight: float
 
+    @property
+    def shifts_probabilities(self) -> bool:
+        """Whether its smallest value is at logits other than the log odds plus a change of scale.
+
+        The calibration then fits a shift as well.
+        """
+        return False
+
     def check(self, model: ModelSettings) -> None:
         """Raises ConfigError where this model lacks an output that the loss needs."""
         return None

@@ -50,6 +50,11 @@ class HuberBCE(Loss):
         if self.return_weight + self.direction_weight == 0:
             raise ConfigError("loss.return_weight and loss.direction_weight are both 0: nothing to learn")
 
+    @property
+    def shifts_probabilities(self) -> bool:
+        """An alpha weighs one class more: without gamma it moves the log odds by log(alpha / (1 - alpha))."""
+        return self.alpha not in (None, 0.5)
+
     def check(self, model: ModelSettings) -> None:
         if self.returns == "pinball" and not model.gives_quantiles:
             raise ConfigError(NO_QUANTILES)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import processes
 import pytest
@@ -13,10 +14,11 @@ from safetensors.torch import load_file
 
 from stockenh.commands.distill.compare import retention
 from stockenh.commands.train.session import teacher_predictions
-from stockenh.commands.trained import Trained
+from stockenh.commands.trained import Trained, shifts_probabilities
 from stockenh.config import build
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training import checkpoint
+from stockenh.training.losses.huber_bce import HuberBCE
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +61,32 @@ def test_student_and_comparison_are_whole_run_folders(teacher, student):
     manifest = json.loads((folder / "manifest.json").read_text())
     file = f"weights/{manifest['teacher']['weights']}.safetensors"
     assert manifest["teacher"]["sha256"] == digest(teacher)[file]
+    assert manifest["teacher"]["shifts_probabilities"] is False
     assert (folder / "report/distillation.png").stat().st_size > 10_000
     for word in ("teacher", "student alone", "kept", "ms at batch 1", "windows/s at 256"):
         assert word in out
+
+
+@pytest.mark.parametrize(
+    ("alpha", "origin", "weight", "shifts"),
+    [
+        (None, None, 0.5, False),
+        (0.25, None, 0.5, True),
+        (None, {"shifts_probabilities": True}, 0.5, True),
+        (None, {"shifts_probabilities": True}, 0.0, False),
+        (None, {"shifts_probabilities": False}, 1.0, False),
+        (0.25, {"shifts_probabilities": False}, 1.0, True),
+        (None, {}, 0.5, False),  # of a version that did not write it
+    ],
+)
+def test_logits_may_be_shifted_by_the_run_s_loss_or_that_of_its_teacher(alpha, origin, weight, shifts):
+    config = SimpleNamespace(
+        loss=HuberBCE(alpha=alpha),
+        teacher=None if origin is None else "teacher",
+        distill=SimpleNamespace(weight=weight),
+    )
+    folder = SimpleNamespace(read_manifest=lambda: {"teacher": origin})
+    assert shifts_probabilities(config, folder) is shifts
 
 
 def test_data_split_and_embedding_are_the_teacher_s_and_the_recipe_is_not(teacher, student):

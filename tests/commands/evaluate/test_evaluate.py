@@ -67,7 +67,7 @@ def report_of(folder: Path) -> dict:
 
 
 def test_the_report_of_a_run(run, stockenh, pictures):
-    answer = stockenh("evaluate", f"run={run}", *QUICK, code=0)
+    answer = stockenh("evaluate", f"run={run}", code=0)
     found = report_of(run / "report")
     summary = json.loads((run / "summary.json").read_text())["parts"]["test"]
     assert list(found["horizons"]) == ["h3", "h5", "h10"] and found["part"] == "test part"
@@ -75,6 +75,8 @@ def test_the_report_of_a_run(run, stockenh, pictures):
         model = of["forecasts"]["model"]
         for name in ("accuracy", "log_loss", "brier", "auc", "mae", "ece"):
             assert model[name] == pytest.approx(summary[horizon][name]), name
+        for end in ("accuracy_low", "accuracy_high"):
+            assert model[end] == pytest.approx(summary[horizon][end], rel=1e-12), end
         calibrated = of["forecasts"]["calibrated"]
         assert calibrated["log_loss"] == pytest.approx(summary[horizon]["log_loss_calibrated"])
         assert calibrated["ece"] == pytest.approx(summary[horizon]["ece_calibrated"])
@@ -91,7 +93,7 @@ def test_the_report_of_a_run(run, stockenh, pictures):
         assert (run / f"report/evaluation_{name}.png").stat().st_size > 10_000
     page = (run / "report/evaluation.md").read_text()
     assert "## Direction, test part" in page and "![evaluation curve](evaluation_curve.png)" in page
-    assert page.count("| calibrated |") == 6 and "blocks of 20 dates" in page
+    assert page.count("| calibrated |") == 6 and "blocks of 30 dates" in page
     assert answer.out.count("verdict  ") == 3 and "not shown to be better" in answer.out
     assert "280 windows of 4 symbols on 70 dates, ending" in answer.out
     assert str(run / "report" / "evaluation.json") in answer.out
@@ -156,7 +158,7 @@ def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, sm
     assert found["coverage"] is None and not Path("run/report/evaluation_ic.png").exists()
     flat = " ".join(answer.out.split())
     assert "IC: it compares 3 or more symbols of a date, and no date has them (2 symbols)" in flat
-    assert re.search(r"two blocks of 20 dates do not fit into 2\d dates; evaluate.block=1\d would fit", flat)
+    assert re.search(r"two blocks of 30 dates do not fit into \d\d dates; evaluate.block=1\d would fit", flat)
     assert "coverage by uncertainty: tta.views=0" in flat
     assert flat.count("too few dates to test the difference") == 3
     fits = re.search(r"evaluate.block=(\d+) would fit", flat)[1]
