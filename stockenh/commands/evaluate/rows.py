@@ -62,15 +62,15 @@ class Selection:
 class PartForecasts:
     """Forecasts of n rows by name, one per horizon, and what else the figures need.
 
-    symbol: (n,) names; up_prob, uncertainty: (n, H) of test-time augmentation, None without; next_ret: (n,)
-    to the next bar, None without bars
+    symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over the
+    views, None without; next_ret: (n,) to the next bar, None without bars
     """
 
     part: Part
     symbol: NDArray[np.str_]
     forecasts: dict[str, list[Forecast]]
-    up_prob: Floats | None
-    uncertainty: Floats | None
+    up_prob: Floats
+    spread: Floats | None
     next_ret: Floats | None
 
     @classmethod
@@ -102,10 +102,9 @@ class PartForecasts:
             part,
             np.concatenate([each.symbol for each in several]),
             forecasts,
-            *(
-                joined([getattr(each, name) for each in several])
-                for name in ("up_prob", "uncertainty", "next_ret")
-            ),
+            np.concatenate([each.up_prob for each in several]),
+            joined([each.spread for each in several]),
+            joined([each.next_ret for each in several]),
         )
 
 
@@ -264,16 +263,16 @@ def forecast_rows(
     best = None if windows.best_prob is None else windows.best_prob[rows]
     if best is not None:
         forecasts[BEST] = [Forecast(prob, prob) for prob in best.T]
-    views, up_prob, uncertainty = build.views(config), None, None
+    views, up_prob, spread = build.views(config), calibrated, None
     if views.count and config.data.brings_bars:
         augmented = forecast(net, ready, rows, fitted, trained.calibration, views)
-        up_prob, uncertainty = augmented.up_prob, augmented.uncertainty
+        up_prob, spread = augmented.up_prob, augmented.uncertainty
     advance(1)
     return PartForecasts(
         part=Part(windows.asof[rows], windows.y_ret[rows].astype(np.float64), windows.horizons, best),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,
         up_prob=up_prob,
-        uncertainty=uncertainty,
+        spread=spread,
         next_ret=next_returns(windows, rows) if isinstance(windows, BarWindows) else None,
     )

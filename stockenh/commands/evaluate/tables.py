@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
-from stockenh.evaluation.summary import IMPLAUSIBLE
+from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
 from stockenh.report.table import Grid, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
+RULES = {MARGIN: "largest margin", SPREAD: "least spread over views"}
 SIGNIFICANT = 0.05
 
 Found = Mapping[str, Any]
@@ -43,11 +44,8 @@ def grids(found: Found) -> list[Grid]:
     made = [_scores(found), _against(found), _returns(found)]
     if _has_ic(found):
         made.append(_coefficients(found))
-    made += [
-        grid(found)
-        for key, grid in (("coverage", _coverage), ("curve", _curve), ("folds", _folds))
-        if found[key]
-    ]
+    made += [_coverage(found, rule) for rule in found["coverage"]]
+    made += [grid(found) for key, grid in (("curve", _curve), ("folds", _folds)) if found[key]]
     return [*made, _all_intervals(found)]
 
 
@@ -149,21 +147,24 @@ def _coefficients(found: Found) -> Grid:
     )
 
 
-def _coverage(found: Found) -> Grid:
-    columns, rows = ["kept"], []
-    for horizon in found["coverage"]:
+def _coverage(found: Found, rule: str) -> Grid:
+    columns, rows, by_horizon = ["kept"], [], found["coverage"][rule]
+    for horizon in by_horizon:
         columns += [f"{bars(horizon)} bars", "95%", "maj."]
-    for points in zip(*found["coverage"].values(), strict=False):
+    for points in zip(*by_horizon.values(), strict=False):
         cells = [percent(points[0]["coverage"], 0)]
         for p in points:
             cells += [percent(p["accuracy"]), interval(p["low"], p["high"]), percent(p["majority"])]
         rows.append(tuple(cells))
+    how = "largest margin abs(p - 50%), which `confident` goes by"
+    if rule == SPREAD:
+        how = f"least spread over {found['views']} noisy views and the window"
     return Grid(
-        f"Accuracy of the least uncertain forecasts, {found['part']}",
+        f"Accuracy of the forecasts of {RULES[rule]}, {found['part']}",
         tuple(columns),
         [rows],
-        f"kept: share of rows, by spread over {found['views']} noisy views and the window; maj.: share of "
-        "the larger class of the rows kept",
+        f"kept: share of rows, those of the {how}; maj.: share of the larger class of the rows kept",
+        on_screen=rule == MARGIN,
     )
 
 
@@ -297,9 +298,9 @@ def _missing(found: Found) -> list[str]:
             f"IC: it compares {FEWEST_SYMBOLS} or more symbols of a date, and no date has them "
             f"({_symbols(found)})"
         )
-    if found["coverage"] is None:
+    if not found["views"]:
         why = "tta.views=0" if found["curve"] else "data=windows has no raw bars to add noise to"
-        lines.append(f"coverage by uncertainty: {why}")
+        lines.append(f"coverage by spread over views: {why}")
     if found["curve"] is None:
         lines.append("next-bar curve: data=windows has no raw bars to trade on")
     if found["fitted_on"] is None:
