@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -43,8 +43,7 @@ class Curve:
     lrs:       the rate of each step (of the first parameter group)
     losses:    the loss before the step
     untouched: the initial model's loss on the same batch
-    smoothed:  the bias-corrected exponential mean of their difference; below 0 the model has improved
-    smoothing: weight of the past in that mean
+    smoothing: how much noise to average out: as an exponential mean with this weight of the past
     diverged:  whether the test ended before its last rate because the loss diverged
     skipped:   steps that fp16 skipped; their rate was tried again
     """
@@ -52,10 +51,25 @@ class Curve:
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     untouched: tuple[float, ...]
-    smoothed: tuple[float, ...]
     smoothing: float
     diverged: bool
     skipped: int
+
+    @property
+    def changes(self) -> Floats:
+        """The losses minus those of the initial model; below 0 the model has improved."""
+        return np.subtract(self.losses, self.untouched)
+
+    @property
+    def smooth(self) -> tuple[Floats, Floats]:
+        """Log rates and changes, averaged with the same weights.
+
+        An exponential mean of the past lags b / (1 - b) steps behind its rate, 9 at b = 0.9: 0.6 of a decade.
+        So the weights are a Gaussian around each step, as wide as leaves the same noise. At the ends, where
+        it has one side only, the rates are averaged alike.
+        """
+        logs = np.log(np.array(self.lrs))
+        return _averaged(logs, self.smoothing), _averaged(self.changes, self.smoothing)
 
     @property
     def level(self) -> float:
@@ -96,8 +110,8 @@ def range_test(
 ) -> Curve:
     """Trains for `steps` steps of rising rates, or until the mean loss is `diverge` times its best.
 
-    smoothing: weight of the past in the exponential mean of the loss. Afterwards the learner, the model's
-    modes and gradients, and torch's random state are bit-identical to what they were before.
+    smoothing: weight of the past in the exponential mean that tells a divergence. Afterwards the learner, the
+    model's modes and gradients, and torch's random state are bit-identical to what they were before.
     """
     with unchanged(learner):
         learner.model.train()
@@ -129,7 +143,6 @@ def _climb(
     lrs: list[float] = []
     losses: list[float] = []
     untouched: list[float] = []
-    smoothed: list[float] = []
     mean, lowest, skipped, diverged = 0.0, math.inf, 0, False
     while len(lrs) < steps and not diverged:
         group = batches.group(*divmod(len(lrs) + skipped, batches.steps))
@@ -149,13 +162,13 @@ def _climb(
             lrs.append(lr)
             losses.append(float(loss))
             untouched.append(initial)
-            smoothed.append(mean / (1 - smoothing ** len(lrs)))
-            lowest = min(lowest, smoothed[-1])
+            recent = mean / (1 - smoothing ** len(lrs))  # corrected for the start at 0
+            lowest = min(lowest, recent)
             level = float(np.mean(untouched))
             best = level + lowest
             # for a loss above 0 this is diverge x best; learned task weights can bring it below 0
-            diverged = level + smoothed[-1] > best + (diverge - 1) * abs(best)
-    return Curve(tuple(lrs), tuple(losses), tuple(untouched), tuple(smoothed), smoothing, diverged, skipped)
+            diverged = level + recent > best + (diverge - 1) * abs(best)
+    return Curve(tuple(lrs), tuple(losses), tuple(untouched), smoothing, diverged, skipped)
 
 
 def _loss_of(reference: Learner, group: Group) -> float:
@@ -168,13 +181,13 @@ def _loss_of(reference: Learner, group: Group) -> float:
 
 
 def suggest(curve: Curve) -> Suggestions:
-    """Reads a curve, without its first tenth, where the smoothed mean rests on few points."""
+    """Reads a curve, without its first tenth, where the mean rests on few points."""
     if len(curve.lrs) < FEWEST_POINTS:
         return Suggestions(
             reason=f"the loss diverged within {len(curve.lrs) + 1} steps: lower finder.start_lr, or check "
             "the bars"
         )
-    logs, smoothed = np.log(curve.lrs), np.array(curve.smoothed)
+    logs, smoothed = curve.smooth
     first = len(logs) // 10
     lowest = first + int(smoothed[first:].argmin())
     fall, noise = float(-smoothed[lowest]), _noise(curve, lowest)
@@ -194,6 +207,19 @@ def suggest(curve: Curve) -> Suggestions:
     )
 
 
+def median(found: Sequence[Suggestions]) -> Suggestions:
+    """Each reading's median over several curves; none with a reason where most curves have none."""
+    flat = [one for one in found if one.lr is None]
+    if 2 * len(flat) > len(found):
+        return Suggestions(reason=flat[0].reason)
+
+    def middle(name: str) -> float | None:
+        rates = [rate for one in found if (rate := getattr(one, name)) is not None]
+        return math.exp(float(np.median(np.log(rates)))) if rates else None
+
+    return Suggestions(middle("valley"), middle("steepest"), middle("minimum"))
+
+
 def _noise(curve: Curve, lowest: int) -> float:
     """The standard deviation of the smoothed curve near its lowest point.
 
@@ -202,9 +228,20 @@ def _noise(curve: Curve, lowest: int) -> float:
     sqrt((1 - b) / (1 + b)) of a standard deviation.
     """
     begin = max(lowest - NEAR, 0)
-    changes = np.subtract(curve.losses, curve.untouched)[begin : max(lowest + 1, FEWEST_POINTS)]
+    changes = curve.changes[begin : max(lowest + 1, FEWEST_POINTS)]
     single = float(np.median(np.abs(np.diff(changes, 2)))) / (0.6745 * math.sqrt(6))
     return single * math.sqrt((1 - curve.smoothing) / (1 + curve.smoothing))
+
+
+def _averaged(values: Floats, smoothing: float) -> Floats:
+    """Gaussian means over the steps, whose squared weights add up to (1 - b) / (1 + b) far from the ends."""
+    from scipy.ndimage import gaussian_filter1d  # only the finder needs it
+
+    if smoothing == 0:
+        return values
+    width = (1 + smoothing) / (1 - smoothing) / (2 * math.sqrt(math.pi))
+    total, weight = (gaussian_filter1d(x, width, mode="constant") for x in (values, np.ones(len(values))))
+    return np.asarray(total / weight)
 
 
 def _valley(logs: Floats, losses: Floats) -> float | None:
