@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stockenh.evaluation.baselines import FITTED
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
 from stockenh.report.table import Grid, interval, number, percent
@@ -237,6 +238,7 @@ def notes(found: Found) -> list[str]:
     lines = [f"warning  {line}" for line in found["warnings"]]
     lines += [f"n/a      {line}" for line in _missing(found)]
     lines += [f"verdict  {_verdict(found, horizon)}" for horizon in found["horizons"]]
+    lines += [f"log loss {line}" for horizon in found["horizons"] if (line := _lower_losses(found, horizon))]
     if found["implausible"]:
         run, suspect = shlex.quote(found["runs"][0]["run"]), " and ".join(map(bars, found["implausible"]))
         lines.append(
@@ -281,6 +283,24 @@ def _best_baseline(found: Found, figures: Found, own: str) -> str:
         return ""
     points = f"{_signed(difference['difference'], 100, 1)} points ({_ends(difference, 100, 1)})"
     return f"; best baseline {title(best)} {percent(known[best])}, difference {points}"
+
+
+def _lower_losses(found: Found, horizon: str) -> str:
+    """The fitted baselines whose log loss is lower than the run's own, with the paired interval."""
+    own, figures = found["own"][-1], found["horizons"][horizon]
+    own_loss, lower = figures["forecasts"][own]["log_loss"], []
+    for name in (name for name in FITTED if name in figures["forecasts"]):
+        against = figures["against"][own][name]["log_loss"]
+        if against["difference"] is None or against["difference"] <= 0:
+            continue
+        if against["low"] is None:
+            verb = "is lower than"
+        else:
+            verb = "beats" if against["low"] > 0 else "is lower, not shown to be better, than"
+        by = f"{against['difference']:.4f} ({_ends(against, 1, 4)})"
+        loss = number(figures["forecasts"][name]["log_loss"])
+        lower.append(f"{title(name)} {loss} {verb} {title(own)} {number(own_loss)} by {by}")
+    return f"{bars(horizon)} bars: {'; '.join(lower)}" if lower else ""
 
 
 def _missing(found: Found) -> list[str]:
