@@ -232,7 +232,7 @@ class Confidence:
     """Percentiles of the calibrated margin on the validation part, per horizon: the scale for new forecasts.
 
     They are stored with the run, so that a moved folder without its data has its cut-offs. The margin orders
-    forecasts by how likely they are right; the spread over noisy views does not.
+    forecasts by how likely they are right, which the spread over noisy views does worse.
     """
 
     margin: tuple[Levels, ...]  # H times 101

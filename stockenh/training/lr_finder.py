@@ -30,6 +30,8 @@ SHARE = 1e-3
 PLATEAU = 0.1  # the plateau before the descent ends at this share of the descent
 NEAR = 20  # points before the lowest one from which the noise is estimated
 FEWEST_POINTS = 10
+ROOT = 1 / (2 * math.sqrt(math.pi))
+WIDEST = 0.4  # decades
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,30 @@ class Curve:
         """Log rates and changes, averaged with the same weights.
 
         An exponential mean of the past lags b / (1 - b) steps behind its rate, 9 at b = 0.9: 0.6 of a decade.
-        So the weights are a Gaussian around each step, as wide as leaves the same noise. At the ends, where
-        it has one side only, the rates are averaged alike.
+        So the weights are a Gaussian around each step. At the ends, where it has one side only, the rates are
+        averaged alike.
         """
-        logs = np.log(np.array(self.lrs))
-        return _averaged(logs, self.smoothing), _averaged(self.changes, self.smoothing)
+        from scipy.ndimage import gaussian_filter1d  # only the finder needs it
+
+        logs, changes, width = np.log(np.array(self.lrs)), self.changes, self.width
+        if width == 0:
+            return logs, changes
+        ones = np.ones(len(logs))
+        sums = (gaussian_filter1d(values, width, mode="constant") for values in (logs, changes, ones))
+        of_logs, of_changes, total = sums
+        return of_logs / total, of_changes / total
+
+    @property
+    def width(self) -> float:
+        """The Gaussian's standard deviation in steps.
+
+        It leaves the noise that the exponential mean would, (1 - b) / (1 + b) of the variance, but spans
+        WIDEST decades at most: few steps would have no shape else.
+        """
+        if self.smoothing == 0 or len(self.lrs) < 2:
+            return 0.0
+        step = math.log10(self.lrs[-1] / self.lrs[0]) / (len(self.lrs) - 1)
+        return min((1 + self.smoothing) / (1 - self.smoothing) * ROOT, WIDEST / step)
 
     @property
     def level(self) -> float:
@@ -224,24 +245,13 @@ def _noise(curve: Curve, lowest: int) -> float:
     """The standard deviation of the smoothed curve near its lowest point.
 
     Second differences remove the descent itself, and their median removes the divergence; for independent
-    normal noise it is 0.6745 times sqrt(6) standard deviations. Smoothing with weight b leaves
-    sqrt((1 - b) / (1 + b)) of a standard deviation.
+    normal noise it is 0.6745 times sqrt(6) standard deviations. A Gaussian mean of width w leaves
+    1 / (2 sqrt(pi) w) of the variance, a narrow one all of it.
     """
     begin = max(lowest - NEAR, 0)
     changes = curve.changes[begin : max(lowest + 1, FEWEST_POINTS)]
     single = float(np.median(np.abs(np.diff(changes, 2)))) / (0.6745 * math.sqrt(6))
-    return single * math.sqrt((1 - curve.smoothing) / (1 + curve.smoothing))
-
-
-def _averaged(values: Floats, smoothing: float) -> Floats:
-    """Gaussian means over the steps, whose squared weights add up to (1 - b) / (1 + b) far from the ends."""
-    from scipy.ndimage import gaussian_filter1d  # only the finder needs it
-
-    if smoothing == 0:
-        return values
-    width = (1 + smoothing) / (1 - smoothing) / (2 * math.sqrt(math.pi))
-    total, weight = (gaussian_filter1d(x, width, mode="constant") for x in (values, np.ones(len(values))))
-    return np.asarray(total / weight)
+    return single * math.sqrt(min(ROOT / curve.width, 1.0) if curve.width else 1.0)
 
 
 def _valley(logs: Floats, losses: Floats) -> float | None:

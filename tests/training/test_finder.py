@@ -356,6 +356,7 @@ def test_the_picture_marks_the_three_suggestions(tmp_path, monkeypatch, pictures
     (axes,) = drawn[0].axes
     marks = {line.get_label(): line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1}
     assert marks == {"valley: 0.001": 1e-3, "steepest: 0.002": 2e-3, "minimum / 10: 0.0005": 5e-4}
+    assert axes.xaxis.get_major_formatter()(1e-3) == "0.001"
     assert axes.get_xscale() == "log" and "optimizer.lr=0.001" in drawn[0].get_suptitle()
     lr_curve([Curve((), (), (), 0.9, True, 0)], Suggestions(reason="x"), tmp_path / "empty.png")
     assert "no suggestion" in drawn[1].get_suptitle()
