@@ -14,30 +14,24 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from stockenh.commands.train.result import confidence_of
-from stockenh.commands.train.session import Session
 from stockenh.commands.trained import (
     OnnxEngine,
     Trained,
     dates_of,
     exported_model,
-    is_data_of,
     require_same_weights,
     write_frame,
 )
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
-from stockenh.errors import RunFolderError, StockenhError
 from stockenh.inference.predict import (
-    Confidence,
     Engine,
     Forecast,
     TorchEngine,
-    Views,
     forecast_with,
+    margin,
     read_confidences,
 )
 from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
@@ -97,8 +91,9 @@ def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         title += f" of the {len(shown)} of {len(by_symbol)} symbols farthest from 50%"
     title += f", {_dates(rows)}"
     if any(row["confident"] is not None for row in rows):
-        filled = "filled: confident; ±: points of standard deviation over the views"
-        title += "\ndots: confident" if through_time else f"\n{filled}"
+        title += f"\n{'dots' if through_time else 'filled'}: confident"
+    if not through_time and any(row["uncertainty"] is not None for row in rows):
+        title += "; ±: points of standard deviation over the views"
     return save(figure, title, path)
 
 
@@ -176,8 +171,7 @@ def forecast_run(
         exported = exported_model(trained, tta.engine)
         engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
-    confidence = _confidence(config, trained, net, views, device, console)
-    cutoff = None if confidence is None else confidence.cutoff(tta.coverage)
+    cutoff = _cutoff(trained, tta.coverage, console)
     frame = forecast_frame(prepared.windows, found, cutoff)
     write_frame(frame, directory / "forecast")
     forecast_chart(frame.to_dicts(), directory / "forecast.png")
@@ -189,9 +183,7 @@ def forecast_run(
         title += f", by the exported {tta.engine} file"
     console.print(forecast_table(frame.to_dicts(), title))
     if cutoff is not None:
-        console.print(
-            f"confident: as little uncertainty as the {tta.coverage:.0%} least uncertain of validation"
-        )
+        console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     return frame
 
@@ -200,14 +192,15 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
     """`symbol date horizon ret up_prob uncertainty confident`, a row per window and horizon.
 
     ret in raw units; what is not known (uncertainty without views, confident without a cut-off) is null.
+    cutoff: (H,) the margin above which a forecast is confident
     """
     horizons = len(windows.horizons)
     uncertainty: Sequence[float | None] = [None] * found.ret.size
     confident: Sequence[bool | None] = [None] * found.ret.size
     if found.uncertainty is not None:
         uncertainty = found.uncertainty.ravel().tolist()
-        if cutoff is not None:
-            confident = (found.uncertainty <= cutoff).ravel().tolist()
+    if cutoff is not None:
+        confident = (margin(found.up_prob) > cutoff).ravel().tolist()
     return pl.DataFrame(
         {
             "symbol": np.repeat(np.array(windows.symbols)[windows.symbol], horizons),
@@ -221,42 +214,14 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
     )
 
 
-def _confidence(
-    config: TtaPredictConfig,
-    trained: Trained,
-    net: nn.Module,
-    views: Views,
-    device: torch.device,
-    console: Console,
-) -> Confidence | None:
-    """The run's own percentiles of uncertainty; measured again for other views than it stored."""
-    if views.count == 0:
-        return None
+def _cutoff(trained: Trained, coverage: float, console: Console) -> NDArray[np.float64] | None:
+    """(H,) the margin above which a forecast is confident; None where the run has none, with a line."""
     if not trained.held_out:
         console.print("confident is unknown: the run held nothing out to take a cut-off from")
         return None
     horizons = len(trained.calibration.temperature)
     stored = read_confidences(trained.folder.read_json(trained.folder.confidence), horizons)
-    found = stored.get(trained.name)
-    if found is not None and found.views == views.to_dict():
-        return found
-    try:
-        session = _session(config, trained, device, console)
-    except StockenhError as error:
-        console.print(f"confident is unknown: the run stored no cut-off for these views, and {error}")
+    if trained.name not in stored:
+        console.print("confident is unknown: an older version trained the run, and it kept no margins")
         return None
-    found = confidence_of(session, net, trained.calibration, views)
-    if found is None:
-        console.print("confident is unknown: the run was trained without raw bars")
-    return found
-
-
-def _session(config: TtaPredictConfig, trained: Trained, device: torch.device, console: Console) -> Session:
-    """The run with its own data. Raises StockenhError where they are no longer available."""
-    run = replace(trained.run, cache_dir=config.cache_dir, embedding=config.embedding)
-    with embedding_progress(console) as watch:
-        prepared = build.data(run, device, watch)
-    if not is_data_of(trained.folder, prepared.windows):
-        raise RunFolderError("its bars are no longer those that it was trained on")
-    ready, fitted = trained.ready(prepared, device)
-    return Session(run, trained.folder, prepared, fitted, ready, device, run.train.precision)
+    return stored[trained.name].cutoff(coverage)

@@ -99,6 +99,7 @@ class FinderConfig:
     start_lr: PositiveFinite = 1e-7
     end_lr: PositiveFinite = 1.0
     steps: Annotated[int, Field(ge=10, le=10**6)] = 100  # optimizer steps; fewer give no curve
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3  # curves, of other weights, data order and dropout
     smoothing: ShareOrZero = 0.9  # weight of the past in the mean of the loss
     diverge: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 4.0  # times the best mean loss
 

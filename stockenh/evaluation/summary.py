@@ -27,6 +27,7 @@ from stockenh.evaluation.metrics import (
 
 MODEL, CALIBRATED, BEST = "model", "calibrated", "best possible"
 OWN = (MODEL, CALIBRATED)
+MARGIN, SPREAD = "margin", "spread"  # rules that tell which forecasts to trust
 IMPLAUSIBLE = 0.65  # of direction on real daily bars
 
 Forecasts = Mapping[str, Sequence[Forecast]]
@@ -143,17 +144,23 @@ def _ics(
     }
 
 
-def coverage_by_horizon(
-    part: Part, up_prob: Floats, uncertainty: Floats, resampling: Resampling
-) -> dict[str, list[Metrics]]:
-    """`coverage_curve` per horizon; up_prob and uncertainty are (n, H)."""
-    found = {}
+def coverage_by_rule(
+    part: Part, up_prob: Floats, spread: Floats | None, resampling: Resampling
+) -> dict[str, dict[str, list[Metrics]]]:
+    """`coverage_curve` per rule and horizon; up_prob and spread are (n, H).
+
+    The rules keep the forecasts of the largest margin abs(p - 0.5), and those of the least spread over views,
+    where there are views.
+    """
+    unsure = {MARGIN: -np.abs(up_prob - 0.5)} | ({} if spread is None else {SPREAD: spread})
+    found: dict[str, dict[str, list[Metrics]]] = {rule: {} for rule in unsure}
     for column, horizon in enumerate(part.horizons):
         labelled = part.labelled(column)
-        dates = len(labelled.days)
-        prob, unsure = (x[labelled.rows, column] for x in (up_prob, uncertainty))
+        y_ret, date, dates = labelled.y_ret, labelled.date, len(labelled.days)
         draws = resampling.draw(dates, part.horizons)
-        found[f"h{horizon}"] = coverage_curve(prob, unsure, labelled.y_ret, labelled.date, dates, draws)
+        for rule, values in unsure.items():
+            prob, least = (x[labelled.rows, column] for x in (up_prob, values))
+            found[rule][f"h{horizon}"] = coverage_curve(prob, least, y_ret, date, dates, draws)
     return found
 
 

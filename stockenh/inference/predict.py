@@ -102,7 +102,7 @@ def _require_finite(data: ReadyWindows, rows: NDArray[np.int64], *outputs: NDArr
 
 LEVELS = 100
 Levels = Annotated[
-    tuple[Annotated[Exact, Field(ge=0)], ...], Field(min_length=LEVELS + 1, max_length=LEVELS + 1)
+    tuple[Annotated[Exact, Field(ge=0, le=0.5)], ...], Field(min_length=LEVELS + 1, max_length=LEVELS + 1)
 ]
 
 Floats = NDArray[np.float64]
@@ -131,15 +131,6 @@ class Views:
         generator = torch.Generator().manual_seed(self.seed)
         draws = torch.randn(self.count, 1, lookback, 5, generator=generator)
         return _Stacked(self.noise, draws.to(device))
-
-    def to_dict(self) -> dict[str, float]:
-        return {
-            "views": self.count,
-            "price": self.noise.price,
-            "volume": self.noise.volume,
-            "seed": self.seed,
-            **({} if self.precision == "fp32" else {"bits": 16}),
-        }
 
 
 @dataclass(frozen=True)
@@ -238,37 +229,50 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
     )
 
 
+def margin(up_prob: Floats) -> Floats:
+    """How far a probability of up is from even, of the same shape."""
+    return np.abs(up_prob - 0.5)
+
+
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Confidence:
-    """Percentiles of the uncertainty on the validation part, per horizon: the scale for new forecasts.
+    """Percentiles of the calibrated margin on the validation part, per horizon: the scale for new forecasts.
 
-    They are stored with the run, so that a moved folder without its data has its cut-offs, and are valid for
-    the views that they were measured with.
+    They are stored with the run, so that a moved folder without its data has its cut-offs. The margin orders
+    forecasts by how likely they are right, which the spread over noisy views does worse.
     """
 
-    views: Annotated[dict[str, int | Exact], Field(alias="tta")]
-    levels: tuple[Levels, ...]  # H times 101
+    margin: tuple[Levels, ...]  # H times 101
 
     @classmethod
-    def of(cls, uncertainty: NDArray[np.float64], views: Views) -> Confidence:
-        """From the uncertainties (k, H) of the validation part."""
-        levels = np.quantile(uncertainty, np.linspace(0, 1, LEVELS + 1), axis=0)
-        return cls(views.to_dict(), tuple(tuple(column) for column in levels.T.tolist()))
+    def of(cls, up_prob: Floats) -> Confidence:
+        """From the calibrated probabilities (k, H) of the validation part."""
+        levels = np.quantile(margin(up_prob), np.linspace(0, 1, LEVELS + 1), axis=0)
+        return cls(tuple(tuple(column) for column in levels.T.tolist()))
 
-    def cutoff(self, coverage: float) -> NDArray[np.float64]:
-        """(H,) the uncertainty below which the share `coverage` of the validation forecasts lies."""
+    def cutoff(self, coverage: float) -> Floats:
+        """(H,) the margin that the share `coverage` of the validation forecasts exceeds."""
         shares = np.linspace(0, 1, LEVELS + 1)
-        return np.array([np.interp(coverage, shares, column) for column in self.levels])
+        return np.array([np.interp(1 - coverage, shares, column) for column in self.margin])
 
     def to_dict(self) -> dict[str, Any]:
-        return {"tta": self.views, "levels": [list(column) for column in self.levels]}
+        return {"margin": [list(column) for column in self.margin]}
 
 
 def read_confidences(values: object, horizons: int) -> dict[str, Confidence]:
-    """The content of `confidence.json`, by the name of the weights. Raises RunFolderError."""
+    """The content of `confidence.json`, by the name of the weights. Raises RunFolderError.
+
+    Version 0.1 kept the spread over views, under `tta` and `levels`: such entries are left out.
+    """
+    if isinstance(values, dict):
+        values = {name: one for name, one in values.items() if not _is_spread(one)}
     found = typed(dict[str, Confidence], values, "confidence.json")
     for one in found.values():
-        if len(one.levels) != horizons or any(list(column) != sorted(column) for column in one.levels):
-            raise RunFolderError(f"confidence.json: levels are not {horizons} lists of rising numbers")
+        if len(one.margin) != horizons or any(list(column) != sorted(column) for column in one.margin):
+            raise RunFolderError(f"confidence.json: margin is not {horizons} lists of rising numbers")
     return found
+
+
+def _is_spread(values: object) -> bool:
+    return isinstance(values, dict) and values.keys() == {"tta", "levels"}

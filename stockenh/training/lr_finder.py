@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -30,6 +30,8 @@ SHARE = 1e-3
 PLATEAU = 0.1  # the plateau before the descent ends at this share of the descent
 NEAR = 20  # points before the lowest one from which the noise is estimated
 FEWEST_POINTS = 10
+ROOT = 1 / (2 * math.sqrt(math.pi))
+WIDEST = 0.4  # decades
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Curve:
     lrs:       the rate of each step (of the first parameter group)
     losses:    the loss before the step
     untouched: the initial model's loss on the same batch
-    smoothed:  the bias-corrected exponential mean of their difference; below 0 the model has improved
-    smoothing: weight of the past in that mean
+    smoothing: how much noise to average out: as an exponential mean with this weight of the past
     diverged:  whether the test ended before its last rate because the loss diverged
     skipped:   steps that fp16 skipped; their rate was tried again
     """
@@ -52,10 +53,44 @@ class Curve:
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     untouched: tuple[float, ...]
-    smoothed: tuple[float, ...]
     smoothing: float
     diverged: bool
     skipped: int
+
+    @property
+    def changes(self) -> Floats:
+        """The losses minus those of the initial model; below 0 the model has improved."""
+        return np.subtract(self.losses, self.untouched)
+
+    @property
+    def smooth(self) -> tuple[Floats, Floats]:
+        """Log rates and changes, averaged with the same weights.
+
+        An exponential mean of the past lags b / (1 - b) steps behind its rate, 9 at b = 0.9: 0.6 of a decade.
+        So the weights are a Gaussian around each step. At the ends, where it has one side only, the rates are
+        averaged alike.
+        """
+        from scipy.ndimage import gaussian_filter1d  # only the finder needs it
+
+        logs, changes, width = np.log(np.array(self.lrs)), self.changes, self.width
+        if width == 0:
+            return logs, changes
+        ones = np.ones(len(logs))
+        sums = (gaussian_filter1d(values, width, mode="constant") for values in (logs, changes, ones))
+        of_logs, of_changes, total = sums
+        return of_logs / total, of_changes / total
+
+    @property
+    def width(self) -> float:
+        """The Gaussian's standard deviation in steps.
+
+        It leaves the noise that the exponential mean would, (1 - b) / (1 + b) of the variance, but spans
+        WIDEST decades at most: few steps would have no shape else.
+        """
+        if self.smoothing == 0 or len(self.lrs) < 2:
+            return 0.0
+        step = math.log10(self.lrs[-1] / self.lrs[0]) / (len(self.lrs) - 1)
+        return min((1 + self.smoothing) / (1 - self.smoothing) * ROOT, WIDEST / step)
 
     @property
     def level(self) -> float:
@@ -96,8 +131,8 @@ def range_test(
 ) -> Curve:
     """Trains for `steps` steps of rising rates, or until the mean loss is `diverge` times its best.
 
-    smoothing: weight of the past in the exponential mean of the loss. Afterwards the learner, the model's
-    modes and gradients, and torch's random state are bit-identical to what they were before.
+    smoothing: weight of the past in the exponential mean that tells a divergence. Afterwards the learner, the
+    model's modes and gradients, and torch's random state are bit-identical to what they were before.
     """
     with unchanged(learner):
         learner.model.train()
@@ -129,7 +164,6 @@ def _climb(
     lrs: list[float] = []
     losses: list[float] = []
     untouched: list[float] = []
-    smoothed: list[float] = []
     mean, lowest, skipped, diverged = 0.0, math.inf, 0, False
     while len(lrs) < steps and not diverged:
         group = batches.group(*divmod(len(lrs) + skipped, batches.steps))
@@ -149,13 +183,13 @@ def _climb(
             lrs.append(lr)
             losses.append(float(loss))
             untouched.append(initial)
-            smoothed.append(mean / (1 - smoothing ** len(lrs)))
-            lowest = min(lowest, smoothed[-1])
+            recent = mean / (1 - smoothing ** len(lrs))  # corrected for the start at 0
+            lowest = min(lowest, recent)
             level = float(np.mean(untouched))
             best = level + lowest
             # for a loss above 0 this is diverge x best; learned task weights can bring it below 0
-            diverged = level + smoothed[-1] > best + (diverge - 1) * abs(best)
-    return Curve(tuple(lrs), tuple(losses), tuple(untouched), tuple(smoothed), smoothing, diverged, skipped)
+            diverged = level + recent > best + (diverge - 1) * abs(best)
+    return Curve(tuple(lrs), tuple(losses), tuple(untouched), smoothing, diverged, skipped)
 
 
 def _loss_of(reference: Learner, group: Group) -> float:
@@ -168,13 +202,13 @@ def _loss_of(reference: Learner, group: Group) -> float:
 
 
 def suggest(curve: Curve) -> Suggestions:
-    """Reads a curve, without its first tenth, where the smoothed mean rests on few points."""
+    """Reads a curve, without its first tenth, where the mean rests on few points."""
     if len(curve.lrs) < FEWEST_POINTS:
         return Suggestions(
             reason=f"the loss diverged within {len(curve.lrs) + 1} steps: lower finder.start_lr, or check "
             "the bars"
         )
-    logs, smoothed = np.log(curve.lrs), np.array(curve.smoothed)
+    logs, smoothed = curve.smooth
     first = len(logs) // 10
     lowest = first + int(smoothed[first:].argmin())
     fall, noise = float(-smoothed[lowest]), _noise(curve, lowest)
@@ -194,17 +228,30 @@ def suggest(curve: Curve) -> Suggestions:
     )
 
 
+def median(found: Sequence[Suggestions]) -> Suggestions:
+    """Each reading's median over several curves; none with a reason where most curves have none."""
+    flat = [one for one in found if one.lr is None]
+    if 2 * len(flat) > len(found):
+        return Suggestions(reason=flat[0].reason)
+
+    def middle(name: str) -> float | None:
+        rates = [rate for one in found if (rate := getattr(one, name)) is not None]
+        return math.exp(float(np.median(np.log(rates)))) if rates else None
+
+    return Suggestions(middle("valley"), middle("steepest"), middle("minimum"))
+
+
 def _noise(curve: Curve, lowest: int) -> float:
     """The standard deviation of the smoothed curve near its lowest point.
 
     Second differences remove the descent itself, and their median removes the divergence; for independent
-    normal noise it is 0.6745 times sqrt(6) standard deviations. Smoothing with weight b leaves
-    sqrt((1 - b) / (1 + b)) of a standard deviation.
+    normal noise it is 0.6745 times sqrt(6) standard deviations. A Gaussian mean of width w leaves
+    1 / (2 sqrt(pi) w) of the variance, a narrow one all of it.
     """
     begin = max(lowest - NEAR, 0)
-    changes = np.subtract(curve.losses, curve.untouched)[begin : max(lowest + 1, FEWEST_POINTS)]
+    changes = curve.changes[begin : max(lowest + 1, FEWEST_POINTS)]
     single = float(np.median(np.abs(np.diff(changes, 2)))) / (0.6745 * math.sqrt(6))
-    return single * math.sqrt((1 - curve.smoothing) / (1 + curve.smoothing))
+    return single * math.sqrt(min(ROOT / curve.width, 1.0) if curve.width else 1.0)
 
 
 def _valley(logs: Floats, losses: Floats) -> float | None:

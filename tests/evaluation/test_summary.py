@@ -7,7 +7,7 @@ import pytest
 
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Forecast
-from stockenh.evaluation.summary import Part, coverage_by_horizon, evaluate_part, implausible
+from stockenh.evaluation.summary import Part, coverage_by_rule, evaluate_part, implausible
 
 DAY = np.datetime64("2020-01-01")
 
@@ -90,11 +90,17 @@ def test_an_implausible_accuracy_is_one_above_65_percent_and_above_the_majority(
     assert implausible({"h3": of(None, None)}) == []
 
 
-def test_coverage_is_per_horizon_on_its_own_labels():
+def test_coverage_is_per_rule_and_horizon_on_its_own_labels():
     rng = np.random.default_rng(0)
     y_ret = overlapping(rng, 100, 2, (1, 2))
     y_ret[-20:, 1] = np.nan
-    prob = rng.random((200, 2))
-    found = coverage_by_horizon(part_of(y_ret, 2, (1, 2)), prob, rng.random((200, 2)), Resampling())
-    assert found["h1"][-1]["n"] == 200 and found["h2"][-1]["n"] == 180
-    assert found["h1"][-1]["accuracy"] == pytest.approx(((prob[:, 0] > 0.5) == (y_ret[:, 0] > 0)).mean())
+    prob, spread = rng.random((200, 2)), rng.random((200, 2))
+    part = part_of(y_ret, 2, (1, 2))
+    found = coverage_by_rule(part, prob, spread, Resampling())
+    right = (prob[:, 0] > 0.5) == (y_ret[:, 0] > 0)
+    for rule, least in (("margin", -abs(prob - 0.5)), ("spread", spread)):
+        assert found[rule]["h1"][-1]["n"] == 200 and found[rule]["h2"][-1]["n"] == 180
+        assert found[rule]["h1"][-1]["accuracy"] == pytest.approx(right.mean())
+        tenth = least[:, 0].argsort()[:20]
+        assert found[rule]["h1"][0]["accuracy"] == pytest.approx(right[tenth].mean())
+    assert list(coverage_by_rule(part, prob, None, Resampling())) == ["margin"]

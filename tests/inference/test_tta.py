@@ -110,15 +110,14 @@ def test_views_in_bf16_are_those_of_autocast_and_a_window_by_itself_is_not(small
     assert (run(4, "bf16") == expected).all()
     assert (expected != run(4, "fp32")).any()
     np.testing.assert_allclose(expected, run(4, "fp32"), atol=0.02)
-    # so the cutoffs of one are not those of the other
-    assert Views(4, RawNoise(), 1).to_dict() != Views(4, RawNoise(), 1, "bf16").to_dict()
 
 
-def test_the_cutoff_is_the_quantile_at_the_coverage():
-    uncertainty = np.stack([np.arange(101.0), 10 * np.arange(101.0)], 1)
-    made = Confidence.of(uncertainty, Views(4, RawNoise(), 1))
-    np.testing.assert_allclose(made.cutoff(0.2), [20, 200])
-    np.testing.assert_allclose(made.cutoff(0.205), [20.5, 205])
+def test_the_cutoff_is_the_margin_that_the_coverage_exceeds():
+    margin = np.stack([np.arange(101.0) / 1000, np.arange(101.0) / 500], 1)
+    sides = np.where(np.arange(101) % 2, 1, -1)[:, None]  # a forecast of 40% is as sure as one of 60%
+    made = Confidence.of(0.5 + sides * margin)
+    np.testing.assert_allclose(made.cutoff(0.2), [0.08, 0.16])
+    np.testing.assert_allclose(made.cutoff(0.205), [0.0795, 0.159])
     assert read_confidences(json.loads(json.dumps({"raw": made.to_dict()})), 2) == {"raw": made}
 
 
@@ -126,16 +125,25 @@ def test_the_cutoff_is_the_quantile_at_the_coverage():
     "values",
     [
         [],
-        {"tta": {}, "levels": [[0.0] * 101]},
-        {"tta": {}, "levels": [[0.0] * 100] * 2},
-        {"tta": {}, "levels": [[1.0, *[0.0] * 100]] * 2},
-        {"tta": {}, "levels": [[float("nan")] * 101] * 2},
-        {"tta": [], "levels": [[0.0] * 101] * 2},
+        {"margin": [[0.0] * 101]},
+        {"margin": [[0.0] * 100] * 2},
+        {"margin": [[0.4, *[0.0] * 100]] * 2},
+        {"margin": [[0.6] * 101] * 2},
+        {"margin": [[float("nan")] * 101] * 2},
+        {"margin": {}},
+        {"margin": [[0.0] * 101] * 2, "tta": {}},
+        {"tta": {}},
     ],
 )
-def test_untrusted_levels_are_checked(values):
+def test_untrusted_margins_are_checked(values):
     with pytest.raises(RunFolderError, match=r"confidence\.json"):
         read_confidences({"raw": values}, 2)
+
+
+def test_the_spreads_that_version_0_1_kept_are_no_margins():
+    made = Confidence.of(np.full((5, 2), 0.6))
+    old = {"tta": {"views": 4, "price": 0.002}, "levels": [[0.0] * 101] * 2}
+    assert read_confidences({"ema": old, "raw": made.to_dict()}, 2) == {"raw": made}
 
 
 def parsed(*settings):
@@ -240,7 +248,7 @@ def test_moved_without_its_data_it_forecasts_what_the_training_process_did(run, 
     done = command("tta-predict", f"run={copy}", *settings)
     assert done.returncode == 0, done.stderr
     frame = pl.read_parquet("out/forecast.parquet")
-    assert frame["uncertainty"].null_count() == frame["confident"].null_count() == len(frame)
+    assert frame["uncertainty"].null_count() == len(frame) and frame["confident"].null_count() == 0
     ret, up_prob = (frame[name].to_numpy().reshape(-1, 3) for name in ("ret", "up_prob"))
     assert len(ret) == len(rows)
     found = part_metrics(ret, up_prob, windows.y_ret[rows], windows.asof[rows], (3, 5, 10), None)
@@ -252,14 +260,22 @@ def test_moved_without_its_data_it_forecasts_what_the_training_process_did(run, 
             assert scores[horizon][name] == expected[horizon][name]
 
 
-def test_confident_is_the_requested_share_of_validation(run, tta_predict, small):
+@pytest.mark.parametrize("views", [0, 4])
+def test_confident_is_the_requested_share_of_validation_that_is_farthest_from_even(
+    run, tta_predict, small, views
+):
     asof = small.windows.asof[small.rows]
+    # the cut-off is that of plain forecasts, which views move a little
+    few = (1.5 if views == 0 else 6) / len(asof)
     for coverage in (0.2, 0.7):
-        frame, _ = tta_predict(f"run={run}", *dates(asof), "seed=42", f"tta.coverage={coverage}")
+        given = (*dates(asof), f"tta.coverage={coverage}", f"tta.views={views}")
+        frame, printed = tta_predict(f"run={run}", *given)
+        assert f"farther from 50% than {1 - coverage:.0%} of the validation forecasts" in printed
         for _, horizon in frame.group_by("horizon"):
-            assert horizon["confident"].mean() == pytest.approx(coverage, abs=1.5 / len(asof))
-            sure, unsure = (horizon.filter(pl.col("confident") == c)["uncertainty"] for c in (True, False))
-            assert sure.max() <= unsure.min()
+            assert horizon["confident"].mean() == pytest.approx(coverage, abs=few)
+            margin = (horizon["up_prob"] - 0.5).abs()
+            sure, unsure = (margin.filter(horizon["confident"] == c) for c in (True, False))
+            assert sure.min() > unsure.max()
 
 
 def test_symbols_that_training_never_saw_too_short_ones_and_one_after_a_gap(run, tta_predict, refusal, here):
@@ -293,18 +309,17 @@ def test_weights_are_chosen_by_name(run, tta_predict):
     assert tta_predict(f"run={run}")[0]["ret"].to_list() == {"raw": raw, "ema": ema}[chosen]
 
 
-def test_other_views_measure_the_cutoff_anew_and_without_the_data_do_not_guess(
+def test_a_moved_run_has_its_cutoff_for_any_views_and_one_of_version_0_1_has_none(
     run, tta_predict, here, bars_folder
 ):
-    elsewhere = [f"run={moved(run, here / 'moved', bars_folder)}", f"data.path={bars_folder}"]
-    for arguments, unknown in (
-        ([f"run={run}", "tta.views=2"], 0),
-        ([*elsewhere, "tta.views=2"], 6),
-        (elsewhere, 0),
-    ):
-        frame, printed = tta_predict(*arguments)
-        assert frame["confident"].null_count() == unknown
-        assert ("confident is unknown" in printed and "/nowhere/bars" in printed) == (unknown > 0)
+    elsewhere = [f"run={moved(run, here / 'moved', bars_folder)}", f"data.path={bars_folder}", "tta.views=2"]
+    frame, printed = tta_predict(*elsewhere)
+    assert frame["confident"].null_count() == 0 and "confident is unknown" not in printed
+    old = {"tta": {"views": 4}, "levels": [[0.0] * 101] * 3}
+    (here / "moved/confidence.json").write_text(json.dumps({"raw": old, "ema": old}))
+    frame, printed = tta_predict(*elsewhere)
+    assert frame["confident"].null_count() == len(frame) and frame["uncertainty"].null_count() == 0
+    assert "confident is unknown: an older version" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(
@@ -386,6 +401,7 @@ def test_ready_windows_are_forecast_plainly_and_it_is_reported(stockenh, tta_pre
     frame, printed = tta_predict("run=run")
     assert "data=windows has no raw bars to add noise to" in printed
     assert len(frame) == 6 and frame["uncertainty"].null_count() == 6
+    assert frame["confident"].null_count() == 0
     line = refusal(*ready, "augment=noise", command="train")
     assert "augment needs raw bars, and data=windows has none" in line
 

@@ -174,7 +174,7 @@ def test_forecast_chart_lists_the_symbols_farthest_from_even_with_their_uncertai
     assert "filled: confident" in figure.get_suptitle()
     assert re.search(r"a rise, as of \S+\n", figure.get_suptitle())
     plain = draw(forecast_chart, forecasts(["A$B$", "NAN"], 1, confident=None))
-    assert "confident" not in plain.get_suptitle()
+    assert "confident" not in plain.get_suptitle() and "±" not in plain.get_suptitle()
     names = [f"S{n:02d}" for n in range(40)]
     figure = draw(forecast_chart, forecasts(names, 1))
     assert texts(figure.axes[0].get_yticklabels()) == names[15:]
@@ -260,16 +260,22 @@ def test_baselines_stand_below_each_other_the_runs_own_in_colour_majority_dashed
     assert "9 windows" in figure.get_suptitle()
 
 
-def test_coverage_is_a_line_with_its_interval_beside_the_majority_of_the_rows_kept(draw):
-    points = [
-        {"coverage": c, "accuracy": 0.6 - 0.1 * c, "low": None, "high": None, "majority": 0.5}
-        for c in (0.5, 1.0)
-    ]
-    figure = draw(coverage_chart, {"h3": points, "h5": points}, "9 windows", least=0)
+def test_coverage_is_a_line_per_rule_beside_the_majority_of_the_rows_kept(draw):
+    def points(slope):
+        return [
+            {"coverage": c, "accuracy": 0.6 - slope * c, "low": None, "high": None, "majority": 0.5}
+            for c in (0.5, 1.0)
+        ]
+
+    rules = {rule: {"h3": points(slope), "h5": []} for rule, slope in (("margin", 0.1), ("spread", 0.2))}
+    figure = draw(coverage_chart, rules, "9 windows", least=0)
     first = lines(figure.axes[0])
-    assert first["accuracy"] == [pytest.approx(0.55), 0.5]
-    assert first["larger class of the rows kept"] == [0.5, 0.5]
-    assert texts(figure.legends[0].get_texts())[1] == "accuracy"
+    assert first["largest margin"] == [pytest.approx(0.55), 0.5]
+    assert first["least spread over views"] == [pytest.approx(0.5), pytest.approx(0.4)]
+    assert first["larger class of margin's rows"] == [0.5, 0.5]
+    assert texts(figure.legends[0].get_texts())[::2] == ["largest margin", "least spread over views"]
+    (only,) = draw(coverage_chart, {"margin": {"h3": points(0.1)}}, "9 windows", least=0).axes
+    assert "least spread over views" not in lines(only)
 
 
 DAYS = np.arange("2024-01-01", "2024-01-04", dtype="datetime64[D]")

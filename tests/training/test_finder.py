@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -24,7 +25,9 @@ from stockenh.training.optimizers import OneCycle, Schedule, ramp
 
 def range_test(learner, batches, **settings):
     """A range test whose other settings are the defaults."""
-    return lr_finder.range_test(learner, batches, **asdict(replace(FinderConfig(), **settings)))
+    given = asdict(replace(FinderConfig(), **settings))
+    del given["seeds"]
+    return lr_finder.range_test(learner, batches, **given)
 
 
 class Same:
@@ -40,10 +43,9 @@ class Same:
         return line_group([self.x])
 
 
-def curve_of(changes, logs, smoothed=None, smoothing=0.0):
+def curve_of(changes, logs, smoothing=0.0):
     """A curve whose losses changed by this much from 0.5 at the rates of these powers of ten."""
-    lrs, losses, untouched = 10.0**logs, 0.5 + changes, np.full(len(changes), 0.5)
-    arrays = (tuple(values) for values in (lrs, losses, untouched, changes if smoothed is None else smoothed))
+    arrays = (tuple(values) for values in (10.0**logs, 0.5 + changes, np.full(len(changes), 0.5)))
     return Curve(*arrays, smoothing, diverged=False, skipped=0)
 
 
@@ -102,12 +104,33 @@ def test_it_stops_where_the_mean_is_four_times_its_best():
     assert suggest(curve).minimum == pytest.approx(curve.lrs[lowest] / 10)
 
 
-def test_the_mean_is_bias_corrected():
-    curve = range_test(line_learner(), Same(), start_lr=0.1, end_lr=0.2, steps=10, smoothing=0.5)
-    first, second = (loss - 0.5 for loss in curve.losses[1:3])
-    assert curve.smoothed[0] == 0
-    assert curve.smoothed[1] == pytest.approx(first / 1.5)  # (0 / 4 + first / 2) / (3 / 4)
-    assert curve.smoothed[2] == pytest.approx((first / 4 + second / 2) / 0.875)
+def test_a_loss_is_averaged_with_the_same_weights_as_its_log_rate():
+    logs = np.linspace(-7, 0, 100)
+    rates, smoothed = curve_of(-0.01 * (logs + 7), logs, smoothing=0.9).smooth
+    # so a straight line is kept to its very ends, where an exponential mean lies 0.6 of a decade behind it
+    np.testing.assert_allclose(smoothed, -0.01 * (rates / math.log(10) + 7), atol=1e-12)
+    np.testing.assert_allclose(rates[25:75], math.log(10) * logs[25:75], atol=1e-3)
+    # an impulse shows the weights: those of one side equal those of the other, and as little noise is left
+    _, weights = curve_of((np.arange(100) == 50).astype(float), logs, smoothing=0.9).smooth
+    np.testing.assert_allclose(weights[25:50], weights[51:76][::-1], rtol=1e-9)
+    assert (weights**2).sum() == pytest.approx((1 - 0.9) / (1 + 0.9), rel=0.01)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.9, 0.95])
+def test_smoothing_does_not_move_the_steepest_point(smoothing):
+    logs = np.linspace(-7, 0, 141)
+    changes = -1 / (1 + np.exp(-4 * (logs + 3)))  # steepest at 1e-3 by symmetry
+    found = suggest(curve_of(changes, logs, smoothing))
+    assert found.steepest == pytest.approx(1e-3, rel=0.03)
+
+
+def test_the_median_of_several_seeds_is_that_of_each_reading():
+    flat, a, b = Suggestions(reason="flat"), Suggestions(1e-4, 1e-3, 1e-5), Suggestions(1e-2, None, 1e-3)
+    found = lr_finder.median([a, flat, b])
+    assert (found.valley, found.steepest, found.minimum) == pytest.approx((1e-3, 1e-3, 1e-4))
+    assert lr_finder.median([a, b, Suggestions(2e-4, 1e-3, 1e-5)]).valley == pytest.approx(2e-4)
+    assert lr_finder.median([flat, a, flat]) == flat
+    assert lr_finder.median([a]).valley == pytest.approx(a.valley)
 
 
 def test_the_valley_is_the_middle_of_the_longest_descent_in_log_rate():
@@ -131,13 +154,8 @@ def test_the_steepest_is_per_factor_of_the_rate():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_is_no_descent(seed):
-    changes = np.random.default_rng(seed).normal(0, 0.01, 300)
-    smoothed, mean = [], 0.0
-    for number, change in enumerate(changes, 1):
-        mean = 0.9 * mean + 0.1 * change
-        smoothed.append(mean / (1 - 0.9**number))
-    rising = np.array(smoothed) + np.linspace(0, 1, 300)
-    found = suggest(curve_of(changes, np.linspace(-7, 0, 300), smoothed=rising, smoothing=0.9))
+    changes = np.random.default_rng(seed).normal(0, 0.01, 300) + np.linspace(0, 1, 300)
+    found = suggest(curve_of(changes, np.linspace(-7, 0, 300), smoothing=0.9))
     assert found.lr is None and "the curve is flat" in found.reason
 
 
@@ -189,7 +207,7 @@ def test_it_leaves_everything_as_it_was_to_the_last_bit(small, base, precision, 
 
     before = everything()
     curve = range_test(learner, batches, steps=30, end_lr=10.0)
-    assert len(set(curve.losses)) > 10 and max(np.abs(curve.smoothed)) > 1e-3  # it did train
+    assert len(set(curve.losses)) > 10 and max(np.abs(curve.changes)) > 1e-3  # it did train
     assert equal(everything(), before)
     assert bool(learner.optimizer.state) == bool(steps_before)
 
@@ -223,6 +241,7 @@ def test_an_error_within_leaves_everything_as_it_was_too():
         ("finder.start_lr=1 finder.end_lr=1", "finder.start_lr=1.0 finder.end_lr=1.0 rise"),
         ("finder.start_lr=0", "finder.start_lr=0 above 0"),
         ("finder.steps=9", "finder.steps=9 at least 10"),
+        ("finder.seeds=0", "finder.seeds=0 at least 1"),
         ("finder.smoothing=1", "finder.smoothing=1 below 1"),
         ("finder.diverge=1", "finder.diverge=1 above 1"),
         ("finder.step=9", "finder.step: no such key Nearest finder.steps"),
@@ -263,7 +282,13 @@ def test_the_command_leaves_figures_and_a_picture_and_prints_what_to_paste(
     found = json.loads((run / "lr_finder.json").read_text())
     for text in (f"optimizer.lr={found['lr']}\n", "valley", "steepest", "minimum / 10"):
         assert text in answer.out
-    assert len(found["curve"]["lrs"]) == len(found["curve"]["losses"]) > 50
+    rates = [one["lr"] for one in found["seeds"]]
+    assert found["lr"] == pytest.approx(sorted(rates)[1], rel=0.01)
+    flat = " ".join(answer.out.split())
+    assert f"by seed {', '.join(map(str, rates))}" in flat and re.search(r"steps in \d+\.\d s", flat)
+    curves = [one["curve"] for one in found["seeds"]]
+    assert all(len(curve["lrs"]) == len(curve["losses"]) > 50 for curve in curves)
+    assert len({tuple(curve["untouched"]) for curve in curves}) == 3
     assert (run / "lr_finder.png").read_bytes().startswith(b"\x89PNG")
     assert "the range test suggests" in (run / "run.log").read_text()
     resumed = stockenh("train", f"resume={run}")  # it is no run
@@ -326,10 +351,12 @@ def test_the_picture_marks_the_three_suggestions(tmp_path, monkeypatch, pictures
     drawn, save = [], Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda f, path, **o: (drawn.append(f), save(f, path, **o)))
     found = Suggestions(valley=1e-3, steepest=2e-3, minimum=5e-4)
-    lr_curve(curve_of(-np.linspace(0, 0.1, 50), np.linspace(-7, 0, 50)), found, tmp_path / "c.png")
+    curves = [curve_of(-np.linspace(0, end, 50), np.linspace(-7, 0, 50)) for end in (0.1, 0.2)]
+    lr_curve(curves, found, tmp_path / "c.png")
     (axes,) = drawn[0].axes
     marks = {line.get_label(): line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1}
     assert marks == {"valley: 0.001": 1e-3, "steepest: 0.002": 2e-3, "minimum / 10: 0.0005": 5e-4}
+    assert axes.xaxis.get_major_formatter()(1e-3) == "0.001"
     assert axes.get_xscale() == "log" and "optimizer.lr=0.001" in drawn[0].get_suptitle()
-    lr_curve(Curve((), (), (), (), 0.9, True, 0), Suggestions(reason="x"), tmp_path / "empty.png")
+    lr_curve([Curve((), (), (), 0.9, True, 0)], Suggestions(reason="x"), tmp_path / "empty.png")
     assert "no suggestion" in drawn[1].get_suptitle()

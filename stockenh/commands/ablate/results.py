@@ -250,7 +250,8 @@ def _compute(row: Row, plan: Plan, found: Found, base: RunConfig, configs: Mappi
     windows = found.cost.get("train_windows")
     if windows and configs.get(row.recipe, {}).get("optimizer", {}).get("lr") == "auto":
         # each loss is compared with the untouched model's on the same batch: a forward pass more
-        seen = base.finder.steps * train["batch_size"] * train["accumulate"] * 4 / 3
+        steps = base.finder.seeds * base.finder.steps
+        seen = steps * train["batch_size"] * train["accumulate"] * 4 / 3
         ratio += seen / (windows * base.train.epochs)
     return ratio
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.commands.evaluate.tables import title
+from stockenh.commands.evaluate.tables import RULES, title
 from stockenh.report.figure import (
     COLOURS,
     GREY,
@@ -63,21 +63,29 @@ def baselines_chart(
     return save(figure, f"Direction accuracy beside the baselines\n{about}; lines: 95%", path)
 
 
-def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], about: str, path: Path) -> Path:
-    """Accuracy of the least uncertain forecasts by their share, a panel per horizon; returns the path."""
-    figure = new_figure(3.4 * max(len(coverage), 2) + 0.6, 4.2)
+def coverage_chart(
+    coverage: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], about: str, path: Path
+) -> Path:
+    """Accuracy of the forecasts that a rule keeps by their share, a panel per horizon and a line per rule;
+    returns the path.
+
+    coverage: see `coverage_by_rule`
+    """
+    horizons = list(next(iter(coverage.values())))
+    figure = new_figure(3.4 * max(len(horizons), 2) + 0.6, 4.4)
     first: Axes | None = None
-    for place, (horizon, points) in enumerate(coverage.items()):
-        axes = figure.add_subplot(1, len(coverage), place + 1, sharey=first)
+    for place, horizon in enumerate(horizons):
+        axes = figure.add_subplot(1, len(horizons), place + 1, sharey=first)
         first = first or axes
-        kept, accuracy, low, high, majority = (
-            [or_nan(point[key]) for point in points]
-            for key in ("coverage", "accuracy", "low", "high", "majority")
-        )
-        axes.fill_between(kept, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="95%")
-        axes.plot(kept, accuracy, "o-", color=COLOURS[0], markersize=4, label="accuracy")
-        label = "larger class of the rows kept"
-        axes.plot(kept, majority, "--", color=COLOURS[1], linewidth=1.4, label=label)
+        for (rule, by_horizon), colour in zip(coverage.items(), COLOURS, strict=False):
+            kept, accuracy, low, high, majority = (
+                [or_nan(point[key]) for point in by_horizon[horizon]]
+                for key in ("coverage", "accuracy", "low", "high", "majority")
+            )
+            axes.fill_between(kept, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(kept, accuracy, "o-", color=colour, markersize=4, label=RULES[rule])
+            label = f"larger class of {rule}'s rows"
+            axes.plot(kept, majority, "--", color=colour, linewidth=1.2, label=label)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5)
         axes.set_xlabel("share of forecasts kept")
         short_percent(axes.xaxis)
@@ -85,7 +93,7 @@ def coverage_chart(coverage: Mapping[str, Sequence[Mapping[str, Any]]], about: s
         if not place:
             axes.set_ylabel("direction accuracy")
     _legend_below(figure)
-    return save(figure, f"Keeping only the least uncertain forecasts\n{about}", path)
+    return save(figure, f"Accuracy of the forecasts that a rule keeps\n{about}; bands: 95%", path)
 
 
 def ic_chart(daily: Mapping[str, tuple[Dates, Series]], about: str, path: Path) -> Path:

@@ -41,7 +41,7 @@ from stockenh.evaluation.summary import (
     CALIBRATED,
     MODEL,
     OWN,
-    coverage_by_horizon,
+    coverage_by_rule,
     evaluate_part,
     implausible,
 )
@@ -116,14 +116,11 @@ def evaluation(
     steps = len(pooled.forecasts) * len(pooled.part.horizons)
     with counted_progress(console, "resampling", steps) as advance:
         horizons = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
-    coverage = None
-    if pooled.up_prob is not None and pooled.uncertainty is not None:
-        coverage = coverage_by_horizon(pooled.part, pooled.up_prob, pooled.uncertainty, resampling)
     curves, curve = _curve(config, pooled, resampling)
     found = {
         **_about(config, runs, selections, pooled, resampling),
         "horizons": horizons,
-        "coverage": coverage,
+        "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
         "folds": _folds(runs, each, resampling) if len(runs) > 1 else None,
         "implausible": implausible(horizons) if pooled.part.best_prob is None else [],
@@ -150,8 +147,7 @@ def _pictures(
             for name in OWN
         )
         drawn.append(reliability_chart(raw, calibrated, paths["reliability"], f"the {found['part']}"))
-    if found["coverage"]:
-        drawn.append(coverage_chart(found["coverage"], about, paths["coverage"]))
+    drawn.append(coverage_chart(found["coverage"], about, paths["coverage"]))
     daily = {f"h{h}": _rank_ics(forecasts, column) for column, h in enumerate(part.horizons)}
     if all(len(values) > 1 for _, values in daily.values()):
         drawn.append(ic_chart(daily, about, paths["ic"]))
@@ -263,7 +259,7 @@ def _about(
             "block": resampling.block_of(forecasts.part.horizons),
             "resamples": resampling.resamples,
         },
-        "views": config.tta.views if forecasts.uncertainty is not None else 0,
+        "views": config.tta.views if forecasts.spread is not None else 0,
         "warnings": list(dict.fromkeys(line for selection in selections for line in selection.warnings)),
     }
 

@@ -28,7 +28,7 @@ from stockenh.evaluation.baselines import (
     MOMENTUM_BARS,
     PERSISTENCE,
     Known,
-    TrainPart,
+    LabelledPart,
     baseline_forecasts,
     concatenated,
     has_lightgbm,
@@ -44,9 +44,10 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of which windows are evaluated, and what baselines may be fitted on.
+    """Which rows of which windows are evaluated, and what baselines may be fitted on and chosen by.
 
-    title: the part in words; own, train: the run's own windows and its train rows, None where they are gone
+    title: the part in words; own, train, val: the run's own windows and its rows, None where they are gone;
+    val is None too where the run held nothing out
     """
 
     prepared: Prepared
@@ -55,6 +56,7 @@ class Selection:
     is_test: bool
     own: Windows | None
     train: Rows | None
+    val: Rows | None
     warnings: tuple[str, ...] = ()
 
 
@@ -62,15 +64,15 @@ class Selection:
 class PartForecasts:
     """Forecasts of n rows by name, one per horizon, and what else the figures need.
 
-    symbol: (n,) names; up_prob, uncertainty: (n, H) of test-time augmentation, None without; next_ret: (n,)
-    to the next bar, None without bars
+    symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over the
+    views, None without; next_ret: (n,) to the next bar, None without bars
     """
 
     part: Part
     symbol: NDArray[np.str_]
     forecasts: dict[str, list[Forecast]]
-    up_prob: Floats | None
-    uncertainty: Floats | None
+    up_prob: Floats
+    spread: Floats | None
     next_ret: Floats | None
 
     @classmethod
@@ -102,10 +104,9 @@ class PartForecasts:
             part,
             np.concatenate([each.symbol for each in several]),
             forecasts,
-            *(
-                joined([getattr(each, name) for each in several])
-                for name in ("up_prob", "uncertainty", "next_ret")
-            ),
+            np.concatenate([each.up_prob for each in several]),
+            joined([each.spread for each in several]),
+            joined([each.next_ret for each in several]),
         )
 
 
@@ -158,7 +159,7 @@ def _test_part(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) 
     warnings: tuple[str, ...] = ()
     if windows.best_prob is None:
         warnings = config.embedding.warnings(windows.asof[parts["test"]].min())
-    return Selection(prepared, rows, title, True, windows, parts["train"], warnings)
+    return Selection(prepared, rows, title, True, windows, parts["train"], parts.get("val"), warnings)
 
 
 def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Selection:
@@ -191,7 +192,7 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
             f"model: on them it is not tested"
         )
     title = f"other bars, {_bounds(config)}" if since else f"other bars after {until}"
-    return Selection(prepared, rows, title, False, own, parts.get("train"), tuple(warnings))
+    return Selection(prepared, rows, title, False, own, parts.get("train"), parts.get("val"), tuple(warnings))
 
 
 def _own_windows(config: EvaluateRunConfig, trained: Trained) -> Windows | None:
@@ -229,7 +230,7 @@ def forecast_rows(
     """Forecasts of the run, its views and the baselines. advance: called with 1 after those of the run, the
     baselines of each horizon, and the views."""
     prepared, rows = selection.prepared, selection.rows
-    windows, own, train = prepared.windows, selection.own, selection.train
+    windows, own = prepared.windows, selection.own
     ready, fitted = trained.ready(prepared, device)
     net = trained.net(prepared, device)
     predicted = predict(net, ready, rows, fitted)
@@ -250,12 +251,16 @@ def forecast_rows(
         context = fitted.standardise(windows.context[rows])
         return Known(context, past, past_moves(windows, rows, MOMENTUM_BARS))
 
+    def labelled(rows: Rows | None, column: int) -> LabelledPart | None:
+        if own is None or rows is None:
+            return None
+        y_ret = own.y_ret[rows, column].astype(np.float64)
+        return LabelledPart(known(own, rows, column), y_ret, own.asof[rows], own.horizons[column])
+
     for column in columns:
-        train_part = None
-        if own is not None and train is not None:
-            train_part = TrainPart(known(own, train, column), own.y_ret[train, column].astype(np.float64))
+        train, val = (labelled(own_rows, column) for own_rows in (selection.train, selection.val))
         baselines = baseline_forecasts(
-            known(windows, rows, column), train_part, fitted.up_share[column], baselines_here(), config.seed,
+            known(windows, rows, column), train, val, fitted.up_share[column], baselines_here(), config.seed,
             config.threads or 1,
         )  # fmt: skip
         for name, baseline in baselines.items():
@@ -264,16 +269,16 @@ def forecast_rows(
     best = None if windows.best_prob is None else windows.best_prob[rows]
     if best is not None:
         forecasts[BEST] = [Forecast(prob, prob) for prob in best.T]
-    views, up_prob, uncertainty = build.views(config), None, None
+    views, up_prob, spread = build.views(config), calibrated, None
     if views.count and config.data.brings_bars:
         augmented = forecast(net, ready, rows, fitted, trained.calibration, views)
-        up_prob, uncertainty = augmented.up_prob, augmented.uncertainty
+        up_prob, spread = augmented.up_prob, augmented.uncertainty
     advance(1)
     return PartForecasts(
         part=Part(windows.asof[rows], windows.y_ret[rows].astype(np.float64), windows.horizons, best),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,
         up_prob=up_prob,
-        uncertainty=uncertainty,
+        spread=spread,
         next_ret=next_returns(windows, rows) if isinstance(windows, BarWindows) else None,
     )

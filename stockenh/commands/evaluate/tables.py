@@ -6,11 +6,13 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stockenh.evaluation.baselines import FITTED
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
-from stockenh.evaluation.summary import IMPLAUSIBLE
+from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
 from stockenh.report.table import Grid, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
+RULES = {MARGIN: "largest margin", SPREAD: "least spread over views"}
 SIGNIFICANT = 0.05
 
 Found = Mapping[str, Any]
@@ -43,11 +45,8 @@ def grids(found: Found) -> list[Grid]:
     made = [_scores(found), _against(found), _returns(found)]
     if _has_ic(found):
         made.append(_coefficients(found))
-    made += [
-        grid(found)
-        for key, grid in (("coverage", _coverage), ("curve", _curve), ("folds", _folds))
-        if found[key]
-    ]
+    made += [_coverage(found, rule) for rule in found["coverage"]]
+    made += [grid(found) for key, grid in (("curve", _curve), ("folds", _folds)) if found[key]]
     return [*made, _all_intervals(found)]
 
 
@@ -151,21 +150,24 @@ def _coefficients(found: Found) -> Grid:
     )
 
 
-def _coverage(found: Found) -> Grid:
-    columns, rows = ["kept"], []
-    for horizon in found["coverage"]:
+def _coverage(found: Found, rule: str) -> Grid:
+    columns, rows, by_horizon = ["kept"], [], found["coverage"][rule]
+    for horizon in by_horizon:
         columns += [f"{bars(horizon)} bars", "95%", "maj."]
-    for points in zip(*found["coverage"].values(), strict=False):
+    for points in zip(*by_horizon.values(), strict=False):
         cells = [percent(points[0]["coverage"], 0)]
         for p in points:
             cells += [percent(p["accuracy"]), interval(p["low"], p["high"]), percent(p["majority"])]
         rows.append(tuple(cells))
+    how = "largest margin abs(p - 50%), which `confident` goes by"
+    if rule == SPREAD:
+        how = f"least spread over {found['views']} noisy views and the window"
     return Grid(
-        f"Accuracy of the least uncertain forecasts, {found['part']}",
+        f"Accuracy of the forecasts of {RULES[rule]}, {found['part']}",
         tuple(columns),
         [rows],
-        f"kept: share of rows, by spread over {found['views']} noisy views and the window; maj.: share of "
-        "the larger class of the rows kept",
+        f"kept: share of rows, those of the {how}; maj.: share of the larger class of the rows kept",
+        on_screen=rule == MARGIN,
     )
 
 
@@ -238,6 +240,7 @@ def notes(found: Found) -> list[str]:
     lines = [f"warning  {line}" for line in found["warnings"]]
     lines += [f"n/a      {line}" for line in _missing(found)]
     lines += [f"verdict  {_verdict(found, horizon)}" for horizon in found["horizons"]]
+    lines += [f"log loss {line}" for horizon in found["horizons"] if (line := _lower_losses(found, horizon))]
     if found["implausible"]:
         run, suspect = shlex.quote(found["runs"][0]["run"]), " and ".join(map(bars, found["implausible"]))
         lines.append(
@@ -284,6 +287,24 @@ def _best_baseline(found: Found, figures: Found, own: str) -> str:
     return f"; best baseline {title(best)} {percent(known[best])}, difference {points}"
 
 
+def _lower_losses(found: Found, horizon: str) -> str:
+    """The fitted baselines whose log loss is lower than the run's own, with the paired interval."""
+    own, figures = found["own"][-1], found["horizons"][horizon]
+    own_loss, lower = figures["forecasts"][own]["log_loss"], []
+    for name in (name for name in FITTED if name in figures["forecasts"]):
+        against = figures["against"][own][name]["log_loss"]
+        if against["difference"] is None or against["difference"] <= 0:
+            continue
+        if against["low"] is None:
+            verb = "is lower than"
+        else:
+            verb = "beats" if against["low"] > 0 else "is lower, not shown to be better, than"
+        by = f"{against['difference']:.4f} ({_ends(against, 1, 4)})"
+        loss = number(figures["forecasts"][name]["log_loss"])
+        lower.append(f"{title(name)} {loss} {verb} {title(own)} {number(own_loss)} by {by}")
+    return f"{bars(horizon)} bars: {'; '.join(lower)}" if lower else ""
+
+
 def _missing(found: Found) -> list[str]:
     """What is n/a, and why."""
     block, needed = found["bootstrap"]["block"], 2 * max(int(bars(h)) for h in found["horizons"])
@@ -299,9 +320,9 @@ def _missing(found: Found) -> list[str]:
             f"IC: it compares {FEWEST_SYMBOLS} or more symbols of a date, and no date has them "
             f"({_symbols(found)})"
         )
-    if found["coverage"] is None:
+    if not found["views"]:
         why = "tta.views=0" if found["curve"] else "data=windows has no raw bars to add noise to"
-        lines.append(f"coverage by uncertainty: {why}")
+        lines.append(f"coverage by spread over views: {why}")
     if found["curve"] is None:
         lines.append("next-bar curve: data=windows has no raw bars to trade on")
     if found["fitted_on"] is None:

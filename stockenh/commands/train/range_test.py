@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -19,33 +22,39 @@ from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.figure import COLOURS, legend_above, new_figure, save
 from stockenh.report.terminal import embedding_progress, print_files, show_data
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.lr_finder import Curve, Suggestions, range_test, suggest
+from stockenh.training.checkpoint import rng_state, set_rng_state
+from stockenh.training.lr_finder import Curve, Suggestions, median, range_test, suggest
 
 log = logging.getLogger(__name__)
 
 READINGS = {"valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
 
 
-def lr_curve(curve: Curve, found: Suggestions, path: Path) -> Path:
-    """Draws the range test's curve with its suggestions; returns the path.
+def lr_curve(curves: Sequence[Curve], found: Suggestions, path: Path) -> Path:
+    """Draws the curves of all seeds with the suggestions; returns the path.
 
-    Points are the change of the loss against the initial model on the same batch, the line is their
-    exponential mean. The axis ends where a divergence would make the descent look flat.
+    Points are the change of the loss against the initial model on the same batch, a line is their mean over
+    neighbouring steps. The axis ends where a divergence would make the descent look flat.
     """
     figure = new_figure(9, 5)
     axes = figure.add_subplot()
-    changes = [loss - untouched for loss, untouched in zip(curve.losses, curve.untouched, strict=True)]
-    points = axes.plot(curve.lrs, changes, "o", color=COLOURS[5], label="each step")
-    points[0].set(markersize=3, alpha=0.7)
-    label = f"exponential mean ({curve.smoothing:g})"
-    axes.plot(curve.lrs, curve.smoothed, color=COLOURS[0], linewidth=2, label=label, zorder=3)
+    depth = 0.0
+    for place, curve in enumerate(curve for curve in curves if curve.lrs):
+        logs, smoothed = curve.smooth
+        first = place == 0
+        label = "each step" if first else None
+        points = axes.plot(curve.lrs, curve.changes, "o", color=COLOURS[5], label=label)
+        points[0].set(markersize=3, alpha=0.5)
+        label = f"mean over steps, {_count(len(curves))}" if first else None
+        axes.plot(np.exp(logs), smoothed, color=COLOURS[0], linewidth=1.6, label=label, zorder=3)
+        depth = max(depth, -float(smoothed.min()), 0.01 * abs(curve.level))
     for (name, label), colour in zip(READINGS.items(), COLOURS[1:], strict=False):
         if (rate := getattr(found, name)) is not None:
             axes.axvline(rate, color=colour, linewidth=1.6, label=f"{label}: {rate:.2g}")
     axes.axhline(0, color="black", linewidth=1, linestyle="--", zorder=1)
-    if curve.lrs:
+    if depth:
         axes.set_xscale("log")
-        depth = max(-min(curve.smoothed), 0.01 * abs(curve.level))
+        axes.xaxis.set_major_formatter("{x:g}")  # the default one needs mathtext, which is off
         axes.set_ylim(-2 * depth, 2 * depth)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("change of the loss on the same batch")
@@ -76,28 +85,24 @@ def find_lr(config: RunConfig, folder: RunFolder, device: torch.device, console:
 
 
 def search(session: Session, net: nn.Module, console: Console) -> float:
-    """The rate that the curve of this model and data suggests, printed and stored; `net` stays as it is.
+    """The rate that the curves of this model and data suggest, printed and stored; `net` stays as it is.
 
-    Raises TrainingError where it suggests none.
+    Raises TrainingError where they suggest none.
     """
-    settings = session.config.finder
-    config = replace(
-        session.config,
-        optimizer=replace(session.config.optimizer, lr=settings.start_lr),
-        train=replace(session.config.train, compile=False),  # compiling takes longer than so few steps
-    )
-    batches = build.batches(config, session.prepared, session.ready)
-    learner = build.learner(config, net, session.fitted, session.device, batches.steps)
-    size = config.train.batch_size * config.train.accumulate
+    settings, train, begin = session.config.finder, session.config.train, time.monotonic()
     console.print(
-        f"finder   {settings.steps} steps of {size} windows, rates from {settings.start_lr:g} to "
+        f"finder   {_count(settings.seeds)}, {settings.steps} steps of "
+        f"{train.batch_size * train.accumulate} windows each, rates from {settings.start_lr:g} to "
         f"{settings.end_lr:g}"
     )
-    curve = range_test(learner, batches, **asdict(settings))
-    found = suggest(curve)
-    session.folder.write_json(session.folder.lr_finder, _record(session, curve, found))
-    picture = lr_curve(curve, found, session.folder.lr_picture)
-    _show(curve, found, console)
+    random = rng_state()
+    curves = {seed: _curve(session, net, seed) for seed in _seeds(session.config)}
+    set_rng_state(random)
+    each = {seed: suggest(curve) for seed, curve in curves.items()}
+    found = median(list(each.values()))
+    session.folder.write_json(session.folder.lr_finder, _record(session, curves, each, found))
+    picture = lr_curve(list(curves.values()), found, session.folder.lr_picture)
+    _show(curves, each, found, time.monotonic() - begin, console)
     print_files(console, "picture", [picture])
     if found.lr is None:
         raise TrainingError(f"the range test suggests no rate: {found.reason}")
@@ -105,7 +110,35 @@ def search(session: Session, net: nn.Module, console: Console) -> float:
     return found.lr
 
 
-def _record(session: Session, curve: Curve, found: Suggestions) -> dict[str, object]:
+def _seeds(config: RunConfig) -> list[int]:
+    """The run's own, then others far from it, so that runs of neighbouring seeds share no curve."""
+    others = [(config.seed + 1000 * number) % 2**32 for number in range(1, config.finder.seeds)]
+    return [config.seed, *others]
+
+
+def _curve(session: Session, net: nn.Module, seed: int) -> Curve:
+    """The range test of the run as it would be with this seed: initial weights, data order and dropout."""
+    config = session.config
+    if seed != config.seed:
+        config = replace(config, seed=seed)
+        torch.manual_seed(seed)
+        if config.init_from is None:  # else all seeds start with those weights
+            net = build.model(config, session.prepared, session.device)
+    config = replace(
+        config,
+        optimizer=replace(config.optimizer, lr=config.finder.start_lr),
+        train=replace(config.train, compile=False),  # compiling takes longer than so few steps
+    )
+    batches = build.batches(config, session.prepared, session.ready)
+    learner = build.learner(config, net, session.fitted, session.device, batches.steps)
+    settings = asdict(config.finder)
+    del settings["seeds"]
+    return range_test(learner, batches, **settings)
+
+
+def _record(
+    session: Session, curves: dict[int, Curve], each: dict[int, Suggestions], found: Suggestions
+) -> dict[str, object]:
     config = session.config
     return {
         "lr": found.lr,
@@ -116,18 +149,34 @@ def _record(session: Session, curve: Curve, found: Suggestions) -> dict[str, obj
         "precision": session.precision,
         "device": str(session.device),
         "seed": config.seed,
-        "curve": asdict(curve),
+        "seeds": [
+            {"seed": seed, "lr": each[seed].lr, "suggestions": asdict(each[seed]), "curve": asdict(curve)}
+            for seed, curve in curves.items()
+        ],
     }
 
 
-def _show(curve: Curve, found: Suggestions, console: Console) -> None:
-    if curve.diverged:
-        console.print(f"         ended after {len(curve.lrs)} steps: the loss diverged")
-    if curve.skipped:
-        console.print(f"         {curve.skipped} steps skipped by fp16, their rates tried again")
+def _show(
+    curves: dict[int, Curve],
+    each: dict[int, Suggestions],
+    found: Suggestions,
+    seconds: float,
+    console: Console,
+) -> None:
+    steps, skipped = (sum(of) for of in zip(*((len(c.lrs), c.skipped) for c in curves.values()), strict=True))
+    diverged = sum(curve.diverged for curve in curves.values())
+    ended = f"; {diverged} of {_count(len(curves))} ended early: the loss diverged" if diverged else ""
+    console.print(f"         {steps} steps in {seconds:.1f} s{ended}")
+    if skipped:
+        console.print(f"         {skipped} steps skipped by fp16, their rates tried again")
     for name, label in READINGS.items():
-        rate = getattr(found, name)
-        if rate is not None:
-            console.print(f"         {label:<13}{rate:.3g}")
+        if (rate := getattr(found, name)) is not None:
+            known = [value for one in each.values() if (value := getattr(one, name)) is not None]
+            console.print(f"         {label:<13}{rate:.3g}, by seed {min(known):.3g} to {max(known):.3g}")
     if found.lr is not None:
-        console.print(f"suggests {found.lr} as optimizer.lr, the schedule's peak")
+        rates = ", ".join(str(one.lr or "none (flat)") for one in each.values())
+        console.print(f"suggests {found.lr} as optimizer.lr, the schedule's peak; by seed {rates}")
+
+
+def _count(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds > 1)}"

@@ -9,10 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
@@ -20,55 +18,33 @@ from stockenh.commands.trained import shifts_probabilities
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
-from stockenh.inference.predict import Confidence, Predictions, Views, forecast
+from stockenh.inference.predict import Confidence, Predictions
 from stockenh.report.table import Grid, as_table, interval, number, percent
 from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
 
-MOST_WINDOWS = 4096  # of the validation part, evenly spread: more do not move a percentile
 HELD_OUT = {"val", "test"}
 
 
-def calibrate(session: Session, names: list[str], confident: bool = True) -> dict[str, Calibration]:
+def calibrate(session: Session, names: list[str]) -> dict[str, Calibration]:
     """Fits and writes calibration and confidence of all named weights, any of which a forecast may use.
 
-    Without a validation part there is nothing to fit on, and the result is empty. confident=False leaves the
-    cut-offs of uncertainty to the first forecast that needs them: they cost more than the rest.
+    Without a validation part there is nothing to fit on, and the result is empty.
     """
     calibrations, confidences = {}, {}
     windows, rows = session.prepared.windows, session.prepared.rows
     shifted = shifts_probabilities(session.config, session.folder)
     for name in names if "val" in rows else ():
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
-        forecast_of_val = session.forecast(net, "val")
+        logits = session.forecast(net, "val").up_logits
         calibrations[name] = Calibration.fit(
-            forecast_of_val.up_logits,
-            session.labels("val"),
-            windows.asof[rows["val"]],
-            windows.horizons,
-            shifted,
+            logits, session.labels("val"), windows.asof[rows["val"]], windows.horizons, shifted
         )
-        views = build.views(session.config)
-        confidence = confidence_of(session, net, calibrations[name], views) if confident else None
-        if confidence is not None:
-            confidences[name] = confidence
+        confidences[name] = Confidence.of(calibrations[name].apply(logits))
     for path, fits in ((session.folder.calibration, calibrations), (session.folder.confidence, confidences)):
         session.folder.write_json(path, {name: fit.to_dict() for name, fit in fits.items()})
     return calibrations
-
-
-def confidence_of(
-    session: Session, net: nn.Module, calibration: Calibration, views: Views
-) -> Confidence | None:
-    """The uncertainties of the validation part; None where there is none, or no views, or no raw bars."""
-    rows = session.prepared.rows.get("val")
-    if rows is None or views.count == 0 or not session.config.data.brings_bars:
-        return None
-    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_WINDOWS)).astype(np.int64))
-    found = forecast(net, session.ready, rows[spread], session.fitted, calibration, views)
-    assert found.uncertainty is not None
-    return Confidence.of(found.uncertainty, views)
 
 
 _DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # left out of a narrow table in this order
@@ -148,7 +124,7 @@ def conclude(
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
         parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         has_all = forecasts.keys() == session.prepared.rows.keys()
-        calibration = calibrate(session, sorted(state.best), confident=has_all).get(chosen)
+        calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
     pictures = [training_curves(history, session.folder.report / "curves.png")] if has_all else []
     if calibration is not None:

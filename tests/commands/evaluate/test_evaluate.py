@@ -86,7 +86,7 @@ def test_the_report_of_a_run(run, stockenh, pictures):
         assert all(of["forecasts"][name]["log_loss"] is not None for name in names)
         assert 0 < of["p_majority"]["calibrated"] <= 1
         assert model["rank_ic"]["dates"] == of["dates"] and calibrated["ic"] is None
-    assert found["coverage"]["h5"][-1]["coverage"] == 1 and found["views"] == 4
+    assert all(of["h5"][-1]["coverage"] == 1 for of in found["coverage"].values()) and found["views"] == 4
     assert set(found["curve"]["strategies"]) == {"long/flat", "long/short", "hold"}
     assert found["curve"]["horizon"] == 3 and found["implausible"] == [] and found["folds"] is None
     for name in ("baselines", "reliability", "coverage", "ic", "curve"):
@@ -155,11 +155,11 @@ def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, sm
     found = report_of(Path("run/report"))
     of = found["horizons"]["h5"]["forecasts"]["model"]
     assert of["accuracy"] is not None and of["accuracy_low"] is None and of["ic"]["mean"] is None
-    assert found["coverage"] is None and not Path("run/report/evaluation_ic.png").exists()
+    assert list(found["coverage"]) == ["margin"] and not Path("run/report/evaluation_ic.png").exists()
     flat = " ".join(answer.out.split())
     assert "IC: it compares 3 or more symbols of a date, and no date has them (2 symbols)" in flat
     assert re.search(r"two blocks of 30 dates do not fit into \d\d dates; evaluate.block=1\d would fit", flat)
-    assert "coverage by uncertainty: tta.views=0" in flat
+    assert "coverage by spread over views: tta.views=0" in flat
     assert flat.count("too few dates to test the difference") == 3
     fits = re.search(r"evaluate.block=(\d+) would fit", flat)[1]
     stockenh("evaluate", "run=run", "tta.views=0", f"evaluate.block={fits}", *QUICK, code=0)
@@ -174,10 +174,10 @@ def test_ready_windows_have_no_curve_and_no_coverage(stockenh, here):
     stockenh("train", *data, *tiny, "hydra.run.dir=run", code=0)
     answer = stockenh("evaluate", "run=run", *QUICK, code=0)
     found = report_of(Path("run/report"))
-    assert found["curve"] is None and found["coverage"] is None
+    assert found["curve"] is None and list(found["coverage"]) == ["margin"]
     flat = " ".join(answer.out.split())
     assert "next-bar curve: data=windows has no raw bars to trade on" in flat
-    assert "coverage by uncertainty: data=windows has no raw bars to add noise to" in flat
+    assert "coverage by spread over views: data=windows has no raw bars to add noise to" in flat
     # the planted feature is found by all that learn, and such an accuracy is implausible
     assert found["horizons"]["h5"]["forecasts"]["logistic"]["accuracy"] > 0.8
     assert found["implausible"] == ["h3", "h5", "h10"]
