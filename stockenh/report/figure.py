@@ -24,11 +24,8 @@ GREY = "#666666"
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches, its parts laid out without overlaps."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    # names of symbols and runs are drawn as they are: a dollar sign begins no formula
-    matplotlib.rcParams["text.parse_math"] = False
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
@@ -53,9 +50,14 @@ def short_percent(axis: Axis) -> None:
     axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
 
 
+def as_drawn(text: str) -> str:
+    """Text of data, drawn as it is: a dollar sign begins no formula, and nothing is unprintable."""
+    return printable(text).replace("$", r"\$")
+
+
 def named_rows(axes: Axes, names: Sequence[str]) -> None:
     """A row for each name, the first on top."""
-    axes.set_yticks(range(len(names)), [printable(name) for name in names], fontsize=9)
+    axes.set_yticks(range(len(names)), [as_drawn(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
@@ -108,7 +110,7 @@ def save(figure: Figure, title: str, path: Path) -> Path:
         axes.set_axisbelow(True)
         axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(printable(title), fontsize=12)
+    figure.suptitle(as_drawn(title), fontsize=12)
     return write_png(figure, path)
 
 

@@ -170,7 +170,7 @@ def test_forecast_chart_lists_the_symbols_farthest_from_even_with_their_uncertai
     figure = draw(forecast_chart, forecasts(["A$B$", "NAN"], 1))
     left, right = figure.axes
     assert [axes.get_title() for axes in (left, right)] == ["3 bars ahead", "10 bars ahead"]
-    assert texts(left.get_yticklabels()) == ["A$B$", "NAN"] and texts(left.texts) == ["±2.00"] * 2
+    assert texts(left.get_yticklabels()) == [r"A\$B\$", "NAN"] and texts(left.texts) == ["±2.00"] * 2
     assert "filled: confident" in figure.get_suptitle()
     assert re.search(r"a rise, as of \S+\n", figure.get_suptitle())
     plain = draw(forecast_chart, forecasts(["A$B$", "NAN"], 1, confident=None))
