@@ -54,6 +54,7 @@ def lr_curve(curves: Sequence[Curve], found: Suggestions, path: Path) -> Path:
     axes.axhline(0, color="black", linewidth=1, linestyle="--", zorder=1)
     if depth:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_ylim(-2 * depth, 2 * depth)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("change of the loss on the same batch")

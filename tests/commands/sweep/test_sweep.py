@@ -90,7 +90,8 @@ def test_the_best_trial_is_told_with_its_test_figure_once(swept):
     folder, said = swept
     complete = [t for t in trials_of(folder) if t.state.name == "COMPLETE"]
     best = min(complete, key=lambda t: t.value)
-    assert f"trial {best.number}, the best of 8 on validation; the test part was looked at once" in said
+    flat = " ".join(said.split())
+    assert f"trial {best.number}, the best of 8 on validation; the test part was looked at once" in flat
     looked = json.loads((folder / "sweep.json").read_text())["test"]
     assert [look["trial"] for look in looked] == [best.number]
     report = (folder / "report.md").read_text()
