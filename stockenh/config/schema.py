@@ -356,6 +356,8 @@ def config_from(path: Path) -> dict[str, Any]:
         raw = read_yaml(path)
         if not isinstance(raw, dict):
             raise ConfigError("it holds no config")
+        if "defaults" in raw:
+            raise ConfigError("it is of version 0.1: stockenh sweep resume=DIR writes its best.yaml anew")
         raw = upgraded(raw)
         named = {key: raw.pop(key) for key in OF_MACHINE if key in raw}
         if others := [f"{k}={named[k]}" for k in ("init_from", "teacher", "weights") if named.get(k)]:
@@ -371,7 +373,7 @@ def config_from(path: Path) -> dict[str, Any]:
             elif key == "seed":
                 found[key] = settings_of("", _Common, {key: node}).seed
             else:
-                raise ConfigError(f"{key}: no key of a run's config. {suggest(key, (*GROUPS, *kinds))}")
+                raise ConfigError(f"{key}: no key of a run's config. {suggest(key, kinds)}")
         return found
     except FileNotFoundError:
         raise ConfigError(f"run_config={path}: no such file; name a sweep's best.yaml") from None
@@ -398,6 +400,15 @@ def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(kept.get("loss"), Mapping):
         kept["loss"] = {k: v for k, v in kept["loss"].items() if (k, v) != ("alphas", None)}
     return kept
+
+
+def is_default(key: str, value: Any) -> bool:
+    """Whether a dotted key of a node such as `finder` has its default."""
+    node, _, leaf = key.partition(".")
+    kind = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}.get(node)
+    if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+        return False
+    return hasattr(kind(), leaf) and bool(getattr(kind(), leaf) == value)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

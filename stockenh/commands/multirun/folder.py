@@ -14,6 +14,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from stockenh.config.overrides import split_override
+from stockenh.config.schema import is_default
 from stockenh.errors import RunFolderError
 from stockenh.report.terminal import program
 from stockenh.storage.files import write_atomic, write_json
@@ -115,7 +116,11 @@ def kept_arguments(config: DictConfig) -> list[str]:
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], as_text: Callable[[Any], str] = str
 ) -> str:
-    """`(optimizer.lr: 0.0001, was 0.001; ...)` of the dotted keys that differ; else empty."""
+    """`(optimizer.lr: 0.0001, was 0.001; ...)` of the dotted keys that differ; else empty.
+
+    A key that an earlier version did not have differs only where it is not its default.
+    """
+    now = {key: value for key, value in now.items() if key in before or not is_default(key, value)}
 
     def value(values: Mapping[str, Any], key: str) -> str:
         return as_text(values[key]) if key in values else "nothing"

@@ -184,6 +184,8 @@ def test_differences_are_named_by_key_four_of_them_in_full():
     expected = "(optimizer.lr: 0.0001, was 0.001; gone: nothing, was 1; new: {'low': 1}, was nothing)"
     assert differences(before, now) == expected
     assert differences(before, before) == ""
+    assert differences(before, {**before, "finder.seeds": 3}) == ""  # a key that came with a later version
+    assert "finder.seeds: 5, was nothing" in differences(before, {**before, "finder.seeds": 5})
     assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == (
         "(new: 2 of them, was nothing)"
     )
