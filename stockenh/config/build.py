@@ -282,8 +282,14 @@ def trained_model(
     config: RunConfig, prepared: Prepared, folder: RunFolder, name: str, on: torch.device
 ) -> nn.Module:
     """The model with the weights called `name` that a run folder holds."""
+    state, source = folder.read_weights(name), f"{folder.weights(name)}"
+    # an untrusted config may describe a model of any size: its shapes are compared before memory is taken
+    with torch.random.fork_rng([]), torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in config.model.build(prepared.spec).state_dict().items()}
+    if shapes != {key: tensor.shape for key, tensor in state.items()}:
+        raise _other_model(source)
     net = config.model.build(prepared.spec)
-    load_weights(net, folder.read_weights(name), f"{folder.weights(name)}")
+    load_weights(net, state, source)
     return net.to(on).eval()
 
 
@@ -292,9 +298,11 @@ def load_weights(net: nn.Module, state: dict[str, torch.Tensor], source: str) ->
     try:
         net.load_state_dict(state)
     except RuntimeError:
-        raise RunFolderError(
-            f"{source} holds the weights of another model than the run's config describes"
-        ) from None
+        raise _other_model(source) from None
+
+
+def _other_model(source: str) -> RunFolderError:
+    return RunFolderError(f"{source} holds the weights of another model than the run's config describes")
 
 
 def _spec(windows: Windows, embedding: int) -> InputSpec:

@@ -17,7 +17,7 @@ from stockenh.config.overrides import split_override
 from stockenh.config.schema import is_default
 from stockenh.errors import RunFolderError
 from stockenh.report.terminal import program
-from stockenh.storage.files import write_atomic, write_json
+from stockenh.storage.files import remove_parts, write_atomic, write_json
 from stockenh.storage.untrusted import is_file, read_json
 
 WORKERS = "workers"  # locks and output of workers
@@ -72,7 +72,11 @@ class MultirunFolder:
         write_json(self.about, about)
 
     def begin(self, config: DictConfig, more: Mapping[str, Any]) -> None:
-        """Records how to resume it, and `more` besides what the folder keeps already."""
+        """Records how to resume it, and `more` besides what the folder keeps already.
+
+        What killed commands left half-written goes; a writer that lives keeps its own.
+        """
+        remove_parts(self.path)
         self.workers.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path / "multirun.yaml", OmegaConf.to_yaml(config).encode())
         before = self.read() if is_file(self.about) else {}
