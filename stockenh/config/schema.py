@@ -354,7 +354,7 @@ def config_from(path: Path) -> dict[str, Any]:
     """
     try:
         raw = read_yaml(path)
-        if not isinstance(raw, dict):
+        if not isinstance(raw, dict) or not raw:
             raise ConfigError("it holds no config")
         if "defaults" in raw:
             raise ConfigError("it is of version 0.1: stockenh sweep resume=DIR writes its best.yaml anew")

@@ -381,6 +381,22 @@ def test_a_folder_does_not_say_where_this_machine_caches(stockenh, run, tmp_path
     assert not elsewhere.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{}", "it holds no config"), ("[1]", "it holds no config"), ("", "it holds no config"),
+        ("defaults: [{override /model: ../../x}]", "of version 0.1"), ("hydra: {callbacks: {}}",
+        "no key of a run"),
+        ("model: {_target_: os.system}", "refused"), ("data: {_target_: stockenh.cli.main}", "refused"),
+        ("model: {defaults: [/etc/x]}", "_target_"), ("teacher: elsewhere", "name it on the command line"),
+        ("train: {epochs: 1, more: 2}", "no such setting"), ("seed: &a 1\nx: *a", "alias"),
+    ],
+)  # fmt: skip
+def test_a_config_that_is_read_as_data_has_a_run_s_keys_only(refused, tmp_path, text, why):
+    (tmp_path / "best.yaml").write_text(text)
+    assert why in refused("train", f"run_config={tmp_path / 'best.yaml'}")
+
+
 def test_nothing_that_a_study_stores_is_unpickled(refused, sweep):
     about = json.loads((sweep / "sweep.json").read_text())
     about["arguments"].append("sweep.sampler.name=CmaEsSampler")

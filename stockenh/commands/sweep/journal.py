@@ -21,7 +21,7 @@ from stockenh.storage.run_folder import AS_WRITTEN
 from stockenh.storage.untrusted import MIB, bounded, read_bytes, require_few_parts, typed
 
 MOST_BYTES = 256 * MIB  # some 100,000 trials
-MOST_PARTS = 12_000_000  # values, which take up to 100 bytes each in memory
+MOST_PARTS = 12_000_000  # values of at most 100 bytes each in memory
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 When = Annotated[str, Field(pattern=r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d")]
 
