@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from stockenh.report.terminal import console, counting
 from stockenh.storage.files import expanded
 from stockenh.storage.machine import lacks_compiler
 from stockenh.storage.run_folder import RunFolder
+from stockenh.training.loop import Limits
 from stockenh.training.losses import Distilled, Loss
 from stockenh.training.optimizers import Schedule, with_swa
 from stockenh.training.precision import Precision
@@ -187,6 +189,14 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
         averages=config.averaging.build(net, config.train.epochs),
         max_norm=config.train.max_norm,
     )
+
+
+def limits(config: RunConfig) -> Limits:
+    """How long to train: neither a warm-up nor epochs before SWA's start can end a run early."""
+    settings, waits = config.train, config.train.patience_from == "peak"
+    peak = math.ceil(config.schedule.warmup * settings.epochs) if waits else 0
+    first = max(peak, config.averaging.swa_first(settings.epochs) or 0)
+    return Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes, first)
 
 
 def require_compiler(config: RunConfig, on: torch.device) -> None:

@@ -87,6 +87,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
+    patience_from: Literal["start", "peak"] = "start"
     max_norm: Positive = 1.0
     checkpoint_minutes: Positive = 10.0
     resident: bool | Literal["auto"] = "auto"  # whether all windows lie on the device, or are streamed to it

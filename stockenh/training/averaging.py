@@ -40,14 +40,10 @@ class Average:
 
 
 class Averages:
-    """Weights by name: `raw` and every average. Without an average, nothing here does anything.
+    """Weights by name: `raw` and every average. Without an average, nothing here does anything."""
 
-    patience_from: the epoch from which early stopping counts
-    """
-
-    def __init__(self, kept: dict[str, Average] | None = None, patience_from: int = 0) -> None:
+    def __init__(self, kept: dict[str, Average] | None = None) -> None:
         self.kept = kept or {}
-        self.patience_from = patience_from
 
     def update(self, model: nn.Module) -> None:
         """See `Average.step`."""
@@ -179,4 +175,4 @@ class Averaging:
         first = self.swa_first(epochs)
         if first is not None:
             kept["swa"] = Swa(model, first)
-        return Averages(kept, patience_from=first or 0)
+        return Averages(kept)

@@ -133,11 +133,12 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to train."""
+    """How long to train. patience_from: the epoch from which early stopping counts."""
 
     epochs: int
     patience: int
     checkpoint_seconds: float
+    patience_from: int = 0
 
 
 Validate = Callable[[], dict[str, Metrics]]
@@ -167,7 +168,7 @@ def fit(
     where it ends, they end at their next broadcast.
     """
     from_first = learner.processes.from_first
-    while from_first(lambda: state.epoch < limits.epochs and not _is_stale(state, learner, limits)):
+    while from_first(lambda: state.epoch < limits.epochs and not _is_stale(state, limits)):
         _train_epoch(learner, batches, state, limits, journal, progress, stop)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         learner.averages.close_epoch(learner.model, state.epoch, batches.inputs)
@@ -186,13 +187,10 @@ def _ends(report: Report | None, epoch: int, line: Metrics) -> bool:
     return report is not None and report(epoch, line)
 
 
-def _is_stale(state: State, learner: Learner, limits: Limits) -> bool:
-    """Whether no weights had a better validation loss for `patience` epochs in a row.
-
-    Epochs before an average that starts late do not count.
-    """
+def _is_stale(state: State, limits: Limits) -> bool:
+    """Whether no weights had a better validation loss for `patience` epochs in a row."""
     best = max((b.epoch for b in state.best.values()), default=state.epoch)
-    return state.epoch - max(best, learner.averages.patience_from) >= limits.patience
+    return state.epoch - max(best, limits.patience_from) >= limits.patience
 
 
 def _train_epoch(

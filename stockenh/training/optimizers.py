@@ -39,12 +39,24 @@ class OptimizerSettings(ABC):
 
 @dataclass(frozen=True)
 class AdamW(OptimizerSettings):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), in torch's fused form."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), in torch's fused form.
+
+    decay_vectors: whether biases and the weights of norms decay, too; a decay that acts on the others would
+    pull these away from what they are for
+    """
 
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
+    decay_vectors: bool = True
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.peak, weight_decay=self.weight_decay, fused=True)
+        parameters = list(parameters)
+        groups: list[dict[str, Any]] = [{"params": parameters}]
+        if not self.decay_vectors:
+            matrices, vectors = (
+                [p for p in parameters if (p.ndim > 1) == is_matrix] for is_matrix in (True, False)
+            )
+            groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.peak, weight_decay=self.weight_decay, fused=True)
 
 
 # The learning rate, and the momentum or None for the optimizer's own, after so many steps.
@@ -145,7 +157,9 @@ class Schedule:
 
 
 class ScheduleSettings(ABC):
-    """Settings of a schedule."""
+    """Settings of a schedule. warmup: the share of the steps in which the rate rises."""
+
+    warmup: float = 0.0
 
     @abstractmethod
     def plan(self, peak: float, steps: int) -> Plan:

@@ -131,13 +131,25 @@ class After(SilentProgress):
             self.then()
 
 
-def fit(made, validate, epochs, state=None, *, patience=2, seconds=1e9, journal=None, stop=None, **options):
+def fit(
+    made,
+    validate,
+    epochs,
+    state=None,
+    *,
+    patience=2,
+    patience_from=0,
+    seconds=1e9,
+    journal=None,
+    stop=None,
+    **options,
+):
     """Runs the loop; with stop=N a stop is requested after N steps."""
     state, request = state or loop.State(), loop.StopRequest()
     progress = options.pop("progress", SilentProgress())
     if stop is not None:
         progress = After(stop, lambda: setattr(request, "requested", True))
-    limits, journal = loop.Limits(epochs, patience, seconds), journal or loop.Journal()
+    limits, journal = loop.Limits(epochs, patience, seconds, patience_from), journal or loop.Journal()
     loop.fit(made.learner, made.batches, validate, state, limits, journal, progress, request, **options)
     return state
 

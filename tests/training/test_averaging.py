@@ -7,6 +7,7 @@ import torch
 from conftest import assert_resumes, fit, same
 from torch import nn
 
+from stockenh.config import build
 from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.training.averaging import Averages, Averaging, Ema, Swa, refresh_batch_norm
@@ -97,7 +98,8 @@ def test_early_stopping_waits_for_swa(small):
         small("train.epochs=10", "averaging=swa", "averaging.swa_start=0.6"),
         chain([0.1], repeat(0.5)),
     )
-    state = fit(made, lambda: {"raw": {"loss": next(losses)}}, 10, patience=2)
+    first = build.limits(made.config).patience_from
+    state = fit(made, lambda: {"raw": {"loss": next(losses)}}, 10, patience=2, patience_from=first)
     assert state.epoch == 8  # worse since epoch 1, SWA from epoch 7, patience 2
     assert made.learner.averages.named(made.learner.model).keys() == {"raw", "swa"}
 

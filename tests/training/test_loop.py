@@ -71,6 +71,15 @@ def test_patience_counts_epochs_without_a_better_validation_loss(small):
     assert state.epoch == 4 and state.best["raw"].epoch == 2
 
 
+@pytest.mark.parametrize(("counts", "stops"), [("start", 0), ("peak", 3)])
+def test_patience_may_begin_at_the_peak_of_the_rate(small, counts, stops):
+    made = small("train.epochs=9", "schedule.warmup=0.3", f"train.patience_from={counts}")
+    first = build.limits(made.config).patience_from
+    assert first == stops
+    state, _ = run(made, 0.4, *[0.5] * 8, epochs=9, patience=2, patience_from=first)
+    assert state.epoch == max(1, first) + 2
+
+
 def test_report_may_stop_it(small):
     seen = []
 

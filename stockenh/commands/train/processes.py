@@ -32,7 +32,7 @@ from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averages
 from stockenh.training.distributed import DistributedStep, ProcessGroup, RankBatches, device_name
-from stockenh.training.loop import Journal, Limits, State, StopRequest, fit
+from stockenh.training.loop import Journal, State, StopRequest, fit
 from stockenh.training.step import Learner
 from stockenh.training.world import Rank
 
@@ -131,8 +131,7 @@ def _join(group: ProcessGroup) -> NoReturn:
 
     if not group.machine_by_machine(prepare):
         learner, batches = _shared(group, *prepared[0])
-        settings = parse(run["config"]).train
-        limits = Limits(settings.epochs, settings.patience, math.inf)
+        limits = replace(build.limits(parse(run["config"])), checkpoint_seconds=math.inf)
         state = State.from_dict(run["state"])
         with contextlib.suppress(TrainingError):  # rank 0 raises the same
             fit(learner, batches, dict, state, limits, Journal(), SilentProgress(), StopRequest())

@@ -32,7 +32,7 @@ from stockenh.storage.machine import manifest
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
 from stockenh.training.distributed import ProcessGroup
-from stockenh.training.loop import Limits, Metrics, Report, fit, stop_on_signal
+from stockenh.training.loop import Metrics, Report, fit, stop_on_signal
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.optimizers import AUTO
 from stockenh.training.step import Objective
@@ -77,7 +77,7 @@ def train(
     def validate() -> dict[str, Metrics]:
         return {name: session.validation(weights, plain) for name, weights in averages.named(net).items()}
 
-    limits = Limits(settings.epochs, settings.patience, 60 * settings.checkpoint_minutes)
+    limits = build.limits(session.config)
     with (
         stop_on_signal(GRACE_SECONDS if group is not None else 0.0) as stop,
         training_progress(console, settings.epochs, batches.steps) as progress,
