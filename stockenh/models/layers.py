@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stockenh.models.cpu.kernels import attention, dropout
 
 Net = TypeVar("Net", bound=nn.Module)
+SMALLEST_SCALE = 1e-6  # of a window in [-1, 1]: a flat one is all zeros, whatever it is divided by
 
 
 class Dropout(nn.Module):
@@ -27,6 +28,23 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x
+
+
+class BarReturns(nn.Module):
+    """Adds to price windows (B, T, 5) what each bar brought, in the window's own units; (B, T, 10).
+
+    Open, high, low and close less the close before, and volume less its mean, each divided by its root mean
+    square over the window. Levels scaled to [-1, 1] hide these numbers: with 120 bars a usual day moves the
+    close by a twentieth of the range, and by another share of it in each window.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        price, volume = x[..., :4], x[..., 4:]
+        close = x[..., 3:4]
+        before = torch.cat([close[:, :1], close[:, :-1]], 1)
+        moves = torch.cat([price - before, volume - volume.mean(1, True)], -1)
+        scale = moves.square().mean(1, True).sqrt() + SMALLEST_SCALE
+        return torch.cat([x, moves / scale], -1)
 
 
 class Rotary(nn.Module):

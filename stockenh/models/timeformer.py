@@ -21,6 +21,7 @@ from stockenh.models import (
     require_patch_divides,
 )
 from stockenh.models.layers import (
+    BarReturns,
     CausalConv,
     CrossAttention,
     EncoderLayer,
@@ -39,6 +40,7 @@ class TimeFormerSettings(ModelSettings):
                           one learns nothing
     conv_dilations:       one causal convolution for each, in tokens; may be empty
     head_hidden:          hidden width of the head of each task
+    bar_returns:          also give each token what its bars brought, see `BarReturns`
     learned_task_weights: weigh the tasks by learned uncertainty (Kendall et al. 2018)
     """
 
@@ -53,6 +55,7 @@ class TimeFormerSettings(ModelSettings):
     conv_kernel: Width = 3
     head_hidden: Width = 512
     learned_task_weights: bool = False
+    bar_returns: bool = False
 
     def __post_init__(self) -> None:
         require_heads_divide(self.d_model, self.heads, even=True)
@@ -89,7 +92,9 @@ class TimeFormer(nn.Module):
         super().__init__()
         s, width = settings, settings.d_model
         self.patches = inputs.lookback // s.patch
-        self.embed_patch = nn.Linear(s.patch * inputs.price, width)
+        self.bar_returns = BarReturns() if s.bar_returns else nn.Identity()
+        series = 2 * inputs.price if s.bar_returns else inputs.price
+        self.embed_patch = nn.Linear(s.patch * series, width)
         self.cross_modal = CrossModal(s, inputs.embedding) if inputs.embedding else None
         self.convs = nn.ModuleList(CausalConv(width, s.conv_kernel, d, s.dropout) for d in s.conv_dilations)
         self.embed_context = GatedResidualNetwork(inputs.context, width, s.dropout)
@@ -110,7 +115,7 @@ class TimeFormer(nn.Module):
         to get raw returns. `up_logits` and `up_prob` are (B, H). With learned task weights, `task_log_var`
         (2,) holds the log variances of returns and direction. All are fp32, whatever autocast takes inside.
         """
-        tokens = self.embed_patch(x_price.reshape(x_price.shape[0], self.patches, -1))
+        tokens = self.embed_patch(self.bar_returns(x_price).reshape(x_price.shape[0], self.patches, -1))
         if self.cross_modal is not None:
             tokens = self.cross_modal(tokens, x_embedding)
         for conv in self.convs:

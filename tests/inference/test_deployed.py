@@ -90,9 +90,10 @@ def test_what_stands_before_and_after_by_hand():
         (deployed, 16),
         (partial(deployed, 0), 0),
         (partial(deployed, conv_dilations=[], embedding_tokens=2, heads=4), 16),
+        (partial(deployed, bar_returns=True), 16),
         (deployed_tft, 16),
     ],
-    ids=["default", "no embedding", "no convolutions", "quantiles"],
+    ids=["default", "no embedding", "no convolutions", "returns of the bars", "quantiles"],
 )
 def test_both_files_say_what_the_network_says_at_any_batch(tmp_path, make, embedding):
     model = make()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stockenh.models.cpu.kernels import attention, dropout
 from stockenh.models.layers import (
+    BarReturns,
     CausalConv,
     CrossAttention,
     EncoderLayer,
@@ -149,3 +150,20 @@ def test_layers_of_a_class_but_not_of_its_subclasses_take_another_form_in_a_copy
     kinds = [type(part).__name__ for part in (swapped[0], *swapped[1])]
     assert kinds == ["Flatten", "Rotary", "Flatten", "Own"] and swapped[1][1].start_dim == 4
     assert isinstance(net[0], torch.nn.Linear) and isinstance(net[1][1], torch.nn.Linear)
+
+
+def test_bar_returns_are_moves_since_the_close_before_in_units_of_the_window():
+    bars = torch.tensor([[0.0, 0.2, -0.2, 0.1, 0.5], [0.3, 0.6, 0.1, 0.4, -0.5]])
+    both = BarReturns()(bars[None])[0]
+    assert torch.equal(both[:, :5], bars)
+    moves = torch.tensor([[-0.1, 0.1, -0.3, 0.0, 0.5], [0.2, 0.5, 0.0, 0.3, -0.5]])
+    expected = moves / moves.square().mean(0).sqrt()
+    torch.testing.assert_close(both[:, 5:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bar_returns_do_not_depend_on_the_scale_of_the_window_and_a_flat_one_has_none():
+    torch.manual_seed(0)
+    window = torch.randn(3, 20, 5)
+    returns, half = BarReturns()(window)[..., 5:], BarReturns()(window / 2)[..., 5:]
+    torch.testing.assert_close(returns, half, rtol=1e-4, atol=1e-4)
+    assert not BarReturns()(torch.zeros(2, 20, 5)).any()

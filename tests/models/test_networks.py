@@ -43,6 +43,7 @@ TIMEFORMER = Network(
     InputSpec(lookback=30, price=5, embedding=6, context=4, horizons=2),
     longer=60,
 )
+WITH_RETURNS = replace(TIMEFORMER, tiny=replace(TIMEFORMER.tiny, bar_returns=True))
 TFT = Network(
     TftSettings(d_model=8, heads=2, fusion_layers=2, dropout=0.1),
     InputSpec(lookback=7, price=5, embedding=6, context=4, horizons=2),
@@ -59,7 +60,7 @@ def settings_of(name):
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
 
 
-@pytest.fixture(params=[TIMEFORMER, TFT], ids=["timeformer", "tft"])
+@pytest.fixture(params=[TIMEFORMER, WITH_RETURNS, TFT], ids=["timeformer", "with_returns", "tft"])
 def network(request):
     return request.param
 
