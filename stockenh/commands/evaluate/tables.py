@@ -176,7 +176,7 @@ def _curve(found: Found) -> Grid:
     curve, rows = found["curve"], []
     bound = ""
     if curve["execution"] == "close":
-        bound = ". A close that is known can be traded no more: an upper bound"
+        bound = ". A close that is known can be traded no more: an upper bound where there is skill"
     for name, figures in curve["strategies"].items():
         above = figures["above_hold"]
         rows.append(
