@@ -9,13 +9,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stockenh.data.bars import CLOSE, Bars
+from stockenh.data.bars import CLOSE, OPEN, Bars
 from stockenh.data.prices import BarPrices, Prices, StoredPrices
 
 # No price moves by a billionth: a smaller return is rounding of an unchanged adjusted close.
@@ -272,7 +272,20 @@ def past_moves(windows: Windows, rows: NDArray[np.int64], bars: int) -> NDArray[
     return np.where(np.abs(moved) < SMALLEST_RETURN, 0.0, moved)
 
 
-def next_returns(windows: BarWindows, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(k,) return of close from each window's last bar to the next of its series; NaN where there is none."""
-    close, end, last = windows.bars.ohlcv[:, CLOSE], windows.end[rows], windows.last[rows]
-    return np.where(end < last, close[np.minimum(end + 1, last)] / close[end] - 1, np.nan)
+# The price that a trade is made at, and how many bars after the window's last one.
+TRADES = {"open": (OPEN, 1), "close": (CLOSE, 0)}
+
+
+def next_returns(
+    windows: BarWindows, rows: NDArray[np.int64], execution: Literal["open", "close"]
+) -> NDArray[np.float64]:
+    """(k,) return of a position that each window's last bar decides, held until the next bar's trade.
+
+    execution: "open", from the open of the next bar to that of the bar after it; "close", from the window's
+    last close, which can be traded no more once it is known, to the next close. NaN where the series ends
+    before.
+    """
+    column, delay = TRADES[execution]
+    price, end, last = windows.bars.ohlcv[:, column], windows.end[rows], windows.last[rows]
+    bought, sold = np.minimum(end + delay, last), np.minimum(end + delay + 1, last)
+    return np.where(end + delay + 1 <= last, price[sold] / price[bought] - 1, np.nan)

@@ -20,7 +20,7 @@ YEAR = np.timedelta64(8766, "h")  # 365.25 days
 
 @dataclass(frozen=True)
 class Curve:
-    """One strategy on D dates: each entry is decided at that close and earned up to the next one.
+    """One strategy on D dates: each entry is decided at that close and earned from its trade to the next.
 
     net, gross: (D,) returns after and before costs; turnover: (D,) traded value as a share of wealth
     """
@@ -35,8 +35,8 @@ def next_bar_curves(
 ) -> tuple[NDArray[np.datetime64], dict[str, Curve]]:
     """Dates (D,), and the curves `long/flat`, `long/short` and `hold` of n rows with a next bar.
 
-    asof, symbol, prob, next_ret: (n,) time of decision, name, probability of up, return up to the next bar or
-    NaN
+    asof, symbol, prob, next_ret: (n,) time of decision, name, probability of up, return from its trade to the
+    next decision's, or NaN
     """
     known = np.isfinite(next_ret)
     days, date = np.unique(asof[known], return_inverse=True)
@@ -65,9 +65,9 @@ def strategy_figures(
 
 
 def trade(wanted: Floats, returns: Floats, cost_bps: float) -> Curve:
-    """Holds the weights `wanted` (D, S) from each close to the next; what is traded for them costs.
+    """Holds the weights `wanted` (D, S) from each trade to the next; what is traded for them costs.
 
-    returns: (D, S) close to next close. Weights drift with prices until the next close, and every basis
+    returns: (D, S) from one trade to the next. Weights drift with prices until then, and every basis
     point of traded value costs `cost_bps` / 10,000 of it, on the first day too. What is not invested earns 0,
     being short costs no more than being long, and the last position is not closed.
     """

@@ -94,6 +94,23 @@ def read_calibrations(values: object, horizons: int) -> dict[str, Calibration]:
     return found
 
 
+def held_out_log_losses(
+    logits: Floats, y_ret: Floats, asof: Dates, horizons: Sequence[int]
+) -> tuple[float, float]:
+    """Mean log loss of all rows and horizons with a direction, before and after calibration; 0 without a row.
+
+    Each row is calibrated as `Calibration.fit` does it for a loss that shifts probabilities, with blocks of
+    other dates: no label enters its own probability. logits and y_ret are (k, H), asof is (k,).
+    """
+    before, after, count = 0.0, 0.0, 0
+    for column, returns, horizon in zip(logits.T, y_ret.T, horizons, strict=True):
+        z, up, day = _moved(column, returns, asof)
+        raw = float(_log_losses(z, up).sum())
+        held_out = _best_choice(z, up, day, horizon, shifted=True)[1] if _is_enough(z) else None
+        before, after, count = before + raw, after + (raw if held_out is None else held_out), count + len(z)
+    return before / max(count, 1), after / max(count, 1)
+
+
 def expected_calibration_error(up_prob: Floats, y_ret: Floats) -> float | None:
     """Mean distance between forecast and share of up over the bins of `reliability`, by their size (Naeini et
     al. 2015); None without a row."""
@@ -133,12 +150,30 @@ def reliability_curves(
 
 def _fit(logits: Floats, y_ret: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:
     """(T, b) of one horizon."""
-    counted = np.isfinite(y_ret) & (y_ret != 0)
-    z, up = logits[counted].astype(np.float64), y_ret[counted] > 0
-    if len(z) < FEWEST_LABELS or not np.isfinite(z).all():
+    z, up, day = _moved(logits, y_ret, asof)
+    if not _is_enough(z):
         return 1.0, 0.0
-    days, day = np.unique(asof[counted], return_inverse=True)
-    folds = list(_folds(day, len(days), horizon))
+    choice, _ = _best_choice(z, up, day, horizon, shifted)
+    return _shrunk(z, up, len(np.unique(day)) / horizon, *choice)
+
+
+def _moved(logits: Floats, y_ret: Floats, asof: Dates) -> tuple[Floats, Rows, NDArray[np.int64]]:
+    """Of rows that have a direction: logits (m,), whether the return is above 0, the number of the date."""
+    counted = np.isfinite(y_ret) & (y_ret != 0)
+    day = np.unique(asof[counted], return_inverse=True)[1]
+    return logits[counted].astype(np.float64), y_ret[counted] > 0, day
+
+
+def _is_enough(z: Floats) -> bool:
+    return len(z) >= FEWEST_LABELS and bool(np.isfinite(z).all())
+
+
+def _best_choice(
+    z: Floats, up: Rows, day: NDArray[np.int64], horizon: int, shifted: bool
+) -> tuple[tuple[bool, bool], float | None]:
+    """Which of T and b lower the log loss of dates held out, and its sum over the rows (m,) then; the sum is
+    None where there are too few dates to hold any out."""
+    folds = list(_folds(day, len(np.unique(day)), horizon))
     choices = ((False, False), (True, False), *(((False, True), (True, True)) if shifted else ()))
     losses = []
     for choice in choices:
@@ -149,7 +184,7 @@ def _fit(logits: Floats, y_ret: Floats, asof: Dates, horizon: int, shifted: bool
             total += float(_log_losses(z[held_out] / t + b, up[held_out]).sum())
         losses.append(total)
     best = int(np.argmin(losses))  # of equal ones the first, which changes nothing
-    return _shrunk(z, up, len(days) / horizon, *choices[best])
+    return choices[best], losses[best] if folds else None
 
 
 def _folds(day: NDArray[np.int64], days: int, horizon: int) -> Iterator[tuple[Rows, Rows]]:

@@ -95,7 +95,8 @@ class Validation(TypedDict):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
 
-    loss: float | None
+    loss: float | None  # of calibrated probabilities where there is the other one
+    loss_uncalibrated: NotRequired[float | None]
 
 
 class EpochLine(TypedDict, total=False):

@@ -160,9 +160,9 @@ def fit(
 
     Returns whether the report ended it.
 
-    validate() gives {name of weights: {"loss": ..., horizon: metrics}}; a loss of None, where there is
-    nothing to validate on, makes every epoch the best so far. Raises Interrupted once a requested stop is
-    saved, and TrainingError where a step is not finite.
+    validate() gives {name of weights: {"loss": ..., horizon: metrics}}, maybe with other losses; a loss of
+    None, where there is nothing to validate on, makes every epoch the best so far. Raises Interrupted once a
+    requested stop is saved, and TrainingError where a step is not finite.
 
     Of several processes all run this function. Rank 0 validates and decides, and the others get the results;
     where it ends, they end at their next broadcast.
@@ -265,10 +265,10 @@ def _close_epoch(
         "skipped": state.skipped,
         "lr": learner.schedule.lr,
         "train_loss": train_loss,  # None: fp16 skipped every step of the epoch
-        "val_loss": validation[chosen]["loss"],
+        **{f"val_{k}": v for k, v in validation[chosen].items() if not isinstance(v, dict)},
         "weights": chosen,
         "best": bool(improved),
-        "val": {k: v for k, v in validation[chosen].items() if k != "loss"},
+        "val": {k: v for k, v in validation[chosen].items() if isinstance(v, dict)},
         "by_weights": validation,
         "seconds": round(state.train_seconds, 3),
         "windows_per_second": round(windows / max(state.train_seconds, 1e-9), 1),

@@ -260,12 +260,55 @@ def test_a_past_move_ends_at_the_bar_of_the_forecast_and_a_next_return_begins_th
     windows = moves_of(bars)
     rows, end, close = np.arange(len(windows)), windows.end, bars.ohlcv[:, CLOSE]
     np.testing.assert_allclose(past_moves(windows, rows, 3), close[end] / close[end - 3] - 1)
-    after, newest = next_returns(windows, rows), end == windows.last
+    after, newest = next_returns(windows, rows, "close"), end == windows.last
     assert newest.sum() == 2 and np.isnan(after[newest]).all()
     np.testing.assert_allclose(after[~newest], (np.roll(close, -1) / close - 1)[end[~newest]])
     short, long = moves_of(walks(30, 1)), moves_of(walks(45, 1))
     assert (past_moves(short, np.arange(5), 60) == past_moves(short, np.arange(5), 19)).all()
     assert (past_moves(short, np.arange(8), 5) == past_moves(long, np.arange(8), 5)).all()
+
+
+def gapping(name, opens, closes, *numbers):
+    """A series of these opens and closes on these days of January."""
+    prices = np.array([opens, np.full(len(opens), 9e9), np.ones(len(opens)), closes, np.ones(len(opens))])
+    return name, days(*numbers), prices.T.astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("execution", "earned"),
+    [
+        # from open to open: the gaps from 10 to 20 and from 30 to 15 come before the trade
+        ("open", [22 / 20 - 1, 15 / 22 - 1, np.nan, np.nan, 80 / 50 - 1, np.nan, np.nan, np.nan]),
+        ("close", [21 / 10 - 1, 30 / 21 - 1, 16 / 30 - 1, np.nan, 70 / 40 - 1, 90 / 70 - 1, np.nan, np.nan]),
+    ],
+)
+def test_a_decision_is_traded_at_its_own_series_next_prices(execution, earned):
+    """A has a day without a bar, which its next bar follows, then a gap that ends its series."""
+    bars = Bars.from_series(
+        [
+            gapping("A", [10, 20, 22, 15], [10, 21, 30, 16], 1, 2, 3, 5),
+            gapping("A", [40, 50, 80], [40, 70, 90], 20, 21, 22),
+            gapping("B", [7], [7], 1),
+        ]
+    )
+    windows = make(bars, horizons=(1,), lookback=1)
+    np.testing.assert_allclose(next_returns(windows, np.arange(8), execution), earned)
+    some = np.array([4, 0])
+    for found in (
+        next_returns(windows, some, execution),
+        next_returns(windows.take(some), np.arange(2), execution),
+    ):
+        np.testing.assert_allclose(found, np.array(earned)[some])
+
+
+def test_at_the_next_open_a_decision_earns_nothing_of_the_prices_that_it_knows():
+    bars, t = walks_of("A30", "B30"), 12
+    windows = make(bars)
+    row = np.flatnonzero(windows.end == t)
+    at_open, at_close = (next_returns(windows, row, execution) for execution in ("open", "close"))
+    bars.ohlcv[: t + 1] *= 3
+    assert next_returns(windows, row, "open") == at_open
+    assert next_returns(windows, row, "close") != at_close
 
 
 def test_a_flat_past_is_exactly_0_and_a_scaled_window_has_the_sign():

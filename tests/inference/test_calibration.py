@@ -10,6 +10,7 @@ from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import (
     Calibration,
     expected_calibration_error,
+    held_out_log_losses,
     read_calibrations,
     reliability,
 )
@@ -115,6 +116,31 @@ def test_what_holds_in_one_regime_and_not_in_the_next_is_not_kept():
     shift = np.repeat([1.5, -1.5, 1.0, -1.0, 0.0], 400)[:, None]
     y_ret = np.where(np.random.default_rng(2).random(logits.shape) < sigmoid(logits + shift), 0.01, -0.01)
     assert fit(logits, y_ret, asof, horizons=(10,)).bias == (0.0,)
+
+
+def test_held_out_log_losses_are_those_of_all_rows_with_a_direction_by_hand():
+    """Four dates are too few to hold any out."""
+    logits = np.array([[0.5, 9.0], [-1.0, 2.0], [2.0, -0.3], [7.0, 0.0]])
+    y_ret = np.array([[0.01, np.nan], [0.02, -0.01], [-0.01, 0.03], [0.0, np.nan]])
+    losses = -np.log(sigmoid(np.array([0.5, -1.0, -2.0, -2.0, -0.3])))
+    found = held_out_log_losses(logits, y_ret, days(4), (3, 5))
+    assert found == pytest.approx((losses.mean(), losses.mean()))
+    assert held_out_log_losses(logits, np.full((4, 2), np.nan), days(4), (3, 5)) == (0, 0)
+
+
+def test_the_labels_of_a_block_do_not_calibrate_it():
+    """Up in three quarters of the dates, then down: a shift fitted on all rows would lower their log loss."""
+    y_ret = np.where(np.arange(400) < 300, 0.01, -0.01)[:, None]
+    before, after = held_out_log_losses(np.zeros((400, 1)), y_ret, days(400), (3,))
+    assert before == pytest.approx(np.log(2)) and after == pytest.approx(before)
+    assert Calibration.unshrunk(np.zeros((400, 1)), y_ret).bias[0] == pytest.approx(np.log(3), abs=1e-3)
+
+
+@pytest.mark.parametrize("shift", [-1.1, 0.0, 2.0])
+def test_held_out_log_losses_undo_a_shift(shift):
+    logits, y_ret, asof = market(400)
+    (plain, _), found = (held_out_log_losses(logits + s, y_ret, asof, (3,)) for s in (0.0, shift))
+    assert found[0] >= plain and found[1] == pytest.approx(plain, abs=0.002)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -116,7 +116,7 @@ def ic_chart(daily: Mapping[str, tuple[Dates, Series]], about: str, path: Path) 
 def curve_chart(days: Dates, net: Mapping[str, Series], about: str, path: Path) -> Path:
     """Wealth after costs of every strategy above, its distance from the last peak below; returns the path.
 
-    days: (D,) of the decisions; net: (D,) returns up to the next bar, by strategy.
+    days: (D,) of the decisions; net: (D,) returns from trade to trade, by strategy.
     """
     figure = new_figure(9, 5.6)
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1.2))

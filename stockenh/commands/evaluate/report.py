@@ -27,7 +27,7 @@ from stockenh.commands.evaluate.rows import (
     load,
     select_rows,
 )
-from stockenh.commands.evaluate.tables import grids, header, notes, part_line
+from stockenh.commands.evaluate.tables import EXECUTIONS, grids, header, notes, part_line
 from stockenh.commands.train.figures import reliability_chart
 from stockenh.commands.trained import Trained, is_data_of, require_same_weights
 from stockenh.config import build
@@ -154,9 +154,10 @@ def _pictures(
     if curves:
         assert forecasts.next_ret is not None
         days = np.unique(part.asof[np.isfinite(forecasts.next_ret)])
+        of = found["curve"]
         about += (
-            f"\nby the probability of {found['curve']['horizon']} bars; costs: "
-            f"{found['curve']['cost_bps']:g} basis points of what is traded"
+            f"\nby the probability of {of['horizon']} bars, {EXECUTIONS[of['execution']]}; costs: "
+            f"{of['cost_bps']:g} basis points of what is traded"
         )
         net = {name: curve.net for name, curve in curves.items()}
         drawn.append(curve_chart(days, net, about, paths["curve"]))
@@ -260,6 +261,7 @@ def _about(
             "resamples": resampling.resamples,
         },
         "views": config.tta.views if forecasts.spread is not None else 0,
+        "has_bars": forecasts.next_ret is not None,
         "warnings": list(dict.fromkeys(line for selection in selections for line in selection.warnings)),
     }
 
@@ -287,14 +289,20 @@ def _folds(
 def _curve(
     config: EvaluateRunConfig, forecasts: PartForecasts, resampling: Resampling
 ) -> tuple[dict[str, Curve], dict[str, Any] | None]:
-    """Strategies on the next bar; none where there are no bars."""
-    if forecasts.next_ret is None:
+    """Strategies on the next bar; none where there are no bars, or no window has the bars to trade on."""
+    if forecasts.next_ret is None or not np.isfinite(forecasts.next_ret).any():
         return {}, None
-    horizons = forecasts.part.horizons
-    horizon, cost = config.evaluate.horizon or horizons[0], config.evaluate.cost_bps
+    horizons, wanted = forecasts.part.horizons, config.evaluate
+    horizon, cost = wanted.horizon or horizons[0], wanted.cost_bps
     name = CALIBRATED if CALIBRATED in forecasts.forecasts else MODEL
     prob = forecasts.forecasts[name][horizons.index(horizon)].score
     days, curves = next_bar_curves(forecasts.part.asof, forecasts.symbol, prob, forecasts.next_ret, cost)
     strategies = strategy_figures(curves, days, resampling.draw(len(days), horizons))
-    about = {"horizon": horizon, "forecast": name, "cost_bps": cost, "dates": len(days)}
+    about = {
+        "execution": wanted.execution,
+        "horizon": horizon,
+        "forecast": name,
+        "cost_bps": cost,
+        "dates": len(days),
+    }
     return curves, {**about, "strategies": strategies}

@@ -65,7 +65,7 @@ class PartForecasts:
     """Forecasts of n rows by name, one per horizon, and what else the figures need.
 
     symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over the
-    views, None without; next_ret: (n,) to the next bar, None without bars
+    views, None without; next_ret: (n,) see `next_returns`, None without bars
     """
 
     part: Part
@@ -274,11 +274,14 @@ def forecast_rows(
         augmented = forecast(net, ready, rows, fitted, trained.calibration, views)
         up_prob, spread = augmented.up_prob, augmented.uncertainty
     advance(1)
+    next_ret = None
+    if isinstance(windows, BarWindows):
+        next_ret = next_returns(windows, rows, config.evaluate.execution)
     return PartForecasts(
         part=Part(windows.asof[rows], windows.y_ret[rows].astype(np.float64), windows.horizons, best),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,
         up_prob=up_prob,
         spread=spread,
-        next_ret=next_returns(windows, rows) if isinstance(windows, BarWindows) else None,
+        next_ret=next_ret,
     )

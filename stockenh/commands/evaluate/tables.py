@@ -13,6 +13,7 @@ from stockenh.report.table import Grid, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
 RULES = {MARGIN: "largest margin", SPREAD: "least spread over views"}
+EXECUTIONS = {"open": "traded at the next open", "close": "traded at the close that decides"}
 SIGNIFICANT = 0.05
 
 Found = Mapping[str, Any]
@@ -173,6 +174,9 @@ def _coverage(found: Found, rule: str) -> Grid:
 
 def _curve(found: Found) -> Grid:
     curve, rows = found["curve"], []
+    bound = ""
+    if curve["execution"] == "close":
+        bound = ". A close that is known can be traded no more: an upper bound where there is skill"
     for name, figures in curve["strategies"].items():
         above = figures["above_hold"]
         rows.append(
@@ -184,12 +188,12 @@ def _curve(found: Found) -> Grid:
             )
         )  # fmt: skip
     return Grid(
-        f"Next bar after costs, {found['part']}",
+        f"Next bar after costs, {EXECUTIONS[curve['execution']]}, {found['part']}",
         ("strategy", "growth", "Sharpe", "95%", "drawdown", "a bar", "over hold (95%)"),
         [rows],
         f"{curve['dates']:,} bars; by the {curve['forecast']} probability of {curve['horizon']} bars against "
         f"0.5, {curve['cost_bps']:g} basis points of what is traded. a bar: traded share of wealth; "
-        "over hold: points a year. hold: every symbol bought once, in equal shares",
+        f"over hold: points a year. hold: every symbol bought once, in equal shares{bound}",
         ("strategy",),
     )
 
@@ -321,10 +325,11 @@ def _missing(found: Found) -> list[str]:
             f"({_symbols(found)})"
         )
     if not found["views"]:
-        why = "tta.views=0" if found["curve"] else "data=windows has no raw bars to add noise to"
+        why = "tta.views=0" if found["has_bars"] else "data=windows has no raw bars to add noise to"
         lines.append(f"coverage by spread over views: {why}")
     if found["curve"] is None:
-        lines.append("next-bar curve: data=windows has no raw bars to trade on")
+        why = "no window has two bars after it" if found["has_bars"] else "data=windows has no raw bars"
+        lines.append(f"next-bar curve: {why} to trade on")
     if found["fitted_on"] is None:
         lines.append(
             "fitted baselines: the run's own bars are gone, so there is no train part to fit them on"

@@ -85,7 +85,8 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
     line(loss_axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
     if validated:
-        line(loss_axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], "validation")
+        label = "validation" + ", calibrated" * ("val_loss_uncalibrated" in validated[-1])
+        line(loss_axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], label)
     if best is not None:
         loss_axes.plot(
             best["epoch"], best["val_loss"], "*", color="black", label="best epoch", markersize=12, zorder=4

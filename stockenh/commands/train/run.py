@@ -72,10 +72,13 @@ def train(
     state = journal.resume()
     # always the plain loss, so that runs with other losses or models stay comparable
     plain = Objective(HuberBCE(returns="huber"))
-    averages = learner.averages
+    averages, calibrated = learner.averages, session.validates_calibrated()
 
     def validate() -> dict[str, Metrics]:
-        return {name: session.validation(weights, plain) for name, weights in averages.named(net).items()}
+        return {
+            name: session.validation(weights, plain, calibrated)
+            for name, weights in averages.named(net).items()
+        }
 
     limits = build.limits(session.config)
     with (

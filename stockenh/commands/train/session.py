@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import part_metrics, with_limits
+from stockenh.inference.calibration import held_out_log_losses
 from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
 from stockenh.report.terminal import print_line
@@ -28,6 +30,8 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
+
+UNCALIBRATED = "loss_uncalibrated"
 
 
 def resolved(config: Kind, net: nn.Module, device: torch.device) -> Kind:
@@ -53,12 +57,35 @@ class Session:
         """The model's predictions for one part."""
         return predict(net, self.ready, self.prepared.rows[part], self.fitted, objective)
 
-    def validation(self, net: nn.Module, objective: Objective) -> dict[str, Any]:
-        """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part."""
+    def validation(self, net: nn.Module, objective: Objective, calibrated: bool = False) -> dict[str, Any]:
+        """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part.
+
+        calibrated: the loss is that of probabilities calibrated on other dates of the validation part, and
+        `loss_uncalibrated` that of the model's own.
+        """
         if "val" not in self.prepared.rows:
             return {"loss": None}
         forecast = self.forecast(net, "val", objective)
-        return {"loss": forecast.loss, **self.scores(forecast, "val", intervals=False)}
+        losses = {"loss": forecast.loss}
+        if calibrated and forecast.loss is not None and math.isfinite(forecast.loss):
+            windows, asof = self.prepared.windows, self.prepared.windows.asof[self.prepared.rows["val"]]
+            before, after = held_out_log_losses(
+                forecast.up_logits, self.labels("val"), asof, windows.horizons
+            )
+            losses["loss"] = forecast.loss + objective.loss.direction_weight * (after - before)
+            losses[UNCALIBRATED] = forecast.loss
+        return {**losses, **self.scores(forecast, "val", intervals=False)}
+
+    def validates_calibrated(self) -> bool:
+        """Whether calibrated probabilities decide which epoch is the best: where the loss shifts them.
+
+        The shift changes from epoch to epoch, and calibration undoes it. A run that an earlier version began
+        without goes on without: losses of both kinds can't be compared.
+        """
+        begun = [figures for line in self.folder.read_metrics() for figures in line["by_weights"].values()]
+        return shifts_probabilities(self.config, self.folder) and all(
+            UNCALIBRATED in figures for figures in begun
+        )
 
     def labels(self, part: str) -> NDArray[np.float32]:
         """(k, H) returns of one part, NaN where there is no label."""

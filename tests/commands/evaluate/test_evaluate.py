@@ -17,6 +17,7 @@ from stockenh.commands.evaluate.rows import forecast_rows, load, select_rows
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, config_of, parse, to_dict
+from stockenh.data.bars import CLOSE, OPEN
 from stockenh.embedding.compute import unwatched
 from stockenh.evaluation import baselines
 from stockenh.storage.run_folder import RunFolder
@@ -140,6 +141,43 @@ def test_only_part_of_the_test_part(run, stockenh):
     found = report_of(Path("mine"))
     assert found["from"] == days[0] and found["to"] <= "2021-01-15" < days[1]
     assert found["part"] == f"test part, evaluate.from={days[0]} evaluate.to=2021-01-15"
+
+
+def test_the_curve_trades_at_the_next_open_or_at_the_close_that_decides(run, stockenh, pictures):
+    """Holding shows the prices: the first buys equal shares, which grow to the last."""
+    config = config_of(RunFolder(run))
+    windows = build.windows(config)
+    rows = build.split_rows(config.split, windows)["test"]
+    first, last = (
+        windows.end[rows][windows.asof[rows] == day(windows.asof[rows])] for day in (np.min, np.max)
+    )
+    for execution, column, delay, says in (
+        ("open", OPEN, 1, "traded at the next open"),
+        ("close", CLOSE, 0, "traded at the close that decides"),
+    ):
+        given = [] if execution == "open" else [f"evaluate.execution={execution}"]
+        answer = stockenh("evaluate", f"run={run}", *QUICK, *given, f"hydra.run.dir={execution}", code=0)
+        curve = report_of(Path(execution))["curve"]
+        assert curve["execution"] == execution and curve["dates"] == 70
+        price = windows.bars.ohlcv[:, column]
+        grown = (price[last + delay + 1] / price[first + delay]).mean() - 1
+        assert curve["strategies"]["hold"]["gross_total"] == pytest.approx(grown)
+        flat = " ".join(answer.out.split())
+        assert says in flat and ("an upper bound where there is skill" in flat) == (execution == "close")
+        assert says in Path(execution, "evaluation.md").read_text()
+        forecasts = report_of(Path(execution))["horizons"]
+        assert forecasts == report_of(Path("open"))["horizons"]
+
+
+def test_a_part_of_which_nothing_can_be_traded_has_no_curve(small_run, stockenh, here):
+    """The newest labelled window of a horizon of 1 has one bar after it."""
+    stockenh("train", *small_run, "data.horizons=[1]", "hydra.run.dir=run", code=0)
+    given = ("evaluate", "run=run", *QUICK, f"evaluate.from={dates_of_test(Path('run'))[1]}")
+    answer = stockenh(*given, code=0)
+    assert report_of(Path("run/report"))["curve"] is None
+    assert "next-bar curve: no window has two bars after it" in " ".join(answer.out.split())
+    stockenh(*given, "evaluate.execution=close", code=0)
+    assert report_of(Path("run/report"))["curve"]["dates"] == 1
 
 
 def dates_of_test(run: Path) -> tuple[str, str]:
@@ -287,6 +325,7 @@ def test_a_run_that_held_nothing_out_needs_other_bars(small_run, stockenh, here,
         (["run={run}", "evaluate.block=9"], "evaluate.block=9 must be at least the largest of data.horizons"),
         (["run={run}", "evaluate.resamples=5"], "evaluate.resamples=5 must be at least 100"),
         (["run={run}", "evaluate.cost_bps=-1"], "evaluate.cost_bps=-1 must be at least 0"),
+        (["run={run}", "evaluate.execution=vwap"], "evaluate.execution=vwap"),
         (["run={run}", "evaluate.horizon=4"], "evaluate.horizon=4: the run has [3, 5, 10]"),
         (["run={run}", "evaluate.from=soon"], "evaluate.from=soon is not a date: write 2024-01-31"),
         (["run={run}", "evaluate.from=2021-02-01", "evaluate.to=2021-01-01"], "lies after evaluate.to"),
