@@ -215,6 +215,7 @@ def test_a_search_begins_with_the_plain_recipe_and_is_judged_by_its_best_trial(
     cell = tmp_path / "ab/optuna/seed1"
     figures = json.loads((cell / "cell.json").read_text())["figures"]
     assert figures["trials"] == 3
+    assert "trial 0  has the config's own values" in (cell / "search.log").read_text()
     first, plain = (
         load_file(folder / "weights/raw.safetensors")
         for folder in (cell / "search/0", tmp_path / "ab/plain/seed1")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from stockenh.commands.ablate import report
 from stockenh.commands.ablate.claims import FAILS, HOLDS, OPEN, Claim
 from stockenh.commands.ablate.forecasts import PartShares
 from stockenh.commands.ablate.lines import lines_of
 from stockenh.commands.ablate.measures import difference, epochs_to_plain, measured, roughness
 from stockenh.commands.ablate.plan import Plan, Recipe, Row
+from stockenh.commands.ablate.report import claims_table, recipes_table
 from stockenh.commands.ablate.results import Found, SeedFigures
 from stockenh.config.compose import compose
 from stockenh.config.schema import parse, plain
@@ -190,3 +194,52 @@ def test_all_claims_of_an_ablation_are_one_family():
     of_accuracy = measured("accuracy", EMA, replace(FOUND, runs=runs), "h5").beyond(1.0).p()
     # ECE is the same on all dates and seeds: two claims are sure, the two others share what is left
     assert [line.claims[0].p for line in found] == [pytest.approx(min(1.0, 2 * of_accuracy))] * 2
+
+
+def shown_lines() -> list:
+    """Lines of techniques with a sure gain, a sure loss in log loss, and a single doubtful claim."""
+    claims = {"accuracy": Claim("accuracy", 1.0, 3.0, "+1 to 3")}
+    rows = (PLAIN, replace(EMA, title="all minus gradient accumulation", weights="ema", claims=claims),
+            replace(EMA, name="other", title="other", claims=claims))  # fmt: skip
+    runs = {}
+    for s in (1, 2, 3):
+        runs["plain", s] = run(noisy(0.6, s, 0.001), epochs=1)
+        runs["ema", s] = run(noisy(0.601, 10 + s), ema=noisy(0.65, 20 + s, 0.001), epochs=1)
+        for part in runs["plain", s].test.shares.values():
+            part["h5"]["log_loss"] = even(log_loss=0.6)["log_loss"]
+        for part in runs["ema", s].test.shares.values():
+            part["h5"]["log_loss"] = even(log_loss=0.65)["log_loss"]
+    plan = Plan((Recipe("plain"), Recipe("ema")), rows, (1, 2, 3))
+    return lines_of(plan, replace(FOUND, runs=runs), CONFIG, {}, 5)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_tables_fit_the_terminal(width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    lines = shown_lines()
+    console.print(recipes_table(lines, "h5", "Recipes", width))
+    console.print(claims_table(lines))
+    text = console.export_text()
+    assert all(len(line) <= width for line in text.splitlines()) and "…" not in text
+    words = " ".join(text.split())
+    assert "+0.0500*" in text if width == 80 else "+0.0500 [+0.0500, +0.0500]" in text
+    assert ("No room for" in words) == (width == 80)
+    assert "corrected for the number of claims" in words
+    assert "all minus gradient accumulation: ema; validation kept raw in 3 of 3" in words
+    assert "<0.001" in text and "holds" in text
+
+
+def test_the_picture_shows_the_interval_that_decides(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(report, "save", lambda figure, title, path: drawn.append((figure, title)) or path)
+    lines = shown_lines()
+    report.forest(lines, "h5", tmp_path / "a.png")
+    ((figure, title),) = drawn
+    (axes,) = figure.axes
+    ends = {tuple(line.get_xdata()) for line in axes.lines}
+    for line in lines[1:]:
+        found = line.differences["h5"]["accuracy"]
+        assert (found.low, found.high) in ends and line.claims[0].corrected in ends
+    assert "corrected for the number of claims" in axes.get_xlabel() and "3 seeds" in title
+    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert labels == {"claimed", *(f"measured, {line.claims[0].verdict.word}" for line in lines[1:])}
