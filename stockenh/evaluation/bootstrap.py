@@ -54,13 +54,8 @@ class BlockBootstrap:
 
     @property
     def widening(self) -> float:
-        """Of an interval from its draws.
-
-        The variance of the draws is the Bartlett estimate whose bandwidth is the block (Künsch 1989), which
-        has critical values of its own; half a block's degree of freedom comes on top.
-        """
-        blocks = self.dates / self.block
-        return bartlett_critical(1 / blocks) / NORMAL * math.sqrt(blocks / (blocks - 0.5))
+        """Of an interval from its draws."""
+        return widening(self.dates, self.block)
 
     def interval(
         self, observed: float, resampled: Floats, within: tuple[float, float] = (-np.inf, np.inf)
@@ -122,6 +117,32 @@ class Resampling:
 def block_of(horizon: int) -> int:
     """Dates that are drawn together, and the bandwidth of a variance, where labels overlap on a horizon."""
     return HORIZONS_IN_A_BLOCK * horizon
+
+
+def widening(dates: int, block: int) -> float:
+    """Of an interval from moving blocks.
+
+    Their variance is the Bartlett estimate whose bandwidth is the block (Künsch 1989), which has critical
+    values of its own; half a block's degree of freedom comes on top.
+    """
+    blocks = dates / block
+    return bartlett_critical(1 / blocks) / NORMAL * math.sqrt(blocks / (blocks - 0.5))
+
+
+def block_variance(per_date: Floats, block: int) -> Floats:
+    """(...,) variance that the sums of (..., D) figures have over all draws of `BlockBootstrap`, without
+    drawing; the dates must fill a block."""
+    dates = per_date.shape[-1]
+    blocks = -(-dates // block)
+    starts = np.arange(dates - block + 1)
+    before = np.concatenate([np.zeros((*per_date.shape[:-1], 1)), np.cumsum(per_date, axis=-1)], axis=-1)
+
+    def of_sums(length: int) -> Floats:
+        found: Floats = (before[..., starts + length] - before[..., starts]).var(axis=-1)
+        return found
+
+    found: Floats = (blocks - 1) * of_sums(block) + of_sums(dates - (blocks - 1) * block)
+    return found
 
 
 def bartlett_critical(share: float) -> float:

@@ -132,12 +132,17 @@ def reliability(up_prob: Floats, y_ret: Floats) -> tuple[Floats, Floats, NDArray
     p, up = up_prob[counted].astype(np.float64), y_ret[counted] > 0
     if not len(p) or not np.isfinite(p).all():
         return np.empty(0), np.empty(0), np.empty(0, np.int64)
-    edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS))
-    place = np.searchsorted(edges, p, side="right")
-    count = np.bincount(place, minlength=len(edges) + 1)
+    place = bins_of(p)
+    count = np.bincount(place)
     there = count > 0
-    forecast, ups = np.bincount(place, p)[: len(count)], np.bincount(place, up)[: len(count)]
+    forecast, ups = np.bincount(place, p), np.bincount(place, up)
     return forecast[there] / count[there], ups[there] / count[there], count[there].astype(np.int64)
+
+
+def bins_of(p: Floats) -> NDArray[np.int64]:
+    """(m,) index of the bin of each forecast, see `reliability`; a bin may be empty."""
+    edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS))
+    return np.searchsorted(edges, p, side="right")
 
 
 def reliability_curves(

@@ -49,6 +49,18 @@ class Grid:
     on_screen: bool = True
 
 
+def leave_out(columns: dict[str, list[str]], dispensable: Sequence[str], width: int) -> list[str]:
+    """Removes columns until the rest fits into `width` characters, in this order; returns their names."""
+    left_out: list[str] = []
+    for name in dispensable:
+        longest = (max(map(len, "\n".join((head, *cells)).split("\n"))) for head, cells in columns.items())
+        if sum(size + 1 for size in longest) - 1 <= width:
+            break
+        if columns.pop(name, None) is not None:
+            left_out.append(name)
+    return left_out
+
+
 def new_table(
     title: str | None = None,
     caption: str | None = None,

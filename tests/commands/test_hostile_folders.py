@@ -18,8 +18,10 @@ import torch
 from mutations import mutated
 
 from stockenh.commands.ablate.cells import AblationFolder
+from stockenh.commands.ablate.forecasts import forecast_test_part
+from stockenh.commands.ablate.lines import lines_of
 from stockenh.commands.ablate.plan import AblateSettings, Plan
-from stockenh.commands.ablate.results import collect, lines_of
+from stockenh.commands.ablate.results import collect
 from stockenh.commands.multirun import resume_arguments
 from stockenh.commands.runs.listing import read
 from stockenh.commands.runs.show import comparison, listing
@@ -262,17 +264,28 @@ def test_no_content_of_a_sweep_s_files_does(sweep, file):
 
 @pytest.mark.parametrize("file", ["about.json", "plain/seed1/cell.json", "cost/cell.json",
 "plain/seed1/summary.json",
-                                  "ema/seed1/metrics.jsonl", "search/seed1/cell.json"])  # fmt: skip
+                                  "ema/seed1/metrics.jsonl", "search/seed1/cell.json",
+                                  "ema/seed1/forecasts.safetensors"])  # fmt: skip
 def test_no_content_of_an_ablation_s_files_does(finished_run, tmp_path, file):
     techniques = {
-        "ema": {"overrides": ["averaging=ema"], "claims": {"accuracy": {"least": 1, "says": "+1"}}},
+        "ema": {
+            "overrides": ["averaging=ema"],
+            "weights": "ema",
+            "claims": {
+                "accuracy": {"least": 1, "says": "+1"},
+                "accuracy_kept": {"least": 0.9},
+                "train_speed": {"least": 1},
+            },
+        },
         "search": {"kind": "search", "overrides": ["sweep.n_trials=3"]},
     }
     plan = Plan.of(AblateSettings.of({"seeds": [1], "techniques": techniques}), True)
     folder, config = AblationFolder(tmp_path / "ablation"), config_of(RunFolder(finished_run))
+    tensors = forecast_test_part(RunFolder(finished_run), torch.device("cpu"), None, viewed=False)
     for cell in plan.cells:
         shutil.copytree(finished_run, folder.path / cell.path)
-        figures: dict[str, Any] = {"views": None}
+        figures: dict[str, Any] = {"views": False, "weights": "raw", "epochs": 4}
+        folder.run(cell).write_tensors(folder.forecasts(cell), tensors)
         if cell.recipe is None:
             speeds = {"plain": [1.0, 1.0], "ema": [0.9, 1.1]}
             figures = {
@@ -281,8 +294,6 @@ def test_no_content_of_an_ablation_s_files_does(finished_run, tmp_path, file):
                 "memory": {"plain": 10, "ema": 11},
                 "train_windows": 9,
             }
-        elif cell.recipe.kind == "search":
-            figures = {"test": {"h3": SCORES, "h5": SCORES}, "epochs": 4}
         folder.close(cell, "done", {"seconds": 1.0, "figures": figures})
     folder.write(
         {"arguments": ["loss=focal", "ablate.seeds=[1]"], "base": {"a": 1}, "recipes": {"plain": ["train"]}}
@@ -291,9 +302,9 @@ def test_no_content_of_an_ablation_s_files_does(finished_run, tmp_path, file):
     def readers(path: Path) -> Iterator[Callable[[], Any]]:
         yield lambda: resume_arguments([f"resume={path}"], AblationFolder, ["device"])
         yield folder.read
-        yield lambda: lines_of(plan, collect(folder, plan), config, {}, 5)
+        yield lambda: lines_of(plan, collect(folder, plan, (3, 5, 10)), config, {}, 5)
 
-    assert len(lines_of(plan, collect(folder, plan), config, {}, 5)) == 3
+    assert len(lines_of(plan, collect(folder, plan, (3, 5, 10)), config, {}, 5)) == 3
     with np.errstate(all="ignore"):
         survives(folder.path, file, COUNT, readers)
 

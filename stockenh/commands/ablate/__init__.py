@@ -27,7 +27,8 @@ def ablate(arguments: list[str]) -> None:
 
 def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One cell: what a worker calls with the composed config."""
-    from stockenh.commands.ablate.perform import costs, search, with_views
+    from stockenh.commands.ablate.forecasts import forecast_test_part
+    from stockenh.commands.ablate.perform import costs, search
     from stockenh.commands.ablate.spec import CellAssignment
     from stockenh.config import build
 
@@ -38,11 +39,14 @@ def cell_job(raw: dict[str, Any], folder: RunFolder) -> None:
     device = build.device(config.device)
     if cell.recipe is None:
         assignment.end(costs(config, spec, device))
-    elif cell.recipe.kind == "search":
-        assignment.end(search(cell, spec, folder.path))
+        return
+    if cell.recipe.kind == "search":
+        run, figures = search(cell, spec, folder.path)
     else:
         train_assigned(folder, config, assignment, JUDGED)
         if assignment.stopped:
             return
-        viewed = cell.recipe.name in spec.plan.viewed
-        assignment.end({"views": with_views(folder, device, config.cache_dir) if viewed else None})
+        run, figures = folder, {}
+    tensors = forecast_test_part(run, device, config.cache_dir, cell.viewed)
+    folder.write_tensors(spec.folder.forecasts(cell), tensors)
+    assignment.end({**figures, "views": cell.viewed, "weights": run.read_summary()["weights"]})

@@ -15,10 +15,11 @@ from stockenh.commands.ablate.plan import Cell
 from stockenh.commands.multirun.folder import MultirunFolder
 from stockenh.errors import RunFolderError
 from stockenh.storage.files import is_locked, lock_folder, write_json
-from stockenh.storage.run_folder import AS_WRITTEN, Horizon, RunFolder, Scores
-from stockenh.storage.untrusted import read_json
+from stockenh.storage.run_folder import AS_WRITTEN, RunFolder
+from stockenh.storage.untrusted import is_file, read_json
 
 DONE, FAILED = "done", "failed"
+FORECASTS = "forecasts.safetensors"  # of a cell
 LOCK_SECONDS = 0.1  # a look whether a lock is free holds it for a moment too
 
 
@@ -37,8 +38,8 @@ class Figures(TypedDict, total=False):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
 
-    views: dict[Horizon, Scores] | None
-    test: dict[Horizon, Scores]
+    views: bool  # whether there are forecasts with noisy views
+    weights: str  # that validation chose
     epochs: int
     trial: int
     trials: int
@@ -71,13 +72,31 @@ class AblationFolder(MultirunFolder):
         return RunFolder(self.path / cell.path)
 
     def state(self, cell: Cell) -> dict[str, Any]:
-        """{"state": "done" or "failed", ...} of a cell that has ended, else nothing."""
+        """{"state": "done" or "failed", ...} of a cell that has ended, else nothing.
+
+        One whose forecasts are not there, or lack the views that are wanted now, has not ended: it is of an
+        earlier version, or of an ablation of other techniques. Its run is there, so it takes no training.
+        """
         try:
             found: CellRecord = read_json(self.path / cell.path / "cell.json", CellRecord)
         except (FileNotFoundError, RunFolderError):
             return {}
         needed = ("seconds", "figures") if found["state"] == DONE else ("why",)
-        return dict(found) if all(key in found for key in needed) else {}
+        if not all(key in found for key in needed):
+            return {}
+        if found["state"] == DONE and cell.recipe is not None:
+            has_views = found["figures"].get("views") is True
+            if not is_file(self.forecasts(cell)) or (cell.viewed and not has_views):
+                return {}
+        return dict(found)
+
+    def lacks_forecasts(self, cell: Cell) -> bool:
+        """Whether an earlier version recorded this cell as done, without its forecasts."""
+        return is_file(self.path / cell.path / "cell.json") and not is_file(self.forecasts(cell))
+
+    def forecasts(self, cell: Cell) -> Path:
+        """What a cell forecast for the test part, row by row."""
+        return self.path / cell.path / FORECASTS
 
     def close(self, cell: Cell, state: str, more: Mapping[str, Any]) -> None:
         """Records that a cell has ended."""

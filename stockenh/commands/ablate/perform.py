@@ -1,4 +1,4 @@
-"""What a cell does besides training: forecasts with noisy views, a search, the measurement of costs.
+"""What a cell does besides training: a search, the measurement of costs.
 
 Costs are measured in turn, peak memory in a process of its own, on random numbers of the data's widths:
 neither time nor memory depends on what they are.
@@ -26,16 +26,12 @@ from stockenh.commands.ablate.spec import AblationSpec, override_key
 from stockenh.commands.measure import Clock, Seconds, in_new_process, peak_memory
 from stockenh.commands.multirun.launch import last_line
 from stockenh.commands.sweep.spec import SweepFolder
-from stockenh.commands.train.session import Session, resolved
-from stockenh.commands.trained import Trained
+from stockenh.commands.train.session import resolved
 from stockenh.config import build
 from stockenh.config.schema import RunConfig, parse
 from stockenh.data.batches import Counts, Group, Micro
 from stockenh.data.fitted import Fitted
 from stockenh.errors import StockenhError
-from stockenh.evaluation.metrics import calibration_metrics
-from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import forecast
 from stockenh.models import InputSpec
 from stockenh.models.cpu.memory import keep_freed_memory, threads
 from stockenh.storage.run_folder import RunFolder
@@ -49,24 +45,6 @@ WINDOWS = 256  # forecast at once
 WAIT_SECONDS = 600  # for a process that measures memory
 
 
-def with_views(folder: RunFolder, device: torch.device, cache_dir: str | None) -> dict[str, Any]:
-    """{"h3": {...}, ...} of a finished run's forecasts of its test part, averaged over noisy views.
-
-    The scores are of the model's own probabilities, as those of a run are, with the calibrated ones beside.
-    """
-    trained = Trained.open(folder, None)
-    prepared = build.data(replace(trained.run, cache_dir=cache_dir), device)
-    ready, fitted = trained.ready(prepared, device)
-    net, rows, views = trained.net(prepared, device), prepared.rows["test"], build.views(trained.run)
-    horizons = prepared.windows.horizons
-    own = forecast(net, ready, rows, fitted, Calibration.identity(len(horizons)), views)
-    calibrated = forecast(net, ready, rows, fitted, trained.calibration, views)
-    session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
-    scores = session.scores(own, "test", intervals=False)
-    more = calibration_metrics(own.up_prob, calibrated.up_prob, session.labels("test"), horizons)
-    return {horizon: {**own, **more[horizon]} for horizon, own in scores.items()}
-
-
 def costs(config: RunConfig, spec: AblationSpec, device: torch.device) -> dict[str, Any]:
     """What all recipes of an ablation cost beside the plain one."""
     configs = {name: parse(raw) for name, raw in spec.configs.items()}
@@ -78,10 +56,10 @@ def costs(config: RunConfig, spec: AblationSpec, device: torch.device) -> dict[s
     return {**found, "train_windows": len(prepared.rows["train"])}
 
 
-def search(cell: Cell, spec: AblationSpec, directory: Path) -> dict[str, Any]:
-    """The best trial's scores of a search in a process of its own, each trial as long as a plain run.
+def search(cell: Cell, spec: AblationSpec, directory: Path) -> tuple[RunFolder, dict[str, Any]]:
+    """The best trial of a search, each trial as long as a plain run, and what the search took.
 
-    A stopped one is resumed. Raises StockenhError where it failed.
+    It is a process of its own; a stopped one is resumed. Raises StockenhError where it failed.
     """
     assert cell.recipe is not None
     folder = SweepFolder(directory / "search")
@@ -103,7 +81,8 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> dict[str, Any]:
     best = looks[-1]
     trials = [RunFolder(path.parent) for path in folder.path.glob("*/summary.json")]
     seen = sum(trial.read_summary()["epochs"] for trial in trials)
-    return {"test": best["scores"], "trial": best["trial"], "trials": len(trials), "epochs": seen}
+    figures = {"trial": best["trial"], "trials": len(trials), "epochs": seen}
+    return RunFolder.open(folder.trial(best["trial"]).path), figures
 
 
 def _run(command: Sequence[str], log: Path) -> None:

@@ -20,11 +20,16 @@ TAKEN = (PLAIN, ALL, ALONE, "cost", "workers", "report")  # names of folders tha
 
 @dataclass(frozen=True)
 class Technique:
-    """One technique: what it adds to the plain recipe, and what is claimed of it, by measure."""
+    """One technique: what it adds to the plain recipe, and what is claimed of it, by measure.
+
+    weights: those that it is judged by, because it makes them; None: those that validation chooses, which is
+    what a user gets
+    """
 
     title: str | None = None
     kind: Literal["train", "views", "student", "search"] = "train"
     overrides: list[str] = field(default_factory=list)
+    weights: Literal["raw", "ema", "swa"] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -32,6 +37,8 @@ class Technique:
             raise ConfigError("overrides: views are those of tta on the command line, such as tta.views=4")
         if self.kind != "views" and not self.overrides:
             raise ConfigError("overrides must be given: what the technique adds to the plain recipe")
+        if self.weights is not None and self.kind not in ("train", "student"):
+            raise ConfigError(f"weights: a technique of kind {self.kind} has what validation chooses")
         for override in self.overrides:
             if "=" not in override:
                 raise ConfigError(f"overrides: {override}: write GROUP=OPTION or KEY=VALUE")
@@ -127,7 +134,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: a recipe's forecasts of the test part, averaged over noisy views or not."""
+    """A line of the table: a recipe's forecasts of the test part, averaged over noisy views or not.
+
+    weights: see `Technique`
+    """
 
     name: str
     title: str
@@ -135,15 +145,20 @@ class Row:
     views: bool = False
     claims: Mapping[str, Claim] = field(default_factory=dict)
     note: str = ""
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work: a recipe with a seed, or, without either, the cost of all recipes."""
+    """One piece of work: a recipe with a seed, or, without either, the cost of all recipes.
+
+    viewed: whether its run also forecasts with noisy views
+    """
 
     number: int
     recipe: Recipe | None
     seed: int | None
+    viewed: bool = False
 
     @property
     def path(self) -> str:
@@ -173,16 +188,12 @@ class Plan:
     def cells(self) -> list[Cell]:
         """The work in the order that it is started: seed by seed, and what others wait for first."""
         pairs = [(recipe, seed) for seed in self.seeds for recipe in self.recipes]
-        cells = [Cell(number, recipe, seed) for number, (recipe, seed) in enumerate(pairs)]
+        viewed = {row.recipe for row in self.rows if row.views}
+        cells = [Cell(n, recipe, seed, recipe.name in viewed) for n, (recipe, seed) in enumerate(pairs)]
         return [*cells, Cell(len(cells), None, None)]
 
     def recipe(self, name: str) -> Recipe:
         return next(recipe for recipe in self.recipes if recipe.name == name)
-
-    @property
-    def viewed(self) -> frozenset[str]:
-        """The recipes whose runs also forecast with noisy views."""
-        return frozenset(row.recipe for row in self.rows if row.views)
 
 
 def _alone(
@@ -198,13 +209,13 @@ def _alone(
         key = ("teacher", *overrides)
         recipes[key] = Recipe(name, overrides, "student", teacher=PLAIN)
         return [
-            Row(name, title, name, claims=claims, note="takes the plain run as its teacher"),
+            Row(name, title, name, False, claims, "takes the plain run as its teacher", technique.weights),
             Row(ALONE, "the same student alone", alone.name),
         ]
     if technique.kind == "search":
         recipes[("search", *overrides)] = Recipe(name, overrides, "search")
         return [Row(name, title, name, claims=claims, note="chosen on validation")]
-    return [Row(name, title, _recipe(name, overrides, recipes).name, claims=claims)]
+    return [Row(name, title, _recipe(name, overrides, recipes).name, False, claims, "", technique.weights)]
 
 
 def _together(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,44 +11,54 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from stockenh.commands.ablate.claims import FAILS, HOLDS, MEASURES, Interval
+from stockenh.commands.ablate.claims import FAILS, HOLDS, MEASURES, UNMEASURED, ClaimLine
+from stockenh.commands.ablate.lines import Line, lines_of
 from stockenh.commands.ablate.perform import WINDOWS
-from stockenh.commands.ablate.results import ClaimLine, Found, Line, collect, lines_of
+from stockenh.commands.ablate.results import Found, collect
 from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.multirun.launch import show_line
-from stockenh.report.figure import COLOURS, GREY, bars_of, legend_above, new_figure, save
-from stockenh.report.table import markdown_table, new_table, percent
+from stockenh.evaluation.paired import Interval
+from stockenh.report.figure import COLOURS, GREY, as_drawn, bars_text, legend_above, new_figure, save
+from stockenh.report.table import Grid, as_table, leave_out, markdown_table, new_table, number, percent
 from stockenh.storage.files import write_atomic, write_json
 
 RULES = """\
-Every difference is paired: the same seed, the same data, the technique against the plain recipe. The
-interval is Student's 95% over the seeds: it tells what another seed would change, not what another test part
-would. A claim holds where the whole interval reaches its minimum, does not hold where the whole interval
-falls short of it, and otherwise it is undecided. An ablation compares fixed recipes and selects nothing, so
-these are figures of the test part; a search chooses its trial on validation. One interval in twenty misses by
-chance.
+Every difference is paired: the same seed, the same rows, the technique against the plain recipe. Its 95%
+interval is over seeds and dates together: another seed and another test part would both give another figure.
+Costs vary by round only, curves of the loss by seed only. A claim is tested against its minimum, and p is
+corrected for the number of claims (Holm 1979). With p at most 0.05 the claim holds, or does not hold, by the
+side of the minimum that the figure lies on. Otherwise the verdict is open. So an interval of 95% may leave
+out the minimum where the verdict is open: of many such intervals some miss by chance. A technique that makes
+weights of its own is judged by these, all others by the weights that validation chose. Accuracy kept is of
+the accuracy above the majority class. An ablation compares fixed recipes and selects nothing, so these are
+figures of the test part; a search chooses its trial on validation.
 """
 
-CAPTION = (
-    "points: accuracy above plain, paired by seed, mean [95% over seeds]. log loss, ECE: difference to "
-    "plain, of the model's own probabilities. train, memory: over plain. compute: windows seen in training "
-    "over plain's, teachers, trials and range tests included"
-)
+CAPTIONS = {
+    "points": "points: accuracy above plain, mean [95% over {over}]",
+    "AUC": "log loss, AUC, ECE: above plain's, of the model's own probabilities; *: 0 is outside 95%",
+    "train": "train, memory: over plain",
+    "compute": "compute: windows seen in training over plain's, with teachers, trials and range tests",
+}  # by a column that it is about
 STYLES = {HOLDS: "green", FAILS: "red"}
 # Differences in the Markdown table, and their digits.
 DIGITS = {
-    "accuracy": 2, "gap_closed": 1, "log_loss": 4, "log_loss_calibrated": 4, "ece": 4, "ece_calibrated": 4,
+    "accuracy": 2, "gap_closed": 1, "log_loss": 4, "log_loss_calibrated": 4, "auc": 4, "ece": 4,
+    "ece_calibrated": 4,
 }  # fmt: skip
+CLAIM_COLUMNS = ("technique", "claimed", "measured", "p", "verdict", "why")
+TITLE_WIDTH = 24  # characters
+WIDE = 132  # characters, with room for every interval
 
 
 def conclude(spec: AblationSpec, console: Console) -> None:
     """Writes and shows the table, the figures and the picture from what lies in the folder."""
-    found = collect(spec.folder, spec.plan)
+    found = collect(spec.folder, spec.plan, spec.base.data.horizons)
     bars, seeds, path = spec.settings.horizon, spec.plan.seeds, spec.folder.path
     lines = lines_of(spec.plan, found, spec.base, spec.configs, bars)
     command = shlex.join(["stockenh", "ablate", *spec.folder.read()["arguments"]])
     title = f"Recipes on the test part at {bars} bars, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    console.print(recipes_table(lines, f"h{bars}", title))
+    console.print(recipes_table(lines, f"h{bars}", title, console.width))
     console.print(claims_table(lines))
     if spec.settings.left_out:
         console.print(f"not run  {', '.join(spec.settings.left_out)}")
@@ -68,51 +79,65 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     show_line(console, "figures", path / "ablation.json")
 
 
-def recipes_table(lines: Sequence[Line], horizon: str, title: str) -> Table:
-    """Every recipe beside the plain one, at one horizon."""
-    names = ("recipe", "seeds", "accuracy", "points", "log loss", "ECE", "train", "memory", "compute")
-    table = new_table(title, CAPTION, names, ("recipe",))
-    table.columns[0].no_wrap = False
-    for line in lines:
-        is_plain, differences = line.name == "plain", line.differences.get(horizon, {})
-        speed, memory = line.costs["train_speed"], line.costs["memory"]
-        table.add_row(
-            *_level(line, horizon),
-            "" if is_plain else interval_text(differences.get("accuracy"), 2),
-            "" if is_plain else _signed(differences.get("log_loss"), 4),
-            "" if is_plain else _signed(differences.get("ece"), 4),
-            "" if speed is None else f"{speed.mean:.2f}x",
-            "" if memory is None else f"{memory.mean:.2f}x",
-            "" if line.compute is None else f"{line.compute:.1f}x",
+def recipes_table(lines: Sequence[Line], horizon: str, title: str, width: int = 80) -> Table:
+    """Every recipe beside the plain one, at one horizon.
+
+    A narrow table has fewer columns, and no intervals but those of accuracy.
+    """
+    text = interval_text if width >= WIDE else _starred
+    found = [("" if line.name == "plain" else None, line.differences.get(horizon, {})) for line in lines]
+    differences = {
+        head: [empty if empty is not None else show(of.get(key), digits) for empty, of in found]
+        for head, key, digits, show in (
+            ("points", "accuracy", 2, interval_text),
+            ("log loss", "log_loss", 4, text),
+            ("AUC", "auc", 4, text),
+            ("ECE", "ece", 4, text),
         )
-    return table
+    }
+    columns = {
+        "recipe": [textwrap.fill(line.title, TITLE_WIDTH) for line in lines],
+        "accuracy": [_accuracy(line, horizon) for line in lines],
+        **differences,
+        "train": [_times(line.costs["train_speed"]) for line in lines],
+        "memory": [_times(line.costs["memory"]) for line in lines],
+        "compute": ["" if line.compute is None else f"{line.compute:.1f}x" for line in lines],
+    }
+    left_out = leave_out(columns, ("memory", "train", "compute", "ECE"), width)
+    shown = next((accuracy for _, of in found if (accuracy := of.get("accuracy")) is not None), None)
+    over = shown.over if shown is not None and shown.over else "seeds and dates"
+    caption = ". ".join(text for name, text in CAPTIONS.items() if name in columns).format(over=over)
+    caption += f". No room for {', '.join(left_out)}: see ablation.md" if left_out else ""
+    rows = [*zip(*columns.values(), strict=True)]
+    return as_table(Grid(title, tuple(columns), [rows], caption, ("recipe",)))
 
 
 def claims_table(lines: Sequence[Line]) -> Table:
     """Every claim beside what was measured, and the verdict."""
-    table = new_table("What is claimed, and what was measured")
-    for name in ("technique", "claimed", "measured", "verdict", "why"):
+    notes = [f"{line.title}: {line.judged}" for line in lines if line.weights and line.seeds]
+    caption = f"p: of the claim's minimum, corrected for the number of claims. {'. '.join(notes)}"
+    table = new_table("What is claimed, and what was measured", caption)
+    for name in CLAIM_COLUMNS:
         table.add_column(name, overflow="fold", no_wrap=name == "verdict")
     for row in _claims(lines):
-        table.add_row(*row, style=STYLES.get(row[3]))
+        table.add_row(*row, style=STYLES.get(row[4]))
     return table
 
 
-def _level(line: Line, horizon: str) -> list[str]:
-    """A recipe's title, seeds and accuracy as text."""
-    accuracy = percent(line.level.get(horizon, {}).get("accuracy")) if line.seeds else "not run"
-    return [line.title, str(line.seeds) if line.seeds else "", accuracy]
+def _accuracy(line: Line, horizon: str) -> str:
+    return percent(line.level.get(horizon, {}).get("accuracy")) if line.seeds else "not run"
 
 
 def _claims(lines: Sequence[Line]) -> list[tuple[str, ...]]:
-    """Each claim as text: technique, claimed, measured, verdict, why."""
+    """Each claim as text, see `CLAIM_COLUMNS`."""
     return [
         (
             line.title if claim is line.claims[0] else "",
             claim.claim.says or f"{MEASURES[claim.claim.measure].title}: {claim.claim.minimum:g}",
             measured_text(claim),
+            "" if claim.p is None else _p_text(claim.p),
             claim.verdict.word,
-            line.note if claim.measured is None and line.note else claim.verdict.why,
+            line.note if claim.verdict.why == UNMEASURED and line.note else claim.verdict.why,
         )
         for line in lines
         for claim in line.claims
@@ -123,10 +148,11 @@ def _markdown(spec: AblationSpec, found: Found, lines: Sequence[Line], command: 
     """The claims with their verdicts, every recipe at every horizon, what it cost."""
     first = spec.settings.horizon
     text = ["# Ablation", "", "```", command, "```", "", RULES, f"## Claims, at {first} bars", ""]
-    text += markdown_table(("technique", "claimed", "measured, mean [95%]", "verdict", "why"), _claims(lines))
+    claimed = ("technique", "claimed", "measured, mean [95%]", "p, corrected", "verdict", "why")
+    text += markdown_table(claimed, _claims(lines))
     columns = (
         "recipe", "seeds", "accuracy", "points above plain", "gap closed, points", "log loss",
-        "calibrated", "ECE", "calibrated", "averages kept",
+        "calibrated", "AUC", "ECE", "calibrated", "weights",
     )  # fmt: skip
     for bars in (first, *(bars for bars in spec.base.data.horizons if bars != first)):
         rows = [_recipe(line, f"h{bars}") for line in lines]
@@ -154,14 +180,17 @@ def _levels(plain: Line, horizon: str) -> str:
     level = plain.level[horizon]
     limit = level.get("limit_accuracy")
     known = f", the limit {percent(limit)}, gap closed {percent(level['gap_closed'], 0)}" if limit else ""
-    return f"Plain: {percent(level['accuracy'])}; the majority class {percent(level['majority'])}{known}."
+    return (
+        f"Plain: {percent(level['accuracy'])}, log loss {number(level['log_loss'])}, AUC "
+        f"{number(level['auc'], 3)}; the majority class {percent(level['majority'])}{known}."
+    )
 
 
 def _recipe(line: Line, horizon: str) -> list[str]:
-    kept = ", ".join(f"{name} {n} of {line.seeds}" for name, n in line.chosen.items() if n)
     found, is_plain = line.differences[horizon], line.name == "plain"
     shown = ["" if is_plain else interval_text(found[key], digits) for key, digits in DIGITS.items()]
-    return [*_level(line, horizon), *shown, kept]
+    seeds = str(line.seeds) if line.seeds else ""
+    return [line.title, seeds, _accuracy(line, horizon), *shown, line.judged]
 
 
 def _cost_note(found: Found) -> str:
@@ -184,8 +213,8 @@ def measured_text(line: ClaimLine) -> str:
     if line.measured is None:
         return "n/a"
     unit = f" {measure.unit}" if measure.unit == "points" else measure.unit
-    signed = measure.unit == "points" or line.claim.measure in ("ece", "log_loss")
-    return f"{interval_text(line.measured, measure.digits, signed)}{unit} {line.claim.measure}"
+    name, signed = line.claim.measure.replace("_", " "), line.claim.measure in DIGITS
+    return f"{interval_text(line.measured, measure.digits, signed)}{unit} {name}"
 
 
 def interval_text(found: Interval | None, digits: int, signed: bool = True) -> str:
@@ -198,17 +227,31 @@ def interval_text(found: Interval | None, digits: int, signed: bool = True) -> s
     return f"{found.mean:{sign}.{digits}f} [{found.low:{sign}.{digits}f}, {found.high:{sign}.{digits}f}]"
 
 
-def _signed(found: Interval | None, digits: int) -> str:
-    return "n/a" if found is None else f"{found.mean:+.{digits}f}"
+def _starred(found: Interval | None, digits: int) -> str:
+    """`+0.0042*`, the star where the interval leaves out 0."""
+    if found is None:
+        return "n/a"
+    is_out = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+    return f"{found.mean:+.{digits}f}{'*' if is_out else ' '}"
 
 
+def _times(found: Interval | None) -> str:
+    return "" if found is None else f"{found.mean:.2f}x"
+
+
+def _p_text(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+MARGIN = 0.15  # of the span of all 95% intervals, on both sides of the picture
 _LOOKS = {HOLDS: (COLOURS[2], "o"), FAILS: (COLOURS[1], "X")}
 
 
 def forest(lines: Sequence[Line], horizon: str, path: Path) -> Path:
-    """Differences in accuracy with their 95% intervals, and the claimed ranges; returns the path written."""
+    """Differences in accuracy with their intervals, of 95% and corrected for the number of claims, and the
+    claimed ranges; returns the path written."""
     shown = [line for line in lines if line.name != "plain" and line.differences[horizon]["accuracy"]]
-    figure = new_figure(9, 2.2 + 0.36 * len(shown))
+    figure = new_figure(9, 2.4 + 0.36 * len(shown))
     axes = figure.add_subplot()
     labelled: set[str] = set()
 
@@ -217,29 +260,40 @@ def forest(lines: Sequence[Line], horizon: str, path: Path) -> Path:
         labelled.add(label)
         return label if fresh else None
 
+    over, spans = "seeds and dates", [0.0]
     for place, line in enumerate(reversed(shown)):
         found = line.differences[horizon]["accuracy"]
         assert found is not None
+        over = found.over or over
         claim = next((c for c in line.claims if c.claim.measure == "accuracy"), None)
         if claim is not None and claim.claim.least is not None:
             most = claim.claim.most if claim.claim.most is not None else claim.claim.least + 1.0
             axes.barh(place, most - claim.claim.least, left=claim.claim.least, height=0.62,
                       color=COLOURS[5], alpha=0.35, label=once("claimed"), zorder=1)  # fmt: skip
+            spans += [claim.claim.least, most]
         verdict = claim.verdict.word if claim is not None else "no claim on accuracy"
         colour, marker = _LOOKS.get(verdict, (GREY if claim is None else COLOURS[0], "o"))
-        ends = None
-        if found.low is not None and found.high is not None:
-            ends = [[found.mean - found.low], [found.high - found.mean]]
         label = once(f"measured, {verdict}" if claim is not None else verdict)
-        axes.errorbar(found.mean, place, xerr=ends, fmt=marker, color=colour, capsize=3, markersize=6,
-                      label=label, zorder=3)  # fmt: skip
+        spans += [end for end in (found.low, found.mean, found.high) if end is not None]
+        axes.plot(found.mean, place, marker, color=colour, markersize=6, label=label, zorder=4)
+        for ends, width in (
+            (claim.corrected if claim else (None, None), 1.0),
+            ((found.low, found.high), 2.6),
+        ):
+            if (low := ends[0]) is not None and (high := ends[1]) is not None:
+                axes.plot((low, high), (place, place), color=colour, linewidth=width, zorder=3)
     axes.axvline(0, color=GREY, linewidth=1.2, zorder=2)
-    axes.set_yticks(range(len(shown)), [line.title for line in reversed(shown)])
+    axes.set_yticks(range(len(shown)), [as_drawn(line.title) for line in reversed(shown)])
     axes.set_ylim(-0.7, len(shown) - 0.3)
-    axes.set_xlabel("accuracy above the plain recipe, points of the test part")
+    # a corrected interval of few seeds may be a hundred times as long as the others
+    margin = MARGIN * (max(spans) - min(spans)) + 0.1
+    axes.set_xlim(min(spans) - margin, max(spans) + margin)
+    axes.set_xlabel(
+        f"accuracy above the plain recipe, points of the test part\n"
+        f"thick: 95% over {over}; thin: corrected for the number of claims, and decides"
+    )
     axes.grid(axis="x", color="#E0E0E0", linewidth=0.8)
     legend_above(axes)
-    bars = bars_of(horizon)
     seeds = max((line.seeds for line in shown), default=0)
-    title = f"Techniques against the plain recipe at {bars} bars\n{seeds} seeds, paired; bars: 95% over seeds"
+    title = f"Techniques against the plain recipe at {bars_text(horizon)}, {seeds} seed{'s' * (seeds != 1)}"
     return save(figure, title, path)

@@ -47,13 +47,21 @@ def _begin(spec: AblationSpec, console: Console) -> None:
         spec.require_same(about)
     recipes = {**about.get("recipes", {}), **spec.recipes}
     folder.begin(spec.config, {"base": spec.fingerprint, "recipes": recipes})
+    earlier = sum(folder.lacks_forecasts(cell) for cell in cells if cell.recipe is not None)
     for cell in cells:
         folder.reopen(cell)
     size = f"{len(spec.plan.recipes)} recipes x {len(spec.plan.seeds)} seeds"
     done = f"{spec.count_ended()} of {len(cells)} cells done"
     show_line(console, "resumed" if about else "ablation", f"{folder.path}: {size}, {done}")
+    if earlier:
+        console.print(
+            f"         an earlier version made {earlier} of the cells, without forecasts of the test part: "
+            f"these are made now, without training"
+        )
     if len(spec.plan.seeds) == 1:
-        console.print("         one seed gives no interval, so no verdict: ablate.seeds=[1,2,3] for three")
+        console.print(
+            "         one seed gives intervals over dates only and no verdict: ablate.seeds=[1,2,3] for three"
+        )
 
 
 def _end(spec: AblationSpec, console: Console) -> int:

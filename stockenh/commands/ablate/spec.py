@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder
@@ -18,9 +18,11 @@ from stockenh.commands.multirun.folder import IMMATERIAL, config_dirs, differenc
 from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.runs.listing import flatten
+from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.config import build
+from stockenh.config.compose import COMPOSITION_ERRORS
 from stockenh.config.overrides import hydra_text
-from stockenh.config.schema import GROUPS, RunConfig, parse, plain
+from stockenh.config.schema import GROUPS, RunConfig, parse, plain, settings_of
 from stockenh.errors import ConfigError
 from stockenh.storage.untrusted import is_file, read_bytes
 
@@ -69,6 +71,9 @@ class AblationSpec:
         base = parse(composed(Recipe(PLAIN)))
         _refuse_unfit(base, settings)
         plan = Plan.of(settings, base.data.brings_bars)
+        for recipe in plan.recipes:
+            if recipe.kind == "search":
+                _refuse_short(recipe, context)
         configs = {recipe.name: composed(recipe) for recipe in plan.recipes if recipe.kind != "search"}
         _check(configs, base)
         flags = config_dirs(config)
@@ -230,6 +235,27 @@ def _refuse_unfit(base: RunConfig, settings: AblateSettings) -> None:
         )
     if base.teacher or base.init_from:
         raise ConfigError("an ablation trains from the start: leave out teacher= and init_from=")
+
+
+def _refuse_short(search: Recipe, context: HydraContext) -> None:
+    """Raises ConfigError where a search ends before its sampler learns from what it has tried."""
+    from stockenh.commands.sweep.study import random_start  # imports Optuna
+
+    own = [a for a in search.overrides if override_key(a).partition(".")[0] == "sweep"]
+    key = f"ablate.techniques.{search.name}"
+    try:
+        loaded = context.config_loader.load_configuration("sweep", ["sweep=base", *own], RunMode.RUN)
+        sweep: SweepConfig = settings_of(
+            "sweep", SweepConfig, OmegaConf.to_container(loaded.sweep, resolve=True)
+        )
+    except (*COMPOSITION_ERRORS, ConfigError) as error:
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None
+    if sweep.n_trials <= (start := random_start(sweep)):
+        raise ConfigError(
+            f"{key}: sweep.n_trials={sweep.n_trials} is no more than the {start} "
+            f"trials that {sweep.sampler['name']} draws at random first, so nothing is searched: give more, "
+            f"or take fewer of those with +sweep.sampler.n_startup_trials=N"
+        )
 
 
 def _check(configs: dict[str, dict[str, Any]], base: RunConfig) -> None:

@@ -18,6 +18,7 @@ from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import launch, show_line
 from stockenh.commands.multirun.worker import Worker
 from stockenh.commands.runs.listing import flatten
+from stockenh.commands.sweep.base import base_values
 from stockenh.commands.sweep.report import conclude
 from stockenh.commands.sweep.show import Watch
 from stockenh.commands.sweep.spec import LOSS, SearchSpec
@@ -82,13 +83,18 @@ def _begin(spec: SearchSpec, study: SharedStudy, console: Console) -> None:
     """Prints what starts or is resumed, and records how to resume it."""
     folder, settings = spec.folder, spec.settings
     dead = study.close_dead()
-    study.fill()
+    first, left_out = base_values(spec.space, spec.values.__getitem__) if settings.enqueue_base else ({}, {})
+    is_new = not study.trials()
+    study.fill(first)
     folder.begin(spec.config, {"command": spec.command})
     ended, where = study.count_ended(), str(folder.path)
     if settings.storage is not None:
         where = f"{study.name} in {without_password(settings.storage)}"
     doing = "resumed" if ended else "study"
     show_line(console, doing, f"{where}: {ended} of {settings.n_trials} trials ended")
+    if is_new and settings.enqueue_base:
+        why = "; ".join(f"{name} is left out, {reason}" for name, reason in left_out.items())
+        show_line(console, "trial 0", f"has the config's own values{f', but {why}' if why else ''}")
     if dead:
         console.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
 

@@ -113,6 +113,9 @@ def _names(node: ast.AST) -> Iterator[str]:
         yield from _names(part)
 
 
+MOST_CANDIDATES = 1000  # values of a helper
+STEP_TOLERANCE = 1e-6  # of a step
+
 Values = dict[str, Any]
 Lookup = Callable[[str], Any]  # a key's value in the config; raises KeyError
 
@@ -144,8 +147,17 @@ class Line:
         texts = [text for text in (self.value, self.when) if text is not None]
         return frozenset().union(*(Expression(text).names for text in texts))
 
+    @property
+    def candidates(self) -> Sequence[Any]:
+        """Values of a helper that are tried where the config's own keys follow from one of them."""
+        return self.corners
+
     def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         """A value for this trial, of a line that is not derived."""
+        raise NotImplementedError
+
+    def stored(self, value: Any) -> Any:
+        """What a study stores of a value of this line. Raises ConfigError where it has none such."""
         raise NotImplementedError
 
 
@@ -176,6 +188,17 @@ class Range(Line):
     def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
+    def stored(self, value: Any) -> Any:
+        number = _number(value)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ConfigError(f"{value} is no number")
+        if not self.low <= number <= self.high:
+            raise ConfigError(f"{value} lies outside {self.low:g} to {self.high:g}")
+        steps = (number - self.low) / self.step if self.step else 0.0
+        if abs(steps - round(steps)) > STEP_TOLERANCE:
+            raise ConfigError(f"{value} is no step of {self.step:g} from {self.low:g}")
+        return number
+
 
 @dataclass(frozen=True)
 class WholeRange(Range):
@@ -187,6 +210,16 @@ class WholeRange(Range):
 
     def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+
+    def stored(self, value: Any) -> Any:
+        number = super().stored(value)
+        if number != int(number):
+            raise ConfigError(f"{value} is no whole number")
+        return int(number)
+
+    @property
+    def candidates(self) -> Sequence[Any]:
+        return range(self.low, self.high + 1, self.step or 1)[:MOST_CANDIDATES]
 
 
 @dataclass(frozen=True)
@@ -209,6 +242,14 @@ class Choice(Line):
     def draw(self, name: str, trial: optuna.trial.BaseTrial) -> Any:
         labels = [_label(choice) for choice in self.choices]
         return self.choices[labels.index(trial.suggest_categorical(name, labels))]
+
+    def stored(self, value: Any) -> Any:
+        label = _label(value)
+        # true is 1 to a list, and no choice of a number
+        if not any(label == own and isinstance(label, bool) == isinstance(own, bool)
+                   for own in map(_label, self.choices)):  # fmt: skip
+            raise ConfigError(f"{value} is none of {', '.join(map(str, self.choices))}")
+        return label
 
 
 @dataclass(frozen=True)
@@ -249,7 +290,7 @@ class Space:
 
     def draw(self, trial: optuna.trial.BaseTrial, config: Lookup) -> tuple[Values, Values]:
         """(all values by name, those that are keys of the config)."""
-        return self._follow(config, lambda name: self.parameters[name].draw(name, trial))
+        return self.follow(config, lambda name: self.parameters[name].draw(name, trial))
 
     def overrides(self, trial: optuna.trial.BaseTrial, config: Lookup) -> list[str]:
         """The values of `draw` that are keys of the config, as overrides; no value is an interpolation."""
@@ -267,13 +308,14 @@ class Space:
         combinations = (dict(zip(shaping, own, strict=True)) for own in itertools.product(*shaping.values()))
         others = ({name: end} for name, own in ends.items() if name not in shaping for end in own[1:])
         for chosen in itertools.chain(combinations, others):
-            yield self._follow(config, (lowest | chosen).__getitem__)
+            yield self.follow(config, (lowest | chosen).__getitem__)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers with every default written out, for reports and to compare two spaces."""
         return {name: dict(vars(line)) for name, line in self.parameters.items()}
 
-    def _follow(self, config: Lookup, choose: Callable[[str], Any]) -> tuple[Values, Values]:
+    def follow(self, config: Lookup, choose: Callable[[str], Any]) -> tuple[Values, Values]:
+        """As `draw`, with values chosen by name."""
         values: Values = {}
         keys: Values = {}
         for name, line in self.parameters.items():

@@ -38,6 +38,7 @@ class SweepConfig:
 
     sampler, pruner: {"name": a class of optuna.samplers or optuna.pruners, and its arguments}
     params:          the search space, see `space.Space`
+    enqueue_base:    whether the first trial of a new study has the config's own values
     """
 
     n_trials: Annotated[int, Field(ge=1, le=100_000)] = 50  # each is recorded before the first begins
@@ -49,6 +50,7 @@ class SweepConfig:
     study: str | None = None
     sampler: dict[str, Any] = field(default_factory=lambda: {"name": "TPESampler"})
     pruner: dict[str, Any] | None = None
+    enqueue_base: bool = True
     params: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -85,6 +85,18 @@ def sampler_of(settings: SweepConfig, seed: int, number: int) -> optuna.samplers
     return built
 
 
+def random_start(settings: SweepConfig) -> int:
+    """How many trials the sampler draws at random before it learns from them; 0 where it does not say.
+
+    Raises ConfigError where there is no such sampler.
+    """
+    sampler_of(settings, 0, 0)
+    accepted = inspect.signature(getattr(optuna.samplers, settings.sampler["name"])).parameters
+    if "n_startup_trials" not in accepted:
+        return 0
+    return int(settings.sampler.get("n_startup_trials", accepted["n_startup_trials"].default))
+
+
 def _build(kind: str, package: Any, node: Mapping[str, Any]) -> Any:
     name = str(node.get("name"))
     if name in UNPICKLES:
@@ -239,11 +251,14 @@ class SharedStudy:
                 advice = f"go on with it by {again}, or name another hydra.sweep.dir"
             raise ConfigError(f"{where} was made of other settings {found}: {advice}")
 
-    def fill(self) -> None:
-        """Makes waiting trials up to n_trials, unless another process is doing so."""
+    def fill(self, first: Mapping[str, Any] | None = None) -> None:
+        """Makes waiting trials up to n_trials, unless another process is doing so.
+
+        first: values of the first trial of a new study; what it does not name is drawn
+        """
         if self.settings.storage is None:
             with FileLock(self.folder / ".fill.lock"):
-                self._enqueue()
+                self._enqueue(first or {})
             return
         number, since = len(self.trials()), time.monotonic()  # a database has no such lock
         while not self.is_new and number < self.settings.n_trials:
@@ -252,7 +267,7 @@ class SharedStudy:
             time.sleep(0.2)
             if (now := len(self.trials())) > number:
                 number, since = now, time.monotonic()
-        self._enqueue()
+        self._enqueue(first or {})
 
     def take(self) -> int | None:
         """The number of a waiting trial that is now this process's own; None where none waits."""
@@ -305,9 +320,9 @@ class SharedStudy:
         threading.Thread(target=beat, daemon=True).start()
         return over
 
-    def _enqueue(self) -> None:
-        while len(self.trials()) < self.settings.n_trials:
-            self.study.enqueue_trial({})
+    def _enqueue(self, first: Mapping[str, Any]) -> None:
+        while (number := len(self.trials())) < self.settings.n_trials:
+            self.study.enqueue_trial({} if number else dict(first))
 
     def _set(self, number: int, state: TrialState) -> bool:
         return self.storage.set_trial_state_values(self.id_of(number), state=state)

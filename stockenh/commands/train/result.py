@@ -19,7 +19,7 @@ from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Confidence, Predictions
-from stockenh.report.table import Grid, as_table, interval, number, percent
+from stockenh.report.table import Grid, as_table, interval, leave_out, number, percent
 from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
@@ -57,12 +57,7 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width:
     names them.
     """
     columns = _result_columns(parts)
-    left_out = []
-    for name in _DISPENSABLE:
-        if sum(max(map(len, (head, *cells))) + 1 for head, cells in columns.items()) - 1 <= width:
-            break
-        left_out.append(name)
-        del columns[name]
+    left_out = leave_out(columns, _DISPENSABLE, width)
     caption = (
         "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
         "dates. majority: share of the larger class in that part."

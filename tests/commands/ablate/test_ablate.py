@@ -27,6 +27,7 @@ defaults:
 
 ablate:
   seeds: [1, 2]
+  horizon: 2
   rounds: 3
   only: null
   leave_one_out: false
@@ -59,7 +60,9 @@ def tiny(tmp_path, small_run, no_memory, monkeypatch) -> list[str]:
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text(CLAIMS)
     monkeypatch.chdir(tmp_path)
-    return ["ablate", "ablate=tiny", "--config-dir", str(tmp_path / "conf"), *small_run, "hydra.sweep.dir=ab"]
+    # one short horizon, so that the few test dates fill two blocks
+    short = ["data.horizons=[2]", "hydra.sweep.dir=ab"]
+    return ["ablate", "ablate=tiny", "--config-dir", str(tmp_path / "conf"), *small_run, *short]
 
 
 def cells(folder: Path) -> dict[str, float]:
@@ -67,9 +70,9 @@ def cells(folder: Path) -> dict[str, float]:
     return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("cell.json")}
 
 
-def accuracy(folder: Path, recipe: str, seed: int) -> float:
+def scores(folder: Path, recipe: str, seed: int, horizon: str) -> dict:
     summary = json.loads((folder / recipe / f"seed{seed}" / "summary.json").read_text())
-    return summary["parts"]["test"]["h5"]["accuracy"]
+    return summary["parts"]["test"][horizon]
 
 
 @pytest.mark.slow
@@ -81,9 +84,12 @@ def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tm
     found = json.loads((folder / "ablation.json").read_text())
     lines = {line["name"]: line for line in found["lines"]}
     assert list(lines) == ["plain", "focal", "tta", "all"]
-    differences = [100 * (accuracy(folder, "focal", s) - accuracy(folder, "plain", s)) for s in (1, 2)]
-    measured = lines["focal"]["differences"]["h5"]["accuracy"]
-    assert measured["n"] == 2 and measured["mean"] == pytest.approx(sum(differences) / 2)
+    for name, unit in (("accuracy", 100), ("log_loss", 1), ("auc", 1)):
+        own, plain = ([scores(folder, r, s, "h2")[name] for s in (1, 2)] for r in ("focal", "plain"))
+        measured = lines["focal"]["differences"]["h2"][name]
+        assert measured["n"] == 2 and measured["over"] == "seeds and dates"
+        assert measured["mean"] == pytest.approx(unit * (sum(own) - sum(plain)) / 2, abs=1e-5)
+        assert measured["low"] < measured["mean"] < measured["high"]
     words = {name: [c["verdict"]["word"] for c in line["claims"]] for name, line in lines.items()}
     assert words == {"plain": [], "focal": ["does not hold"], "tta": ["does not hold"], "all": ["holds"]}
     table = (folder / "ablation.md").read_text()
@@ -101,9 +107,19 @@ def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tm
     assert again.code == 0 and cells(folder) == before
     more = stockenh("ablate", "resume=ab", own, "ablate.seeds=[1,2,3]")
     assert more.code == 0, more.err
-    after = cells(folder)
+    after, table_of_three = cells(folder), (folder / "ablation.json").read_text()
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"plain/seed3", "focal/seed3"}
+
+    removed = ["plain/seed1", "focal/seed2"]
+    for name in removed:  # as an earlier version left them
+        (folder / name / "forecasts.safetensors").unlink()
+    earlier = stockenh("ablate", "resume=ab", own, "ablate.seeds=[1,2,3]")
+    assert earlier.code == 0, earlier.err
+    assert "an earlier version made 2 of the cells, without forecasts of the test part" in earlier.out
+    again = cells(folder)
+    assert {name for name in again if again[name] != after[name]} == set(removed)
+    assert json.loads((folder / "ablation.json").read_text())["lines"] == json.loads(table_of_three)["lines"]
 
     other = stockenh(*tiny, "optimizer.lr=1e-4")
     assert other.code == 2
@@ -121,9 +137,9 @@ def test_a_cell_that_fails_leaves_the_others_alone(tiny, stockenh, tmp_path, mon
     assert answer.code == 1
     assert "1 of 3 cells failed; focal/seed1: " in answer.err and "the gradient norm is" in answer.err
     table = (tmp_path / "ab" / "ablation.md").read_text()
-    assert "| focal loss | a miracle | n/a | can't tell | not measured |" in table
+    assert "| focal loss | a miracle | n/a |  | can't tell | not measured |" in table
     assert "- focal/seed1: " in table
-    assert "one seed gives no interval" in answer.out
+    assert "one seed gives intervals over dates only and no verdict" in answer.out
     assert (tmp_path / "ab/plain/seed1/summary.json").is_file()
 
 
@@ -164,14 +180,56 @@ def test_two_processes_share_the_cells_of_the_shipped_list(small_run, tmp_path):
     found = json.loads((tmp_path / "ab/ablation.json").read_text())
     assert found["cost"]["memory"]["plain"] > 0
     (kept,) = (line for line in found["lines"] if line["name"] == "distillation")
-    names = ("distillation", "plain")
-    shares = [a / b for a, b in ([accuracy(tmp_path / "ab", n, s) for n in names] for s in (1, 2))]
-    assert kept["claims"][0]["measured"]["mean"] == pytest.approx(sum(shares) / 2)
+    of_plain = [scores(tmp_path / "ab", "plain", s, "h5") for s in (1, 2)]
+    own = [scores(tmp_path / "ab", "distillation", s, "h5")["accuracy"] for s in (1, 2)]
+    above = sum(of["accuracy"] - of["majority"] for of in of_plain)
+    claim = kept["claims"][0]
+    if above > 0 and claim["measured"] is not None:
+        share = (sum(own) - sum(of["majority"] for of in of_plain)) / above
+        assert claim["measured"]["mean"] == pytest.approx(share)
+    else:
+        assert "there is nothing to keep" in claim["verdict"]["why"]
     assert kept["compute"] == 2.0
     smaller = found["cost"]["weights_bytes"]
     assert smaller["distillation"] < smaller["plain"]
     teacher = (tmp_path / "ab/distillation/seed2/config.yaml").read_text()
     assert f"teacher: {tmp_path}/ab/plain/seed2" in teacher
+
+
+@pytest.mark.slow
+def test_a_search_begins_with_the_plain_recipe_and_is_judged_by_its_best_trial(
+    small_run, tmp_path, stockenh, no_memory, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    own = [
+        "sweep.n_trials=3",
+        "+sweep.sampler.n_startup_trials=1",
+        "optimizer.lr=tag(log, interval(1e-5, 1e-1))",
+    ]
+    given = [*small_run, "ablate.only=[optuna]", "ablate.seeds=[1]", "ablate.n_workers=1", "ablate.rounds=3"]
+    quoted = ", ".join(f'"{override}"' for override in own)
+    answer = stockenh(
+        "ablate", *given, f"ablate.techniques.optuna.overrides=[{quoted}]", "hydra.sweep.dir=ab"
+    )
+    assert answer.code == 0, answer.err
+    cell = tmp_path / "ab/optuna/seed1"
+    figures = json.loads((cell / "cell.json").read_text())["figures"]
+    assert figures["trials"] == 3
+    assert "trial 0  has the config's own values" in (cell / "search.log").read_text()
+    first, plain = (
+        load_file(folder / "weights/raw.safetensors")
+        for folder in (cell / "search/0", tmp_path / "ab/plain/seed1")
+    )
+    assert all(torch.equal(first[name], plain[name]) for name in plain)
+    (line,) = (
+        line
+        for line in json.loads((tmp_path / "ab/ablation.json").read_text())["lines"]
+        if line["name"] == "optuna"
+    )
+    best = json.loads((cell / "search/sweep.json").read_text())["test"][-1]
+    assert figures["trial"] == best["trial"]
+    assert line["level"]["h5"]["accuracy"] == pytest.approx(best["scores"]["h5"]["accuracy"])
+    assert line["compute"] == 3.0
 
 
 @pytest.mark.parametrize(
@@ -182,6 +240,10 @@ def test_two_processes_share_the_cells_of_the_shipped_list(small_run, tmp_path):
         (["loss=focal,huber_bce"], "an ablation is of one recipe"),
         (["split=all", "~split.val", "~split.test"], "this split has no val"),
         (["ablate.horizon=7"], "ablate.horizon=7 is none of data.horizons: take one of 3, 5, 10"),
+        (
+            ["ablate.only=[optuna]", 'ablate.techniques.optuna.overrides=["sweep.n_trials=10"]'],
+            "ablate.techniques.optuna: sweep.n_trials=10 is no more than the 10 trials that TPESampler",
+        ),
         (["ablate=quik"], "ablate=quik: no such ablate. Nearest: quick"),
         (["resume=.", "loss=focal"], "loss can't be given with resume"),
         (["resume=."], "holds no ablation"),
@@ -228,7 +290,10 @@ def test_the_readme_s_ablations_do_what_they_say(
         market = [] if "data=files" in words else ["data.symbols=2", "data.bars=160"]
         answer = stockenh(*words, *fill, *market, *few)
         assert answer.code == 0, answer.err
-        assert "one seed gives no interval" in answer.out and "not run  mixed precision" in answer.out
+        assert (
+            "one seed gives intervals over dates only" in answer.out
+            and "not run  mixed precision" in answer.out
+        )
     assert len(list(tmp_path.glob("outputs/*/*/ablation.png"))) == 2
 
 

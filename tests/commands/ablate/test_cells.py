@@ -2,7 +2,7 @@
 
 import pytest
 
-from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder
+from stockenh.commands.ablate.cells import DONE, FAILED, FORECASTS, AblationFolder
 from stockenh.commands.ablate.plan import AblateSettings, Plan
 from stockenh.commands.ablate.spec import AblationSpec, CellAssignment
 from stockenh.errors import RunFolderError
@@ -15,6 +15,14 @@ def source(tmp_path, techniques):
     settings = AblateSettings.of({"seeds": [1], "techniques": techniques})
     arguments, folder = ["model=tft_xl", "device=cpu"], AblationFolder(tmp_path)
     return AblationSpec(None, None, settings, Plan.of(settings, True), arguments, [], {}, folder)
+
+
+def end(assignment, **figures):
+    """Closes a cell as its job does, whose forecasts are there by then."""
+    folder = assignment.spec.folder
+    folder.forecasts(assignment.cell).parent.mkdir(parents=True, exist_ok=True)
+    folder.forecasts(assignment.cell).write_bytes(b"")
+    assignment.end({"views": False, "weights": "raw", **figures})
 
 
 def taken(cells):
@@ -36,7 +44,7 @@ def test_a_cell_that_is_given_back_is_handed_out_again_and_one_that_ended_is_not
     first.give_back()
     again = taken(cells)
     assert again.cell == first.cell and first.stopped
-    again.end({"views": None})
+    end(again)
     assert taken(cells).cell.path == "ema/seed1"
     assert cells.folder.state(first.cell)["state"] == DONE
 
@@ -46,7 +54,7 @@ def test_a_job_s_overrides_are_its_recipe_s_before_those_of_all(tmp_path):
     plain, alone = taken(cells), taken(cells)
     assert plain.overrides == ["model=tft_xl", "device=cpu", "hydra.sweep.subdir='plain/seed1'", "seed=1"]
     assert "model=tft_xl" not in alone.overrides and alone.overrides[-1] == "model=student"
-    plain.end({})
+    end(plain)
     student = taken(cells)
     assert student.overrides[-1] == f"++teacher='{tmp_path}/plain/seed1'"
 
@@ -58,7 +66,7 @@ def test_a_student_is_not_begun_before_its_teacher_is_done_and_fails_with_it(tmp
     assert found is not None and found.cell.path == "cost" and not waiting
     assert cells._look() == (None, True)
     plain.fail("no bars")
-    alone.end({})
+    end(alone)
     assert cells.take() is None
     student = next(c for c in cells.plan.cells if c.path == "distillation/seed1")
     assert cells.folder.state(student) == {"state": FAILED, "why": "plain/seed1, its teacher, failed"}
@@ -90,3 +98,18 @@ def test_one_command_at_a_time_works_on_an_ablation(tmp_path):
     folder = AblationFolder(tmp_path)
     with folder.lock(), pytest.raises(RunFolderError, match="another process works on this"), folder.lock():
         pass
+
+
+def test_a_cell_without_forecasts_or_without_the_views_wanted_now_is_done_again(tmp_path):
+    cells = source(tmp_path, {"ema": EMA})
+    plain = taken(cells)
+    end(plain)
+    assert cells.folder.state(plain.cell)["state"] == DONE and not cells.folder.lacks_forecasts(plain.cell)
+    more = source(tmp_path, {"ema": EMA, "tta": {"kind": "views"}})
+    assert taken(more).cell.path == "plain/seed1"
+    (tmp_path / "plain/seed1" / FORECASTS).unlink()  # as an earlier version left it
+    assert cells.folder.lacks_forecasts(plain.cell)
+    assert cells.folder.state(plain.cell) == {}
+    cost = next(c for c in cells.plan.cells if c.recipe is None)
+    cells.folder.close(cost, DONE, {"seconds": 1.0, "figures": {}})
+    assert cells.folder.state(cost)["state"] == DONE

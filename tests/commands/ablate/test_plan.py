@@ -40,14 +40,14 @@ def test_views_train_nothing_of_their_own():
     of = {row.name: (row.recipe, row.views) for row in found.rows}
     assert of["tta"] == ("plain", True) and of["all"] == ("all", True)
     assert of["without_tta"] == ("all", False) and of["without_focal"] == ("ema", True)
-    assert found.viewed == {"plain", "ema", "focal", "all"}
+    assert {c.recipe.name for c in found.cells if c.viewed} == {"plain", "ema", "focal", "all"}
 
 
 def test_ready_windows_have_no_views():
     found = plan({"ema": EMA, "tta": TTA}, bars=False)
     (row,) = (row for row in found.rows if row.name == "tta")
     assert row.recipe == "" and "no raw bars" in row.note
-    assert found.viewed == frozenset()
+    assert not any(cell.viewed for cell in found.cells)
 
 
 def test_a_student_waits_for_the_plain_run_of_its_seed_and_stands_beside_itself_alone():
@@ -65,6 +65,13 @@ def test_what_changes_the_model_or_the_compute_is_no_part_of_all():
 def test_cells_go_seed_by_seed_and_end_with_the_costs():
     paths = [cell.path for cell in plan({"ema": EMA}).cells]
     assert paths == ["plain/seed1", "ema/seed1", "plain/seed2", "ema/seed2", "cost"]
+
+
+def test_only_the_technique_s_own_row_is_judged_by_its_weights():
+    found = plan({"ema": EMA | {"weights": "ema"}, "focal": FOCAL, "tta": TTA})
+    assert {row.name: row.weights for row in found.rows if row.weights} == {"ema": "ema"}
+    # the run without focal loss is EMA's, seen as a user gets it
+    assert next(row.recipe for row in found.rows if row.name == "without_focal") == "ema"
 
 
 def test_only_the_techniques_asked_for():
@@ -85,6 +92,9 @@ def test_only_the_techniques_asked_for():
         ({"techniques": {"x": {}}}, "ablate.techniques.x.overrides must be given"),
         ({"techniques": {"x": {"overrides": ["focal"]}}}, "focal: write GROUP=OPTION"),
         ({"techniques": {"x": {"kind": "views", "overrides": ["tta.views=2"]}}}, "on the command line"),
+        ({"techniques": {"x": EMA | {"weights": "sma"}}}, "weights=sma: no such weights. Nearest: "),
+        ({"techniques": {"x": TTA | {"weights": "ema"}}}, "kind views has what validation chooses"),
+        ({"techniques": {"x": SEARCH | {"weights": "ema"}}}, "kind search has what validation chooses"),
         ({"techniques": {"a b": EMA}}, "the name must be a word"),
         (
             {"techniques": {"x": EMA | {"claims": {"acuracy": {"least": 1}}}}},
@@ -116,6 +126,8 @@ def test_the_shipped_lists_hold_every_claim(option):
     ]  # fmt: skip
     of_accuracy = {"accuracy", "accuracy_kept"}
     assert all(of_accuracy & set(technique.claims) for technique in found.chosen.values())
+    own = {name: technique.weights for name, technique in found.chosen.items() if technique.weights}
+    assert own == {"swa": "swa", "ema": "ema"}
     assert set(found.all_claims) == {"accuracy", "time_to_plain", "inference_speed"}
     assert all(claim.says for technique in found.chosen.values() for claim in technique.claims.values())
     assert yaml.safe_dump(node)

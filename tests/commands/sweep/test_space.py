@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from stockenh.commands.sweep.base import base_values
 from stockenh.commands.sweep.search import _refuse_outside
 from stockenh.commands.sweep.space import Expression, Space, params_of
 from stockenh.config.catalog import conf_dir
@@ -223,3 +224,99 @@ def test_a_derived_number_has_no_more_digits_than_a_setting():
 def test_a_parameter_is_a_plain_key(name):
     with pytest.raises(ConfigError, match="is no key of the config"):
         _refuse_outside(name)
+
+
+CONFIG = {
+    "model.d_model": 192, "model.heads": 6, "model.layers": 4, "model.conv_dilations": [1, 2],
+    "model.dropout": 0.1, "loss": "huber_bce", "optimizer.lr": "1e-3", "optimizer.weight_decay": "auto",
+    "train.ema": True,
+}  # fmt: skip
+HEADS = {
+    "model.d_model": {"type": "categorical", "choices": [128, 192, 256]},
+    "head_width": {"type": "categorical", "choices": [16, 32, 64], "helper": True},
+    "model.heads": {"value": "model.d_model // head_width"},
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "stored", "left_out"),
+    [
+        (
+            {"optimizer.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}},
+            {"optimizer.lr": 1e-3},
+            {},
+        ),
+        (HEADS, {"model.d_model": 192, "head_width": 32}, {}),
+        (
+            HEADS | {"head_width": {"type": "int", "low": 8, "high": 64, "step": 8, "helper": True}},
+            {"model.d_model": 192, "head_width": 32},
+            {},
+        ),
+        (
+            HEADS | {"head_width": {"type": "categorical", "choices": [16, 64], "helper": True}},
+            {"model.d_model": 192},
+            {"model.heads": "6 does not follow from the others"},
+        ),
+        (
+            HEADS | {"model.d_model": {"type": "categorical", "choices": [128, 256]}},
+            {"head_width": 32},
+            {"model.d_model": "192 is none of 128, 256"},
+        ),
+        (
+            {"model.layers": {"type": "int", "low": 5, "high": 8}},
+            {},
+            {"model.layers": "4 lies outside 5 to 8"},
+        ),
+        (
+            {"model.layers": {"type": "int", "low": 1, "high": 9, "step": 2}},
+            {},
+            {"model.layers": "no step of 2"},
+        ),
+        ({"model.layers": {"type": "float", "low": 1, "high": 9}}, {"model.layers": 4}, {}),
+        (
+            {"model.dropout": {"type": "int", "low": 0, "high": 1}},
+            {},
+            {"model.dropout": "0.1 is no whole number"},
+        ),
+        (
+            {"model.dropout": {"type": "float", "low": 0, "high": 0.3, "step": 0.1}},
+            {"model.dropout": 0.1},
+            {},
+        ),
+        (
+            {"optimizer.weight_decay": {"type": "float", "low": 0, "high": 1}},
+            {},
+            {"optimizer.weight_decay": "auto"},
+        ),
+        (
+            {"model.conv_dilations": {"type": "categorical", "choices": [[], [1, 2]]}},
+            {"model.conv_dilations": "[1, 2]"},
+            {},
+        ),
+        (
+            {"train.ema": {"type": "categorical", "choices": [0, 1]}},
+            {},
+            {"train.ema": "True is none of 0, 1"},
+        ),
+        (
+            {
+                "loss": {"type": "categorical", "choices": ["huber_bce", "focal"]},
+                "loss.gamma": {"type": "float", "low": 1, "high": 4, "when": "loss == 'focal'"},
+            },
+            {"loss": "huber_bce"},
+            {},
+        ),
+    ],
+)
+def test_the_config_s_own_values(params, stored, left_out):
+    """As a study stores them; what does not lie in the space is left out with its reason."""
+    found, why = base_values(Space.of(params), CONFIG.__getitem__)
+    assert found == stored
+    assert why.keys() == left_out.keys()
+    assert all(text in why[name] for name, text in left_out.items())
+    if not left_out:
+        trial = optuna.trial.FixedTrial(found)
+        drawn = Space.of(params).draw(trial, CONFIG.__getitem__)[1]
+        assert {name: float(v) if name == "optimizer.lr" else v for name, v in drawn.items()} == {
+            name: float(CONFIG[name]) if name == "optimizer.lr" else CONFIG[name] for name in drawn
+        }

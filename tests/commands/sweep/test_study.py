@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from stockenh.commands.multirun.folder import WORKERS
 from stockenh.commands.sweep.space import Space
 from stockenh.commands.sweep.spec import SweepConfig
-from stockenh.commands.sweep.study import SharedStudy, pruner_of, sampler_of
+from stockenh.commands.sweep.study import SharedStudy, pruner_of, random_start, sampler_of
 from stockenh.commands.sweep.trials import StudySource, metric_of
 from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
@@ -107,6 +107,36 @@ def test_n_trials_is_the_total_of_the_study(tmp_path):
     assert states(more) == {"COMPLETE": 3, "WAITING": 5}
 
 
+def test_the_first_trial_of_a_new_study_may_have_given_values(tmp_path):
+    study = shared(tmp_path)
+    study.fill({"x": 0.25})
+    found = [
+        optuna.trial.Trial(study.study, study.id_of(study.take())).suggest_float("x", 0, 1) for _ in "ab"
+    ]
+    assert found[0] == 0.25 != found[1]
+    assert states(study) == {"RUNNING": 2, "WAITING": 4}  # it is one of n_trials
+    more = shared(tmp_path, SweepConfig(n_trials=8))
+    more.fill({"x": 0.75})  # not new any more
+    values = [optuna.trial.Trial(more.study, more.id_of(n)).suggest_float("x", 0, 1) for n in range(8)]
+    assert 0.75 not in values
+
+
+def test_a_given_value_may_be_given_back_and_taken_again(tmp_path):
+    study = shared(tmp_path)
+    study.fill({"x": 0.25})
+    study.give_back(study.take())
+    other = shared(tmp_path)
+    other.fill()
+    assert optuna.trial.Trial(other.study, other.id_of(other.take())).suggest_float("x", 0, 1) == 0.25
+
+
+def test_a_database_begins_with_the_given_values_too(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = shared(tmp_path, SweepConfig(n_trials=3, storage=url))
+    study.fill({"x": 0.25})
+    assert optuna.trial.Trial(study.study, study.id_of(study.take())).suggest_float("x", 0, 1) == 0.25
+
+
 def test_a_trial_given_back_is_taken_again_with_its_values(tmp_path):
     study = shared(tmp_path)
     study.fill()
@@ -147,6 +177,19 @@ def test_other_settings_in_the_same_folder_are_named(tmp_path):
     assert "model.layers: 3, was 2" in said
     assert "sweep.params.x: {low: 0, high: 2}, was {low: 0, high: 1}" in said
     assert f"stockenh sweep resume={tmp_path}" in said
+
+
+@pytest.mark.parametrize(
+    ("sampler", "start"),
+    [
+        ({"name": "TPESampler"}, 10),
+        ({"name": "TPESampler", "n_startup_trials": 4}, 4),
+        ({"name": "GPSampler"}, 10),
+        ({"name": "RandomSampler"}, 0),
+    ],
+)
+def test_how_many_trials_a_sampler_draws_at_random_first(sampler, start):
+    assert random_start(SweepConfig(sampler=sampler)) == start
 
 
 @pytest.mark.parametrize(
