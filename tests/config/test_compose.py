@@ -90,8 +90,8 @@ def test_config_folders(flags):
 
 DEFAULTS = {
     "seed": 42, "device": "auto",
-    "train.epochs": 20, "train.batch_size": 64, "train.accumulate": 1, "train.precision": "fp32",
-    "train.compile": False, "train.patience": 10, "train.max_norm": 1.0,
+    "train.epochs": 6, "train.batch_size": 256, "train.accumulate": 1, "train.precision": "fp32",
+    "train.compile": False, "train.patience": 4, "train.max_norm": 1.0,
     "data._target_": "stockenh.data.sources.files.SampleData",
     "data.horizons": [3, 5, 10], "data.lookback": 120,
     "split._target_": "stockenh.data.splits.DateSplit",
@@ -101,9 +101,9 @@ DEFAULTS = {
     "loss._target_": "stockenh.training.losses.huber_bce.HuberBCE",
     "loss.return_weight": 0.6, "loss.direction_weight": 0.4,
     "optimizer._target_": "stockenh.training.optimizers.AdamW",
-    "optimizer.lr": 1e-3, "optimizer.weight_decay": 1e-5,
+    "optimizer.lr": 2e-3, "optimizer.weight_decay": 0.3,
     "schedule._target_": "stockenh.training.optimizers.OneCycle",
-    "schedule.warmup": 0.3, "schedule.start_factor": 10.0, "schedule.end_factor": 100.0,
+    "schedule.warmup": 0.1, "schedule.start_factor": 10.0, "schedule.end_factor": 100.0,
     "averaging._target_": "stockenh.training.averaging.Averaging",
     "augment._target_": "stockenh.data.prices.NoAugment",
 }  # fmt: skip
