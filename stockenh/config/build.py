@@ -121,13 +121,14 @@ def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepa
     windows = loaded.windows
     refuse_misfit(config, windows)
     rows = split_rows(config.split, windows)
+    labelled, rows = config.target.apply(windows, rows)
     embedding = embed(windows, config.embedding, store, on, watch)
     if config.embedding.shuffle:
         embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
     # no checkpoint was trained on a generated market
     warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
-    return Prepared(windows, embedding, rows, loaded.findings, warnings)
+    return Prepared(labelled, embedding, rows, loaded.findings, warnings)
 
 
 def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:

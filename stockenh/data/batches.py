@@ -43,8 +43,8 @@ class Micro:
     """One micro batch.
 
     x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32
-    y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
-    labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
+    y_ret (B, H) in train standard deviations; y_up (B, H) 1 up, 0 down, 0.5 where there is no direction
+    labelled (B, H) 1 where there is a label, else 0 (and y_ret is 0 there)
     moved (B, H) 1 where a direction is labelled: a return of exactly 0 is neither up nor down
     teacher: a teacher's outputs for these windows without augmentation, where there is one
     """
@@ -64,7 +64,7 @@ class Micro:
 
     @property
     def moved(self) -> Tensor:
-        return self.labelled * (self.y_ret != 0)
+        return self.labelled * (self.y_up != 0.5)
 
 
 class Counts(NamedTuple):
@@ -145,18 +145,18 @@ class DeviceWindows(ReadyWindows):
         super().__init__(windows, windows.prices(device), device, device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
-        self.y_ret, self.labelled = (t.to(device) for t in labels(windows.y_ret, fitted))
+        made = labels(windows.y_ret, windows.direction, fitted)
+        self.y_ret, self.y_up, self.labelled = (t.to(device) for t in made)
         self.teacher = teacher
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
-        y_ret = self.y_ret[rows]
         x_embedding, x_ctx = self.vectors(rows)
         return Micro(
             x_price=self.prices.gather(rows, augment),
             x_embedding=x_embedding,
             x_ctx=x_ctx,
-            y_ret=y_ret,
-            y_up=(y_ret > 0).float(),
+            y_ret=self.y_ret[rows],
+            y_up=self.y_up[rows],
             labelled=self.labelled[rows],
             teacher=None if self.teacher is None else self.teacher.take(rows),
         )
@@ -168,11 +168,15 @@ class DeviceWindows(ReadyWindows):
         return (self.gather(part, augment) for part in parts)
 
 
-def labels(y_ret: NDArray[np.float32], fitted: Fitted) -> tuple[Tensor, Tensor]:
-    """Of raw returns (n, H): `y_ret` and `labelled` as in `Micro`."""
+def labels(
+    y_ret: NDArray[np.float32], direction: NDArray[np.float32], fitted: Fitted
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`y_ret`, `y_up` and `labelled` as in `Micro`; y_ret is in raw units, both arrays are (n, H)."""
     labelled = np.isfinite(y_ret)
     scaled = np.where(labelled, y_ret / np.asarray(fitted.return_std, np.float32), 0)
-    return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(labelled.astype(np.float32))
+    up = np.where(labelled, 0.5 + 0.5 * np.sign(direction), 0.5)
+    made = (torch.from_numpy(array.astype(np.float32)) for array in (scaled, up, labelled))
+    return next(made), next(made), next(made)
 
 
 class TrainBatches:

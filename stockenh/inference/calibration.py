@@ -49,9 +49,9 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, logits: Floats, y_ret: Floats, asof: Dates, horizons: Sequence[int], shifted: bool
+        cls, logits: Floats, y_dir: Floats, asof: Dates, horizons: Sequence[int], shifted: bool
     ) -> Calibration:
-        """From rows that have a label and moved; logits and y_ret are (k, H), asof is (k,).
+        """From rows that have a direction; logits and y_dir are (k, H), asof is (k,).
 
         shifted: whether the loss that was trained on shifts probabilities. Without, b is 0: it would be the
         base rate of these dates, which need not be that of later ones.
@@ -62,19 +62,19 @@ class Calibration:
         turn. A horizon with one class only, fewer than 30 rows, too few dates for two blocks or logits that
         are not finite keeps T = 1 and b = 0.
         """
-        columns = zip(logits.T, y_ret.T, horizons, strict=True)
+        columns = zip(logits.T, y_dir.T, horizons, strict=True)
         fits = [_fit(z, y, asof, horizon, shifted) for z, y, horizon in columns]
         return cls(tuple(t for t, _ in fits), tuple(b for _, b in fits))
 
     @classmethod
-    def unshrunk(cls, logits: Floats, y_ret: Floats) -> Calibration:
-        """The smallest log loss of all (T, b), as runs before 1.0 have it; logits and y_ret are (k, H)."""
-        counted = np.isfinite(y_ret) & (y_ret != 0)
+    def unshrunk(cls, logits: Floats, y_dir: Floats) -> Calibration:
+        """The smallest log loss of all (T, b), as runs before 1.0 have it; logits and y_dir are (k, H)."""
+        counted = np.isfinite(y_dir) & (y_dir != 0)
         fits = [
             _shrunk(z[rows].astype(np.float64), y[rows] > 0, np.inf, True, True)
             if rows.sum() >= FEWEST_LABELS and np.isfinite(z[rows]).all()
             else (1.0, 0.0)
-            for z, y, rows in zip(logits.T, y_ret.T, counted.T, strict=True)
+            for z, y, rows in zip(logits.T, y_dir.T, counted.T, strict=True)
         ]
         return cls(tuple(t for t, _ in fits), tuple(b for _, b in fits))
 
@@ -94,25 +94,25 @@ def read_calibrations(values: object, horizons: int) -> dict[str, Calibration]:
     return found
 
 
-def expected_calibration_error(up_prob: Floats, y_ret: Floats) -> float | None:
+def expected_calibration_error(up_prob: Floats, y_dir: Floats) -> float | None:
     """Mean distance between forecast and share of up over the bins of `reliability`, by their size (Naeini et
     al. 2015); None without a row."""
-    forecast, share, count = reliability(up_prob, y_ret)
+    forecast, share, count = reliability(up_prob, y_dir)
     if not len(count):
         return None
     error = float(np.sum(np.abs(forecast - share) * count) / np.sum(count))
     return error if math.isfinite(error) else None
 
 
-def reliability(up_prob: Floats, y_ret: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Mean forecast, share of up and rows of each bin, by rising forecast; up_prob and y_ret are (m,).
+def reliability(up_prob: Floats, y_dir: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Mean forecast, share of up and rows of each bin, by rising forecast; up_prob and y_dir are (m,).
 
     Up to ten bins of equal size, cut at deciles: forecasts of daily bars lie close to 0.5, where bins of
     equal width would hold all of them. Equal forecasts share a bin. Rows without a label and ties are left
     out.
     """
-    counted = np.isfinite(y_ret) & (y_ret != 0)
-    p, up = up_prob[counted].astype(np.float64), y_ret[counted] > 0
+    counted = np.isfinite(y_dir) & (y_dir != 0)
+    p, up = up_prob[counted].astype(np.float64), y_dir[counted] > 0
     if not len(p) or not np.isfinite(p).all():
         return np.empty(0), np.empty(0), np.empty(0, np.int64)
     edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS))
@@ -124,17 +124,17 @@ def reliability(up_prob: Floats, y_ret: Floats) -> tuple[Floats, Floats, NDArray
 
 
 def reliability_curves(
-    up_prob: Floats, y_ret: Floats, horizons: Sequence[int]
+    up_prob: Floats, y_dir: Floats, horizons: Sequence[int]
 ) -> dict[str, tuple[Floats, Floats, NDArray[np.int64]]]:
     """`reliability` of each horizon, as {"h3": ...}; arrays are (k, H)."""
-    columns = zip(horizons, up_prob.T, y_ret.T, strict=True)
+    columns = zip(horizons, up_prob.T, y_dir.T, strict=True)
     return {f"h{horizon}": reliability(p, y) for horizon, p, y in columns}
 
 
-def _fit(logits: Floats, y_ret: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:
+def _fit(logits: Floats, y_dir: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:
     """(T, b) of one horizon."""
-    counted = np.isfinite(y_ret) & (y_ret != 0)
-    z, up = logits[counted].astype(np.float64), y_ret[counted] > 0
+    counted = np.isfinite(y_dir) & (y_dir != 0)
+    z, up = logits[counted].astype(np.float64), y_dir[counted] > 0
     if len(z) < FEWEST_LABELS or not np.isfinite(z).all():
         return 1.0, 0.0
     days, day = np.unique(asof[counted], return_inverse=True)

@@ -68,7 +68,7 @@ def test_returns_are_in_train_standard_deviations_and_missing_ones_masked(data, 
     np.testing.assert_allclose(np.nanstd(scaled, axis=0), 1, atol=1e-5)
     data.y_ret[0] = [0.0, np.nan, -0.01]
     micro = DeviceWindows(data, embedding, fitted, CPU).gather(torch.tensor([0]), NoAugment())
-    assert (micro.labelled.tolist(), micro.y_up.tolist()) == ([[1, 0, 1]], [[0, 0, 0]])
+    assert (micro.labelled.tolist(), micro.y_up.tolist()) == ([[1, 0, 1]], [[0.5, 0.5, 0]])
     assert micro.y_ret[0].tolist() == pytest.approx([0, 0, -0.01 / fitted.return_std[2]], rel=1e-6)
 
 

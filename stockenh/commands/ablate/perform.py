@@ -63,7 +63,7 @@ def with_views(folder: RunFolder, device: torch.device, cache_dir: str | None) -
     calibrated = forecast(net, ready, rows, fitted, trained.calibration, views)
     session = Session(trained.run, folder, prepared, fitted, ready, device, trained.run.train.precision)
     scores = session.scores(own, "test", intervals=False)
-    more = calibration_metrics(own.up_prob, calibrated.up_prob, session.labels("test"), horizons)
+    more = calibration_metrics(own.up_prob, calibrated.up_prob, session.directions("test"), horizons)
     return {horizon: {**own, **more[horizon]} for horizon, own in scores.items()}
 
 

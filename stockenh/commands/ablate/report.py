@@ -16,7 +16,7 @@ from stockenh.commands.ablate.results import ClaimLine, Found, Line, collect, li
 from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.multirun.launch import show_line
 from stockenh.report.figure import COLOURS, GREY, bars_of, legend_above, new_figure, save
-from stockenh.report.table import markdown_table, new_table, percent
+from stockenh.report.table import markdown_table, new_table, of_target, percent
 from stockenh.storage.files import write_atomic, write_json
 
 RULES = """\
@@ -47,6 +47,7 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     lines = lines_of(spec.plan, found, spec.base, spec.configs, bars)
     command = shlex.join(["stockenh", "ablate", *spec.folder.read()["arguments"]])
     title = f"Recipes on the test part at {bars} bars, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    title += of_target(spec.base.target.name)
     console.print(recipes_table(lines, f"h{bars}", title))
     console.print(claims_table(lines))
     if spec.settings.left_out:
@@ -56,6 +57,7 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     write_atomic(path / "ablation.md", "\n".join(text).encode())
     content = {
         "command": command,
+        "target": spec.base.target.name,
         "seeds": list(seeds),
         "horizon": bars,
         "lines": [asdict(line) for line in lines],
@@ -122,7 +124,8 @@ def _claims(lines: Sequence[Line]) -> list[tuple[str, ...]]:
 def _markdown(spec: AblationSpec, found: Found, lines: Sequence[Line], command: str) -> list[str]:
     """The claims with their verdicts, every recipe at every horizon, what it cost."""
     first = spec.settings.horizon
-    text = ["# Ablation", "", "```", command, "```", "", RULES, f"## Claims, at {first} bars", ""]
+    heading = f"# Ablation{of_target(spec.base.target.name)}"
+    text = [heading, "", "```", command, "```", "", RULES, f"## Claims, at {first} bars", ""]
     text += markdown_table(("technique", "claimed", "measured, mean [95%]", "verdict", "why"), _claims(lines))
     columns = (
         "recipe", "seeds", "accuracy", "points above plain", "gap closed, points", "log loss",

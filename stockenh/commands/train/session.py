@@ -60,27 +60,28 @@ class Session:
         forecast = self.forecast(net, "val", objective)
         return {"loss": forecast.loss, **self.scores(forecast, "val", intervals=False)}
 
-    def labels(self, part: str) -> NDArray[np.float32]:
-        """(k, H) returns of one part, NaN where there is no label."""
-        return self.prepared.windows.y_ret[self.prepared.rows[part]]
+    def directions(self, part: str) -> NDArray[np.float32]:
+        """(k, H) of one part, whose sign is the direction; NaN where there is no label."""
+        return self.prepared.windows.direction[self.prepared.rows[part]]
 
     def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
         Where the best possible forecast is known, what it would score stands beside.
         """
-        rows, windows, y_ret = self.prepared.rows[part], self.prepared.windows, self.labels(part)
+        rows, windows = self.prepared.rows[part], self.prepared.windows
         scores = part_metrics(
             forecast.ret,
             forecast.up_prob,
-            y_ret,
+            windows.y_ret[rows],
             windows.asof[rows],
             windows.horizons,
             Resampling(seed=self.config.seed) if intervals else None,
+            self.directions(part),
         )
         if windows.best_prob is None:
             return scores
-        return with_limits(scores, windows.best_prob[rows], y_ret)
+        return with_limits(scores, windows.best_prob[rows], self.directions(part))
 
 
 def teacher_origin(config: RunConfig) -> dict[str, Any] | None:

@@ -36,11 +36,13 @@ class DataSettings(ABC):
     brings_embedding: its windows come with an embedding
     brings_bars:      its windows are made from raw bars
     downloads:        it may have to fetch bars, see `resolve`
+    generated:        its market is simulated
     """
 
     brings_embedding: ClassVar[bool] = False
     brings_bars: ClassVar[bool] = True
     downloads: ClassVar[bool] = False
+    generated: ClassVar[bool] = False
     horizons: list[int]
 
     def resolve(
