@@ -14,7 +14,7 @@ from torch import nn
 
 from stockenh.config.schema import RunConfig, TtaPredictConfig
 from stockenh.data import require_memory
-from stockenh.data.batches import ReadyWindows, TrainBatches
+from stockenh.data.batches import DateBatches, ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
@@ -262,7 +262,8 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
 
 def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> TrainBatches:
     """The train part in groups of micro batches."""
-    return TrainBatches(
+    kind = DateBatches if config.train.batch == "date" else TrainBatches
+    return kind(
         ready,
         prepared.rows["train"],
         batch_size=config.train.batch_size,

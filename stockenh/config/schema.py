@@ -88,6 +88,7 @@ class TrainConfig:
     epochs: Count = 20
     batch_size: Count = 64  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
+    batch: Literal["random", "date"] = "random"  # whole days in a micro batch, or any windows
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
@@ -335,6 +336,7 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
     # after what needs no torch, which takes seconds to import
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     _check_together(groups)
+    groups["loss"].check_batch(nodes["train"].batch)
     return kind(**vars(common), **groups, **nodes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
@@ -47,6 +47,7 @@ class Micro:
     labelled (B, H) 1 where there is a label, else 0 (and y_ret is 0 there)
     moved (B, H) 1 where a direction is labelled: a return of exactly 0 is neither up nor down
     teacher: a teacher's outputs for these windows without augmentation, where there is one
+    day: (B,) from 0, which of the batch's days each window ends on; None where a batch has no whole days
     """
 
     x_price: Tensor
@@ -56,6 +57,7 @@ class Micro:
     y_up: Tensor
     labelled: Tensor
     teacher: TeacherOutput | None = None
+    day: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -243,10 +245,71 @@ class TrainBatches:
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed((self.seed << 24) + epoch)
-            order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
+            order = _shuffled(len(self.rows), self.seed, epoch).to(self.rows.device)
             self._order = (epoch, self.rows[order])
         return self._order[1]
+
+
+class DateBatches(TrainBatches):
+    """Micro batches of whole days, which come in a fresh order each epoch.
+
+    A micro batch has as many days as hold `batch_size` windows on the mean, rounded up: where all days are as
+    wide, it takes days until `batch_size` is reached. So the number of steps is the same in every epoch. A
+    day is a calendar date and is never divided.
+    """
+
+    def __init__(
+        self,
+        data: ReadyWindows,
+        rows: NDArray[np.int64],
+        *,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        augment: Augment,
+    ) -> None:
+        super().__init__(data, rows, batch_size=batch_size, accumulate=accumulate, seed=seed, augment=augment)
+        day = data.asof[rows].astype("datetime64[D]")
+        order = np.argsort(day, kind="stable")
+        first = np.flatnonzero(np.append(True, np.diff(day[order]) > np.timedelta64(0, "D")))
+        self._days = torch.from_numpy(rows[order]).to(data.index).tensor_split(first[1:].tolist())
+        self._per_micro = min(-(-batch_size * len(self._days) // len(rows)), len(self._days))
+        self._accumulate = accumulate
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self._days) // (self._per_micro * self._accumulate))
+
+    def rows_of(self, epoch: int, step: int) -> Tensor:
+        return torch.cat(self._parts(epoch, step))
+
+    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(days) for days in self._days_of(epoch, step))
+
+    def _counted(self, group: Group, epoch: int, step: int) -> Group:
+        micros = []
+        for micro, days in zip(group.micros, self._days_of(epoch, step), strict=True):
+            widths = torch.tensor([len(day) for day in days])
+            day = torch.repeat_interleave(torch.arange(len(days)), widths)
+            micros.append(replace(micro, day=day.to(micro.y_ret.device)))
+        return replace(group, micros=tuple(micros))
+
+    def _days_of(self, epoch: int, step: int) -> list[list[Tensor]]:
+        """The rows of each day of each micro batch of a step."""
+        order, group = self._epoch_order(epoch), self._per_micro * self._accumulate
+        numbers = order[step * group : (step + 1) * group].split(self._per_micro)
+        return [[self._days[day] for day in micro.tolist()] for micro in numbers]
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        """Days in the order of an epoch."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, _shuffled(len(self._days), self.seed, epoch))
+        return self._order[1]
+
+
+def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
+    """The numbers below `count` in the order of an epoch."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 24) + epoch))
 
 
 def _group(parts: Iterable[Micro]) -> Group:

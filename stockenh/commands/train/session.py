@@ -20,6 +20,7 @@ from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
+from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
@@ -54,11 +55,28 @@ class Session:
         return predict(net, self.ready, self.prepared.rows[part], self.fitted, objective)
 
     def validation(self, net: nn.Module, objective: Objective) -> dict[str, Any]:
-        """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part."""
+        """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part.
+
+        The scores of a horizon have its mean daily `rank_ic` beside them.
+        """
         if "val" not in self.prepared.rows:
             return {"loss": None}
         forecast = self.forecast(net, "val", objective)
-        return {"loss": forecast.loss, **self.scores(forecast, "val", intervals=False)}
+        scores, ics = self.scores(forecast, "val", intervals=False), self._rank_ics(forecast, "val")
+        return {"loss": forecast.loss, **{h: {**of, "rank_ic": ics[h]} for h, of in scores.items()}}
+
+    def _rank_ics(self, forecast: Predictions, part: str) -> dict[str, float | None]:
+        """Of forecasts and simple returns, the mean over days; None where no day has one."""
+        windows, rows = self.prepared.windows, self.prepared.rows[part]
+        found = {}
+        for column, horizon in enumerate(windows.horizons):
+            labelled = np.isfinite(windows.y_ret[rows, column])
+            days, day = np.unique(windows.asof[rows][labelled], return_inverse=True)
+            returns = windows.returns[rows, column][labelled].astype(np.float64)
+            daily = daily_ic(forecast.ret[labelled, column], returns, day, len(days)).rank_ic
+            known = daily[np.isfinite(daily)]
+            found[f"h{horizon}"] = float(known.mean()) if len(known) else None
+        return found
 
     def directions(self, part: str) -> NDArray[np.float32]:
         """(k, H) of one part, whose sign is the direction; NaN where there is no label."""
