@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
 from stockenh.data.placement import Placement, choose_placement
 from stockenh.data.prices import NoAugment, RawNoise
-from stockenh.data.splits import PARTS, Split
+from stockenh.data.splits import PARTS, Split, every_date
+from stockenh.data.uniqueness import uniqueness
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, earlier_windows, embed, shuffled, unwatched
 from stockenh.errors import ConfigError, DataError, RunFolderError
@@ -37,6 +39,7 @@ from stockenh.training.precision import Precision
 from stockenh.training.step import Learner, Objective
 
 AS_IT_IS = NoAugment()
+Divide = Callable[[RunConfig, Windows], tuple[Windows, dict[str, NDArray[np.int64]]]]
 BYTES_OF_A_PARAMETER = 16  # in training: float32 weight, gradient and two moments
 
 
@@ -114,14 +117,18 @@ def windows(config: RunConfig) -> Windows:
     return config.data.load(cache(config)).windows
 
 
-def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
-    """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
+def data(
+    config: RunConfig, on: torch.device, watch: Watch = unwatched, divide: Divide | None = None
+) -> Prepared:
+    """Loads bars or windows, divides them into parts and embeds every window; `watch` sees how far that is.
+
+    divide: None for `labelled_parts`
+    """
     store = cache(config)
     loaded = with_resolved_data(config).data.load(store)
     windows = loaded.windows
     refuse_misfit(config, windows)
-    rows = split_rows(config.split, windows)
-    labelled, rows = config.target.apply(windows, rows)
+    labelled, rows = (divide or labelled_parts)(config, windows)
     embedding = embed(windows, config.embedding, store, on, watch)
     if config.embedding.shuffle:
         embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
@@ -136,6 +143,25 @@ def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:
     labelled = np.flatnonzero(windows.labelled)
     assigned = split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
     return {name: labelled[assigned == PARTS[name]] for name in split.parts}
+
+
+def labelled_parts(config: RunConfig, windows: Windows) -> tuple[Windows, dict[str, NDArray[np.int64]]]:
+    """The windows with the target as their label, and of each part the rows that have one; train is thinned
+    by data.stride, and its labels weigh what train.uniqueness says.
+
+    Raises ConfigError where a part is empty.
+    """
+    windows, rows = config.target.apply(windows, split_rows(config.split, windows))
+    train = rows["train"]
+    rows["train"] = train[every_date(windows.asof[train], config.data.stride)]
+    if config.train.uniqueness:
+        windows = replace(windows, weight=uniqueness(windows, rows["train"]))
+    return windows, rows
+
+
+def undivided(config: RunConfig, windows: Windows) -> tuple[Windows, dict[str, NDArray[np.int64]]]:
+    """The windows with simple returns, and all that have one as the part train."""
+    return windows, {"train": np.flatnonzero(windows.labelled)}
 
 
 def to_forecast(

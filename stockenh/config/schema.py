@@ -55,6 +55,7 @@ GROUPS = {
 }
 # Groups that runs made before they existed lack: the option that such a run has, and its class.
 _ADDED = {"target": ("absolute", "stockenh.data.targets.Absolute")}
+_ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
@@ -89,6 +90,7 @@ class TrainConfig:
     batch_size: Count = 64  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
     batch: Literal["random", "date"] = "random"  # whole days in a micro batch, or any windows
+    uniqueness: bool = False  # whether a label weighs less the more it overlaps with others
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
@@ -416,6 +418,8 @@ def is_default(key: str, value: Any) -> bool:
     """Whether a dotted key such as `finder.steps` has its default, or a group what earlier versions had."""
     if key in _ADDED:
         return bool(value == _ADDED[key][0])
+    if key in _ADDED_KEYS:
+        return bool(value == _ADDED_KEYS[key])
     node, _, leaf = key.partition(".")
     kind = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}.get(node)
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):

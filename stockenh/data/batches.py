@@ -44,8 +44,8 @@ class Micro:
 
     x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 up, 0 down, 0.5 where there is no direction
-    labelled (B, H) 1 where there is a label, else 0 (and y_ret is 0 there)
-    moved (B, H) 1 where a direction is labelled: a return of exactly 0 is neither up nor down
+    labelled (B, H) the weight of the label, 1 without weights; 0 where there is none (and y_ret is 0 there)
+    moved (B, H) the same where a direction is labelled: a return of exactly 0 is neither up nor down
     teacher: a teacher's outputs for these windows without augmentation, where there is one
     day: (B,) from 0, which of the batch's days each window ends on; None where a batch has no whole days
     """
@@ -70,7 +70,8 @@ class Micro:
 
 
 class Counts(NamedTuple):
-    """How many returns and how many directions are labelled, scalars; the latter at least 1, to divide by."""
+    """How many returns and how many directions are labelled, by weight; scalars, the latter at least 1, to
+    divide by."""
 
     labels: Tensor
     moves: Tensor
@@ -147,7 +148,7 @@ class DeviceWindows(ReadyWindows):
         super().__init__(windows, windows.prices(device), device, device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
-        made = labels(windows.y_ret, windows.direction, fitted)
+        made = labels(windows.y_ret, windows.direction, fitted, windows.weight)
         self.y_ret, self.y_up, self.labelled = (t.to(device) for t in made)
         self.teacher = teacher
 
@@ -171,13 +172,17 @@ class DeviceWindows(ReadyWindows):
 
 
 def labels(
-    y_ret: NDArray[np.float32], direction: NDArray[np.float32], fitted: Fitted
+    y_ret: NDArray[np.float32],
+    direction: NDArray[np.float32],
+    fitted: Fitted,
+    weight: NDArray[np.float32] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`y_ret`, `y_up` and `labelled` as in `Micro`; y_ret is in raw units, both arrays are (n, H)."""
+    """`y_ret`, `y_up` and `labelled` as in `Micro`; y_ret is in raw units, the arrays are (n, H)."""
     labelled = np.isfinite(y_ret)
     scaled = np.where(labelled, y_ret / np.asarray(fitted.return_std, np.float32), 0)
     up = np.where(labelled, 0.5 + 0.5 * np.sign(direction), 0.5)
-    made = (torch.from_numpy(array.astype(np.float32)) for array in (scaled, up, labelled))
+    weighted = labelled if weight is None else labelled * weight
+    made = (torch.from_numpy(array.astype(np.float32)) for array in (scaled, up, weighted))
     return next(made), next(made), next(made)
 
 

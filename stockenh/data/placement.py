@@ -139,10 +139,11 @@ class StreamedWindows(ReadyWindows):
     def _send(self, rows: Tensor) -> Transfer:
         """Gathers on the host and starts the copy; safe in a thread of its own."""
         index = rows.numpy()
+        weight = None if self.windows.weight is None else self.windows.weight[index]
         tensors = [
             self._prices.fetch_on_host(index),
             *self._vectors(index),
-            *labels(self.windows.y_ret[index], self.windows.direction[index], self._fitted),
+            *labels(self.windows.y_ret[index], self.windows.direction[index], self._fitted, weight),
         ]
         if self._teacher is not None:
             teacher = self._teacher.take(rows)

@@ -34,6 +34,7 @@ class Windows(ABC):
         generated market, else None. It is not an input of any model.
     y_dir: (n, H) above 0 where the direction is up, below 0 where it is down, else 0; None: the same as y_ret
     raw_ret: (n, H) simple returns, NaN where those bars don't exist; None: the same as y_ret
+    weight: (n, H) what a label weighs in training; None: 1
     """
 
     symbols: tuple[str, ...]
@@ -47,10 +48,11 @@ class Windows(ABC):
     best_prob: NDArray[np.float64] | None = field(default=None, kw_only=True)
     y_dir: NDArray[np.float32] | None = field(default=None, kw_only=True)
     raw_ret: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    weight: NDArray[np.float32] | None = field(default=None, kw_only=True)
 
     # the fields with one entry per window
     _per_window: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
-    _per_window_or_none: ClassVar[tuple[str, ...]] = ("best_prob", "y_dir", "raw_ret")
+    _per_window_or_none: ClassVar[tuple[str, ...]] = ("best_prob", "y_dir", "raw_ret", "weight")
 
     def __len__(self) -> int:
         return len(self.asof)
@@ -81,6 +83,11 @@ class Windows(ABC):
 
         After the symbol's last bar, the days of the other symbols count, or business days.
         """
+
+    @abstractmethod
+    def positions(self) -> NDArray[np.int64]:
+        """(n,) numbers of the windows' last bars: 1 from a bar to the next of its symbol, and so far between
+        symbols that no labels of two of them overlap."""
 
     def between(self, since: str | None, until: str | None) -> NDArray[np.int64]:
         """The windows that end between the days `since` and `until`, both included; None is open."""
@@ -128,6 +135,9 @@ class BarWindows(Windows):
         ahead = np.minimum(self.end[rows] + max(self.horizons), self.last[rows]) + extra
         inside = np.minimum(ahead, _last_of_symbol(self.bars, self.end[rows]))
         return _extend(self.bars.time[inside], ahead - inside, self.bars.time)
+
+    def positions(self) -> NDArray[np.int64]:
+        return self.end
 
     def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
         last_series = {name: series for series, name in enumerate(self.bars.symbols)}
@@ -211,16 +221,25 @@ class StoredWindows(Windows):
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
         """A symbol's distinct dates count as its bars; rows missing from the file make the reach longer."""
+        order, fresh, position = self._dates()
+        symbol, asof = self.symbol[order], self.asof[order]
+        final = np.searchsorted(symbol[fresh], self.symbol[rows], side="right") - 1
+        ahead = position[rows] + max(self.horizons) + extra
+        inside = np.minimum(ahead, final)
+        return _extend(asof[fresh][inside], ahead - inside, self.asof)
+
+    def positions(self) -> NDArray[np.int64]:
+        return self._dates()[2] + max(self.horizons) * self.symbol.astype(np.int64)
+
+    def _dates(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """The order by symbol and date, which of these begin a date, and the number of each window's date."""
         order = np.lexsort((self.asof, self.symbol))
         symbol, asof = self.symbol[order], self.asof[order]
         fresh = np.ones(len(self), np.bool_)
         fresh[1:] = (symbol[1:] != symbol[:-1]) | (asof[1:] != asof[:-1])
         position = np.empty(len(self), np.int64)
         position[order] = np.cumsum(fresh) - 1
-        final = np.searchsorted(symbol[fresh], self.symbol[rows], side="right") - 1
-        ahead = position[rows] + max(self.horizons) + extra
-        inside = np.minimum(ahead, final)
-        return _extend(asof[fresh][inside], ahead - inside, self.asof)
+        return order, fresh, position
 
     def prices(self, device: torch.device) -> Prices:
         return StoredPrices(torch.from_numpy(self.ohlcv_norm).to(device))

@@ -59,3 +59,25 @@ def test_random_batches_are_refused_before_anything_is_read(recipe, refused, tmp
     error = refused("train", *recipe, "train.batch=random", "loss=listwise", f"hydra.run.dir={tmp_path}/no")
     assert "loss=listwise" in error and "train.batch=random" in error
     assert "train.batch" in refused("train", *recipe, "train.batch=week", f"hydra.run.dir={tmp_path}/no")
+
+
+@pytest.mark.parametrize("option", ["data.stride=3", "train.uniqueness=true"])
+def test_thinned_and_weighted_runs_resume_to_the_same_bits(option, recipe, stockenh, tmp_path):
+    rest, whole, run = [a for a in recipe if "batch" not in a], tmp_path / "whole", tmp_path / "run"
+    options = [option, "target=rank", "schedule=constant", "averaging=ema", "train.resident=false"]
+    stockenh("train", *rest, *options, "train.epochs=2", f"hydra.run.dir={whole}", code=0)
+    stockenh("train", *rest, *options, "train.epochs=1", f"hydra.run.dir={run}", code=0)
+    stockenh("train", f"resume={run}", "train.epochs=2", code=0)
+    stockenh("train", *rest, *options[1:], "train.epochs=2", f"hydra.run.dir={tmp_path}/plain", code=0)
+    for name in ("raw", "ema"):
+        one, other, plain = (load_file(f / f"weights/{name}.safetensors") for f in
+                             (run, whole, tmp_path / "plain"))  # fmt: skip
+        assert all((one[key] == other[key]).all() for key in one)
+        assert any((one[key] != plain[key]).any() for key in one)
+    parts, others = (json.loads((f / "summary.json").read_text())["parts"] for f in (run, tmp_path / "plain"))
+    assert [parts[p]["h3"]["n"] == others[p]["h3"]["n"] for p in ("train", "val", "test")] == [
+        option != "data.stride=3", True, True
+    ]  # fmt: skip
+    stockenh("evaluate", f"run={run}", "evaluate.resamples=100", "evaluate.block=10", code=0)
+    found = json.loads((run / "report/evaluation.json").read_text())
+    assert found["horizons"]["h3"]["n"] == parts["test"]["h3"]["n"]

@@ -16,8 +16,6 @@ from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import EvaluateRunConfig
-from stockenh.data.splits import TrainOnly
-from stockenh.data.targets import Absolute
 from stockenh.data.windows import BarWindows, Windows, next_returns, past_moves
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
 from stockenh.evaluation.baselines import (
@@ -120,7 +118,7 @@ def load(
     """All windows that the config names, with simple returns and not yet split: a target is made after the
     split. Raises DataError where there are none."""
     try:
-        return build.data(replace(config, split=TrainOnly(), target=Absolute()), device, watch)
+        return build.data(config, device, watch, build.undivided)
     except DataError as error:
         if config.data != trained.run.data:
             raise
@@ -148,14 +146,13 @@ def select_rows(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
 
 
 def _test_part(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Selection:
-    parts = build.split_rows(trained.run.split, prepared.windows)
+    windows, parts = build.labelled_parts(trained.run, prepared.windows)
     if "test" not in parts:
         raise ConfigError(
             f"run={trained.folder} held nothing out (split=all): there is no test part to evaluate; bring "
             f"later bars with data=files data.path=DIR evaluate.from=DATE"
         )
     warnings = _warnings(config, prepared.windows, parts["test"])
-    windows, parts = trained.run.target.apply(prepared.windows, parts)
     prepared = replace(prepared, windows=windows)
     rows, bounds = _within(config, windows, parts["test"]), _bounds(config)
     if not len(rows):
@@ -175,7 +172,7 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
     if own is not None:
         seen = np.concatenate([rows for name, rows in parts.items() if name != "test"])
         seen_until = own.reach(seen, 0).max()
-        own, parts = trained.run.target.apply(own, parts)
+        own, parts = build.labelled_parts(trained.run, own)
     if since is None and seen_until is None:
         raise ConfigError(
             f"the bars of {trained.folder} are gone, so the dates that it has seen are not known: set the "
