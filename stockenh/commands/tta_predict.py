@@ -47,17 +47,18 @@ def forecast_table(
 ) -> Table:
     """The first `most` rows of a forecast file; all of them are in the file.
 
-    Of another target than the return itself the score and its rank of the day stand in place of the return.
+    Of another target than the return itself, and where that is not known, the score and its rank of the day
+    stand in place of the return.
     """
     more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
-    is_absolute = target == "absolute"
-    forecast = ("return",) if is_absolute else ("score", "rank")
+    has_return = target == "absolute" and all(row["ret"] is not None for row in rows[:most])
+    forecast = ("return",) if has_return else ("score", "rank")
     names = ("symbol", "date", "bars", *forecast, "up", "+-", "confident")
     confident = {True: "yes", False: "no", None: "n/a"}
     cells = [
         (
             row["symbol"], str(row["date"]), str(row["horizon"]),
-            *((f"{100 * row['ret']:+.2f}%",) if is_absolute else (f"{row['score']:+.4f}", str(row["rank"]))),
+            *((f"{100 * row['ret']:+.2f}%",) if has_return else (f"{row['score']:+.4f}", str(row["rank"]))),
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )
         for row in rows[:most]
@@ -182,7 +183,8 @@ def forecast_run(
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
     cutoff = _cutoff(trained, tta.coverage, console)
     target = config.target
-    frame = forecast_frame(prepared.windows, found, cutoff, target.is_return)
+    is_return = target.is_return and config.loss.gives_returns
+    frame = forecast_frame(prepared.windows, found, cutoff, is_return)
     write_frame(frame, directory / "forecast")
     forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
     title = f"{trained.name} weights, {1 + views.count} view{'s' * (views.count > 0)}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from bars import write_bars
 from safetensors.torch import load_file
@@ -24,9 +25,9 @@ def recipe(tmp_path_factory):
             "split.test=0.25", "train.batch=date", "train.batch_size=12", *TINY]  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", ["rank_ic", "listwise"])
-def test_a_resumed_run_has_the_same_bits_and_every_epoch_as_many_steps(loss, recipe, stockenh, tmp_path):
-    options = [f"loss={loss}", "target=rank", "schedule=constant", "averaging=ema", "train.accumulate=2"]
+@pytest.mark.parametrize(("loss", "target"), [("rank_ic", "absolute"), ("listwise", "market_relative")])
+def test_a_resumed_run_has_the_same_bits_and_epochs_as_many_steps(loss, target, recipe, stockenh, tmp_path):
+    options = [f"loss={loss}", f"target={target}", "schedule=constant", "averaging=ema", "train.accumulate=2"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     stockenh("train", *recipe, *options, "train.epochs=3", f"hydra.run.dir={whole}", code=0)
     stockenh("train", *recipe, *options, "train.epochs=1", f"hydra.run.dir={run}", code=0)
@@ -39,6 +40,8 @@ def test_a_resumed_run_has_the_same_bits_and_every_epoch_as_many_steps(loss, rec
     # the loss that chooses stays the plain one; the rank IC of each horizon stands beside
     assert all(-1 <= line["val"][h]["rank_ic"] <= 1 for line in lines for h in ("h3", "h5", "h10"))
     stockenh("tta-predict", f"run={run}", f"hydra.run.dir={tmp_path}/forecast", code=0)
+    forecast = pl.read_parquet(tmp_path / "forecast/forecast.parquet")
+    assert forecast["ret"].null_count() == len(forecast) and set(forecast["rank"]) == set(range(1, 6))
 
 
 def test_validation_has_no_rank_ic_where_a_day_has_too_few_symbols(small_run, stockenh, tmp_path):

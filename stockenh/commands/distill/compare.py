@@ -74,7 +74,9 @@ def cost_table(cost: Mapping[str, Mapping[str, float]], title: str) -> Table:
     return as_table(Grid(f"Cost {title}", names, [rows], left=("model",)))
 
 
-def distillation_chart(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> Path:
+def distillation_chart(
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, target: str = "absolute"
+) -> Path:
     """Test accuracy with its interval, per horizon and model; returns the path written.
 
     scores maps the name of a model to {"h3": {"accuracy", "accuracy_low", "accuracy_high", "majority"}, ...}.
@@ -100,7 +102,7 @@ def distillation_chart(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], pa
     axes.set_ylabel("direction accuracy")
     percent_axis(axes)
     legend_above(axes)
-    title = "Distillation on the test part\nbars: 95% moving-block bootstrap over dates"
+    title = f"Distillation on the test part{of_target(target)}\nbars: 95% moving-block bootstrap over dates"
     return save(figure, title, path)
 
 
@@ -139,8 +141,9 @@ def compare(
 def show(student: RunFolder, found: dict[str, Any], console: Console) -> None:
     """Both tables and the picture, from what distillation.json holds."""
     if found["part"]:
-        console.print(retention_table(found["scores"], found.get("target", "absolute")))
-        picture = distillation_chart(found["scores"], student.report / "distillation.png")
+        target = found["target"]
+        console.print(retention_table(found["scores"], target))
+        picture = distillation_chart(found["scores"], student.report / "distillation.png", target)
         print_files(console, "picture", [picture])
     threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
     console.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))

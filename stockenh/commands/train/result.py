@@ -154,8 +154,9 @@ def conclude(
         "seed": session.config.seed,
         "warnings": list(session.prepared.warnings),
     }
+    of = of_target(session.config.target.name)
     if has_all and set(parts) & set(PART_TITLES):
-        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))
+        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png", of))
     session.folder.write_json(session.folder.summary, summary)
     show_result(session.folder, summary, pictures, console)
     return summary
@@ -169,6 +170,7 @@ def _score_calibration(
 ) -> list[Path]:
     """Adds the scores of calibrated probabilities to the held-out parts; returns the picture of test."""
     horizons, pictures = session.prepared.windows.horizons, []
+    of = of_target(session.config.target.name)
     for part in HELD_OUT & forecasts.keys():
         before, labels = forecasts[part].up_prob, session.directions(part)
         after = calibration.apply(forecasts[part].up_logits)
@@ -177,7 +179,7 @@ def _score_calibration(
         if part == "test":
             raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            pictures.append(reliability_chart(raw, calibrated, path))
+            pictures.append(reliability_chart(raw, calibrated, path, f"the test part{of}"))
     return pictures
 
 

@@ -68,6 +68,11 @@ class Loss(ABC):
         """
         return False
 
+    @property
+    def gives_returns(self) -> bool:
+        """Whether a forecast trained by it has the size of a return, and not only the order of one."""
+        return True
+
     def check_batch(self, batch: str) -> None:
         """Raises ConfigError where the loss needs other micro batches than those of train.batch."""
         return None

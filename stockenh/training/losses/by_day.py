@@ -37,6 +37,10 @@ class ByDay(Loss):
         if self.return_weight + self.direction_weight == 0:
             raise ConfigError("loss.return_weight and loss.direction_weight are both 0: nothing to learn")
 
+    @property
+    def gives_returns(self) -> bool:
+        return False
+
     def check_batch(self, batch: str) -> None:
         if batch != "date":
             raise ConfigError(
