@@ -287,6 +287,7 @@ def _manifest(
         **run.trained.to_dict(),
         "calibrated": run.trained.held_out,
         "lookback": windows.lookback,
+        "target": run.config.target.name,
         "horizons": list(windows.horizons),
         "context_names": list(windows.context_names),
         "inputs": {name: _tensor(array) for name, array in inputs.items()},

@@ -23,6 +23,7 @@ from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment
+from stockenh.data.targets import Target
 from stockenh.data.windows import Windows
 from stockenh.embedding import Embedding
 from stockenh.errors import ConfigError, RunFolderError
@@ -55,6 +56,12 @@ def require_same_weights(folder: RunFolder, embedding: Embedding) -> None:
         raise RunFolderError(f"{error}. {folder} needs {weights}: {_REMEDY}") from None
     if {part: of["sha256"] for part, of in found.items()} != needed:
         raise RunFolderError(f"the embedding's weights are not those of {folder}, {weights}: {_REMEDY}")
+
+
+def described(target: Target) -> str:
+    """A target as overrides would pick it."""
+    settings = (f"target.{key}={value}" for key, value in vars(target).items())
+    return " ".join((f"target={target.name}", *settings))
 
 
 def is_data_of(folder: RunFolder, windows: Windows) -> bool:
@@ -137,6 +144,11 @@ class Trained:
                     f"data.{name}={wanted}: {key}={self.folder} was trained with {known}; "
                     f"train another run for these"
                 )
+        if config.target != self.run.target:
+            raise ConfigError(
+                f"{described(config.target)}: {key}={self.folder} was trained with "
+                f"{described(self.run.target)}; its forecasts are of that target"
+            )
         same = {
             "model": config.model == self.run.model,
             "embedding": config.embedding.agrees_with(self.run.embedding),
@@ -204,7 +216,8 @@ class LoadedRun(Generic[Kind]):
                intervals: bool = True) -> dict[str, Metrics]:  # fmt: skip
         """`part_metrics` of forecasts (n, H) for these windows."""
         w, resampling = self.prepared.windows, Resampling(seed=self.config.seed) if intervals else None
-        return part_metrics(ret, up_prob, w.y_ret[rows], w.asof[rows], w.horizons, resampling)
+        y_ret, y_dir = w.y_ret[rows], w.direction[rows]
+        return part_metrics(ret, up_prob, y_ret, w.asof[rows], w.horizons, resampling, y_dir)
 
 
 def shifts_probabilities(config: RunConfig, folder: RunFolder) -> bool:

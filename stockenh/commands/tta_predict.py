@@ -35,35 +35,45 @@ from stockenh.inference.predict import (
     read_confidences,
 )
 from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
-from stockenh.report.table import Grid, as_table, findings_summary, percent
+from stockenh.report.table import Grid, as_table, findings_summary, of_target, percent
 from stockenh.report.terminal import embedding_progress, print_files, print_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def forecast_table(rows: Sequence[Mapping[str, Any]], title: str, most: int = 12) -> Table:
-    """The first `most` rows of a forecast file; all of them are in the file."""
+def forecast_table(
+    rows: Sequence[Mapping[str, Any]], title: str, most: int = 12, target: str = "absolute"
+) -> Table:
+    """The first `most` rows of a forecast file; all of them are in the file.
+
+    Of another target than the return itself, and where that is not known, the score and its rank of the day
+    stand in place of the return.
+    """
     more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
-    names = ("symbol", "date", "bars", "return", "up", "+-", "confident")
+    has_return = target == "absolute" and all(row["ret"] is not None for row in rows[:most])
+    forecast = ("return",) if has_return else ("score", "rank")
+    names = ("symbol", "date", "bars", *forecast, "up", "+-", "confident")
     confident = {True: "yes", False: "no", None: "n/a"}
     cells = [
         (
-            row["symbol"], str(row["date"]), str(row["horizon"]), f"{100 * row['ret']:+.2f}%",
+            row["symbol"], str(row["date"]), str(row["horizon"]),
+            *((f"{100 * row['ret']:+.2f}%",) if has_return else (f"{row['score']:+.4f}", str(row["rank"]))),
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )
         for row in rows[:most]
     ]  # fmt: skip
-    table = as_table(Grid(title, names, [cells], more, names[:2]))
+    table = as_table(Grid(f"{title}{of_target(target)}", names, [cells], more, names[:2]))
     table.padding = (0, 1)
     return table
 
 
-def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path, up: str = "a rise") -> Path:
     """Forecast probability of up with its uncertainty, a panel per horizon; returns the path written.
 
-    rows: `symbol date horizon up_prob uncertainty confident`. One bar per symbol becomes a list of symbols,
-    more become lines through time; beyond 25 symbols or 7 lines, those farthest from 50% are shown.
+    up: what the probability is of; rows: `symbol date horizon up_prob uncertainty confident`. One bar per
+    symbol becomes a list of symbols, more become lines through time; beyond 25 symbols or 7 lines, those
+    farthest from 50% are shown.
     """
     horizons = sorted({row["horizon"] for row in rows})
     by_symbol: dict[str, list[Mapping[str, Any]]] = {}
@@ -86,7 +96,7 @@ def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             axes.tick_params(labelleft=False)
     if through_time:
         first.legend(frameon=False, fontsize=9, ncols=2)  # type: ignore[union-attr]
-    title = "Calibrated probability of a rise"
+    title = f"Calibrated probability of {up}"
     if len(far) > most:
         title += f" of the {len(shown)} of {len(by_symbol)} symbols farthest from 50%"
     title += f", {_dates(rows)}"
@@ -121,7 +131,7 @@ def _draw_symbols(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]
     named_rows(axes, list(forecasts))
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=1)
     short_percent(axes.xaxis)
-    axes.set_xlabel("probability of a rise")
+    axes.set_xlabel("probability of up")
 
 
 def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -172,26 +182,32 @@ def forecast_run(
         engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
     cutoff = _cutoff(trained, tta.coverage, console)
-    frame = forecast_frame(prepared.windows, found, cutoff)
+    target = config.target
+    is_return = target.is_return and config.loss.gives_returns
+    frame = forecast_frame(prepared.windows, found, cutoff, is_return)
     write_frame(frame, directory / "forecast")
-    forecast_chart(frame.to_dicts(), directory / "forecast.png")
+    forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
     title = f"{trained.name} weights, {1 + views.count} view{'s' * (views.count > 0)}, "
     title += "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
     if views.count and views.precision != "fp32":
         title += f", in {views.precision}"
     elif tta.engine != "torch":
         title += f", by the exported {tta.engine} file"
-    console.print(forecast_table(frame.to_dicts(), title))
+    console.print(forecast_table(frame.to_dicts(), title, target=target.name))
     if cutoff is not None:
         console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     return frame
 
 
-def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64] | None) -> pl.DataFrame:
-    """`symbol date horizon ret up_prob uncertainty confident`, a row per window and horizon.
+def forecast_frame(
+    windows: Windows, found: Forecast, cutoff: NDArray[np.float64] | None, is_return: bool = True
+) -> pl.DataFrame:
+    """`symbol date horizon ret up_prob uncertainty confident score rank`, a row per window and horizon.
 
-    ret in raw units; what is not known (uncertainty without views, confident without a cut-off) is null.
+    score: the forecast in units of the target; rank: of the score among the windows of its day and horizon,
+    1 is the highest; ret in raw units. What is not known (ret where the target is no return, uncertainty
+    without views, confident without a cut-off) is null.
     cutoff: (H,) the margin above which a forecast is confident
     """
     horizons = len(windows.horizons)
@@ -201,17 +217,20 @@ def forecast_frame(windows: Windows, found: Forecast, cutoff: NDArray[np.float64
         uncertainty = found.uncertainty.ravel().tolist()
     if cutoff is not None:
         confident = (margin(found.up_prob) > cutoff).ravel().tolist()
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         {
             "symbol": np.repeat(np.array(windows.symbols)[windows.symbol], horizons),
             "date": np.repeat(dates_of(windows.asof), horizons),
             "horizon": np.tile(np.array(windows.horizons, np.int64), len(windows)),
-            "ret": found.ret.ravel(),
+            "ret": pl.Series(found.ret.ravel() if is_return else [None] * found.ret.size, dtype=pl.Float64),
             "up_prob": found.up_prob.ravel(),
             "uncertainty": pl.Series(uncertainty, dtype=pl.Float64),
             "confident": pl.Series(confident, dtype=pl.Boolean),
+            "score": found.ret.ravel(),
         }
     )
+    day = pl.col("date").dt.date()
+    return frame.with_columns(pl.col("score").rank("min", descending=True).over(day, "horizon").alias("rank"))
 
 
 def _cutoff(trained: Trained, coverage: float, console: Console) -> NDArray[np.float64] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,14 @@ from torch import nn
 
 from stockenh.config.schema import RunConfig, TtaPredictConfig
 from stockenh.data import require_memory
-from stockenh.data.batches import ReadyWindows, TrainBatches
+from stockenh.data.batches import DateBatches, ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
 from stockenh.data.findings import Finding
 from stockenh.data.fitted import Fitted
 from stockenh.data.placement import Placement, choose_placement
 from stockenh.data.prices import NoAugment, RawNoise
-from stockenh.data.splits import PARTS, Split
+from stockenh.data.splits import PARTS, Split, every_date
+from stockenh.data.uniqueness import uniqueness
 from stockenh.data.windows import Windows
 from stockenh.embedding.compute import Watch, earlier_windows, embed, shuffled, unwatched
 from stockenh.errors import ConfigError, DataError, RunFolderError
@@ -37,6 +39,7 @@ from stockenh.training.precision import Precision
 from stockenh.training.step import Learner, Objective
 
 AS_IT_IS = NoAugment()
+Divide = Callable[[RunConfig, Windows], tuple[Windows, dict[str, NDArray[np.int64]]]]
 BYTES_OF_A_PARAMETER = 16  # in training: float32 weight, gradient and two moments
 
 
@@ -114,20 +117,25 @@ def windows(config: RunConfig) -> Windows:
     return config.data.load(cache(config)).windows
 
 
-def data(config: RunConfig, on: torch.device, watch: Watch = unwatched) -> Prepared:
-    """Loads bars or windows, splits them and embeds every window; `watch` sees how far that is."""
+def data(
+    config: RunConfig, on: torch.device, watch: Watch = unwatched, divide: Divide | None = None
+) -> Prepared:
+    """Loads bars or windows, divides them into parts and embeds every window; `watch` sees how far that is.
+
+    divide: None for `labelled_parts`
+    """
     store = cache(config)
     loaded = with_resolved_data(config).data.load(store)
     windows = loaded.windows
     refuse_misfit(config, windows)
-    rows = split_rows(config.split, windows)
+    labelled, rows = (divide or labelled_parts)(config, windows)
     embedding = embed(windows, config.embedding, store, on, watch)
     if config.embedding.shuffle:
         embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
     # no checkpoint was trained on a generated market
     warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
-    return Prepared(windows, embedding, rows, loaded.findings, warnings)
+    return Prepared(labelled, embedding, rows, loaded.findings, warnings)
 
 
 def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:
@@ -135,6 +143,25 @@ def split_rows(split: Split, windows: Windows) -> dict[str, NDArray[np.int64]]:
     labelled = np.flatnonzero(windows.labelled)
     assigned = split.assign(windows.asof[labelled], lambda extra: windows.reach(labelled, extra))
     return {name: labelled[assigned == PARTS[name]] for name in split.parts}
+
+
+def labelled_parts(config: RunConfig, windows: Windows) -> tuple[Windows, dict[str, NDArray[np.int64]]]:
+    """The windows with the target as their label, and of each part the rows that have one; train is thinned
+    by data.stride, and its labels weigh what train.uniqueness says.
+
+    Raises ConfigError where a part is empty.
+    """
+    windows, rows = config.target.apply(windows, split_rows(config.split, windows))
+    train = rows["train"]
+    rows["train"] = train[every_date(windows.asof[train], config.data.stride)]
+    if config.train.uniqueness:
+        windows = replace(windows, weight=uniqueness(windows, rows["train"]))
+    return windows, rows
+
+
+def undivided(config: RunConfig, windows: Windows) -> tuple[Windows, dict[str, NDArray[np.int64]]]:
+    """The windows with simple returns, and all that have one as the part train."""
+    return windows, {"train": np.flatnonzero(windows.labelled)}
 
 
 def to_forecast(
@@ -261,7 +288,8 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
 
 def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> TrainBatches:
     """The train part in groups of micro batches."""
-    return TrainBatches(
+    kind = DateBatches if config.train.batch == "date" else TrainBatches
+    return kind(
         ready,
         prepared.rows["train"],
         batch_size=config.train.batch_size,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stockenh.data.prices import Augment
     from stockenh.data.sources import DataSettings
     from stockenh.data.splits import Split
+    from stockenh.data.targets import Target
     from stockenh.embedding import Embedding
     from stockenh.models import ModelSettings
     from stockenh.training.averaging import Averaging
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
+    "target": "stockenh.data.targets.Target",
     "embedding": "stockenh.embedding.Embedding",
     "model": "stockenh.models.ModelSettings",
     "loss": "stockenh.training.losses.Loss",
@@ -51,6 +53,9 @@ GROUPS = {
     "averaging": "stockenh.training.averaging.Averaging",
     "augment": "stockenh.data.prices.Augment",
 }
+# Groups that runs made before they existed lack: the option that such a run has, and its class.
+_ADDED = {"target": ("absolute", "stockenh.data.targets.Absolute")}
+_ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
@@ -84,6 +89,8 @@ class TrainConfig:
     epochs: Count = 20
     batch_size: Count = 64  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
+    batch: Literal["random", "date"] = "random"  # whole days in a micro batch, or any windows
+    uniqueness: bool = False  # whether a label weighs less the more it overlaps with others
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
     patience: Count = 10  # epochs
@@ -245,6 +252,7 @@ class RunConfig(_Common):
     tta: TtaConfig = field(default_factory=TtaConfig)
     data: DataSettings
     split: Split
+    target: Target
     embedding: Embedding
     model: ModelSettings
     loss: Loss
@@ -312,6 +320,7 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
     together are wrong.
     """
     refuse_odd(raw)
+    raw = {**{group: {"_target_": cls} for group, (_, cls) in _ADDED.items()}, **raw}
     fields = {f.name: f for f in dataclasses.fields(kind)}
     plain_keys = {f.name for f in dataclasses.fields(_Common)}
     for key in raw:
@@ -330,6 +339,7 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
     # after what needs no torch, which takes seconds to import
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     _check_together(groups)
+    groups["loss"].check_batch(nodes["train"].batch)
     return kind(**vars(common), **groups, **nodes)
 
 
@@ -345,6 +355,7 @@ def _check_together(groups: Mapping[str, Any]) -> None:
         )
     if groups["augment"].needs_bars and not data.brings_bars:
         raise ConfigError("augment needs raw bars, and data=windows has none: take augment=none")
+    groups["target"].check(data)
     groups["loss"].check(groups["model"])
 
 
@@ -405,7 +416,11 @@ def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_default(key: str, value: Any) -> bool:
-    """Whether a dotted key of a node such as `finder` has its default."""
+    """Whether a dotted key such as `finder.steps` has its default, or a group what earlier versions had."""
+    if key in _ADDED:
+        return bool(value == _ADDED[key][0])
+    if key in _ADDED_KEYS:
+        return bool(value == _ADDED_KEYS[key])
     node, _, leaf = key.partition(".")
     kind = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}.get(node)
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):

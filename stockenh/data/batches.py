@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
@@ -43,10 +43,11 @@ class Micro:
     """One micro batch.
 
     x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32
-    y_ret (B, H) in train standard deviations; y_up (B, H) 1 where the return is above 0
-    labelled (B, H) 1 where there is a label, else 0 (and y_ret, y_up are 0 there)
-    moved (B, H) 1 where a direction is labelled: a return of exactly 0 is neither up nor down
+    y_ret (B, H) in train standard deviations; y_up (B, H) 1 up, 0 down, 0.5 where there is no direction
+    labelled (B, H) the weight of the label, 1 without weights; 0 where there is none (and y_ret is 0 there)
+    moved (B, H) the same where a direction is labelled: a return of exactly 0 is neither up nor down
     teacher: a teacher's outputs for these windows without augmentation, where there is one
+    day: (B,) from 0, which of the batch's days each window ends on; None where a batch has no whole days
     """
 
     x_price: Tensor
@@ -56,6 +57,7 @@ class Micro:
     y_up: Tensor
     labelled: Tensor
     teacher: TeacherOutput | None = None
+    day: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,11 +66,12 @@ class Micro:
 
     @property
     def moved(self) -> Tensor:
-        return self.labelled * (self.y_ret != 0)
+        return self.labelled * (self.y_up != 0.5)
 
 
 class Counts(NamedTuple):
-    """How many returns and how many directions are labelled, scalars; the latter at least 1, to divide by."""
+    """How many returns and how many directions are labelled, by weight; scalars, the latter at least 1, to
+    divide by."""
 
     labels: Tensor
     moves: Tensor
@@ -145,18 +148,18 @@ class DeviceWindows(ReadyWindows):
         super().__init__(windows, windows.prices(device), device, device)
         self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
-        self.y_ret, self.labelled = (t.to(device) for t in labels(windows.y_ret, fitted))
+        made = labels(windows.y_ret, windows.direction, fitted, windows.weight)
+        self.y_ret, self.y_up, self.labelled = (t.to(device) for t in made)
         self.teacher = teacher
 
     def gather(self, rows: Tensor, augment: Augment) -> Micro:
-        y_ret = self.y_ret[rows]
         x_embedding, x_ctx = self.vectors(rows)
         return Micro(
             x_price=self.prices.gather(rows, augment),
             x_embedding=x_embedding,
             x_ctx=x_ctx,
-            y_ret=y_ret,
-            y_up=(y_ret > 0).float(),
+            y_ret=self.y_ret[rows],
+            y_up=self.y_up[rows],
             labelled=self.labelled[rows],
             teacher=None if self.teacher is None else self.teacher.take(rows),
         )
@@ -168,11 +171,19 @@ class DeviceWindows(ReadyWindows):
         return (self.gather(part, augment) for part in parts)
 
 
-def labels(y_ret: NDArray[np.float32], fitted: Fitted) -> tuple[Tensor, Tensor]:
-    """Of raw returns (n, H): `y_ret` and `labelled` as in `Micro`."""
+def labels(
+    y_ret: NDArray[np.float32],
+    direction: NDArray[np.float32],
+    fitted: Fitted,
+    weight: NDArray[np.float32] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`y_ret`, `y_up` and `labelled` as in `Micro`; y_ret is in raw units, the arrays are (n, H)."""
     labelled = np.isfinite(y_ret)
     scaled = np.where(labelled, y_ret / np.asarray(fitted.return_std, np.float32), 0)
-    return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(labelled.astype(np.float32))
+    up = np.where(labelled, 0.5 + 0.5 * np.sign(direction), 0.5)
+    weighted = labelled if weight is None else labelled * weight
+    made = (torch.from_numpy(array.astype(np.float32)) for array in (scaled, up, weighted))
+    return next(made), next(made), next(made)
 
 
 class TrainBatches:
@@ -239,10 +250,71 @@ class TrainBatches:
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed((self.seed << 24) + epoch)
-            order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
+            order = _shuffled(len(self.rows), self.seed, epoch).to(self.rows.device)
             self._order = (epoch, self.rows[order])
         return self._order[1]
+
+
+class DateBatches(TrainBatches):
+    """Micro batches of whole days, which come in a fresh order each epoch.
+
+    A micro batch has as many days as hold `batch_size` windows on the mean, rounded up: where all days are as
+    wide, it takes days until `batch_size` is reached. So the number of steps is the same in every epoch. A
+    day is a calendar date and is never divided.
+    """
+
+    def __init__(
+        self,
+        data: ReadyWindows,
+        rows: NDArray[np.int64],
+        *,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        augment: Augment,
+    ) -> None:
+        super().__init__(data, rows, batch_size=batch_size, accumulate=accumulate, seed=seed, augment=augment)
+        day = data.asof[rows].astype("datetime64[D]")
+        order = np.argsort(day, kind="stable")
+        first = np.flatnonzero(np.append(True, np.diff(day[order]) > np.timedelta64(0, "D")))
+        self._days = torch.from_numpy(rows[order]).to(data.index).tensor_split(first[1:].tolist())
+        self._per_micro = min(-(-batch_size * len(self._days) // len(rows)), len(self._days))
+        self._accumulate = accumulate
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self._days) // (self._per_micro * self._accumulate))
+
+    def rows_of(self, epoch: int, step: int) -> Tensor:
+        return torch.cat(self._parts(epoch, step))
+
+    def _parts(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(days) for days in self._days_of(epoch, step))
+
+    def _counted(self, group: Group, epoch: int, step: int) -> Group:
+        micros = []
+        for micro, days in zip(group.micros, self._days_of(epoch, step), strict=True):
+            widths = torch.tensor([len(day) for day in days])
+            day = torch.repeat_interleave(torch.arange(len(days)), widths)
+            micros.append(replace(micro, day=day.to(micro.y_ret.device)))
+        return replace(group, micros=tuple(micros))
+
+    def _days_of(self, epoch: int, step: int) -> list[list[Tensor]]:
+        """The rows of each day of each micro batch of a step."""
+        order, group = self._epoch_order(epoch), self._per_micro * self._accumulate
+        numbers = order[step * group : (step + 1) * group].split(self._per_micro)
+        return [[self._days[day] for day in micro.tolist()] for micro in numbers]
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        """Days in the order of an epoch."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, _shuffled(len(self._days), self.seed, epoch))
+        return self._order[1]
+
+
+def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
+    """The numbers below `count` in the order of an epoch."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 24) + epoch))
 
 
 def _group(parts: Iterable[Micro]) -> Group:

@@ -28,7 +28,7 @@ class Fitted:
     """Statistics of the train windows, as plain numbers for a run folder.
 
     context_mean, context_std: F each; return_std: H, the unit of a model's `ret`;
-    up_share: H, the share of train labels above 0 (a return of exactly 0 counts as neither)
+    up_share: H, the share of train labels whose direction is up, of those that have one
     """
 
     context_names: list[str]
@@ -42,13 +42,14 @@ class Fitted:
         """Statistics of the rows `train`. A constant column gets the scale 1."""
         context = windows.context[train].astype(np.float64)
         returns = windows.y_ret[train].astype(np.float64)
-        moved = np.isfinite(returns) & (returns != 0)
+        direction = windows.direction[train].astype(np.float64)
+        moved = np.isfinite(direction) & (direction != 0)
         return cls(
             context_names=list(windows.context_names),
             context_mean=context.mean(0).tolist(),
             context_std=_scale(context.std(0)).tolist(),
             return_std=_scale(np.nan_to_num(_nanstd(returns))).tolist(),
-            up_share=((returns > 0).sum(0) / np.maximum(moved.sum(0), 1)).tolist(),
+            up_share=((direction > 0).sum(0) / np.maximum(moved.sum(0), 1)).tolist(),
         )
 
     @classmethod

@@ -75,7 +75,7 @@ def choose_placement(
 
 def needed_bytes(windows: Windows, embedding: NDArray[np.floating]) -> int:
     """Bytes of all windows on a device: prices, embedding, context, labels."""
-    context, labels = 4 * windows.context.size, 2 * 4 * windows.y_ret.size
+    context, labels = 4 * windows.context.size, 3 * 4 * windows.y_ret.size
     return windows.price_bytes + embedding.nbytes + context + labels
 
 
@@ -139,10 +139,11 @@ class StreamedWindows(ReadyWindows):
     def _send(self, rows: Tensor) -> Transfer:
         """Gathers on the host and starts the copy; safe in a thread of its own."""
         index = rows.numpy()
+        weight = None if self.windows.weight is None else self.windows.weight[index]
         tensors = [
             self._prices.fetch_on_host(index),
             *self._vectors(index),
-            *labels(self.windows.y_ret[index], self._fitted),
+            *labels(self.windows.y_ret[index], self.windows.direction[index], self._fitted, weight),
         ]
         if self._teacher is not None:
             teacher = self._teacher.take(rows)
@@ -161,13 +162,13 @@ class StreamedWindows(ReadyWindows):
 
     def _finish(self, transfer: Transfer, augment: Augment) -> Micro:
         """The work that is left for the device, on the stream that computes."""
-        prices, x_embedding, x_ctx, y_ret, labelled, *teacher = transfer.wait()
+        prices, x_embedding, x_ctx, y_ret, y_up, labelled, *teacher = transfer.wait()
         return Micro(
             x_price=self.prices.normalised(self.prices.augmented(prices, augment)),
             x_embedding=x_embedding.float(),
             x_ctx=x_ctx,
             y_ret=y_ret,
-            y_up=(y_ret > 0).float(),
+            y_up=y_up,
             labelled=labelled,
             teacher=TeacherOutput(*teacher) if teacher else None,
         )

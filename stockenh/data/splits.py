@@ -128,6 +128,15 @@ class TrainOnly(Split):
         return _bounds(dates, 0, len(dates))
 
 
+def every_date(asof: Times, stride: int) -> NDArray[np.int64]:
+    """The windows (k,) that end on every stride-th calendar date among these, from the first on.
+
+    asof: (n,) the windows' last bars. All windows of a date stay or go together.
+    """
+    _, number = np.unique(asof.astype("datetime64[D]"), return_inverse=True)
+    return np.flatnonzero(number % stride == 0)
+
+
 def _bounds(dates: Times, *cuts: int) -> tuple[Times, Times]:
     edges = np.append(dates, dates[-1] + np.timedelta64(1, "s"))[list(cuts)]
     return edges[:-1], edges[1:]

@@ -28,9 +28,13 @@ class Windows(ABC):
 
     symbols: distinct names; symbol: (n,) index into them; asof: (n,) datetime64[s] of the window's last bar
     context: (n, F) raw features at the last bar; context_names: F names
-    y_ret: (n, H) simple return over the next `horizons` bars, NaN where those bars don't exist
+    y_ret: (n, H) the target over the next `horizons` bars, NaN where there is none: the simple return, or
+        what `stockenh.data.targets` made of it
     best_prob: (n, H) true probability at the window's end that this return will be above 0, known only in a
         generated market, else None. It is not an input of any model.
+    y_dir: (n, H) above 0 where the direction is up, below 0 where it is down, else 0; None: the same as y_ret
+    raw_ret: (n, H) simple returns, NaN where those bars don't exist; None: the same as y_ret
+    weight: (n, H) what a label weighs in training; None: 1
     """
 
     symbols: tuple[str, ...]
@@ -42,22 +46,36 @@ class Windows(ABC):
     horizons: tuple[int, ...]
     lookback: int
     best_prob: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    y_dir: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    raw_ret: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    weight: NDArray[np.float32] | None = field(default=None, kw_only=True)
 
     # the fields with one entry per window
     _per_window: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
+    _per_window_or_none: ClassVar[tuple[str, ...]] = ("best_prob", "y_dir", "raw_ret", "weight")
 
     def __len__(self) -> int:
         return len(self.asof)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Only these windows, in this order; the digest stays that of all windows."""
-        names = self._per_window if self.best_prob is None else (*self._per_window, "best_prob")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        known = [name for name in self._per_window_or_none if getattr(self, name) is not None]
+        return replace(self, **{name: getattr(self, name)[rows] for name in (*self._per_window, *known)})
+
+    @property
+    def direction(self) -> NDArray[np.float32]:
+        """(n, H) whose sign is the direction, NaN where there is no label."""
+        return self.y_ret if self.y_dir is None else self.y_dir
+
+    @property
+    def returns(self) -> NDArray[np.float32]:
+        """(n, H) simple returns, whatever the target."""
+        return self.y_ret if self.raw_ret is None else self.raw_ret
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """(n,) whether any horizon has a label."""
-        return np.asarray(np.isfinite(self.y_ret).any(axis=1))
+        """(n,) whether there is a return at any horizon: the split is the same for all targets."""
+        return np.asarray(np.isfinite(self.returns).any(axis=1))
 
     @abstractmethod
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
@@ -65,6 +83,11 @@ class Windows(ABC):
 
         After the symbol's last bar, the days of the other symbols count, or business days.
         """
+
+    @abstractmethod
+    def positions(self) -> NDArray[np.int64]:
+        """(n,) numbers of the windows' last bars: 1 from a bar to the next of its symbol, and so far between
+        symbols that no labels of two of them overlap."""
 
     def between(self, since: str | None, until: str | None) -> NDArray[np.int64]:
         """The windows that end between the days `since` and `until`, both included; None is open."""
@@ -112,6 +135,9 @@ class BarWindows(Windows):
         ahead = np.minimum(self.end[rows] + max(self.horizons), self.last[rows]) + extra
         inside = np.minimum(ahead, _last_of_symbol(self.bars, self.end[rows]))
         return _extend(self.bars.time[inside], ahead - inside, self.bars.time)
+
+    def positions(self) -> NDArray[np.int64]:
+        return self.end
 
     def newest(self) -> tuple[NDArray[np.int64], dict[str, str]]:
         last_series = {name: series for series, name in enumerate(self.bars.symbols)}
@@ -195,16 +221,25 @@ class StoredWindows(Windows):
 
     def reach(self, rows: NDArray[np.int64], extra: int) -> NDArray[np.datetime64]:
         """A symbol's distinct dates count as its bars; rows missing from the file make the reach longer."""
+        order, fresh, position = self._dates()
+        symbol, asof = self.symbol[order], self.asof[order]
+        final = np.searchsorted(symbol[fresh], self.symbol[rows], side="right") - 1
+        ahead = position[rows] + max(self.horizons) + extra
+        inside = np.minimum(ahead, final)
+        return _extend(asof[fresh][inside], ahead - inside, self.asof)
+
+    def positions(self) -> NDArray[np.int64]:
+        return self._dates()[2] + max(self.horizons) * self.symbol.astype(np.int64)
+
+    def _dates(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """The order by symbol and date, which of these begin a date, and the number of each window's date."""
         order = np.lexsort((self.asof, self.symbol))
         symbol, asof = self.symbol[order], self.asof[order]
         fresh = np.ones(len(self), np.bool_)
         fresh[1:] = (symbol[1:] != symbol[:-1]) | (asof[1:] != asof[:-1])
         position = np.empty(len(self), np.int64)
         position[order] = np.cumsum(fresh) - 1
-        final = np.searchsorted(symbol[fresh], self.symbol[rows], side="right") - 1
-        ahead = position[rows] + max(self.horizons) + extra
-        inside = np.minimum(ahead, final)
-        return _extend(asof[fresh][inside], ahead - inside, self.asof)
+        return order, fresh, position
 
     def prices(self, device: torch.device) -> Prices:
         return StoredPrices(torch.from_numpy(self.ohlcv_norm).to(device))
@@ -219,7 +254,7 @@ class StoredWindows(Windows):
     def digest(self) -> str:
         h = hashlib.blake2b("\0".join(self.symbols).encode(), digest_size=16)
         inputs = (self.symbol, self.asof.astype(np.int64), self.ohlcv_norm, self.embedding, self.context)
-        for array in (*inputs, self.y_ret):
+        for array in (*inputs, self.returns):
             h.update(np.ascontiguousarray(array).data)
         return h.hexdigest()
 
@@ -270,6 +305,22 @@ def past_moves(windows: Windows, rows: NDArray[np.int64], bars: int) -> NDArray[
         close = windows.ohlcv_norm[rows, :, CLOSE].astype(np.float64)
         moved = close[:, -1] - close[:, -1 - bars]
     return np.where(np.abs(moved) < SMALLEST_RETURN, 0.0, moved)
+
+
+def trailing_volatility(windows: Windows, rows: NDArray[np.int64], bars: int) -> NDArray[np.float64]:
+    """(k,) standard deviation (divisor bars - 1) of the last `bars` returns of close up to each window's end.
+
+    Raises TypeError for ready windows, whose prices are scaled.
+    """
+    if not isinstance(windows, BarWindows):
+        raise TypeError("ready windows hold no prices")
+    close = windows.bars.ohlcv[:, CLOSE]
+    found, size = np.empty(len(rows)), max(1, 2**24 // bars)
+    for first in range(0, len(rows), size):
+        end = windows.end[rows[first : first + size]]
+        inside = close[end[:, None] + np.arange(-bars, 1)]
+        found[first : first + size] = (inside[:, 1:] / inside[:, :-1] - 1).std(axis=1, ddof=1)
+    return found
 
 
 # The price that a trade is made at, and how many bars after the window's last one.

@@ -38,7 +38,7 @@ class Known:
     """What a baseline may look at, of the train rows or of the scored ones.
 
     context: (m, F) standardised features; past: (m,) return over the last h bars; momentum: (m,) over
-    60; both up to and with the bar of the forecast
+    60; both up to and with the bar of the forecast, and in the unit of the target
     """
 
     context: Matrix
@@ -51,17 +51,24 @@ class LabelledPart:
     """The train or the validation rows with their labels y_ret (m,), NaN where there is none.
 
     asof: (m,) when each row's window ends; horizon: bars ahead of the labels
+    y_dir: (m,) whose sign is the direction; None: that of y_ret
     """
 
     known: Known
     y_ret: Floats
     asof: Dates
     horizon: int
+    y_dir: Floats | None = None
+
+    @property
+    def direction(self) -> Floats:
+        """(m,) whose sign is the direction, NaN where there is no label."""
+        return self.y_ret if self.y_dir is None else self.y_dir
 
     def moved(self) -> Held:
-        """Features and direction of the rows that have a label other than 0."""
-        counted = np.isfinite(self.y_ret) & (self.y_ret != 0)
-        return self.known.context[counted].astype(np.float64), self.y_ret[counted] > 0
+        """Features and direction of the rows that have one."""
+        counted = np.isfinite(self.direction) & (self.direction != 0)
+        return self.known.context[counted].astype(np.float64), self.direction[counted] > 0
 
 
 def has_lightgbm() -> bool:
@@ -77,14 +84,14 @@ def majority(up_share: float, rows: int, mean_return: float | None) -> Forecast:
 def sign_rule(past: Floats, train: tuple[Floats, Floats] | None, has_return: bool = False) -> Forecast:
     """The direction of a past return (n,) goes on; one of exactly 0 forecasts none, which counts as down.
 
-    Its probability is how often that held in `train` (past (m,), y_ret (m,)), None without it. has_return:
+    Its probability is how often that held in `train` (past (m,), y_dir (m,)), None without it. has_return:
     the past return is the forecast return too.
     """
     prob = None
     if train is not None:
-        before, y_ret = train
-        counted = np.isfinite(y_ret) & (y_ret != 0)
-        up = y_ret[counted] > 0
+        before, y_dir = train
+        counted = np.isfinite(y_dir) & (y_dir != 0)
+        up = y_dir[counted] > 0
         prob = np.full(len(past), up.mean() if len(up) else 0.5)
         for sign in (-1, 0, 1):
             alike = up[np.sign(before[counted]) == sign]
@@ -134,7 +141,7 @@ def _calibrated(val_prob: Floats, val: LabelledPart, prob: Floats) -> Floats:
         clipped = np.clip(p, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
         return np.log(clipped / (1 - clipped))[:, None]
 
-    fit = Calibration.fit(logits(val_prob), val.y_ret[:, None], val.asof, [val.horizon], shifted=False)
+    fit = Calibration.fit(logits(val_prob), val.direction[:, None], val.asof, [val.horizon], shifted=False)
     return fit.apply(logits(prob))[:, 0]
 
 
@@ -216,10 +223,10 @@ def baseline_forecasts(
         if name == MAJORITY:
             found[name] = majority(up_share, len(known.past), mean)
         elif name == PERSISTENCE:
-            before = None if train is None else (train.known.past, train.y_ret)
+            before = None if train is None else (train.known.past, train.direction)
             found[name] = sign_rule(known.past, before, has_return=True)
         elif name == MOMENTUM:
-            before = None if train is None else (train.known.momentum, train.y_ret)
+            before = None if train is None else (train.known.momentum, train.direction)
             found[name] = sign_rule(known.momentum, before)
         elif train is not None:
             found[name] = fitted(name, train, val, known.context, seed, threads)

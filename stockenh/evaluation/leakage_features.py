@@ -148,23 +148,24 @@ def check_correlations(
     return Check(name, PASS, measured, "", figures)
 
 
-def statistics(context: Floats, y_ret: Floats) -> dict[str, Doubles]:
+def statistics(context: Floats, y_ret: Floats, y_dir: Floats | None = None) -> dict[str, Doubles]:
     """Means and scales of features (n, F) and returns (n, H); a constant column has the scale 1.
 
-    up_share leaves out returns of exactly 0.
+    up_share is of the sign of y_dir (None: y_ret) and leaves out 0.
     """
-    x, y = context.astype(np.float64), y_ret.astype(np.float64)
+    y_dir = y_ret if y_dir is None else y_dir
+    x, y, side = (array.astype(np.float64) for array in (context, y_ret, y_dir))
     labelled = ~np.isnan(y)
     count = np.maximum(labelled.sum(0), 1)
     mean = np.where(labelled, y, 0).sum(0) / count
     spread = np.sqrt((np.where(labelled, y - mean, 0) ** 2).sum(0) / count)
-    moved = np.maximum((labelled & (y != 0)).sum(0), 1)
+    moved = np.maximum((labelled & (side != 0)).sum(0), 1)
     context_std, return_std = (np.where(std > 1e-12, std, 1.0) for std in (x.std(0), spread))
     return {
         "context_mean": x.mean(0),
         "context_std": context_std,
         "return_std": return_std,
-        "up_share": (np.nan_to_num(y) > 0).sum(0) / moved,
+        "up_share": (np.nan_to_num(side) > 0).sum(0) / moved,
     }
 
 
@@ -177,8 +178,11 @@ def distance(stored: Statistics, found: Mapping[str, Doubles]) -> float:
     return max(float(np.nan_to_num(d).max(initial=0)) for d in differences)
 
 
-def check_fitted(context: Floats, y_ret: Floats, rows: Rows, stored: Statistics) -> Check:
-    """The run's standardisers are those of its train rows, and of no others."""
+def check_fitted(
+    context: Floats, y_ret: Floats, rows: Rows, stored: Statistics, y_dir: Floats | None = None
+) -> Check:
+    """The run's standardisers are those of its train rows, and of no others; y_dir: None for y_ret."""
+    y_dir = y_ret if y_dir is None else y_dir
     name, train = "standardisers", "the train rows"
     candidates = {
         train: rows["train"],
@@ -189,7 +193,9 @@ def check_fitted(context: Floats, y_ret: Floats, rows: Rows, stored: Statistics)
     for part in ("val", "test"):
         if part in rows:
             candidates[f"train and {part}"] = np.sort(np.concatenate([rows["train"], rows[part]]))
-    far = {label: distance(stored, statistics(context[i], y_ret[i])) for label, i in candidates.items()}
+    far = {
+        label: distance(stored, statistics(context[i], y_ret[i], y_dir[i])) for label, i in candidates.items()
+    }
     figures = {"distance": far}
     if far[train] <= TOLERANCE:
         other = f"; those of all labelled rows differ by up to {far['all labelled rows']:.2g} of a scale"

@@ -119,7 +119,7 @@ def shuffled_labels(
     return shuffled
 
 
-def up_probability(kind: str, x: Floats, y_ret: Floats, x_test: Floats, seed: int) -> Floats | None:
+def up_probability(kind: str, x: Floats, y_dir: Floats, x_test: Floats, seed: int) -> Floats | None:
     """(k,) probability of up for x_test (k, F) by a scikit-learn classifier on raw features (n, F).
 
     Rows without a label and returns of exactly 0 teach nothing; None where the labels hold one class only.
@@ -129,8 +129,8 @@ def up_probability(kind: str, x: Floats, y_ret: Floats, x_test: Floats, seed: in
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    used = np.isfinite(y_ret) & (y_ret != 0)
-    up = y_ret[used] > 0
+    used = np.isfinite(y_dir) & (y_dir != 0)
+    up = y_dir[used] > 0
     if len(up) < 2 or up.all() or not up.any():
         return None
     model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
@@ -140,10 +140,10 @@ def up_probability(kind: str, x: Floats, y_ret: Floats, x_test: Floats, seed: in
     return np.asarray(model.predict_proba(x_test.astype(np.float64))[:, 1])
 
 
-def accuracy_and_majority(up_prob: Floats, y_ret: Floats) -> tuple[float | None, float | None]:
+def accuracy_and_majority(up_prob: Floats, y_dir: Floats) -> tuple[float | None, float | None]:
     """Accuracy of direction and the majority class of one horizon, both (n,); None where undefined."""
-    zeros = np.zeros(len(y_ret))
-    found = horizon_metrics(zeros, up_prob, y_ret, zeros, (1,), None)
+    zeros = np.zeros(len(y_dir))
+    found = horizon_metrics(zeros, up_prob, y_dir, zeros, (1,), None)
     return found["accuracy"], found["majority"]
 
 
@@ -184,7 +184,7 @@ def check_shuffled(by_model: Mapping[str, Accuracies], majority: Mapping[str, fl
 
 def random_against_purged(
     context: Floats,
-    y_ret: Floats,
+    y_dir: Floats,
     asof: NDArray[np.datetime64],
     rows: Mapping[str, NDArray[np.int64]],
     horizons: Sequence[int],
@@ -201,7 +201,7 @@ def random_against_purged(
     kept = ("n", "accuracy", "accuracy_low", "accuracy_high", "majority")
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in MODELS:
-        for y, horizon in zip(y_ret.T, horizons, strict=True):
+        for y, horizon in zip(y_dir.T, horizons, strict=True):
             for split, (fit_on, scored) in splits.items():
                 prob = up_probability(kind, context[fit_on], y[fit_on], context[scored], seed)
                 if prob is None:

@@ -108,15 +108,17 @@ def part_metrics(
     dates: NDArray[np.generic],
     horizons: Sequence[int],
     resampling: Resampling | None,
+    y_dir: NDArray[np.floating] | None = None,
 ) -> dict[str, Metrics]:
     """Scores per horizon, as {"h3": {...}, ...}; see `horizon_metrics`.
 
-    ret, up_prob and y_ret are (n, H), dates is (n,); resampling: None leaves intervals out. Raises ValueError
-    where there are not as many columns as horizons.
+    ret, up_prob, y_ret and y_dir are (n, H), dates is (n,); resampling: None leaves intervals out. Raises
+    ValueError where there are not as many columns as horizons.
     """
-    columns = zip(horizons, ret.T, up_prob.T, y_ret.T, strict=True)
+    columns = zip(horizons, ret.T, up_prob.T, y_ret.T, (y_ret if y_dir is None else y_dir).T, strict=True)
     return {
-        f"h{horizon}": horizon_metrics(r, p, y, dates, horizons, resampling) for horizon, r, p, y in columns
+        f"h{horizon}": horizon_metrics(r, p, y, dates, horizons, resampling, d)
+        for horizon, r, p, y, d in columns
     }
 
 
@@ -127,8 +129,11 @@ def horizon_metrics(
     dates: NDArray[np.generic],
     horizons: Sequence[int],
     resampling: Resampling | None,
+    y_dir: NDArray[np.floating] | None = None,
 ) -> Metrics:
     """Scores of one horizon; all arrays are (n,), returns in raw units. Rows whose label is NaN are left out.
+
+    y_dir: its sign is the direction; None: that of y_ret, which may be another target than a return
 
     n, ties, tie_share:  labelled rows, those whose return is exactly 0, and their share
     accuracy, auc:       of direction, ties left out; "up" is forecast above a probability of 0.5, not at it
@@ -141,9 +146,10 @@ def horizon_metrics(
     A figure that the rows don't define, or that a forecast of NaN spoils, is None.
     """
     labelled = ~np.isnan(y_ret)
-    returns, prob, label = (x[labelled].astype(np.float64) for x in (ret, up_prob, y_ret))
+    direction = y_ret if y_dir is None else y_dir
+    returns, prob, label, side = (x[labelled].astype(np.float64) for x in (ret, up_prob, y_ret, direction))
     distinct, date = np.unique(dates[labelled], return_inverse=True)
-    terms = _terms(Forecast(prob, prob, returns), label)
+    terms = _terms(Forecast(prob, prob, returns), label, side)
     # summed over rows, so that no last bit depends on the dates
     observed = {name: defined(value) for name, value in _figures(terms.sum(axis=1)).items()}
     draws = None if resampling is None else resampling.draw(len(distinct), horizons)
@@ -151,7 +157,7 @@ def horizon_metrics(
     if draws is not None and observed["accuracy"] is not None:
         tp, tn, fp, fn = draws.sums(_per_date(terms[:4], date, len(distinct)))
         low, high = draws.interval(observed["accuracy"], ratio(tp + tn, tp + tn + fp + fn), SHARE)
-    about, moved = class_shares(label), label != 0
+    about, moved = class_shares(side), side != 0
     return {
         **{name: about[name] for name in ("n", "ties", "tie_share")},
         "accuracy": observed["accuracy"],
@@ -160,19 +166,19 @@ def horizon_metrics(
         "majority": about["majority"],
         "log_loss": observed["log_loss"],
         "brier": observed["brier"],
-        "auc": defined(auc(prob[moved], label[moved] > 0)),
+        "auc": defined(auc(prob[moved], side[moved] > 0)),
         "mae": observed["mae"],
     }
 
 
 def calibration_metrics(
-    up_prob: Floats, calibrated: Floats, y_ret: NDArray[np.floating], horizons: Sequence[int]
+    up_prob: Floats, calibrated: Floats, y_dir: NDArray[np.floating], horizons: Sequence[int]
 ) -> dict[str, dict[str, float | None]]:
     """Per horizon `log_loss_calibrated brier_calibrated ece ece_calibrated`, ties left out; arrays are
     (n, H)."""
     found = {}
-    no_dates = np.zeros(len(y_ret))
-    for horizon, before, after, y in zip(horizons, up_prob.T, calibrated.T, y_ret.T, strict=True):
+    no_dates = np.zeros(len(y_dir))
+    for horizon, before, after, y in zip(horizons, up_prob.T, calibrated.T, y_dir.T, strict=True):
         scores = horizon_metrics(no_dates, after, y, no_dates, horizons, None)
         found[f"h{horizon}"] = {
             "log_loss_calibrated": scores["log_loss"],
@@ -221,14 +227,14 @@ def gap_closed(accuracy: float | None, majority: float | None, limit: float | No
     return (accuracy - majority) / (limit - majority)
 
 
-def class_shares(y_ret: Floats) -> Metrics:
-    """`n ties tie_share up_share majority` of labelled returns (n,); the last two without ties."""
-    moved = y_ret != 0
-    up_share = float((y_ret[moved] > 0).mean()) if moved.any() else np.nan
+def class_shares(y_dir: Floats) -> Metrics:
+    """`n ties tie_share up_share majority` of labelled rows (n,); the last two without ties."""
+    moved = y_dir != 0
+    up_share = float((y_dir[moved] > 0).mean()) if moved.any() else np.nan
     return {
-        "n": len(y_ret),
+        "n": len(y_dir),
         "ties": int((~moved).sum()),
-        "tie_share": float((~moved).mean()) if len(y_ret) else None,
+        "tie_share": float((~moved).mean()) if len(y_dir) else None,
         "up_share": defined(up_share),
         "majority": defined(max(up_share, 1 - up_share)),
     }
@@ -241,6 +247,7 @@ def score(
     dates: int,
     draws: BlockBootstrap | None,
     counts: Floats | None = None,
+    y_dir: Floats | None = None,
 ) -> Scored:
     """Scores rows that all have a label; arrays are (n,), date the index of each row's date among `dates`.
 
@@ -248,14 +255,15 @@ def score(
     ece: see `expected_calibration_error`
     mae, r2: of returns; r2 is against a forecast of 0, 1 - sum (y - f)^2 / sum y^2 (Gu, Kelly and Xiu 2020)
 
-    counts: `draws.counts()`, where many forecasters share them.
+    counts: `draws.counts()`, where many forecasters share them; y_dir: see `horizon_metrics`.
     """
-    per_date = _per_date(_terms(forecast, y_ret), date, dates)
-    moved = y_ret != 0
-    up, day, ranked = y_ret[moved] > 0, date[moved], forecast.score[moved]
+    y_dir = y_ret if y_dir is None else y_dir
+    per_date = _per_date(_terms(forecast, y_ret, y_dir), date, dates)
+    moved = y_dir != 0
+    up, day, ranked = y_dir[moved] > 0, date[moved], forecast.score[moved]
     observed = {name: float(value) for name, value in _figures(per_date.sum(axis=1)).items()}
     observed["auc"] = auc(ranked, up)
-    error = None if forecast.prob is None else expected_calibration_error(forecast.prob, y_ret)
+    error = None if forecast.prob is None else expected_calibration_error(forecast.prob, y_dir)
     observed["ece"] = np.nan if error is None else error
     if draws is None:
         return Scored(observed, {}, None)
@@ -295,9 +303,9 @@ def _per_date(terms: Floats, date: NDArray[np.int64], dates: int) -> Floats:
     return np.stack([np.bincount(date, row, minlength=dates) for row in terms])
 
 
-def _terms(forecast: Forecast, y_ret: Floats) -> Floats:
+def _terms(forecast: Forecast, y_ret: Floats, y_dir: Floats) -> Floats:
     """(11, n) in the order in which `_figures` reads their sums."""
-    up, moved, forecast_up = y_ret > 0, y_ret != 0, forecast.score > 0.5
+    up, moved, forecast_up = y_dir > 0, y_dir != 0, forecast.score > 0.5
     unknown = np.full(len(y_ret), np.nan)
     prob = unknown if forecast.prob is None else forecast.prob
     ret = unknown if forecast.ret is None else forecast.ret
@@ -338,7 +346,7 @@ def _figures(sums: Floats) -> dict[str, Floats]:
 def coverage_curve(
     up_prob: Floats,
     uncertainty: Floats,
-    y_ret: Floats,
+    y_dir: Floats,
     date: NDArray[np.int64],
     dates: int,
     draws: BlockBootstrap | None,
@@ -351,9 +359,9 @@ def coverage_curve(
     the coverage given is the one reached. majority: share of the larger class among the rows kept; above:
     interval of accuracy minus that share. low and high are 95% by moving-block bootstrap.
     """
-    moved = y_ret != 0
-    right, unsure = (up_prob > 0.5) == (y_ret > 0), uncertainty[moved]
-    right, up, day = right[moved], y_ret[moved] > 0, date[moved]
+    moved = y_dir != 0
+    right, unsure = (up_prob > 0.5) == (y_dir > 0), uncertainty[moved]
+    right, up, day = right[moved], y_dir[moved] > 0, date[moved]
     found: list[Metrics] = []
     if not len(unsure):
         return found

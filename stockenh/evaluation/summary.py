@@ -39,26 +39,36 @@ class Part:
 
     asof: (n,) time of the window's last bar; y_ret: (n, H), NaN where there is no label; horizons: H bars
     best_prob: (n, H) where it is known, else None
+    y_dir, raw_ret: (n, H) direction and simple return, see `Windows`; None: the same as y_ret
     """
 
     asof: NDArray[np.datetime64]
     y_ret: Floats
     horizons: tuple[int, ...]
     best_prob: Floats | None = None
+    y_dir: Floats | None = None
+    raw_ret: Floats | None = None
 
     def labelled(self, column: int) -> LabelledRows:
         """The rows that have a label at the horizon of this column."""
         rows = np.isfinite(self.y_ret[:, column])
         days, date = np.unique(self.asof[rows], return_inverse=True)
-        return LabelledRows(rows, self.y_ret[rows, column].astype(np.float64), days, date)
+        y_ret, y_dir, raw_ret = (
+            (self.y_ret if array is None else array)[rows, column].astype(np.float64)
+            for array in (self.y_ret, self.y_dir, self.raw_ret)
+        )
+        return LabelledRows(rows, y_ret, y_dir, raw_ret, days, date)
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """rows: (n,) which rows of the part these m are; y_ret: (m,); days: (D,); date: (m,) index into days."""
+    """rows: (n,) which rows of the part these m are; y_ret, y_dir, raw_ret: (m,); days: (D,); date: (m,)
+    index into days."""
 
     rows: NDArray[np.bool_]
     y_ret: Floats
+    y_dir: Floats
+    raw_ret: Floats
     days: NDArray[np.datetime64]
     date: NDArray[np.int64]
 
@@ -75,9 +85,10 @@ def evaluate_part(
     compared with every other. advance is called with 1 after every forecaster.
 
     Each horizon has `n ties tie_share dates up_share majority` of its labelled rows; `forecasts` by name,
-    see `Scored.figures`, with `ic` and `rank_ic`, see `ic_figures`; `against`, of each own forecast and every
-    other the difference, see `Scored.minus`; `p_majority`, of each own forecast, that it is no better than
-    always the larger class of the same rows; and where the best forecast is known its limits.
+    see `Scored.figures`, with `ic` and `rank_ic` of simple returns, see `ic_figures`;
+    `against`, of each own forecast and every other the difference, see `Scored.minus`; `p_majority`, of each
+    own forecast, that it is no better than always the larger class of the same rows; and where the best
+    forecast is known its limits.
     """
     return {
         f"h{horizon}": _evaluate_horizon(
@@ -95,22 +106,22 @@ def _evaluate_horizon(
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
     labelled = part.labelled(column)
-    y_ret, date, dates = labelled.y_ret, labelled.date, len(labelled.days)
+    y_ret, y_dir, date, dates = labelled.y_ret, labelled.y_dir, labelled.date, len(labelled.days)
     draws = resampling.draw(dates, part.horizons)
     counts = None if draws is None else draws.counts()
     scored: dict[str, Scored] = {}
     figures: dict[str, dict[str, Any]] = {}
     for name, whole in forecasts.items():
         forecast = whole.take(labelled.rows)
-        scored[name] = score(forecast, y_ret, date, dates, draws, counts)
+        scored[name] = score(forecast, y_ret, date, dates, draws, counts, y_dir)
         figures[name] = {
             **scored[name].figures(),
             **_ics(forecast, labelled, part.horizons[column], draws),
         }
         advance(1)
-    about = class_shares(y_ret)
+    about = class_shares(y_dir)
     larger_class = Forecast(np.full(len(y_ret), float((about["up_share"] or 0) > 0.5)))
-    in_hindsight = score(larger_class, y_ret, date, dates, draws, counts)
+    in_hindsight = score(larger_class, y_ret, date, dates, draws, counts, y_dir)
     own = [name for name in OWN if name in scored]
     found: dict[str, Any] = {
         **about,
@@ -137,7 +148,7 @@ def _ics(
 ) -> dict[str, Metrics | None]:
     if forecast.signal is None or not np.isfinite(forecast.signal).all():
         return {"ic": None, "rank_ic": None}
-    daily = daily_ic(forecast.signal, labelled.y_ret, labelled.date, len(labelled.days))
+    daily = daily_ic(forecast.signal, labelled.raw_ret, labelled.date, len(labelled.days))
     return {
         "ic": ic_figures(daily.ic, horizon, draws),
         "rank_ic": ic_figures(daily.rank_ic, horizon, draws),
@@ -156,11 +167,11 @@ def coverage_by_rule(
     found: dict[str, dict[str, list[Metrics]]] = {rule: {} for rule in unsure}
     for column, horizon in enumerate(part.horizons):
         labelled = part.labelled(column)
-        y_ret, date, dates = labelled.y_ret, labelled.date, len(labelled.days)
+        y_dir, date, dates = labelled.y_dir, labelled.date, len(labelled.days)
         draws = resampling.draw(dates, part.horizons)
         for rule, values in unsure.items():
             prob, least = (x[labelled.rows, column] for x in (up_prob, values))
-            found[rule][f"h{horizon}"] = coverage_curve(prob, least, y_ret, date, dates, draws)
+            found[rule][f"h{horizon}"] = coverage_curve(prob, least, y_dir, date, dates, draws)
     return found
 
 

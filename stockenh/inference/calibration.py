@@ -49,9 +49,9 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, logits: Floats, y_ret: Floats, asof: Dates, horizons: Sequence[int], shifted: bool
+        cls, logits: Floats, y_dir: Floats, asof: Dates, horizons: Sequence[int], shifted: bool
     ) -> Calibration:
-        """From rows that have a label and moved; logits and y_ret are (k, H), asof is (k,).
+        """From rows that have a direction; logits and y_dir are (k, H), asof is (k,).
 
         shifted: whether the loss that was trained on shifts probabilities. Without, b is 0: it would be the
         base rate of these dates, which need not be that of later ones.
@@ -62,19 +62,19 @@ class Calibration:
         turn. A horizon with one class only, fewer than 30 rows, too few dates for two blocks or logits that
         are not finite keeps T = 1 and b = 0.
         """
-        columns = zip(logits.T, y_ret.T, horizons, strict=True)
+        columns = zip(logits.T, y_dir.T, horizons, strict=True)
         fits = [_fit(z, y, asof, horizon, shifted) for z, y, horizon in columns]
         return cls(tuple(t for t, _ in fits), tuple(b for _, b in fits))
 
     @classmethod
-    def unshrunk(cls, logits: Floats, y_ret: Floats) -> Calibration:
-        """The smallest log loss of all (T, b), as runs before 1.0 have it; logits and y_ret are (k, H)."""
-        counted = np.isfinite(y_ret) & (y_ret != 0)
+    def unshrunk(cls, logits: Floats, y_dir: Floats) -> Calibration:
+        """The smallest log loss of all (T, b), as runs before 1.0 have it; logits and y_dir are (k, H)."""
+        counted = np.isfinite(y_dir) & (y_dir != 0)
         fits = [
             _shrunk(z[rows].astype(np.float64), y[rows] > 0, np.inf, True, True)
             if rows.sum() >= FEWEST_LABELS and np.isfinite(z[rows]).all()
             else (1.0, 0.0)
-            for z, y, rows in zip(logits.T, y_ret.T, counted.T, strict=True)
+            for z, y, rows in zip(logits.T, y_dir.T, counted.T, strict=True)
         ]
         return cls(tuple(t for t, _ in fits), tuple(b for _, b in fits))
 
@@ -95,41 +95,41 @@ def read_calibrations(values: object, horizons: int) -> dict[str, Calibration]:
 
 
 def held_out_log_losses(
-    logits: Floats, y_ret: Floats, asof: Dates, horizons: Sequence[int]
+    logits: Floats, y_dir: Floats, asof: Dates, horizons: Sequence[int]
 ) -> tuple[float, float]:
     """Mean log loss of all rows and horizons with a direction, before and after calibration; 0 without a row.
 
     Each row is calibrated as `Calibration.fit` does it for a loss that shifts probabilities, with blocks of
-    other dates: no label enters its own probability. logits and y_ret are (k, H), asof is (k,).
+    other dates: no label enters its own probability. logits and y_dir are (k, H), asof is (k,).
     """
     before, after, count = 0.0, 0.0, 0
-    for column, returns, horizon in zip(logits.T, y_ret.T, horizons, strict=True):
-        z, up, day = _moved(column, returns, asof)
+    for column, direction, horizon in zip(logits.T, y_dir.T, horizons, strict=True):
+        z, up, day = _moved(column, direction, asof)
         raw = float(_log_losses(z, up).sum())
         held_out = _best_choice(z, up, day, horizon, shifted=True)[1] if _is_enough(z) else None
         before, after, count = before + raw, after + (raw if held_out is None else held_out), count + len(z)
     return before / max(count, 1), after / max(count, 1)
 
 
-def expected_calibration_error(up_prob: Floats, y_ret: Floats) -> float | None:
+def expected_calibration_error(up_prob: Floats, y_dir: Floats) -> float | None:
     """Mean distance between forecast and share of up over the bins of `reliability`, by their size (Naeini et
     al. 2015); None without a row."""
-    forecast, share, count = reliability(up_prob, y_ret)
+    forecast, share, count = reliability(up_prob, y_dir)
     if not len(count):
         return None
     error = float(np.sum(np.abs(forecast - share) * count) / np.sum(count))
     return error if math.isfinite(error) else None
 
 
-def reliability(up_prob: Floats, y_ret: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Mean forecast, share of up and rows of each bin, by rising forecast; up_prob and y_ret are (m,).
+def reliability(up_prob: Floats, y_dir: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Mean forecast, share of up and rows of each bin, by rising forecast; up_prob and y_dir are (m,).
 
     Up to ten bins of equal size, cut at deciles: forecasts of daily bars lie close to 0.5, where bins of
     equal width would hold all of them. Equal forecasts share a bin. Rows without a label and ties are left
     out.
     """
-    counted = np.isfinite(y_ret) & (y_ret != 0)
-    p, up = up_prob[counted].astype(np.float64), y_ret[counted] > 0
+    counted = np.isfinite(y_dir) & (y_dir != 0)
+    p, up = up_prob[counted].astype(np.float64), y_dir[counted] > 0
     if not len(p) or not np.isfinite(p).all():
         return np.empty(0), np.empty(0), np.empty(0, np.int64)
     place = bins_of(p)
@@ -146,27 +146,27 @@ def bins_of(p: Floats) -> NDArray[np.int64]:
 
 
 def reliability_curves(
-    up_prob: Floats, y_ret: Floats, horizons: Sequence[int]
+    up_prob: Floats, y_dir: Floats, horizons: Sequence[int]
 ) -> dict[str, tuple[Floats, Floats, NDArray[np.int64]]]:
     """`reliability` of each horizon, as {"h3": ...}; arrays are (k, H)."""
-    columns = zip(horizons, up_prob.T, y_ret.T, strict=True)
+    columns = zip(horizons, up_prob.T, y_dir.T, strict=True)
     return {f"h{horizon}": reliability(p, y) for horizon, p, y in columns}
 
 
-def _fit(logits: Floats, y_ret: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:
+def _fit(logits: Floats, y_dir: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:
     """(T, b) of one horizon."""
-    z, up, day = _moved(logits, y_ret, asof)
+    z, up, day = _moved(logits, y_dir, asof)
     if not _is_enough(z):
         return 1.0, 0.0
     choice, _ = _best_choice(z, up, day, horizon, shifted)
     return _shrunk(z, up, len(np.unique(day)) / horizon, *choice)
 
 
-def _moved(logits: Floats, y_ret: Floats, asof: Dates) -> tuple[Floats, Rows, NDArray[np.int64]]:
+def _moved(logits: Floats, y_dir: Floats, asof: Dates) -> tuple[Floats, Rows, NDArray[np.int64]]:
     """Of rows that have a direction: logits (m,), whether the return is above 0, the number of the date."""
-    counted = np.isfinite(y_ret) & (y_ret != 0)
+    counted = np.isfinite(y_dir) & (y_dir != 0)
     day = np.unique(asof[counted], return_inverse=True)[1]
-    return logits[counted].astype(np.float64), y_ret[counted] > 0, day
+    return logits[counted].astype(np.float64), y_dir[counted] > 0, day
 
 
 def _is_enough(z: Floats) -> bool:

@@ -29,6 +29,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
+def of_target(name: str) -> str:
+    """What follows a title whose figures are of another target than the return itself."""
+    return "" if name == "absolute" else f", target {name}"
+
+
 def significant(value: float) -> str:
     """Three digits that count: 0.0123, 1.23, 12.3, 1,234."""
     if value == 0:

@@ -76,6 +76,7 @@ class Summary(TypedDict, total=False):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     parts: Required[dict[str, dict[Horizon, Scores]]]
+    target: Literal["absolute", "market_relative", "rank", "volatility_scaled"]
     weights: Required[str]
     epochs: Required[Annotated[int, Field(ge=1)]]
     best_epoch: Required[int]

@@ -208,8 +208,15 @@ class RankBatches(TrainBatches):
     those of the whole group.
     """
 
-    def __init__(self, whole: TrainBatches, y_ret: NDArray[np.floating], own: Rank) -> None:
-        """y_ret: (n, H) labels of all windows, NaN where there is none."""
+    def __init__(
+        self,
+        whole: TrainBatches,
+        direction: NDArray[np.floating],
+        own: Rank,
+        weight: NDArray[np.floating] | None = None,
+    ) -> None:
+        """direction: (n, H) of all windows, 0 where there is a label without one, NaN where there is none;
+        weight: (n, H) of the labels, None: 1."""
         super().__init__(
             whole.data,
             whole.rows.cpu().numpy(),
@@ -218,8 +225,8 @@ class RankBatches(TrainBatches):
             seed=whole.seed,
             augment=whole.augment,
         )
-        labelled = np.isfinite(y_ret)
-        counts = np.stack([labelled.sum(1), (labelled & (y_ret != 0)).sum(1)]).astype(np.float32)
+        labelled = np.isfinite(direction) * (np.ones(1) if weight is None else weight)
+        counts = np.stack([labelled.sum(1), (labelled * (direction != 0)).sum(1)]).astype(np.float32)
         self._labels, self._moves = torch.from_numpy(counts).to(self.rows.device)
         self._own = own
 

@@ -34,11 +34,11 @@ class Objective:
     def terms(self, out: dict[str, Tensor], micro: Micro, count: Counts) -> tuple[Tensor, Tensor]:
         """This micro batch's share of the group's loss of returns and of direction, scalars.
 
-        count: labels in the whole group.
+        count: of the whole group, see `Loss.count`.
         """
         returns, direction = self.loss.elements({k: v.float() for k, v in out.items()}, micro)
         return (
-            self.loss.return_weight * ((returns * micro.labelled).sum() / count.labels),
+            self.loss.return_weight * ((returns * self.loss.weights(micro)).sum() / count.labels),
             self.loss.direction_weight * ((direction * micro.moved).sum() / count.moves),
         )
 
@@ -52,7 +52,7 @@ class Objective:
         log_var = out.get("task_log_var")
         if log_var is None:
             return terms[0] + terms[1]
-        share = micro.labelled.sum() / count.labels
+        share = self.loss.weights(micro).sum() / count.labels
         weighted = torch.exp(-log_var.float()) * torch.stack(terms)
         return weighted.sum() + 0.5 * share * log_var.float().sum()
 
@@ -95,10 +95,11 @@ class Learner:
 
     def losses(self, group: Group) -> Iterator[Tensor]:
         """What each micro batch adds to the group's mean loss, one after another."""
+        count = self.objective.loss.count(group.micros, group.count)
         for micro in group.micros:
             with self.precision.autocast():
                 out = self.processes.forward(self.model, micro.inputs, last=micro is group.micros[-1])
-            yield self.objective(out, micro, group.count)
+            yield self.objective(out, micro, count)
 
     def checkpoint(self) -> dict[str, Any]:
         """The state of everything that a step changes, as plain containers and tensors."""

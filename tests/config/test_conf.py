@@ -40,6 +40,11 @@ NEEDS = {
     ("data", "yahoo"): ["data.symbols=[AAA,BBB]"],
     ("split", "walk_forward"): ["split.fold=4"],  # the fold with the most to train on
     ("embedding", "stored"): ["data=windows"],
+    ("loss", "rank_ic"): ["train.batch=date"],
+    ("loss", "listwise"): ["train.batch=date"],
+    ("target", "market_relative"): ["target.min_symbols=2"],
+    ("target", "rank"): ["target.min_symbols=2"],
+    ("target", "volatility_scaled"): ["target.bars=5"],
 }
 
 

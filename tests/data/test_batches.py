@@ -1,5 +1,7 @@
 """Train batches and sweeps, and the noise on their raw bars."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_returns_are_in_train_standard_deviations_and_missing_ones_masked(data, 
     np.testing.assert_allclose(np.nanstd(scaled, axis=0), 1, atol=1e-5)
     data.y_ret[0] = [0.0, np.nan, -0.01]
     micro = DeviceWindows(data, embedding, fitted, CPU).gather(torch.tensor([0]), NoAugment())
-    assert (micro.labelled.tolist(), micro.y_up.tolist()) == ([[1, 0, 1]], [[0, 0, 0]])
+    assert (micro.labelled.tolist(), micro.y_up.tolist()) == ([[1, 0, 1]], [[0.5, 0.5, 0]])
     assert micro.y_ret[0].tolist() == pytest.approx([0, 0, -0.01 / fitted.return_std[2]], rel=1e-6)
 
 
@@ -189,3 +191,14 @@ def test_a_generator_or_else_the_global_one_decides_and_no_noise_is_no_change():
 def test_a_wrong_scale_names_its_key(name, value):
     with pytest.raises(ConfigError, match=rf"augment\.{name}={value}"):
         group_settings("augment", {"_target_": "stockenh.data.prices.RawNoise", name: value})
+
+
+def test_shares_count_the_weights_of_the_whole_group(data, embedding, fitted):
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, data.y_ret.shape).astype(np.float32)
+    weighted = replace(data, weight=weight)
+    whole = batches(DeviceWindows(weighted, embedding, fitted, CPU), ROWS, accumulate=2)
+    group = whole.group(0, 1)
+    for rank in range(3):
+        share = RankBatches(whole, data.y_ret, Rank(rank, rank, 3), weight).group(0, 1)
+        for own, wanted in zip(share.count, group.count, strict=True):
+            assert float(own) == pytest.approx(float(wanted), rel=1e-6)

@@ -188,7 +188,7 @@ def test_the_choice_is_applied_and_counts_what_the_device_stores():
     for setting, kind in ((True, DeviceWindows), (False, StreamedWindows), ("auto", DeviceWindows)):
         ready = choose_placement(setting, data, embedding, CPU).place(data, embedding, fitted, CPU)
         assert type(ready) is kind and ready.resident is (kind is DeviceWindows)
-    stored = [ready.context, ready.embedding, ready.y_ret, ready.labelled]
+    stored = [ready.context, ready.embedding, ready.y_ret, ready.y_up, ready.labelled]
     stored += [ready.prices.bars, ready.prices.end]
     assert needed_bytes(data, embedding) == sum(tensor.nbytes for tensor in stored)
 

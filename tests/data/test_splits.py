@@ -8,7 +8,17 @@ from random_bars import plain_windows
 
 from stockenh.config.schema import settings_of
 from stockenh.data.bars import Bars
-from stockenh.data.splits import DROPPED, TEST, TRAIN, VAL, DateSplit, Split, TrainOnly, WalkForward
+from stockenh.data.splits import (
+    DROPPED,
+    TEST,
+    TRAIN,
+    VAL,
+    DateSplit,
+    Split,
+    TrainOnly,
+    WalkForward,
+    every_date,
+)
 from stockenh.errors import ConfigError
 
 LOOKBACK = 3
@@ -193,3 +203,18 @@ def test_impossible_settings_are_refused_by_name(kind, values, message):
 def test_parts_without_windows_are_refused_by_name(split, bars, message):
     with pytest.raises(ConfigError, match=message):
         assign(split, windows_of(("A", range(bars)), horizons=(1,)))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5, 100])
+def test_a_stride_keeps_every_window_of_each_kept_date(stride):
+    windows = windows_of(("A", range(16)), ("B", range(2, 16)), ("C", range(16)))
+    asof = windows.asof[windows.labelled]
+    rows = every_date(asof, stride)
+    days = np.unique(asof)
+    assert np.unique(asof[rows]).tolist() == days[::stride].tolist()
+    assert np.isin(asof, days[::stride]).sum() == len(rows)
+
+
+def test_intraday_windows_of_a_date_stay_together():
+    asof = np.array(["2024-01-01T10", "2024-01-02T10", "2024-01-01T16", "2024-01-03T10"], "datetime64[s]")
+    assert every_date(asof, 2).tolist() == [0, 2, 3]

@@ -53,6 +53,7 @@ FIGURES = (
 )  # fmt: skip
 # of a line of metrics.jsonl: the weights are those of the best epoch, and these cover the epochs after it
 EPOCH_FIGURES = ("epoch", "steps", "skipped", "lr", "train_loss", "val_loss")
+FORECAST_COLUMNS = 7  # of forecast.csv: those after them, score and rank, follow from these
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "polars")
 
 
@@ -117,7 +118,8 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             found[place] = _sha256(json.dumps([[line[figure] for figure in EPOCH_FIGURES] for line in lines]))
         elif file.name == "forecast.csv":
-            found[place] = _sha256(file.read_text())
+            rows = (line.split(",")[:FORECAST_COLUMNS] for line in file.read_text().splitlines())
+            found[place] = _sha256("".join(",".join(row) + "\n" for row in rows))
     return found
 
 

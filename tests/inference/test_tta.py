@@ -230,7 +230,8 @@ def dates(asof):
 
 def test_the_newest_bar_of_every_symbol(run, tta_predict, here, pictures):
     frame, _ = tta_predict(f"run={run}")
-    assert frame.columns == ["symbol", "date", "horizon", "ret", "up_prob", "uncertainty", "confident"]
+    own = ["symbol", "date", "horizon", "ret", "up_prob", "uncertainty", "confident"]
+    assert frame.columns == [*own, "score", "rank"]
     assert frame.select("symbol", "horizon").rows() == [(s, h) for s in ("AAA", "BBB") for h in (3, 5, 10)]
     newest = np.busday_offset("2020-01-01", 159, roll="forward").astype(object)
     assert frame["date"].unique().to_list() == [newest]

@@ -22,7 +22,7 @@ LEVELS = torch.tensor([0.1, 0.5, 0.9])
 def micro(y_ret, labelled=None, taught=None):
     there = torch.ones_like(y_ret) if labelled is None else labelled
     empty = torch.zeros(len(y_ret), 0)
-    return Micro(empty, empty, empty, y_ret * there, (y_ret * there > 0).float(), there, taught)
+    return Micro(empty, empty, empty, y_ret * there, 0.5 + 0.5 * (y_ret * there).sign(), there, taught)
 
 
 def output(ret, logits):

@@ -3,7 +3,7 @@
     up_prob.NAME     (n, H) the model's own probabilities with the weights NAME (raw, ema, swa), or with noisy
                      views of what validation chose (views)
     calibrated.NAME  (n, H) the same, calibrated
-    y_ret            (n, H) labels, NaN where there is none
+    y_dir            (n, H) labels whose sign is the direction, NaN where there is none
     best_prob        (n, H) of the best possible forecast, where it is known
     date             (n,) index of each row's date
 
@@ -60,7 +60,7 @@ def forecast_test_part(
     ready, fitted = chosen.ready(prepared, device)
     found: dict[str, NDArray[np.generic]] = {
         "date": np.unique(windows.asof[rows], return_inverse=True)[1],
-        "y_ret": windows.y_ret[rows],
+        "y_dir": windows.direction[rows],
     }
     if windows.best_prob is not None:
         found["best_prob"] = windows.best_prob[rows]
@@ -87,30 +87,30 @@ def read_test_part(folder: RunFolder, horizons: Sequence[int]) -> PartShares:
     if not _are_forecasts(found, len(horizons)):
         raise RunFolderError(f"{path} does not hold forecasts of {len(horizons)} horizons")
     tensors = {name: tensor.numpy() for name, tensor in found.items()}
-    date, y_ret, best = tensors["date"], tensors["y_ret"], tensors.get("best_prob")
+    date, y_dir, best = tensors["date"], tensors["y_dir"], tensors.get("best_prob")
     names = [name for name in NAMES if OWN + name in tensors]
     by_weights = {
         name: {
             f"h{bars}": _scores(
-                tensors[OWN + name][:, place], tensors[CALIBRATED + name][:, place], y_ret[:, place], date,
+                tensors[OWN + name][:, place], tensors[CALIBRATED + name][:, place], y_dir[:, place], date,
                 None if best is None else best[:, place],
             )
             for place, bars in enumerate(horizons)
         }
         for name in names
     }  # fmt: skip
-    return PartShares(hashlib.sha256(date.tobytes() + y_ret.tobytes()).hexdigest(), by_weights)
+    return PartShares(hashlib.sha256(date.tobytes() + y_dir.tobytes()).hexdigest(), by_weights)
 
 
 def _scores(
-    own: Floats, calibrated: Floats, y_ret: Floats, date: NDArray[np.int64], best: Floats | None
+    own: Floats, calibrated: Floats, y_dir: Floats, date: NDArray[np.int64], best: Floats | None
 ) -> dict[str, Floats]:
     """`shares` of one horizon, those of the calibrated probabilities beside, and the limit where known."""
-    found, after = shares(own, y_ret, date), shares(calibrated, y_ret, date)
+    found, after = shares(own, y_dir, date), shares(calibrated, y_dir, date)
     for name in ("log_loss", "ece") if after else ():
         found[f"{name}_calibrated"] = after[name]
     if best is not None and found:
-        found["limit_accuracy"] = limit_shares(best, y_ret, date)
+        found["limit_accuracy"] = limit_shares(best, y_dir, date)
     return found
 
 
@@ -119,9 +119,9 @@ def _are_forecasts(tensors: Mapping[str, Tensor], horizons: int) -> bool:
     names = {name for name in NAMES if any(kind + name in tensors for kind in KINDS)}
     probabilities = {kind + name for kind in KINDS for name in names}
     probabilities |= {"best_prob"} & tensors.keys()
-    if not names or tensors.keys() != {"date", "y_ret", *probabilities}:
+    if not names or tensors.keys() != {"date", "y_dir", *probabilities}:
         return False
-    date, y_ret, rows = tensors["date"], tensors["y_ret"], tensors["date"].numel()
+    date, y_dir, rows = tensors["date"], tensors["y_dir"], tensors["date"].numel()
     matrices = [tensor for name, tensor in tensors.items() if name != "date"]
     return (
         rows > 0
@@ -130,6 +130,6 @@ def _are_forecasts(tensors: Mapping[str, Tensor], horizons: int) -> bool:
         and int(date.min()) >= 0
         and int(date.max()) < rows
         and all(matrix.dtype == torch.float32 and matrix.shape == (rows, horizons) for matrix in matrices)
-        and not bool(y_ret.isinf().any())
+        and not bool(y_dir.isinf().any())
         and all(bool(((tensors[name] >= 0) & (tensors[name] <= 1)).all()) for name in probabilities)
     )

@@ -212,6 +212,7 @@ def _micro(batch: int, spec: InputSpec, device: torch.device) -> Micro:
         y_ret=labels,
         y_up=(labels > 0).float(),
         labelled=torch.ones_like(labels),
+        day=torch.zeros(batch, dtype=torch.int64, device=device),
     )
 
 

@@ -19,7 +19,16 @@ from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.multirun.launch import show_line
 from stockenh.evaluation.paired import Interval
 from stockenh.report.figure import COLOURS, GREY, as_drawn, bars_text, legend_above, new_figure, save
-from stockenh.report.table import Grid, as_table, leave_out, markdown_table, new_table, number, percent
+from stockenh.report.table import (
+    Grid,
+    as_table,
+    leave_out,
+    markdown_table,
+    new_table,
+    number,
+    of_target,
+    percent,
+)
 from stockenh.storage.files import write_atomic, write_json
 
 RULES = """\
@@ -58,6 +67,7 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     lines = lines_of(spec.plan, found, spec.base, spec.configs, bars)
     command = shlex.join(["stockenh", "ablate", *spec.folder.read()["arguments"]])
     title = f"Recipes on the test part at {bars} bars, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    title += of_target(spec.base.target.name)
     console.print(recipes_table(lines, f"h{bars}", title, console.width))
     console.print(claims_table(lines))
     if spec.settings.left_out:
@@ -67,6 +77,7 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     write_atomic(path / "ablation.md", "\n".join(text).encode())
     content = {
         "command": command,
+        "target": spec.base.target.name,
         "seeds": list(seeds),
         "horizon": bars,
         "lines": [asdict(line) for line in lines],
@@ -147,7 +158,8 @@ def _claims(lines: Sequence[Line]) -> list[tuple[str, ...]]:
 def _markdown(spec: AblationSpec, found: Found, lines: Sequence[Line], command: str) -> list[str]:
     """The claims with their verdicts, every recipe at every horizon, what it cost."""
     first = spec.settings.horizon
-    text = ["# Ablation", "", "```", command, "```", "", RULES, f"## Claims, at {first} bars", ""]
+    heading = f"# Ablation{of_target(spec.base.target.name)}"
+    text = [heading, "", "```", command, "```", "", RULES, f"## Claims, at {first} bars", ""]
     claimed = ("technique", "claimed", "measured, mean [95%]", "p, corrected", "verdict", "why")
     text += markdown_table(claimed, _claims(lines))
     columns = (

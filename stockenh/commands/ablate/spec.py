@@ -88,7 +88,7 @@ class AblationSpec:
     def fingerprint(self) -> dict[str, Any]:
         """What the runs of two ablations must have in common to be one: the plain config, by dotted key."""
         left_out = ("seed", *IMMATERIAL)
-        values = {k: v for k, v in flatten(self.configs[PLAIN]).items() if k not in GROUPS}
+        values = {k: v for k, v in flatten(self.configs[PLAIN]).items() if k == "target" or k not in GROUPS}
         return {key: value for key, value in values.items() if not key.startswith(left_out)}
 
     @property

@@ -86,6 +86,7 @@ def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console
         "stockenh": stockenh.__version__,
         **trained.to_dict(),
         "data": run.prepared.windows.digest(),
+        "target": config.target.name,
         "leaks": leaks(checks),
         "checks": [asdict(check) for check in checks],
         **figures,
@@ -109,7 +110,7 @@ def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Che
     yield later_bars(run, advance)
     names = ("context_mean", "context_std", "return_std", "up_share")
     stored = {name: getattr(run.fitted, name) for name in names}
-    yield check_fitted(windows.context, windows.y_ret, rows, stored)
+    yield check_fitted(windows.context, windows.y_ret, rows, stored, windows.direction)
     yield _calibration(run)
     if not isinstance(windows, BarWindows) and "test" in rows:
         yield check_stored_context(windows.context, rows["train"], windows.context_names)
@@ -125,7 +126,7 @@ def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Che
     figures["splits"] = {}
     if "test" in rows:
         figures["splits"] = random_against_purged(
-            windows.context, windows.y_ret, windows.asof, rows, windows.horizons, config.seed
+            windows.context, windows.direction, windows.asof, rows, windows.horizons, config.seed
         )
     advance(10)
     yield check_random(figures["splits"], run_is_random=bool(split.figures.get("out_of_order")))
@@ -154,10 +155,10 @@ def _calibration(run: Run) -> Check:
     logits = {part: run.predict(rows[part]).up_logits for part in ("val", "test") if part in rows}
     fitted: dict[str, list[NDArray[np.float64]]] = {}
     for part, z in logits.items():
-        y_ret, asof = windows.y_ret[rows[part]], windows.asof[rows[part]]
+        y_dir, asof = windows.direction[rows[part]], windows.asof[rows[part]]
         fits = (
-            Calibration.fit(z, y_ret, asof, windows.horizons, shifted),
-            Calibration.unshrunk(z, y_ret),  # of a run that an earlier version made
+            Calibration.fit(z, y_dir, asof, windows.horizons, shifted),
+            Calibration.unshrunk(z, y_dir),  # of a run that an earlier version made
         )
         fitted[part] = [calibration.apply(logits["val"]) for calibration in fits]
     stored = run.trained.calibration.apply(logits["val"])

@@ -106,14 +106,14 @@ def shuffled_training(run: Run, advance: Advance) -> Check:
     train, test = (evenly(rows[part], audit.windows) for part in ("train", "test"))
     accuracies: dict[str, Accuracies] = {"logistic regression": {}, "own model": {}}
 
-    def shuffled(seed: int) -> NDArray[np.floating]:
+    def shuffled(seed: int, labels: NDArray[np.floating]) -> NDArray[np.floating]:
         block = BLOCK * max(windows.horizons)
-        return shuffled_labels(windows.symbol[train], windows.asof[train], windows.y_ret[train], block, seed)
+        return shuffled_labels(windows.symbol[train], windows.asof[train], labels[train], block, seed)
 
     def add(model: str, column: int, prob: NDArray[np.floating] | None) -> None:
         if prob is None:
             return
-        horizon, y_test = f"h{windows.horizons[column]}", windows.y_ret[test, column]
+        horizon, y_test = f"h{windows.horizons[column]}", windows.direction[test, column]
         accuracy, larger = accuracy_and_majority(prob, y_test)
         if accuracy is not None and larger is not None:
             accuracies[model].setdefault(horizon, []).append(accuracy)
@@ -121,11 +121,12 @@ def shuffled_training(run: Run, advance: Advance) -> Check:
 
     linear, x_train, x_test = "logistic regression", windows.context[train], windows.context[test]
     for shuffle in range(LINEAR_SHUFFLES * audit.shuffles):
-        for column, y in enumerate(shuffled(seed + shuffle).T):
+        for column, y in enumerate(shuffled(seed + shuffle, windows.direction).T):
             add(linear, column, up_probability(linear, x_train, y, x_test, 0))
         advance(1)
     for shuffle in range(audit.shuffles):
-        prob = _trained_on(run, train, shuffled(seed + shuffle), test, seed + shuffle)
+        labels = tuple(shuffled(seed + shuffle, each) for each in (windows.y_ret, windows.direction))
+        prob = _trained_on(run, train, labels, test, seed + shuffle)
         for column, of_horizon in enumerate(prob.T):
             add("own model", column, of_horizon)
         advance(LINEAR_SHUFFLES)
@@ -135,19 +136,21 @@ def shuffled_training(run: Run, advance: Advance) -> Check:
 def _trained_on(
     run: Run,
     train: NDArray[np.int64],
-    y_train: NDArray[np.floating],
+    labels: tuple[NDArray[np.floating], ...],
     test: NDArray[np.int64],
     seed: int,
 ) -> NDArray[np.float64]:
-    """(k, H) test probabilities of the run's model, fresh, trained for a few epochs on these labels.
+    """(k, H) test probabilities of the run's model, fresh, trained for a few epochs on these labels, the
+    returns and the directions of the train rows.
 
     The same loop as a run's, without what only makes it longer: averages, a teacher, validation, checkpoints.
     Batches of the test part hold its true labels, as in a run: a model that sees labels in a batch shows it.
     """
     windows, epochs, device = run.prepared.windows, run.config.audit.epochs, run.device
-    y_ret = windows.y_ret.copy()
-    y_ret[train] = y_train
-    blind = replace(run.prepared, windows=replace(windows, y_ret=y_ret), rows={"train": train, "test": test})
+    y_ret, y_dir = windows.y_ret.copy(), windows.direction.copy()
+    y_ret[train], y_dir[train] = labels
+    shuffled = replace(windows, y_ret=y_ret, y_dir=y_dir)
+    blind = replace(run.prepared, windows=shuffled, rows={"train": train, "test": test})
     config = replace(run.config, seed=seed, teacher=None, averaging=Averaging())
     net = build.model(config, blind, device)
     # the run may have been trained on another device: the precision is this one's

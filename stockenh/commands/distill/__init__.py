@@ -25,7 +25,7 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 
 # What a student takes from its teacher's run where the command line says nothing else.
-OF_TEACHER = ("data", "split", "embedding")
+OF_TEACHER = ("data", "split", "target", "embedding")
 
 
 def distill(arguments: list[str], root: str = "distill") -> None:

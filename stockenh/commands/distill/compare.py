@@ -32,12 +32,12 @@ from stockenh.report.figure import (
     percent_axis,
     save,
 )
-from stockenh.report.table import Grid, as_table, interval, number, percent
+from stockenh.report.table import Grid, as_table, interval, number, of_target, percent
 from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 
 
-def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], target: str = "absolute") -> Table:
     """Every model and horizon of a distillation on the test part."""
     blocks = [
         [
@@ -51,7 +51,7 @@ def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
         for model, horizons in scores.items()
     ]  # fmt: skip
     names = ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE")
-    return as_table(Grid("Distillation on the test part", names, blocks, (
+    return as_table(Grid(f"Distillation on the test part{of_target(target)}", names, blocks, (
         "accuracy: of the model's own probabilities. 95%: moving-block bootstrap over dates. "
         "kept: the share of the teacher's accuracy above the majority class; n/a where its own 95% reaches "
         "down to it. log loss and ECE: calibrated on validation"
@@ -74,7 +74,9 @@ def cost_table(cost: Mapping[str, Mapping[str, float]], title: str) -> Table:
     return as_table(Grid(f"Cost {title}", names, [rows], left=("model",)))
 
 
-def distillation_chart(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> Path:
+def distillation_chart(
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, target: str = "absolute"
+) -> Path:
     """Test accuracy with its interval, per horizon and model; returns the path written.
 
     scores maps the name of a model to {"h3": {"accuracy", "accuracy_low", "accuracy_high", "majority"}, ...}.
@@ -100,7 +102,7 @@ def distillation_chart(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], pa
     axes.set_ylabel("direction accuracy")
     percent_axis(axes)
     legend_above(axes)
-    title = "Distillation on the test part\nbars: 95% moving-block bootstrap over dates"
+    title = f"Distillation on the test part{of_target(target)}\nbars: 95% moving-block bootstrap over dates"
     return save(figure, title, path)
 
 
@@ -124,6 +126,7 @@ def compare(
             m["retention"] = retention(m, scores["teacher"][horizon])
     found = {
         "part": "test" if "test" in prepared.rows else None,
+        "target": config.target.name,
         "scores": scores,
         "cost": _cost(config, models, prepared, device),
         "device": str(device),
@@ -138,8 +141,9 @@ def compare(
 def show(student: RunFolder, found: dict[str, Any], console: Console) -> None:
     """Both tables and the picture, from what distillation.json holds."""
     if found["part"]:
-        console.print(retention_table(found["scores"]))
-        picture = distillation_chart(found["scores"], student.report / "distillation.png")
+        target = found["target"]
+        console.print(retention_table(found["scores"], target))
+        picture = distillation_chart(found["scores"], student.report / "distillation.png", target)
         print_files(console, "picture", [picture])
     threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
     console.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))
@@ -154,10 +158,11 @@ def _scores(
     if rows is None:
         return {}
     windows = prepared.windows
-    horizons, labels, asof = windows.horizons, windows.y_ret[rows], windows.asof[rows]
+    horizons, y_ret, y_dir = windows.horizons, windows.y_ret[rows], windows.direction[rows]
     own = teacher_predictions(config, model, prepared, rows, device)
-    plain = part_metrics(own.ret, own.up_prob, labels, asof, horizons, Resampling(seed=config.seed))
-    calibrated = calibration_metrics(own.up_prob, model.calibration.apply(own.up_logits), labels, horizons)
+    resampling = Resampling(seed=config.seed)
+    plain = part_metrics(own.ret, own.up_prob, y_ret, windows.asof[rows], horizons, resampling, y_dir)
+    calibrated = calibration_metrics(own.up_prob, model.calibration.apply(own.up_logits), y_dir, horizons)
     return {horizon: {**plain[horizon], **calibrated[horizon]} for horizon in plain}
 
 

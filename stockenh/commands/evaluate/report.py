@@ -47,7 +47,7 @@ from stockenh.evaluation.summary import (
 )
 from stockenh.inference.calibration import reliability_curves
 from stockenh.models.cpu.memory import default_threads
-from stockenh.report.table import as_markdown, as_table, findings_summary
+from stockenh.report.table import as_markdown, as_table, findings_summary, of_target
 from stockenh.report.terminal import counted_progress, embedding_progress, print_files, print_line
 from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.run_folder import RunFolder
@@ -123,7 +123,7 @@ def evaluation(
         "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
         "folds": _folds(runs, each, resampling) if len(runs) > 1 else None,
-        "implausible": implausible(horizons) if pooled.part.best_prob is None else [],
+        "implausible": [] if config.data.generated else implausible(horizons),
     }
     return found, pooled, curves
 
@@ -141,7 +141,7 @@ def _pictures(
         raw, calibrated = (
             reliability_curves(
                 np.stack([forecast.score for forecast in forecasts.forecasts[name]], 1),
-                part.y_ret,
+                part.y_ret if part.y_dir is None else part.y_dir,
                 part.horizons,
             )
             for name in OWN
@@ -169,7 +169,7 @@ def _rank_ics(forecasts: PartForecasts, column: int) -> tuple[Days, Floats]:
     signal = forecasts.forecasts[MODEL][column].signal
     assert signal is not None
     labelled = forecasts.part.labelled(column)
-    found = daily_ic(signal[labelled.rows], labelled.y_ret, labelled.date, len(labelled.days)).rank_ic
+    found = daily_ic(signal[labelled.rows], labelled.raw_ret, labelled.date, len(labelled.days)).rank_ic
     return labelled.days[np.isfinite(found)], found[np.isfinite(found)]
 
 
@@ -210,6 +210,7 @@ def _require_same_recipe(first: Trained, other: Trained) -> None:
         "data": first.run.data == other.run.data,
         "model": first.run.model == other.run.model,
         "embedding": first.run.embedding.agrees_with(other.run.embedding),
+        "target": first.run.target == other.run.target,
         "split": type(first.run.split) is type(other.run.split),
     }
     for name, agrees in same.items():
@@ -239,13 +240,14 @@ def _about(
     resampling: Resampling,
 ) -> dict[str, Any]:
     asof = forecasts.part.asof.astype("datetime64[D]")
-    first = selections[0]
+    first, of = selections[0], of_target(config.target.name)
     fitted_on = [len(selection.train) for selection in selections if selection.train is not None]
     return {
         "stockenh": stockenh.__version__,
         "runs": [trained.to_dict() for trained in runs],
         "data": first.prepared.windows.digest(),
-        "part": first.title if len(runs) == 1 else f"test parts of {len(runs)} folds",
+        "target": config.target.name,
+        "part": first.title if len(runs) == 1 else f"test parts of {len(runs)} folds{of}",
         "is_test": all(selection.is_test for selection in selections),
         "windows": len(asof),
         "dates": len(np.unique(asof)),

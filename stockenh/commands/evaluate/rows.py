@@ -16,7 +16,6 @@ from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import EvaluateRunConfig
-from stockenh.data.splits import TrainOnly
 from stockenh.data.windows import BarWindows, Windows, next_returns, past_moves
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
 from stockenh.evaluation.baselines import (
@@ -37,6 +36,7 @@ from stockenh.evaluation.bootstrap import Floats
 from stockenh.evaluation.metrics import Forecast
 from stockenh.evaluation.summary import BEST, CALIBRATED, MODEL, Part
 from stockenh.inference.predict import forecast, predict
+from stockenh.report.table import of_target
 
 Rows = NDArray[np.int64]
 Advance = Callable[[int], None]
@@ -91,6 +91,8 @@ class PartForecasts:
             np.concatenate([part.y_ret for part in parts]),
             first.part.horizons,
             joined([part.best_prob for part in parts]),
+            joined([part.y_dir for part in parts]),
+            joined([part.raw_ret for part in parts]),
         )
         forecasts = {
             name: [
@@ -113,9 +115,10 @@ class PartForecasts:
 def load(
     config: EvaluateRunConfig, trained: Trained, device: torch.device, watch: Callable[[int, int], None]
 ) -> Prepared:
-    """All labelled windows that the config names, not yet split. Raises DataError where there are none."""
+    """All windows that the config names, with simple returns and not yet split: a target is made after the
+    split. Raises DataError where there are none."""
     try:
-        return build.data(replace(config, split=TrainOnly()), device, watch)
+        return build.data(config, device, watch, build.undivided)
     except DataError as error:
         if config.data != trained.run.data:
             raise
@@ -143,23 +146,23 @@ def select_rows(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
 
 
 def _test_part(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Selection:
-    windows = prepared.windows
-    parts = build.split_rows(trained.run.split, windows)
+    windows, parts = build.labelled_parts(trained.run, prepared.windows)
     if "test" not in parts:
         raise ConfigError(
             f"run={trained.folder} held nothing out (split=all): there is no test part to evaluate; bring "
             f"later bars with data=files data.path=DIR evaluate.from=DATE"
         )
+    warnings = _warnings(config, prepared.windows, parts["test"])
+    prepared = replace(prepared, windows=windows)
     rows, bounds = _within(config, windows, parts["test"]), _bounds(config)
     if not len(rows):
         raise ConfigError(
             f"{bounds}: the test part has no window in there, it ends {_span(windows, parts['test'])}"
         )
     title = "test part" if len(rows) == len(parts["test"]) else f"test part, {bounds}"
-    warnings: tuple[str, ...] = ()
-    if windows.best_prob is None:
-        warnings = config.embedding.warnings(windows.asof[parts["test"]].min())
-    return Selection(prepared, rows, title, True, windows, parts["train"], parts.get("val"), warnings)
+    return Selection(
+        prepared, rows, _titled(title, config), True, windows, parts["train"], parts.get("val"), warnings
+    )
 
 
 def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared) -> Selection:
@@ -169,6 +172,7 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
     if own is not None:
         seen = np.concatenate([rows for name, rows in parts.items() if name != "test"])
         seen_until = own.reach(seen, 0).max()
+        own, parts = build.labelled_parts(trained.run, own)
     if since is None and seen_until is None:
         raise ConfigError(
             f"the bars of {trained.folder} are gone, so the dates that it has seen are not known: set the "
@@ -192,7 +196,21 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
             f"model: on them it is not tested"
         )
     title = f"other bars, {_bounds(config)}" if since else f"other bars after {until}"
-    return Selection(prepared, rows, title, False, own, parts.get("train"), parts.get("val"), tuple(warnings))
+    windows, kept = config.target.apply(windows, {"evaluated": rows})
+    return Selection(
+        replace(prepared, windows=windows), kept["evaluated"], _titled(title, config), False, own,
+        parts.get("train"), parts.get("val"), tuple(warnings),
+    )  # fmt: skip
+
+
+def _warnings(config: EvaluateRunConfig, windows: Windows, test: Rows) -> tuple[str, ...]:
+    """No checkpoint was trained on a generated market."""
+    return config.embedding.warnings(windows.asof[test].min()) if windows.best_prob is None else ()
+
+
+def _titled(title: str, config: EvaluateRunConfig) -> str:
+    """A part in words, with the target that its figures are of."""
+    return f"{title}{of_target(config.target.name)}"
 
 
 def _own_windows(config: EvaluateRunConfig, trained: Trained) -> Windows | None:
@@ -247,15 +265,19 @@ def forecast_rows(
     advance(1)
 
     def known(windows: Windows, rows: Rows, column: int) -> Known:
-        past = past_moves(windows, rows, windows.horizons[column])
-        context = fitted.standardise(windows.context[rows])
-        return Known(context, past, past_moves(windows, rows, MOMENTUM_BARS))
+        past, momentum = (past_target(windows, rows, b) for b in (windows.horizons[column], MOMENTUM_BARS))
+        return Known(fitted.standardise(windows.context[rows]), past, momentum)
+
+    def past_target(windows: Windows, rows: Rows, bars: int) -> Floats:
+        """(k,) the target of the return over the last bars; 0 where it has none."""
+        moves = past_moves(windows, rows, bars)[:, None]
+        return np.nan_to_num(config.target.values(moves, windows, rows, (bars,))[0][:, 0])
 
     def labelled(rows: Rows | None, column: int) -> LabelledPart | None:
         if own is None or rows is None:
             return None
-        y_ret = own.y_ret[rows, column].astype(np.float64)
-        return LabelledPart(known(own, rows, column), y_ret, own.asof[rows], own.horizons[column])
+        y_ret, y_dir = (array[rows, column].astype(np.float64) for array in (own.y_ret, own.direction))
+        return LabelledPart(known(own, rows, column), y_ret, own.asof[rows], own.horizons[column], y_dir)
 
     for column in columns:
         train, val = (labelled(own_rows, column) for own_rows in (selection.train, selection.val))
@@ -278,7 +300,14 @@ def forecast_rows(
     if isinstance(windows, BarWindows):
         next_ret = next_returns(windows, rows, config.evaluate.execution)
     return PartForecasts(
-        part=Part(windows.asof[rows], windows.y_ret[rows].astype(np.float64), windows.horizons, best),
+        part=Part(
+            windows.asof[rows],
+            windows.y_ret[rows].astype(np.float64),
+            windows.horizons,
+            best,
+            windows.direction[rows].astype(np.float64),
+            windows.returns[rows].astype(np.float64),
+        ),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,
         up_prob=up_prob,

@@ -79,7 +79,7 @@ def _scores(found: Found) -> Grid:
         f"Direction, {found['part']}",
         ("bars", "forecast", "accuracy", "95%", "bal.", "MCC", "AUC", "log loss", "Brier", "ECE"),
         _by_forecast(found, cells),
-        f"rows (share of returns of exactly 0, which accuracy, bal., MCC, AUC and ECE leave out): {counts}. "
+        f"rows (share without direction, which accuracy, bal., MCC, AUC and ECE leave out): {counts}. "
         "majority: share of the larger class of these rows, known only afterwards; train majority: always "
         "the class that was larger in train. bal.: balanced accuracy",
         ("forecast",),
@@ -119,12 +119,14 @@ def _returns(found: Found) -> Grid:
     blocks = _by_forecast(found, cells)
     for block, (horizon, figures) in zip(blocks, found["horizons"].items(), strict=True):
         block.append((bars(horizon), "always 0", number(figures["mae_of_zero"], 5), "", "0.00%", ""))
+    is_return = found["target"] == "absolute"
+    unit = "raw units, 0.01 is one percent" if is_return else "units of the target"
     return Grid(
         f"Returns, {found['part']}",
         ("bars", "forecast", "MAE", "95%", "R2", "95%"),
         blocks,
-        "MAE in raw units, 0.01 is one percent. R2 against a forecast of 0, in percent. train majority: the "
-        "mean return of train; persistence: the return of the last so many bars",
+        f"MAE in {unit}. R2 against a forecast of 0, in percent. train majority: the mean of train; "
+        "persistence: that of the last so many bars",
         ("forecast",),
     )
 
@@ -144,9 +146,9 @@ def _coefficients(found: Found) -> Grid:
         f"Daily IC across symbols, {found['part']}",
         ("bars", "forecast", "IC", "95%", "ICIR", "t", "rank IC", "ICIR", "t", "5%", "dates"),
         _by_forecast(found, cells),
-        f"correlation of forecast and return over the symbols of a date, on dates with {FEWEST_SYMBOLS} or "
-        "more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what it exceeds once "
-        "in twenty without skill",
+        "correlation of forecast and simple return over the symbols of a date, on dates with "
+        f"{FEWEST_SYMBOLS} or more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what "
+        "it exceeds once in twenty without skill",
         ("forecast",),
     )
 

@@ -47,6 +47,7 @@ from stockenh.evaluation.attribution import (
 )
 from stockenh.inference.predict import CHUNK
 from stockenh.models import EMBEDDING, PRICE_SERIES, Interpretable
+from stockenh.report.table import of_target
 from stockenh.report.terminal import PART_NAMES, counted_progress, print_files, print_line
 from stockenh.storage.files import write_json
 
@@ -79,7 +80,7 @@ def explain_run(
     whole = run.prepared.rows[part]
     rows = evenly(whole, config.explain.windows)
     counts = f"{len(rows):,} of {len(whole):,} {PART_NAMES[part]} windows, evenly spread"
-    console.print(f"explain  {counts}; {trained.name} weights")
+    console.print(f"explain  {counts}; {trained.name} weights{of_target(config.target.name)}")
     for name in FILES:
         (directory / name).unlink(missing_ok=True)
     asof = windows.asof[rows].astype("datetime64[D]")
@@ -87,6 +88,7 @@ def explain_run(
         "stockenh": stockenh.__version__,
         **trained.to_dict(),
         "data": windows.digest(),
+        "target": config.target.name,
         "part": part,
         "windows": len(rows),
         "from": str(asof.min()),
@@ -246,6 +248,7 @@ def _write_windows(
 def _show(found: Mapping[str, Any], directory: Path, console: Console) -> None:
     """Tables, the reservations that go with them, and where everything is."""
     about = f"{found['windows']:,} windows of {PART_NAMES[found['part']]}, {found['weights']} weights"
+    about += of_target(found["target"])
     if weights := found.get("weights_of_model"):
         console.print(weights_table(weights))
         console.print()

@@ -110,7 +110,7 @@ def _size(output: str, value: float) -> str:
 
 
 EXPLAIN_MOST_INPUTS = 15
-TITLES = {"up": "probability of a rise", "ret": "return"}
+TITLES = {"up": "probability of up", "ret": "return"}
 UNITS = {"up": ", in logits", "ret": ""}
 
 Targets = Mapping[str, Mapping[str, Any]]

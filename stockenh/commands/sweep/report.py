@@ -33,7 +33,7 @@ from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import OF_MACHINE, config_of, parse, to_dict
 from stockenh.errors import StockenhError
-from stockenh.report.table import interval, markdown_table, number, percent
+from stockenh.report.table import interval, markdown_table, number, of_target, percent
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 
@@ -116,7 +116,8 @@ def _judge_on_test(
         spec.folder.write({**about, "test": looks})
     times = "once" if len(looks) == 1 else f"{len(looks)} times, for every trial that was the best"
     title = f"trial {best.number}, the best of {ended} on validation; the test part was looked at {times}"
-    console.print(result_table({"test": look["scores"]}, title, console.width))
+    target = parse(spec.raw).target.name
+    console.print(result_table({"test": look["scores"]}, title, console.width, target))
     return dict(look["scores"])
 
 
@@ -140,7 +141,7 @@ def _report(
     """The lines of report.md: the best trial and how to train it, its test figure, the space, every trial."""
     settings = spec.settings
     lines = [
-        "# Sweep",
+        f"# Sweep{of_target(parse(spec.raw).target.name)}",
         "",
         f"{count_states(trials, settings.n_trials)}. Trials are chosen on validation ({settings.metric}, "
         f"{settings.direction}d); none of them saw the test part.",

@@ -33,8 +33,8 @@ from stockenh.report import terminal
 from stockenh.storage.untrusted import require_plain_folder
 
 MOST_CORNERS = 2000  # of a space
-# What decides which rows a trial is judged on: two trials that differ there can't be compared.
-JUDGED_BY = ("data", "split", "seed")
+# What decides which rows and labels a trial is judged on: two trials that differ there can't be compared.
+JUDGED_BY = ("data", "split", "target", "seed")
 # What is no part of a model or its training.
 OUTSIDE = ("device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment")
 
@@ -174,8 +174,8 @@ def _refuse_outside(name: str) -> None:
     group = name.partition(".")[0]
     if group in JUDGED_BY:
         raise ConfigError(
-            f"sweep.params.{name}: trials that differ in {group} are judged on other rows or by luck, and "
-            f"can't be compared; a sweep is for one choice of it"
+            f"sweep.params.{name}: trials that differ in {group} are judged on other rows or by luck, "
+            f"or on other labels, and can't be compared; a sweep is for one choice of it"
         )
     if group in OUTSIDE:
         raise ConfigError(f"sweep.params.{name} is no part of a model or its training")

@@ -25,6 +25,7 @@ from stockenh.storage.run_folder import AS_WRITTEN, Horizon, RunFolder, Scores
 METRICS = {
     "accuracy": "maximize",
     "auc": "maximize",
+    "rank_ic": "maximize",
     "log_loss": "minimize",
     "brier": "minimize",
     "mae": "minimize",

@@ -107,9 +107,10 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, title, path)
 
 
-def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> Path:
+def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, of: str = "") -> Path:
     """Draws direction accuracy with its interval and the majority class, per horizon; returns the path.
 
+    of: what the title ends with where the target is no return, see `of_target`
     parts maps "val" and "test" (others are left out) to {"h3": {"accuracy", "accuracy_low", "accuracy_high",
     "majority", "n"}, ...}. Figures may be None. A "limit_accuracy" is drawn where there is one.
     """
@@ -142,7 +143,7 @@ def accuracy_chart(parts: Mapping[str, Mapping[str, Mapping[str, Any]]], path: P
         f"Direction accuracy on {names}\n"
         "bars: 95% moving-block bootstrap over dates; returns of exactly 0 left out"
     )
-    return save(figure, title, path)
+    return save(figure, title + of, path)
 
 
 def _draw_accuracies(axes: Axes, epochs: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -165,7 +165,9 @@ def _shared(
     group: ProcessGroup, learner: Learner, batches: TrainBatches, prepared: Prepared
 ) -> tuple[Learner, TrainBatches]:
     step = DistributedStep(group, learner.model, batches.data.device)
-    return replace(learner, processes=step), RankBatches(batches, prepared.windows.y_ret, group.own)
+    return replace(learner, processes=step), RankBatches(
+        batches, prepared.windows.direction, group.own, prepared.windows.weight
+    )
 
 
 def _describe(own: Rank, error: BaseException) -> str:

@@ -19,7 +19,7 @@ from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Confidence, Predictions
-from stockenh.report.table import Grid, as_table, interval, leave_out, number, percent
+from stockenh.report.table import Grid, as_table, interval, leave_out, number, of_target, percent
 from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
@@ -39,7 +39,7 @@ def calibrate(session: Session, names: list[str]) -> dict[str, Calibration]:
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
         logits = session.forecast(net, "val").up_logits
         calibrations[name] = Calibration.fit(
-            logits, session.labels("val"), windows.asof[rows["val"]], windows.horizons, shifted
+            logits, session.directions("val"), windows.asof[rows["val"]], windows.horizons, shifted
         )
         confidences[name] = Confidence.of(calibrations[name].apply(logits))
     for path, fits in ((session.folder.calibration, calibrations), (session.folder.confidence, confidences)):
@@ -50,7 +50,9 @@ def calibrate(session: Session, names: list[str]) -> dict[str, Calibration]:
 _DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # left out of a narrow table in this order
 
 
-def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80) -> Table:
+def result_table(
+    parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80, target: str = "absolute"
+) -> Table:
     """Every part and horizon, accuracy beside its interval, the majority class and the limit where known.
 
     Where `width` characters are too few, whole columns are left out, the least useful first, and the caption
@@ -59,10 +61,11 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width:
     columns = _result_columns(parts)
     left_out = leave_out(columns, _DISPENSABLE, width)
     caption = (
-        "accuracy, majority, AUC: without returns of exactly 0 (ties). 95%: moving-block bootstrap over "
-        "dates. majority: share of the larger class in that part."
+        "accuracy, majority, AUC: without rows that have no direction (ties). 95%: moving-block bootstrap "
+        "over dates. majority: share of the larger class in that part."
     )
-    caption += "" if "MAE" in left_out else " MAE: of returns, in raw units."
+    unit = "returns, in raw units" if target == "absolute" else "the target, in its own units"
+    caption += "" if "MAE" in left_out else f" MAE: of {unit}."
     if "n/a" in columns["95%"]:
         caption += " n/a there: too few dates for an interval."
     if "limit" in columns:
@@ -73,7 +76,7 @@ def result_table(parts: dict[str, dict[str, dict[str, Any]]], title: str, width:
     caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
     rows = zip(*columns.values(), strict=True)
     blocks = [list(block) for _, block in itertools.groupby(rows, key=lambda row: row[0])]
-    return as_table(Grid(title, tuple(columns), blocks, caption, ("part",)))
+    return as_table(Grid(f"{title}{of_target(target)}", tuple(columns), blocks, caption, ("part",)))
 
 
 def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[str]]:
@@ -126,6 +129,7 @@ def conclude(
         pictures += _score_calibration(session, calibration, forecasts, parts)
     summary = {
         "parts": parts,
+        "target": session.config.target.name,
         "weights": chosen,
         "parameters": parameters,
         "windows": sum(map(len, session.prepared.rows.values())),
@@ -145,8 +149,9 @@ def conclude(
         "seed": session.config.seed,
         "warnings": list(session.prepared.warnings),
     }
+    of = of_target(session.config.target.name)
     if has_all and set(parts) & set(PART_TITLES):
-        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png"))
+        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png", of))
     session.folder.write_json(session.folder.summary, summary)
     show_result(session.folder, summary, pictures, console)
     return summary
@@ -160,21 +165,23 @@ def _score_calibration(
 ) -> list[Path]:
     """Adds the scores of calibrated probabilities to the held-out parts; returns the picture of test."""
     horizons, pictures = session.prepared.windows.horizons, []
+    of = of_target(session.config.target.name)
     for part in HELD_OUT & forecasts.keys():
-        before, labels = forecasts[part].up_prob, session.labels(part)
+        before, labels = forecasts[part].up_prob, session.directions(part)
         after = calibration.apply(forecasts[part].up_logits)
         more = calibration_metrics(before, after, labels, horizons)
         parts[part] = {horizon: {**scores, **more[horizon]} for horizon, scores in parts[part].items()}
         if part == "test":
             raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            pictures.append(reliability_chart(raw, calibrated, path))
+            pictures.append(reliability_chart(raw, calibrated, path, f"the test part{of}"))
     return pictures
 
 
 def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], console: Console) -> None:
     """Prints the table, speed and device, and where the files are."""
-    console.print(result_table(summary["parts"], _title(summary), console.width))
+    target = summary.get("target", "absolute")
+    console.print(result_table(summary["parts"], _title(summary), console.width, target))
     console.print(
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"

@@ -60,6 +60,10 @@ def train(
     group = ProcessGroup.current
     if group is not None and config.teacher is not None:
         raise ConfigError("a student with a teacher trains in one process: continue without torchrun")
+    if group is not None and config.train.batch == "date":
+        raise ConfigError(
+            "train.batch=date trains in one process, because days are not divided: continue without torchrun"
+        )
     session, net = _prepare(config, folder, device, console, begin)
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {group.own.size} processes" if group is not None else ""

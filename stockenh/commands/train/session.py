@@ -21,6 +21,7 @@ from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
+from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.calibration import held_out_log_losses
 from stockenh.inference.predict import Forecast, Predictions, predict
@@ -61,7 +62,8 @@ class Session:
         """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part.
 
         calibrated: the loss is that of probabilities calibrated on other dates of the validation part, and
-        `loss_uncalibrated` that of the model's own.
+        `loss_uncalibrated` that of the model's own. The scores of a
+        horizon have its mean daily `rank_ic` beside them.
         """
         if "val" not in self.prepared.rows:
             return {"loss": None}
@@ -70,11 +72,12 @@ class Session:
         if calibrated and forecast.loss is not None and math.isfinite(forecast.loss):
             windows, asof = self.prepared.windows, self.prepared.windows.asof[self.prepared.rows["val"]]
             before, after = held_out_log_losses(
-                forecast.up_logits, self.labels("val"), asof, windows.horizons
+                forecast.up_logits, self.directions("val"), asof, windows.horizons
             )
             losses["loss"] = forecast.loss + objective.loss.direction_weight * (after - before)
             losses[UNCALIBRATED] = forecast.loss
-        return {**losses, **self.scores(forecast, "val", intervals=False)}
+        scores, ics = self.scores(forecast, "val", intervals=False), self._rank_ics(forecast, "val")
+        return {**losses, **{h: {**of, "rank_ic": ics[h]} for h, of in scores.items()}}
 
     def validates_calibrated(self) -> bool:
         """Whether calibrated probabilities decide which epoch is the best: where the loss shifts them.
@@ -87,27 +90,41 @@ class Session:
             UNCALIBRATED in figures for figures in begun
         )
 
-    def labels(self, part: str) -> NDArray[np.float32]:
-        """(k, H) returns of one part, NaN where there is no label."""
-        return self.prepared.windows.y_ret[self.prepared.rows[part]]
+    def _rank_ics(self, forecast: Predictions, part: str) -> dict[str, float | None]:
+        """Of forecasts and simple returns, the mean over days; None where no day has one."""
+        windows, rows = self.prepared.windows, self.prepared.rows[part]
+        found = {}
+        for column, horizon in enumerate(windows.horizons):
+            labelled = np.isfinite(windows.y_ret[rows, column])
+            days, day = np.unique(windows.asof[rows][labelled], return_inverse=True)
+            returns = windows.returns[rows, column][labelled].astype(np.float64)
+            daily = daily_ic(forecast.ret[labelled, column], returns, day, len(days)).rank_ic
+            known = daily[np.isfinite(daily)]
+            found[f"h{horizon}"] = float(known.mean()) if len(known) else None
+        return found
+
+    def directions(self, part: str) -> NDArray[np.float32]:
+        """(k, H) of one part, whose sign is the direction; NaN where there is no label."""
+        return self.prepared.windows.direction[self.prepared.rows[part]]
 
     def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
         Where the best possible forecast is known, what it would score stands beside.
         """
-        rows, windows, y_ret = self.prepared.rows[part], self.prepared.windows, self.labels(part)
+        rows, windows = self.prepared.rows[part], self.prepared.windows
         scores = part_metrics(
             forecast.ret,
             forecast.up_prob,
-            y_ret,
+            windows.y_ret[rows],
             windows.asof[rows],
             windows.horizons,
             Resampling(seed=self.config.seed) if intervals else None,
+            self.directions(part),
         )
         if windows.best_prob is None:
             return scores
-        return with_limits(scores, windows.best_prob[rows], y_ret)
+        return with_limits(scores, windows.best_prob[rows], self.directions(part))
 
 
 def teacher_origin(config: RunConfig) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 
-from stockenh.data import Horizons
+from stockenh.data import Count, Horizons
 from stockenh.data import features as context
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
@@ -36,12 +36,16 @@ class DataSettings(ABC):
     brings_embedding: its windows come with an embedding
     brings_bars:      its windows are made from raw bars
     downloads:        it may have to fetch bars, see `resolve`
+    generated:        its market is simulated
+    stride:           of the dates of the train part every stride-th is trained on
     """
 
     brings_embedding: ClassVar[bool] = False
     brings_bars: ClassVar[bool] = True
     downloads: ClassVar[bool] = False
+    generated: ClassVar[bool] = False
     horizons: list[int]
+    stride: int
 
     def resolve(
         self, cache: DiskCache, watch: Callable[[int, int], None], say: Callable[[str], None]
@@ -71,6 +75,7 @@ class BarData(DataSettings):
 
     horizons: Horizons = field(default_factory=lambda: [3, 5, 10])
     lookback: Annotated[int, Field(ge=3, le=100_000)] = 120  # a fair value gap alone takes 3 bars
+    stride: Count = 1
     timeframes: Annotated[list[str], Field(max_length=100)] = field(
         default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"]
     )

@@ -103,6 +103,7 @@ class SyntheticData(BarData):
     start:    the first business day, as 2012-01-02
     """
 
+    generated = True
     symbols: Annotated[int, Field(ge=1, le=100_000)] = 30
     bars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000  # of business days, to about the year 5800
     seed: Seed = 0

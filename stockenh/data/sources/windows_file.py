@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stockenh.data import Horizons
+from stockenh.data import Count, Horizons
 from stockenh.data.cache import DiskCache
 from stockenh.data.features import FeatureSettings, feature_names
 from stockenh.data.findings import Finding, Level
@@ -37,6 +37,7 @@ class WindowsData(DataSettings):
 
     path: str = "???"
     horizons: Horizons = field(default_factory=lambda: [3, 5, 10])
+    stride: Count = 1
 
     def __post_init__(self) -> None:
         check_horizons(self.horizons)

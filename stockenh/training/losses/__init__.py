@@ -6,14 +6,14 @@ Legend: B windows, H horizons. Targets are 0 or 1, smoothed or not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stockenh.data.batches import Micro
+from stockenh.data.batches import Counts, Micro
 from stockenh.models import ModelSettings
 
 SMALLEST = 1e-12  # a power below 1 has no gradient at 0
@@ -68,6 +68,15 @@ class Loss(ABC):
         """
         return False
 
+    @property
+    def gives_returns(self) -> bool:
+        """Whether a forecast trained by it has the size of a return, and not only the order of one."""
+        return True
+
+    def check_batch(self, batch: str) -> None:
+        """Raises ConfigError where the loss needs other micro batches than those of train.batch."""
+        return None
+
     def check(self, model: ModelSettings) -> None:
         """Raises ConfigError where this model lacks an output that the loss needs."""
         return None
@@ -82,6 +91,14 @@ class Loss(ABC):
 
         `out` is the model's output in float32; `micro.y_ret` is in train standard deviations.
         """
+
+    def weights(self, micro: Micro) -> Tensor:
+        """(B, H) what each element of the loss of returns weighs."""
+        return micro.labelled
+
+    def count(self, micros: Iterable[Micro], count: Counts) -> Counts:
+        """What the sums over a group's elements are divided by; count: of its labels."""
+        return count
 
 
 def bernoulli_kl(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -116,6 +133,12 @@ class Distilled(Loss):
     def __post_init__(self) -> None:
         object.__setattr__(self, "return_weight", self.hard.return_weight)
         object.__setattr__(self, "direction_weight", self.hard.direction_weight)
+
+    def weights(self, micro: Micro) -> Tensor:
+        return self.hard.weights(micro)
+
+    def count(self, micros: Iterable[Micro], count: Counts) -> Counts:
+        return self.hard.count(micros, count)
 
     def elements(self, out: dict[str, Tensor], micro: Micro) -> tuple[Tensor, Tensor]:
         """Raises ValueError for windows without a teacher's answers."""

@@ -51,7 +51,7 @@ def changed(tensors, **new):
 
 
 HALF = torch.full((4, 3), 0.5)
-FEW = {"date": torch.arange(4), "y_ret": HALF - 1, "up_prob.raw": HALF, "calibrated.raw": HALF}
+FEW = {"date": torch.arange(4), "y_dir": HALF - 1, "up_prob.raw": HALF, "calibrated.raw": HALF}
 
 
 def test_a_small_file_is_read(tmp_path):
@@ -63,7 +63,7 @@ def test_a_small_file_is_read(tmp_path):
     "new",
     [
         {"date": None},
-        {"y_ret": None},
+        {"y_dir": None},
         {"calibrated.raw": None},
         {"up_prob.raw": None},
         {"up_prob.raw": None, "calibrated.raw": None},
@@ -74,8 +74,8 @@ def test_a_small_file_is_read(tmp_path):
         {"date": torch.arange(5)},
         {"date": torch.arange(4).float()},
         {"date": torch.arange(4)[:, None]},
-        {"y_ret": HALF * float("inf")},
-        {"y_ret": HALF[:, :2]},
+        {"y_dir": HALF * float("inf")},
+        {"y_dir": HALF[:, :2]},
         {"up_prob.raw": HALF + 1},
         {"up_prob.raw": HALF * float("nan")},
         {"up_prob.raw": HALF.double()},
@@ -107,7 +107,7 @@ def ablation(finished_run, tensors, tmp_path) -> tuple[AblationFolder, Plan]:
 def test_only_the_same_rows_are_paired(ablation, tensors):
     folder, plan = ablation
     assert len(collect(folder, plan, [3, 5, 10]).runs) == 2
-    for new in ({"date": tensors["date"].flip(0)}, {"y_ret": -tensors["y_ret"]}):
+    for new in ({"date": tensors["date"].flip(0)}, {"y_dir": -tensors["y_dir"]}):
         folder.run(plan.cells[1]).write_tensors(folder.forecasts(plan.cells[1]), changed(tensors, **new))
         found = collect(folder, plan, [3, 5, 10])
         assert list(found.runs) == [("plain", 1)]

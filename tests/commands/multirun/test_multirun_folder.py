@@ -185,6 +185,8 @@ def test_differences_are_named_by_key_four_of_them_in_full():
     assert differences(before, now) == expected
     assert differences(before, before) == ""
     assert differences(before, {**before, "finder.seeds": 3}) == ""  # a key that came with a later version
+    assert differences(before, {**before, "target": "absolute", "data.stride": 1}) == ""
+    assert "target: rank, was nothing" in differences(before, {**before, "target": "rank"})
     assert "finder.seeds: 5, was nothing" in differences(before, {**before, "finder.seeds": 5})
     assert differences({}, {"new": [1, 2]}, lambda value: f"{len(value)} of them") == (
         "(new: 2 of them, was nothing)"

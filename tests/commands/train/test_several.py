@@ -227,3 +227,11 @@ def test_one_process_of_torchrun_is_a_single_one(monkeypatch):
     own = own_rank()
     assert own is not None and not own.is_first
     assert os.environ["RANK"] == "1"
+
+
+def test_batches_of_whole_days_take_one_process(small_run, tmp_path):
+    codes, _, err = run_pair("train", *small_run, "train.batch=date", "hydra.run.dir=run", cwd=tmp_path)
+    assert codes == [2, 2]
+    (line,) = errors(err)
+    assert "train.batch=date" in line and "torchrun" in line
+    assert not (tmp_path / "run").exists()
