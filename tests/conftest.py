@@ -81,7 +81,8 @@ def small_run(bars_folder: Path) -> list[str]:
     """Overrides of a training run that takes a second and uses every part of the default recipe."""
     return [
         "data=files", f"data.path={bars_folder}", "data.lookback=20", "embedding.width=32", "device=cpu",
-        "split.val=0.25", "split.test=0.25", "train.epochs=1", "train.batch_size=64", "model.layers=1", "model.d_model=16",
+        "split.val=0.25", "split.test=0.25", "train.epochs=1", "train.batch_size=64", "model.layers=1",
+        "model.d_model=16",
         "model.heads=2", "model.ffn=16",
     ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import Kind, RunConfig, config_of
+from stockenh.data import INPUT_KEYS
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment
@@ -104,10 +105,6 @@ def quoted(frame: pl.DataFrame) -> pl.DataFrame:
     text = pl.col(pl.String, pl.Categorical, pl.Enum).cast(pl.String)
     found = frame.with_columns(text.str.replace(f"({_FORMULA})", "'${1}"))
     return found.rename({name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)})
-
-
-# What the inputs and outputs of a model are made by, besides its embedding.
-INPUT_KEYS = ("horizons", "lookback", "timeframes")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from stockenh.config.overrides import (
     wrong_option,
 )
 from stockenh.config.schema import GROUPS, config_from, literals, parse, plain
+from stockenh.data import INPUT_KEYS
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
@@ -109,8 +110,8 @@ def with_run(
     """A root config like `root` whose defaults are a finished run's; its name, for `run`.
 
     config: of the run; of_run: the groups whose option is the run's own, called `of_run` in memory; nodes:
-    keys that are the run's. Where the arguments take other data, what a model's inputs depend on (horizons,
-    lookback, timeframes) stays the run's.
+    keys that are the run's. Where the arguments take other data, what a model's inputs depend on
+    (`INPUT_KEYS`) stays the run's.
     """
     given = dict(parts for a in arguments if (parts := split_override(a)))
     store, defaults = ConfigStore.instance(), list[Any]([root])
@@ -123,7 +124,7 @@ def with_run(
         folders = config_folders(list(arguments))
         kept = {
             key: config["data"][key]
-            for key in ("horizons", "lookback", "timeframes")
+            for key in INPUT_KEYS
             if key in config["data"] and f"data={given['data']}" in options_with_key("data", key, *folders)
         }
         node |= {"data": kept} if kept else {}

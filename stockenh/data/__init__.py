@@ -38,6 +38,9 @@ ShareOrZero = Annotated[float, Field(ge=0, lt=1)]
 Exact = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # in JSON: a finite number, not text
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
+# Keys of a data source that make a model's inputs and outputs, besides its embedding.
+INPUT_KEYS = ("horizons", "lookback", "timeframes", "market")
+
 
 def require_memory(needed: int, what: str) -> None:
     """Raises ConfigError where so many bytes are more than this machine has; what: that needs them."""

@@ -1,4 +1,4 @@
-"""The context features of every bar: timeframe alignment, smart-money structure, technical indicators.
+"""The context features of every bar: timeframe alignment, smart-money structure, technical indicators, panel.
 
 Legend: N bars of all series together, T bars of one series, F features.
 """
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, Bars
+from stockenh.data.features.market import MARKET_NAMES
+from stockenh.data.features.market import market as market_features
 from stockenh.data.features.smart_money import SMART_MONEY_NAMES
 from stockenh.data.features.smart_money import smart_money as smart_money_features
 from stockenh.data.features.technical import TECHNICAL_NAMES, ema
@@ -39,22 +41,27 @@ class FeatureSettings:
 
     timeframes: one alignment feature each
     lookback:   bars over which smart-money patterns are counted
+    market:     also those of the whole panel
     """
 
     timeframes: tuple[str, ...] = ("1d", "1w", "2w", "1mo", "1q")
     lookback: int = 120
+    market: bool = False
 
 
 def feature_names(settings: FeatureSettings) -> tuple[str, ...]:
     """Names of the F features, in the order of the columns of `context_features`."""
     alignments = tuple(f"{_ALIGNMENT}{timeframe}" for timeframe in settings.timeframes)
-    return alignments + SMART_MONEY_NAMES + TECHNICAL_NAMES
+    of_panel = MARKET_NAMES if settings.market else ()
+    return alignments + SMART_MONEY_NAMES + TECHNICAL_NAMES + of_panel
 
 
 def feature_family(name: str) -> str:
     """The group of features that a name belongs to; `other context` for a name from elsewhere."""
     if name.startswith(_ALIGNMENT):
         return "timeframe alignment"
+    if name in MARKET_NAMES:
+        return "market"
     if name in SMART_MONEY_NAMES:
         return "smart-money structure"
     return "technical" if name in TECHNICAL_NAMES else "other context"
@@ -63,14 +70,18 @@ def feature_family(name: str) -> str:
 def context_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float32]:
     """Features of every bar of every series, (N, F) float32, in the order of `feature_names`, all finite.
 
-    Each series is computed separately. Row t depends only on the bars of its series up to t, bit for bit, and
-    not on the units of price and volume.
+    Row t depends only on bars up to t, bit for bit, and not on the units of price and volume: on those of its
+    own series, and with `market` on those of the others.
     """
     features = np.empty((len(bars), len(feature_names(settings))), np.float32)
+    if settings.market:
+        of_panel = slice(-len(MARKET_NAMES), None)
+        features[:, of_panel] = np.clip(market_features(bars, settings.lookback), -_LARGEST, _LARGEST)
     for series in range(len(bars.symbols)):
         rows = bars.rows(series)
         if rows.stop > rows.start:
-            features[rows] = _series_features(bars.time[rows], bars.ohlcv[rows], settings)
+            own = _series_features(bars.time[rows], bars.ohlcv[rows], settings)
+            features[rows, : own.shape[1]] = own
     return features
 
 

@@ -76,6 +76,7 @@ class BarData(DataSettings):
     horizons: Horizons = field(default_factory=lambda: [3, 5, 10])
     lookback: Annotated[int, Field(ge=3, le=100_000)] = 120  # a fair value gap alone takes 3 bars
     stride: Count = 1
+    market: bool = False
     timeframes: Annotated[list[str], Field(max_length=100)] = field(
         default_factory=lambda: ["1d", "1w", "2w", "1mo", "1q"]
     )
@@ -91,7 +92,7 @@ class BarData(DataSettings):
         return self._windows(bars, DiskCache(None), labels=False)
 
     def _windows(self, bars: Bars, cache: DiskCache, labels: bool) -> BarWindows:
-        settings = FeatureSettings(tuple(self.timeframes), self.lookback)
+        settings = FeatureSettings(tuple(self.timeframes), self.lookback, self.market)
         key = key_of(bars.digest(), settings, code_of("data"))
         arrays = cache.arrays("features", key, lambda: {"context": context.context_features(bars, settings)})
         windows = index_windows(
