@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,21 +20,24 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
-from stockenh.commands.ablate.plan import Cell, Row
-from stockenh.commands.ablate.spec import AblationSpec, override_key
+from stockenh.commands.ablate.plan import PLAIN, Cell, Row
+from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.measure import Clock, Seconds, in_new_process, peak_memory
+from stockenh.commands.multirun.folder import CONFIG_DIR
 from stockenh.commands.multirun.launch import last_line
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.commands.train.session import resolved
 from stockenh.config import build
-from stockenh.config.schema import RunConfig, parse
+from stockenh.config.schema import GROUPS, RunConfig, literals, parse
 from stockenh.data.batches import Counts, Group, Micro
 from stockenh.data.fitted import Fitted
 from stockenh.errors import StockenhError
 from stockenh.models import InputSpec
 from stockenh.models.cpu.memory import keep_freed_memory, threads
+from stockenh.storage.files import write_atomic
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.optimizers import AUTO
 from stockenh.training.step import Learner
@@ -43,6 +47,7 @@ SCHEDULE_STEPS = 1000  # of the schedule that a measured learner is given
 MEMORY_STEPS = 3  # optimizer steps: from the second on everything that a step needs is allocated
 WINDOWS = 256  # forecast at once
 WAIT_SECONDS = 600  # for a process that measures memory
+AS_PLAIN = "plain_recipe"  # the option of each group that a search begins with
 
 
 def costs(config: RunConfig, spec: AblationSpec, device: torch.device) -> dict[str, Any]:
@@ -63,18 +68,15 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> tuple[RunFolder, 
     """
     assert cell.recipe is not None
     folder = SweepFolder(directory / "search")
-    epochs = spec.base.train.epochs
+    options = directory / "conf"
     own = [
-        "sweep=base", "hydra/sweeper=stockenh_optuna", f"train.epochs={epochs}", f"seed={cell.seed}",
+        *write_as_options(spec.configs[PLAIN], options, spec.flags), "sweep=base",
+        "hydra/sweeper=stockenh_optuna", f"train.epochs={spec.base.train.epochs}", f"seed={cell.seed}",
         f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
     ]  # fmt: skip
-    own_keys = {override_key(override) for override in own}
-    shared = [
-        a
-        for a in spec.arguments
-        if override_key(a) not in own_keys and not override_key(a).startswith(("hydra", "ablate."))
-    ]
-    _run([sys.executable, "-m", "stockenh", "sweep", *spec.flags, *shared, *own], directory / "search.log")
+    _run(
+        [sys.executable, "-m", "stockenh", "sweep", f"{CONFIG_DIR}{options}", *own], directory / "search.log"
+    )
     looks = folder.read().get("test", [])
     if not looks:
         raise StockenhError(f"{folder.path}: the search has no best trial that was judged on the test part")
@@ -83,6 +85,24 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> tuple[RunFolder, 
     seen = sum(trial.read_summary()["epochs"] for trial in trials)
     figures = {"trial": best["trial"], "trials": len(trials), "epochs": seen}
     return RunFolder.open(folder.trial(best["trial"]).path), figures
+
+
+def write_as_options(config: Mapping[str, Any], directory: Path, flags: Sequence[str]) -> list[str]:
+    """Writes a recipe as options of its groups and as an experiment; returns the overrides that pick them.
+
+    So another command begins with exactly this recipe, wherever its values come from. flags: those that name
+    a folder of the user's own options, which overrides may use too.
+    """
+    for flag in flags:
+        shutil.copytree(flag.removeprefix(CONFIG_DIR), directory, dirs_exist_ok=True)
+    nodes = {group: config[group] for group in GROUPS}
+    nodes["experiment"] = {key: node for key, node in config.items() if key not in GROUPS}
+    for group, node in nodes.items():
+        head = "# @package _global_\n" if group == "experiment" else ""
+        path = directory / group / f"{AS_PLAIN}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, (head + yaml.safe_dump(literals(node), sort_keys=False)).encode())
+    return [f"{group}={AS_PLAIN}" for group in nodes]
 
 
 def _run(command: Sequence[str], log: Path) -> None:

@@ -123,7 +123,7 @@ def test_from_the_command_to_the_table_and_on_with_more_seeds(tiny, stockenh, tm
 
     other = stockenh(*tiny, "optimizer.lr=1e-4")
     assert other.code == 2
-    assert "made with other settings (optimizer.lr: 0.0001, was 0.001)" in other.err
+    assert "made with other settings (optimizer.lr: 0.0001, was 0.002)" in other.err
     assert "stockenh ablate resume=" in other.err
 
 

@@ -68,8 +68,8 @@ def test_a_round_has_as_many_windows_for_every_recipe():
 def test_accumulating_takes_less_memory_than_the_big_batch():
     wide = ["model.ffn=512", "model.layers=2", "model.patch=2", "model.d_model=64"]
     parts, whole = (
-        perform.training_memory(config(*wide, setting), SPEC, CPU)
-        for setting in ("train.accumulate=8", "train.batch_size=512")
+        perform.training_memory(config(*wide, *setting), SPEC, CPU)
+        for setting in (["train.batch_size=64", "train.accumulate=8"], ["train.batch_size=512"])
     )
     if parts is None or whole is None:
         pytest.skip("this system does not count the peak memory of a process")
