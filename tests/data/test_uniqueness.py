@@ -42,7 +42,7 @@ def slow(windows, train, column):
         row: np.mean([1 / sum(bar in other for other in spans.values()) for bar in own])
         for row, own in spans.items()
     }
-    mean = np.mean(list(unique.values()))
+    mean = np.mean([*unique.values()] or [1.0])
     return {row: value / mean for row, value in unique.items()}
 
 

@@ -129,7 +129,7 @@ def test_the_tft_shows_its_own_weights_and_its_attention(tft_run, stockenh, pict
     assert sum(weights["attention"]["mean"]) == pytest.approx(1, abs=1e-5)
     for name in ("weights.png", "attention.png", "attributions.png"):
         assert (tft_run / "explain" / name).stat().st_size > 10_000
-    assert answer.out.index("selection weights") < answer.out.index("gap, worst window")
+    assert answer.out.index("own selection") < answer.out.index("gap, worst window")
 
 
 def test_without_captum_the_own_weights_stay(tft_run, run, stockenh, monkeypatch):
