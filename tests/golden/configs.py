@@ -40,6 +40,7 @@ def _train(settings: str = "", epochs: int = 1, base: str = _SMALL, folder: str 
 
 CONFIGS: dict[str, list[str]] = {
     # models
+    "plain": [_train(f"experiment=plain {_XL} train.batch_size=64", 3, _FILES + f" {_PARTS}")],
     "timeformer": [_train(base=_BASE)],
     "timeformer_small": [_train("", 2), _FORECAST, f"{_LATE} tta.views=0 hydra.run.dir=plain_forecast"],
     "timeformer_xl": [_train(_XL, 2, _BASE)],
