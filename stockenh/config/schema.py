@@ -86,15 +86,15 @@ Part = TypeVar("Part")
 class TrainConfig:
     """How long and in what portions to train."""
 
-    epochs: Count = 20
-    batch_size: Count = 64  # windows in a micro batch
+    epochs: Count = 6
+    batch_size: Count = 256  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
     batch: Literal["random", "date"] = "random"  # whole days in a micro batch, or any windows
     uniqueness: bool = False  # whether a label weighs less the more it overlaps with others
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
-    patience: Count = 10  # epochs
-    patience_from: Literal["start", "peak"] = "start"
+    patience: Count = 4  # epochs
+    patience_from: Literal["start", "peak"] = "start"  # a run without the key counts as it began
     max_norm: Positive = 1.0
     checkpoint_minutes: Positive = 10.0
     resident: bool | Literal["auto"] = "auto"  # whether all windows lie on the device, or are streamed to it

@@ -50,7 +50,7 @@ def bash(console_script):
         ("train lo", ["loss=", *(f"loss={option}" for option in groups()["loss"])]),
         ("train loss =", groups()["loss"]),
         ("train seed = 3 loss = hub", ["huber_bce"]),  # the group is not doubled
-        ("train optimizer.lr", ["optimizer.lr=", "optimizer.lr=1e-3", "optimizer.lr=auto"]),
+        ("train optimizer.lr", ["optimizer.lr=", "optimizer.lr=2e-3", "optimizer.lr=auto"]),
         ("train data = files data.path = /t", []),  # paths are left to bash's own completion
     ],
 )
@@ -87,7 +87,7 @@ def test_every_shell_gets_a_script(console_script, name):
 @pytest.mark.parametrize(
     ("word", "found"),
     [
-        ("optimizer.lr=", ["optimizer.lr=1e-3", "optimizer.lr=auto"]),
+        ("optimizer.lr=", ["optimizer.lr=2e-3", "optimizer.lr=auto"]),
         ("train.compile=", ["train.compile=false", "train.compile=true"]),
         ("nonsense=", []),
         ("zzz", []),

@@ -91,13 +91,14 @@ def test_config_folders(flags):
 DEFAULTS = {
     "seed": 42, "device": "auto",
     "train.epochs": 6, "train.batch_size": 256, "train.accumulate": 1, "train.precision": "fp32",
-    "train.compile": False, "train.patience": 4, "train.max_norm": 1.0,
+    "train.compile": False, "train.patience": 4, "train.patience_from": "peak", "train.max_norm": 1.0,
     "data._target_": "stockenh.data.sources.files.SampleData",
     "data.horizons": [3, 5, 10], "data.lookback": 120,
     "split._target_": "stockenh.data.splits.DateSplit",
     "split.val": 0.15, "split.test": 0.15, "split.embargo": 0,
     "embedding._target_": "stockenh.embedding.kernel.KernelEmbedding", "embedding.width": 512,
     "model._target_": "stockenh.models.timeformer.TimeFormerSettings", "model.d_model": 64,
+    "model.dropout": 0.3, "model.bar_returns": True, "optimizer.decay_vectors": False,
     "loss._target_": "stockenh.training.losses.huber_bce.HuberBCE",
     "loss.return_weight": 0.6, "loss.direction_weight": 0.4,
     "optimizer._target_": "stockenh.training.optimizers.AdamW",
@@ -119,20 +120,18 @@ def at(config: dict, key: str) -> object:
     return config
 
 
-@pytest.mark.parametrize(
-    ("chosen", "differs"), [((), ()), (("experiment=plain",), ("model", "train.epochs"))]
-)
-def test_train_and_plain_are_the_default_recipe(chosen, differs):
+PLAIN = DEFAULTS | {
+    "train.epochs": 50, "train.batch_size": 64, "train.patience": 10, "train.patience_from": "start",
+    "model.d_model": 256, "model.heads": 8, "model.layers": 6, "model.ffn": 512, "model.dropout": 0.2,
+    "model.bar_returns": False, "optimizer.lr": 1e-3, "optimizer.weight_decay": 1e-5,
+    "optimizer.decay_vectors": True, "schedule.warmup": 0.3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [((), DEFAULTS), (("experiment=plain",), PLAIN)])
+def test_the_default_recipe_and_the_plain_one(chosen, expected):
     config = composed(*chosen)
-    same = [key for key in DEFAULTS if not key.startswith(differs)]
-    assert {key: at(config, key) for key in same} == {key: DEFAULTS[key] for key in same}
-
-
-def test_plain_trains_the_large_model_for_50_epochs():
-    config = composed("experiment=plain")
-    sizes = {k: config["model"][k] for k in ("d_model", "heads", "layers", "ffn", "dropout")}
-    assert sizes == {"d_model": 256, "heads": 8, "layers": 6, "ffn": 512, "dropout": 0.2}
-    assert config["train"]["epochs"] == 50
+    assert {key: at(config, key) for key in expected} == expected
 
 
 PHASE1 = {
