@@ -20,7 +20,8 @@ from stockenh.training.step import Objective
 CPU = torch.device("cpu")
 PLAIN = Objective(HuberBCE(returns="huber"))
 SHIFTING = [
-    "loss=focal", "loss.alpha=0.05", "averaging=ema", "train.epochs=2", "train.batch_size=16", "optimizer.lr=3e-2",
+    "loss=focal", "loss.alpha=0.05", "averaging=ema", "train.epochs=2", "train.batch_size=16",
+    "optimizer.lr=3e-2",
 ]  # fmt: skip
 
 
