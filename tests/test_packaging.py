@@ -63,7 +63,7 @@ def test_it_holds_every_module_config_the_sample_and_no_tests(installed):
 
 def test_it_composes_and_trains_outside_the_repository(python, small_run, tmp_path):
     shown = python("-m", "stockenh", "train", "--cfg", "job")
-    assert yaml.safe_load(shown.stdout)["train"]["epochs"] == 20
+    assert yaml.safe_load(shown.stdout)["train"]["epochs"] == 6
     done = python("-m", "stockenh", "train", *small_run, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/summary.json").read_text())["parts"]["test"]["h3"]["n"] > 0

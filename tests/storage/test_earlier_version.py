@@ -41,7 +41,7 @@ def test_its_config_is_read_with_the_classes_of_today(run):
         ["distill", "teacher=run", "train.epochs=1"],
         ["train", "init_from=run", "data=synthetic_small", "data.lookback=20", "embedding=none",
          "train.epochs=1", "model.layers=1", "model.d_model=8", "model.heads=2", "model.ffn=8",
-         "model.head_hidden=8"],
+         "model.head_hidden=8", "model.bar_returns=false"],
     ],
     ids=lambda arguments: arguments[0],
 )  # fmt: skip

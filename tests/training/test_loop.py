@@ -26,6 +26,7 @@ from stockenh.report.terminal import SilentProgress
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
 from stockenh.training.loop import Interrupted, Journal, State, choose
+from stockenh.training.step import Objective
 
 STREAMED = "train.resident=false"
 RECIPE = ("train.batch_size=16", "train.accumulate=3", "augment=noise", "train.epochs=2")
@@ -147,9 +148,12 @@ def test_an_epoch_of_skipped_steps_says_so_and_the_next_goes_on(small, tmp_path)
 
 def test_a_train_loss_that_overflows_with_a_finite_gradient_stops_the_run(small):
     made = small()
-    objective = made.learner.objective
-    huge = lambda out, micro, count: objective(out, micro, count) + math.inf  # noqa: E731
-    made = replace(made, learner=replace(made.learner, objective=huge))
+
+    class Huge(Objective):
+        def __call__(self, out, micro, count):
+            return super().__call__(out, micro, count) + math.inf
+
+    made = replace(made, learner=replace(made.learner, objective=Huge(made.learner.objective.loss)))
     with pytest.raises(TrainingError, match=r"epoch 1: the mean training loss is inf.*optimizer\.lr"):
         run(made, 0.5, epochs=1)
 
