@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
@@ -263,27 +264,28 @@ class DateBatches(TrainBatches):
     day is a calendar date and is never divided.
     """
 
-    def __init__(
-        self,
-        data: ReadyWindows,
-        rows: NDArray[np.int64],
-        *,
-        batch_size: int,
-        accumulate: int,
-        seed: int,
-        augment: Augment,
-    ) -> None:
-        super().__init__(data, rows, batch_size=batch_size, accumulate=accumulate, seed=seed, augment=augment)
-        day = data.asof[rows].astype("datetime64[D]")
+    @cached_property
+    def _days(self) -> tuple[Tensor, ...]:
+        """The windows of each day, in the order of the dates."""
+        rows = self.rows.cpu().numpy()
+        day = self.data.asof[rows].astype("datetime64[D]")
         order = np.argsort(day, kind="stable")
         first = np.flatnonzero(np.append(True, np.diff(day[order]) > np.timedelta64(0, "D")))
-        self._days = torch.from_numpy(rows[order]).to(data.index).tensor_split(first[1:].tolist())
-        self._per_micro = min(-(-batch_size * len(self._days) // len(rows)), len(self._days))
-        self._accumulate = accumulate
+        return torch.from_numpy(rows[order]).to(self.rows.device).tensor_split(first[1:].tolist())
+
+    @cached_property
+    def _per_micro(self) -> int:
+        """How many days are a micro batch."""
+        return min(-(-self.batch_size * len(self._days) // len(self.rows)), len(self._days))
+
+    @property
+    def _per_step(self) -> int:
+        """How many days are an optimizer step."""
+        return self._per_micro * (self.group_size // self.batch_size)
 
     @property
     def steps(self) -> int:
-        return -(-len(self._days) // (self._per_micro * self._accumulate))
+        return -(-len(self._days) // self._per_step)
 
     def rows_of(self, epoch: int, step: int) -> Tensor:
         return torch.cat(self._parts(epoch, step))
@@ -301,7 +303,7 @@ class DateBatches(TrainBatches):
 
     def _days_of(self, epoch: int, step: int) -> list[list[Tensor]]:
         """The rows of each day of each micro batch of a step."""
-        order, group = self._epoch_order(epoch), self._per_micro * self._accumulate
+        order, group = self._epoch_order(epoch), self._per_step
         numbers = order[step * group : (step + 1) * group].split(self._per_micro)
         return [[self._days[day] for day in micro.tolist()] for micro in numbers]
 

@@ -108,8 +108,9 @@ def _levels(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     level = {key: _mean([_total(of, key) for of in seeds]) for key in LEVELS}
     gap = gap_of(seeds[0]) if seeds else None
     accuracy, majority = level["accuracy"], level["majority"]
-    known = gap is not None and accuracy is not None and majority is not None
-    return {**level, "gap_closed": (accuracy - majority) / gap if known else None}  # type: ignore[operator]
+    if gap is None or accuracy is None or majority is None:
+        return {**level, "gap_closed": None}
+    return {**level, "gap_closed": (accuracy - majority) / gap}
 
 
 def _total(scores: Mapping[str, Any], name: str) -> float | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -68,15 +69,15 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> tuple[RunFolder, 
     """
     assert cell.recipe is not None
     folder = SweepFolder(directory / "search")
-    options = directory / "conf"
-    own = [
-        *write_as_options(spec.configs[PLAIN], options, spec.flags), "sweep=base",
-        "hydra/sweeper=stockenh_optuna", f"train.epochs={spec.base.train.epochs}", f"seed={cell.seed}",
-        f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
-    ]  # fmt: skip
-    _run(
-        [sys.executable, "-m", "stockenh", "sweep", f"{CONFIG_DIR}{options}", *own], directory / "search.log"
-    )
+    # not in the ablation's folder: options that somebody else left there would be found before Hydra's own
+    with TemporaryDirectory(prefix="stockenh-") as options:
+        own = [
+            *write_as_options(spec.configs[PLAIN], Path(options), spec.flags), "sweep=base",
+            "hydra/sweeper=stockenh_optuna", f"train.epochs={spec.base.train.epochs}", f"seed={cell.seed}",
+            f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
+        ]  # fmt: skip
+        command = [sys.executable, "-m", "stockenh", "sweep", f"{CONFIG_DIR}{options}", *own]
+        _run(command, directory / "search.log")
     looks = folder.read().get("test", [])
     if not looks:
         raise StockenhError(f"{folder.path}: the search has no best trial that was judged on the test part")
@@ -93,8 +94,12 @@ def write_as_options(config: Mapping[str, Any], directory: Path, flags: Sequence
     So another command begins with exactly this recipe, wherever its values come from. flags: those that name
     a folder of the user's own options, which overrides may use too.
     """
-    for flag in flags:
-        shutil.copytree(flag.removeprefix(CONFIG_DIR), directory, dirs_exist_ok=True)
+    for source in (Path(flag.removeprefix(CONFIG_DIR)) for flag in flags):
+        # the depth of hydra/launcher/NAME.yaml; below may lie anything, such as runs
+        for found in (path for depth in range(3) for path in source.glob("*/" * depth + "*.yaml")):
+            copy = directory / found.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, copy)
     nodes = {group: config[group] for group in GROUPS}
     nodes["experiment"] = {key: node for key, node in config.items() if key not in GROUPS}
     for group, node in nodes.items():

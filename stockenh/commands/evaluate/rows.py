@@ -5,7 +5,7 @@ Legend: n rows (one symbol at one date), H horizons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import EvaluateRunConfig
+from stockenh.data.fitted import Fitted
 from stockenh.data.windows import BarWindows, Windows, next_returns, past_moves
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
 from stockenh.evaluation.baselines import (
@@ -248,12 +249,11 @@ def forecast_rows(
     """Forecasts of the run, its views and the baselines. advance: called with 1 after those of the run, the
     baselines of each horizon, and the views."""
     prepared, rows = selection.prepared, selection.rows
-    windows, own = prepared.windows, selection.own
+    windows = prepared.windows
     ready, fitted = trained.ready(prepared, device)
     net = trained.net(prepared, device)
     predicted = predict(net, ready, rows, fitted)
     calibrated = trained.calibration.apply(predicted.up_logits)
-    columns = range(len(windows.horizons))
     forecasts = {
         MODEL: [
             Forecast(prob, prob, ret, ret)
@@ -264,28 +264,8 @@ def forecast_rows(
         forecasts[CALIBRATED] = [Forecast(prob, prob) for prob in calibrated.T]
     advance(1)
 
-    def known(windows: Windows, rows: Rows, column: int) -> Known:
-        past, momentum = (past_target(windows, rows, b) for b in (windows.horizons[column], MOMENTUM_BARS))
-        return Known(fitted.standardise(windows.context[rows]), past, momentum)
-
-    def past_target(windows: Windows, rows: Rows, bars: int) -> Floats:
-        """(k,) the target of the return over the last bars; 0 where it has none."""
-        moves = past_moves(windows, rows, bars)[:, None]
-        return np.nan_to_num(config.target.values(moves, windows, rows, (bars,))[0][:, 0])
-
-    def labelled(rows: Rows | None, column: int) -> LabelledPart | None:
-        if own is None or rows is None:
-            return None
-        y_ret, y_dir = (array[rows, column].astype(np.float64) for array in (own.y_ret, own.direction))
-        return LabelledPart(known(own, rows, column), y_ret, own.asof[rows], own.horizons[column], y_dir)
-
-    for column in columns:
-        train, val = (labelled(own_rows, column) for own_rows in (selection.train, selection.val))
-        baselines = baseline_forecasts(
-            known(windows, rows, column), train, val, fitted.up_share[column], baselines_here(), config.seed,
-            config.threads or 1,
-        )  # fmt: skip
-        for name, baseline in baselines.items():
+    for found in _of_baselines(config, selection, fitted):
+        for name, baseline in found.items():
             forecasts.setdefault(name, []).append(baseline)
         advance(1)
     best = None if windows.best_prob is None else windows.best_prob[rows]
@@ -314,3 +294,32 @@ def forecast_rows(
         spread=spread,
         next_ret=next_ret,
     )
+
+
+def _of_baselines(
+    config: EvaluateRunConfig, selection: Selection, fitted: Fitted
+) -> Iterator[dict[str, Forecast]]:
+    """The forecasts of all baselines, one horizon after another."""
+    windows, own = selection.prepared.windows, selection.own
+
+    def past_target(windows: Windows, rows: Rows, bars: int) -> Floats:
+        """(k,) the target of the return over the last bars; 0 where it has none."""
+        moves = past_moves(windows, rows, bars)[:, None]
+        return np.nan_to_num(config.target.values(moves, windows, rows, (bars,))[0][:, 0])
+
+    def known(windows: Windows, rows: Rows, column: int) -> Known:
+        past, momentum = (past_target(windows, rows, b) for b in (windows.horizons[column], MOMENTUM_BARS))
+        return Known(fitted.standardise(windows.context[rows]), past, momentum)
+
+    def labelled(rows: Rows | None, column: int) -> LabelledPart | None:
+        if own is None or rows is None:
+            return None
+        y_ret, y_dir = (array[rows, column].astype(np.float64) for array in (own.y_ret, own.direction))
+        return LabelledPart(known(own, rows, column), y_ret, own.asof[rows], own.horizons[column], y_dir)
+
+    for column in range(len(windows.horizons)):
+        train, val = (labelled(own_rows, column) for own_rows in (selection.train, selection.val))
+        yield baseline_forecasts(
+            known(windows, selection.rows, column), train, val, fitted.up_share[column], baselines_here(),
+            config.seed, config.threads or 1,
+        )  # fmt: skip

@@ -62,8 +62,7 @@ class Session:
         """{"loss": ..., "h3": {...}, ...}; the loss is None where the split has no validation part.
 
         calibrated: the loss is that of probabilities calibrated on other dates of the validation part, and
-        `loss_uncalibrated` that of the model's own. The scores of a
-        horizon have its mean daily `rank_ic` beside them.
+        `loss_uncalibrated` that of the model's own. The scores of a horizon have its mean daily `rank_ic`.
         """
         if "val" not in self.prepared.rows:
             return {"loss": None}

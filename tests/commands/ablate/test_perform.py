@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from stockenh.commands.ablate import perform
-from stockenh.commands.ablate.plan import Row
+from stockenh.commands.ablate.plan import Cell, Recipe, Row
+from stockenh.commands.multirun.folder import CONFIG_DIR
 from stockenh.config.compose import compose
 from stockenh.config.schema import RunConfig, parse, plain
+from stockenh.errors import StockenhError
 from stockenh.models import InputSpec
 
 SPEC = InputSpec(lookback=20, price=5, embedding=16, context=29, horizons=3)
@@ -74,3 +79,41 @@ def test_accumulating_takes_less_memory_than_the_big_batch():
     if parts is None or whole is None:
         pytest.skip("this system does not count the peak memory of a process")
     assert parts < 0.5 * whole
+
+
+def test_a_search_finds_its_recipe_outside_the_ablation_and_the_user_s_own_options_with_it(
+    tmp_path, monkeypatch
+):
+    """What somebody else left in the folder must not stand in for Hydra's own options."""
+    mine, cell = tmp_path / "mine", tmp_path / "ablation/optuna/seed1"
+    for path, text in {
+        mine / "loss/own.yaml": "delta: 2\n",
+        mine / "hydra/launcher/own.yaml": "n: 1\n",
+        mine / "outputs/a/b/c/run.yaml": "left: out\n",
+        mine / "loss/notes.txt": "no option\n",
+        cell / "conf/hydra/sweeper/stockenh_optuna.yaml": "_target_: os.system\n",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    recipe = config("train.batch_size=8", "loss.delta=3")
+    seen = {}
+
+    def run(command, log):
+        (folder,) = (Path(word.removeprefix(CONFIG_DIR)) for word in command if word.startswith(CONFIG_DIR))
+        seen["inside"] = folder.resolve().is_relative_to((tmp_path / "ablation").resolve())
+        seen["files"] = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        seen["config"] = parse(plain(compose([w for w in command if "plain_recipe" in w], "sweep", [folder])))
+
+    monkeypatch.setattr(perform, "_run", run)
+    spec = SimpleNamespace(base=recipe, configs={"plain": recipe.raw}, flags=[f"{CONFIG_DIR}{mine}"])
+    (cell / "search").mkdir()
+    (cell / "search/sweep.json").write_text("{}")
+    with pytest.raises(StockenhError):  # nothing ran, so there is no best trial
+        perform.search(Cell(0, Recipe("optuna", kind="search"), 1), spec, cell)
+    assert not seen["inside"] and {"loss/own.yaml", "hydra/launcher/own.yaml"} < seen["files"]
+    assert not seen["files"] & {
+        "loss/notes.txt",
+        "outputs/a/b/c/run.yaml",
+        "hydra/sweeper/stockenh_optuna.yaml",
+    }
+    assert seen["config"] == recipe
