@@ -63,10 +63,10 @@ class Target(ABC):
         made = replace(windows, y_ret=y_ret, y_dir=y_dir, raw_ret=windows.returns, best_prob=None)
         kept = {part: rows[np.isfinite(y_ret[rows]).any(1)] for part, rows in parts.items()}
         if empty := [part for part, rows in kept.items() if not len(rows)]:
-            raise ConfigError(self._no_labels(empty[0]))
+            raise ConfigError(self._no_labels(empty[0], len(np.unique(windows.symbol))))
         return made, kept
 
-    def _no_labels(self, part: str) -> str:
+    def _no_labels(self, part: str, symbols: int) -> str:
         settings = " ".join(f"target.{key}={value}" for key, value in vars(self).items())
         return f"target={self.name} {settings}: no window of the {part} part has a label"
 
@@ -120,6 +120,12 @@ class Relative(Target):
         y = np.full((2, len(returns)), np.nan)
         y[:, known] = found.fill_null(np.nan).to_numpy().T
         return self._finish(y[0]), y[1]
+
+    def _no_labels(self, part: str, symbols: int) -> str:
+        return (
+            f"target={self.name}: no day of the {part} part has target.min_symbols={self.min_symbols} "
+            f"symbols with a return; the data have {symbols} symbols"
+        )
 
     @abstractmethod
     def _expression(self, ret: pl.Expr) -> pl.Expr:

@@ -39,6 +39,11 @@ def test_a_resumed_run_has_the_same_bits_and_epochs_as_many_steps(loss, target, 
     assert len(set(np.diff([0, *(line["steps"] for line in lines)]))) == 1
     # the loss that chooses stays the plain one; the rank IC of each horizon stands beside
     assert all(-1 <= line["val"][h]["rank_ic"] <= 1 for line in lines for h in ("h3", "h5", "h10"))
+    parts = json.loads((run / "summary.json").read_text())["parts"]
+    assert {scores["mae"] for part in parts.values() for scores in part.values()} == {None}
+    stockenh("evaluate", f"run={run}", f"hydra.run.dir={tmp_path}/judged", code=0)
+    judged = json.loads((tmp_path / "judged/evaluation.json").read_text())["horizons"]["h5"]["forecasts"]
+    assert judged["model"]["mae"] is None is judged["model"]["r2"] and judged["model"]["rank_ic"] is not None
     stockenh("tta-predict", f"run={run}", f"hydra.run.dir={tmp_path}/forecast", code=0)
     forecast = pl.read_parquet(tmp_path / "forecast/forecast.parquet")
     assert forecast["ret"].null_count() == len(forecast) and set(forecast["rank"]) == set(range(1, 6))

@@ -256,7 +256,7 @@ def forecast_rows(
     calibrated = trained.calibration.apply(predicted.up_logits)
     forecasts = {
         MODEL: [
-            Forecast(prob, prob, ret, ret)
+            Forecast(prob, prob, ret if config.loss.gives_returns else None, ret)
             for prob, ret in zip(predicted.up_prob.T, predicted.ret.T, strict=True)
         ]
     }

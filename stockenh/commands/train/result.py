@@ -65,7 +65,11 @@ def result_table(
         "over dates. majority: share of the larger class in that part."
     )
     unit = "returns, in raw units" if target == "absolute" else "the target, in its own units"
-    caption += "" if "MAE" in left_out else f" MAE: of {unit}."
+    if "MAE" not in left_out:
+        has_size = "n/a" not in columns["MAE"]
+        caption += (
+            f" MAE: of {unit}." if has_size else " MAE is n/a: the loss learns an order, which has no size."
+        )
     if "n/a" in columns["95%"]:
         caption += " n/a there: too few dates for an interval."
     if "limit" in columns:

@@ -109,7 +109,8 @@ class Session:
     def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
-        Where the best possible forecast is known, what it would score stands beside.
+        Where the best possible forecast is known, what it would score stands beside. A loss of order alone
+        gives forecasts whose distance from the labels means nothing.
         """
         rows, windows = self.prepared.rows[part], self.prepared.windows
         scores = part_metrics(
@@ -121,6 +122,8 @@ class Session:
             Resampling(seed=self.config.seed) if intervals else None,
             self.directions(part),
         )
+        if not self.config.loss.gives_returns:
+            scores = {horizon: {**of, "mae": None} for horizon, of in scores.items()}
         if windows.best_prob is None:
             return scores
         return with_limits(scores, windows.best_prob[rows], self.directions(part))
