@@ -196,7 +196,7 @@ def test_a_student_has_the_target_of_its_teacher(runs, stockenh, refused, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "target=rank", "target.min_symbols=7"], ["target=rank:", "target.min_symbols=7", "6 symbols"]),
+        (["train", "target=rank", "target.min_symbols=7"], ["target.min_symbols=7", "6 symbols"]),
         (["train", "target=rank", "target.min_symbols=1"], ["target.min_symbols=1", "at least 2"]),
         (["train", "target=volatility_scaled"], ["target.bars=20", "data.lookback=20"]),
         (["train", "target=ranks"], ["rank"]),
