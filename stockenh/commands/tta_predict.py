@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stockenh.commands.trained import (
-    OnnxEngine,
-    Trained,
-    dates_of,
-    exported_model,
-    require_same_weights,
-    write_frame,
-)
+from stockenh.commands.exported import OnnxEngine, exported_model
+from stockenh.commands.frames import dates_of, write_frame
+from stockenh.commands.trained import Trained, require_same_weights
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows

@@ -14,8 +14,9 @@ from rich.console import Console
 import stockenh
 from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
 from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
+from stockenh.commands.frames import evenly
 from stockenh.commands.train.session import resolved
-from stockenh.commands.trained import LoadedRun, Trained, evenly, is_data_of, shifts_probabilities
+from stockenh.commands.trained import LoadedRun, Trained, is_data_of, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.compose import open_folder
 from stockenh.config.schema import AuditRunConfig
