@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from stockenh.commands.ensembles import NAME
 from stockenh.commands.trained import Trained
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.prices import Augment
 from stockenh.data.windows import Windows
-from stockenh.errors import RunFolderError
+from stockenh.errors import ConfigError, RunFolderError
+from stockenh.inference.ensemble import MEMBERS
 from stockenh.inference.export import INT8, ONNX, OnnxModel
+from stockenh.inference.predict import of_members
 from stockenh.report.terminal import program
 from stockenh.storage.untrusted import is_file, read_bytes
 
@@ -47,7 +50,7 @@ class OnnxEngine:
 
     def __call__(
         self, rows: Tensor, augment: Augment, together: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """See `stockenh.inference.predict.Engine`."""
         index = rows.numpy()
         inputs = {
@@ -62,7 +65,8 @@ class OnnxEngine:
             ret, up_prob = (out[name].reshape(shape).astype(np.float64) for name in ("ret", "up_prob"))
         except (KeyError, ValueError):
             raise RunFolderError(f"{self.model.path} does not forecast these horizons") from None
-        return ret, up_prob
+        each = of_members(out[MEMBERS].astype(np.float64), together) if MEMBERS in out else up_prob
+        return ret, up_prob, each
 
 
 def exported_model(trained: Trained, engine: str) -> OnnxModel:
@@ -70,13 +74,19 @@ def exported_model(trained: Trained, engine: str) -> OnnxModel:
 
     Raises RunFolderError where there is none, or it is of other weights, or was changed.
     """
-    folder, name = trained.folder, FILES[engine]
+    directory, name = trained.exported, FILES[engine]
+    if directory is None:
+        raise ConfigError(
+            f"tta.engine={engine}: several runs have no export in common; train them as one with "
+            f"train.members, or distil them into one student"
+        )
+    weights = "" if trained.name == NAME else f" weights={trained.name}"
     more = " export.int8=true" if engine == "int8" else ""
-    again = f"{program()} export run={folder} weights={trained.name}{more}"
-    path = folder.exported / name
+    again = f"{program()} export run={trained.source}{weights}{more}"
+    path = directory / name
     if not is_file(path):
         raise RunFolderError(f"tta.engine={engine}: {path} is not there; make it with {again}")
-    manifest = folder.read_json(folder.exported / "manifest.json", ExportManifest)
+    manifest = trained.folder.read_json(directory / "manifest.json", ExportManifest)
     if manifest["sha256"] != trained.to_dict()["sha256"]:
         raise RunFolderError(f"{path} is of other weights than {trained.name}; make it anew with {again}")
     known = manifest["files"].get(name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Generic
+from pathlib import Path
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
-from stockenh.inference.predict import Predictions, predict
+from stockenh.inference.predict import Confidence, Predictions, predict, read_confidences
 from stockenh.models.cpu.memory import default_threads
 from stockenh.report.terminal import embedding_progress, show_data
 from stockenh.storage.run_folder import RunFolder
@@ -112,6 +113,43 @@ class Trained:
             if not same[group]:
                 raise ConfigError(f"{group} can't be other than that of {key}={self.folder}: leave it out")
 
+    def require_embedding(self, embedding: Embedding) -> None:
+        """Raises RunFolderError where an embedding's weights are not those of the run."""
+        require_same_weights(self.folder, embedding)
+
+    @property
+    def source(self) -> str:
+        """What `run=` names."""
+        return str(self.folder)
+
+    @property
+    def title(self) -> str:
+        """Which weights, and how their probabilities are calibrated, in words."""
+        calibrated = "calibrated" if self.held_out else "not calibrated: the run held nothing out"
+        return f"{self.name} weights, {calibrated}"
+
+    @property
+    def shifts_probabilities(self) -> bool:
+        """Whether the logits may be shifted: by the run's own loss, or by that of the teacher it follows."""
+        return shifts_probabilities(self.run, self.folder)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file of the weights."""
+        return self.folder.weights(self.name).stat().st_size
+
+    @property
+    def exported(self) -> Path | None:
+        """Where `stockenh export` leaves its files; None where no folder is the forecaster's own."""
+        return self.folder.exported
+
+    def confidence(self) -> Confidence | None:
+        """Margins on the validation part; None where the run has none."""
+        if not self.held_out:
+            return None
+        horizons = len(self.calibration.temperature)
+        return read_confidences(self.folder.read_json(self.folder.confidence), horizons).get(self.name)
+
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         """The model with these weights, in evaluation mode."""
         return build.trained_model(self.run, prepared, self.folder, self.name, device)
@@ -122,7 +160,7 @@ class Trained:
         placement = build.placement(self.run, prepared, device)
         return placement.place(prepared.windows, prepared.embedding, fitted, device), fitted
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """What a manifest says of it."""
         content = read_bytes(self.folder.weights(self.name))
         return {
@@ -149,7 +187,7 @@ class LoadedRun(Generic[Kind]):
         """Reads and shows the data, and sets torch's threads. Raises ConfigError where the config has another
         model or embedding than the run."""
         trained.require_inputs(config, "run", ("model", "embedding"))
-        require_same_weights(trained.folder, config.embedding)
+        trained.require_embedding(config.embedding)
         with embedding_progress(console) as watch:
             prepared = build.data(config, device, watch)
         show_data(prepared.windows, prepared.rows, prepared.findings, console)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from stockenh.commands.exported import OnnxEngine, exported_model
 from stockenh.commands.frames import dates_of, write_frame
-from stockenh.commands.trained import Trained, require_same_weights
+from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
@@ -27,7 +27,6 @@ from stockenh.inference.predict import (
     TorchEngine,
     forecast_with,
     margin,
-    read_confidences,
 )
 from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
 from stockenh.report.table import Grid, as_table, findings_summary, of_target, percent
@@ -98,7 +97,7 @@ def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path, up: str = "a r
     if any(row["confident"] is not None for row in rows):
         title += f"\n{'dots' if through_time else 'filled'}: confident"
     if not through_time and any(row["uncertainty"] is not None for row in rows):
-        title += "; ±: points of standard deviation over the views"
+        title += "; ±: points of standard deviation over views and members"
     return save(figure, title, path)
 
 
@@ -158,7 +157,7 @@ def forecast_run(
     trained.require_inputs(config, "run", ("model", "embedding"))
     device = build.device(config.device if tta.engine == "torch" else "cpu")
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
-    require_same_weights(trained.folder, config.embedding)
+    trained.require_embedding(config.embedding)
     with embedding_progress(console) as watch:
         prepared, lacking = build.to_forecast(config, device, watch)
     for line in findings_summary(prepared.findings):
@@ -182,8 +181,7 @@ def forecast_run(
     frame = forecast_frame(prepared.windows, found, cutoff, is_return)
     write_frame(frame, directory / "forecast")
     forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
-    title = f"{trained.name} weights, {1 + views.count} view{'s' * (views.count > 0)}, "
-    title += "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
+    title = f"{trained.title}, {1 + views.count} view{'s' * (views.count > 0)}"
     if views.count and views.precision != "fp32":
         title += f", in {views.precision}"
     elif tta.engine != "torch":
@@ -230,12 +228,11 @@ def forecast_frame(
 
 def _cutoff(trained: Trained, coverage: float, console: Console) -> NDArray[np.float64] | None:
     """(H,) the margin above which a forecast is confident; None where the run has none, with a line."""
-    if not trained.held_out:
-        console.print("confident is unknown: the run held nothing out to take a cut-off from")
+    found = trained.confidence()
+    if found is None:
+        why = "an older version trained the run, and it kept no margins"
+        if "val" not in trained.run.split.parts:
+            why = "the run held nothing out to take a cut-off from"
+        console.print(f"confident is unknown: {why}")
         return None
-    horizons = len(trained.calibration.temperature)
-    stored = read_confidences(trained.folder.read_json(trained.folder.confidence), horizons)
-    if trained.name not in stored:
-        console.print("confident is unknown: an older version trained the run, and it kept no margins")
-        return None
-    return stored[trained.name].cutoff(coverage)
+    return found.cutoff(coverage)

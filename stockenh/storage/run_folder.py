@@ -117,7 +117,7 @@ class Origin(TypedDict):
     """Another run that this one depends on, in manifest.json."""
 
     run: str
-    weights: Literal["raw", "ema", "swa"]
+    weights: Literal["raw", "ema", "swa", "ensemble"]
     sha256: str
     shifts_probabilities: NotRequired[bool]  # of a teacher: see `Loss`
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import stockenh
+from stockenh.commands.ensembles import together
 from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
 from stockenh.commands.evaluate.rows import (
     PartForecasts,
@@ -29,9 +30,10 @@ from stockenh.commands.evaluate.rows import (
 )
 from stockenh.commands.evaluate.tables import EXECUTIONS, grids, header, notes, part_line
 from stockenh.commands.train.figures import reliability_chart
-from stockenh.commands.trained import Trained, is_data_of, require_same_weights
+from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
+from stockenh.data.splits import Split
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats, Resampling
@@ -102,6 +104,7 @@ def evaluation(
     config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
 ) -> tuple[dict[str, Any], PartForecasts, dict[str, Curve]]:
     """The figures, the forecasts that they are of, and the curves of the next bar by strategy."""
+    runs = _ensembles(runs)
     selections = _select(config, runs, console)
     steps = sum(2 + len(s.prepared.windows.horizons) for s in selections)
     device = build.device(config.device)
@@ -173,13 +176,21 @@ def _rank_ics(forecasts: PartForecasts, column: int) -> tuple[Days, Floats]:
     return labelled.days[np.isfinite(found)], found[np.isfinite(found)]
 
 
+def _ensembles(runs: Sequence[Trained]) -> list[Trained]:
+    """Runs with the same test part as one forecaster each; folds stay apart."""
+    of_part: dict[Split, list[Trained]] = {}
+    for trained in runs:
+        of_part.setdefault(trained.run.split, []).append(trained)
+    return [together(members) for members in of_part.values()]
+
+
 def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console) -> list[Selection]:
     """The rows of every run; data are read once."""
     first, horizons, wanted = runs[0], list(config.data.horizons), config.evaluate
     first.require_inputs(config, "run", ("model", "embedding"))
     for trained in runs:
         _require_same_recipe(first, trained)
-        require_same_weights(trained.folder, config.embedding)
+        trained.require_embedding(config.embedding)
     block = Resampling(wanted.block).block_of(horizons)
     if block < max(horizons):
         raise ConfigError(
@@ -278,7 +289,7 @@ def _folds(
         own = {name: fold.forecasts[name] for name in OWN if name in fold.forecasts}
         found.append(
             {
-                "run": str(trained.folder),
+                "run": trained.source,
                 "weights": trained.name,
                 "from": str(asof.min()),
                 "to": str(asof.max()),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stockenh.commands.ensembles import TrainedEnsemble
 from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
@@ -65,8 +66,8 @@ class Selection:
 class PartForecasts:
     """Forecasts of n rows by name, one per horizon, and what else the figures need.
 
-    symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over the
-    views, None without; next_ret: (n,) see `next_returns`, None without bars
+    symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over views
+    and members, None without; next_ret: (n,) see `next_returns`, None without bars
     """
 
     part: Part
@@ -272,7 +273,9 @@ def forecast_rows(
     if best is not None:
         forecasts[BEST] = [Forecast(prob, prob) for prob in best.T]
     views, up_prob, spread = build.views(config), calibrated, None
-    if views.count and config.data.brings_bars:
+    if not config.data.brings_bars:
+        views = replace(views, count=0)
+    if views.count or isinstance(trained, TrainedEnsemble):
         augmented = forecast(net, ready, rows, fitted, trained.calibration, views)
         up_prob, spread = augmented.up_prob, augmented.uncertainty
     advance(1)

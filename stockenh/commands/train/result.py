@@ -6,7 +6,6 @@ import itertools
 import statistics
 from collections.abc import Container, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -115,7 +114,7 @@ def conclude(
     judged: Container[str],
     pruned: bool,
 ) -> dict[str, Any]:
-    """Scores the weights that were best on validation, read back from their file; writes and prints all.
+    """Scores the weights that were best on validation, read back from their file, and writes all.
 
     judged: the parts of the data to score them on, with pictures where these are all; pruned: whether a
     search ended the run.
@@ -128,9 +127,10 @@ def conclude(
         has_all = forecasts.keys() == session.prepared.rows.keys()
         calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
-    pictures = [training_curves(history, session.folder.report / "curves.png")] if has_all else []
+    if has_all:
+        training_curves(history, session.folder.report / "curves.png")
     if calibration is not None:
-        pictures += _score_calibration(session, calibration, forecasts, parts)
+        score_calibration(session, calibration, forecasts, parts)
     summary = {
         "parts": parts,
         "target": session.config.target.name,
@@ -153,22 +153,21 @@ def conclude(
         "seed": session.config.seed,
         "warnings": list(session.prepared.warnings),
     }
-    of = of_target(session.config.target.name)
     if has_all and set(parts) & set(PART_TITLES):
-        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png", of))
+        of = of_target(session.config.target.name)
+        accuracy_chart(parts, session.folder.report / "accuracy.png", of)
     session.folder.write_json(session.folder.summary, summary)
-    show_result(session.folder, summary, pictures, console)
     return summary
 
 
-def _score_calibration(
+def score_calibration(
     session: Session,
     calibration: Calibration,
     forecasts: Mapping[str, Predictions],
     parts: dict[str, dict[str, Any]],
-) -> list[Path]:
-    """Adds the scores of calibrated probabilities to the held-out parts; returns the picture of test."""
-    horizons, pictures = session.prepared.windows.horizons, []
+) -> None:
+    """Adds the scores of calibrated probabilities to the held-out parts, and draws those of test."""
+    horizons = session.prepared.windows.horizons
     of = of_target(session.config.target.name)
     for part in HELD_OUT & forecasts.keys():
         before, labels = forecasts[part].up_prob, session.directions(part)
@@ -178,11 +177,10 @@ def _score_calibration(
         if part == "test":
             raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            pictures.append(reliability_chart(raw, calibrated, path, f"the test part{of}"))
-    return pictures
+            reliability_chart(raw, calibrated, path, f"the test part{of}")
 
 
-def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], console: Console) -> None:
+def show_result(folder: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
     """Prints the table, speed and device, and where the files are."""
     target = summary.get("target", "absolute")
     console.print(result_table(summary["parts"], _title(summary), console.width, target))
@@ -190,11 +188,14 @@ def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path]
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"
     )
-    print_files(console, "picture", pictures)
+    print_files(console, "picture", sorted(folder.report.glob("*.png")))
     print_files(console, "run", [folder.path])
 
 
-def _title(summary: dict[str, Any]) -> str:
+def _title(summary: Mapping[str, Any]) -> str:
+    if members := summary.get("members"):
+        loss = "" if summary["val_loss"] is None else f" (validation loss {summary['val_loss']:.4f})"
+        return f"mean of {len(members)} members{loss}"
     early = " (stopped early)" if summary["stopped_early"] else ""
     if summary.get("pruned"):
         early = " (pruned by a search)"

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from stockenh.commands.trained import Trained, require_same_weights, shifts_probabilities
+from stockenh.commands.ensembles import member_folders, opened
+from stockenh.commands.trained import Trained, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import Kind, RunConfig
+from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
@@ -133,9 +134,8 @@ def teacher_origin(config: RunConfig) -> dict[str, Any] | None:
     """The manifest's entry about the teacher; None without one."""
     if config.teacher is None:
         return None
-    teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
-    shifts = shifts_probabilities(teacher.run, teacher.folder)
-    return {**teacher.to_dict(), "shifts_probabilities": shifts}
+    teacher = opened(config.teacher, config.weights)
+    return {**teacher.to_dict(), "shifts_probabilities": teacher.shifts_probabilities}
 
 
 def teacher_answers(
@@ -154,9 +154,9 @@ def teacher_answers(
         return None
     rows = prepared.rows["train"]
     if not is_file(folder.teacher_output):
-        teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
+        teacher = opened(config.teacher, config.weights)
         print_line(
-            console, f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows"
+            console, f"teacher  {teacher.name} weights of {teacher.source} answer {len(rows):,} windows"
         )
         # building a network draws from the random state that the student's training starts from
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -183,7 +183,7 @@ def teacher_predictions(
     """A run's predictions for these windows, in fp32 and evaluation mode, with its own statistics and its own
     embedding. Raises ConfigError where its inputs or labels are not those of the config."""
     teacher.require_inputs(config, "teacher")
-    require_same_weights(teacher.folder, teacher.run.embedding)
+    teacher.require_embedding(teacher.run.embedding)
     prepared = prepared_for(config, teacher, prepared, device)
     net = teacher.net(prepared, device)
     ready, fitted = teacher.ready(prepared, device)
@@ -227,6 +227,10 @@ def initial_weights(init_from: str | None, weights: str | None, folder: RunFolde
             source = RunFolder.open(Path(init_from))
         except RunFolderError as error:
             raise RunFolderError(f"init_from={error}") from None
+        if is_file(source.config) and (members := member_folders(source, config_of(source))):
+            raise RunFolderError(
+                f"init_from={source} is an ensemble: name one of its members, such as {members[0]}"
+            )
         if not is_file(source.summary):
             raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
         start = Trained.open(source, known.get("weights", weights))
