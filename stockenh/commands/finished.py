@@ -164,8 +164,9 @@ def finished_runs(arguments: list[str], name: str = "run") -> list[RunFolder]:
             folders = [RunFolder.open(expanded(path)) for path in paths]
             for folder in folders:
                 folder.require_finished()
-            if folders:
-                return folders
+            if not folders:
+                raise ConfigError(f"{name}={paths} names no run: write {name}=RUN or {name}=[RUN,RUN]")
+            return folders
     raise ConfigError(_missing(name, _keys(arguments)))
 
 

@@ -273,7 +273,8 @@ def _about(
             "block": resampling.block_of(forecasts.part.horizons),
             "resamples": resampling.resamples,
         },
-        "views": config.tta.views if forecasts.spread is not None else 0,
+        "views": config.tta.views if config.data.brings_bars else 0,
+        "members": max(len(getattr(trained, "members", (trained,))) for trained in runs),
         "has_bars": forecasts.next_ret is not None,
         "warnings": list(dict.fromkeys(line for selection in selections for line in selection.warnings)),
     }

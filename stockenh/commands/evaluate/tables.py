@@ -12,7 +12,7 @@ from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
 from stockenh.report.table import Grid, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
-RULES = {MARGIN: "largest margin", SPREAD: "least spread over views"}
+RULES = {MARGIN: "largest margin", SPREAD: "least spread"}
 EXECUTIONS = {"open": "traded at the next open", "close": "traded at the close that decides"}
 SIGNIFICANT = 0.05
 
@@ -153,6 +153,12 @@ def _coefficients(found: Found) -> Grid:
     )
 
 
+def _what_spreads(found: Found) -> str:
+    views = f"{found['views']} noisy views and the window" if found["views"] else ""
+    members = f"{found['members']} members" if found["members"] > 1 else ""
+    return " of ".join(text for text in (views, members) if text)
+
+
 def _coverage(found: Found, rule: str) -> Grid:
     columns, rows, by_horizon = ["kept"], [], found["coverage"][rule]
     for horizon in by_horizon:
@@ -164,7 +170,7 @@ def _coverage(found: Found, rule: str) -> Grid:
         rows.append(tuple(cells))
     how = "largest margin abs(p - 50%), which `confident` goes by"
     if rule == SPREAD:
-        how = f"least spread over {found['views']} noisy views and the window"
+        how = f"least spread over {_what_spreads(found)}"
     return Grid(
         f"Accuracy of the forecasts of {RULES[rule]}, {found['part']}",
         tuple(columns),
@@ -326,7 +332,7 @@ def _missing(found: Found) -> list[str]:
             f"IC: it compares {FEWEST_SYMBOLS} or more symbols of a date, and no date has them "
             f"({_symbols(found)})"
         )
-    if not found["views"]:
+    if not found["views"] and found["members"] == 1:
         why = "tta.views=0" if found["has_bars"] else "data=windows has no raw bars to add noise to"
         lines.append(f"coverage by spread over views: {why}")
     if found["curve"] is None:

@@ -18,7 +18,8 @@ def found(**differences):
     }
     return {
         "warnings": [], "implausible": [], "own": ["model", "calibrated"], "baselines": list(differences),
-        "bootstrap": {"block": 20}, "symbols": 4, "views": 4, "curve": {}, "has_bars": True, "fitted_on": 9,
+        "bootstrap": {"block": 20}, "symbols": 4, "views": 4, "members": 1, "curve": {}, "has_bars": True,
+        "fitted_on": 9,
         "part": "test part",
         "horizons": {
             "h5": {
