@@ -94,6 +94,7 @@ class PartForecasts:
             joined([part.best_prob for part in parts]),
             joined([part.y_dir for part in parts]),
             joined([part.raw_ret for part in parts]),
+            joined([part.best_score for part in parts]),
         )
         forecasts = {
             name: [
@@ -206,7 +207,7 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
 
 def _warnings(config: EvaluateRunConfig, windows: Windows, test: Rows) -> tuple[str, ...]:
     """No checkpoint was trained on a generated market."""
-    return config.embedding.warnings(windows.asof[test].min()) if windows.best_prob is None else ()
+    return () if config.data.generated else config.embedding.warnings(windows.asof[test].min())
 
 
 def _titled(title: str, config: EvaluateRunConfig) -> str:
@@ -287,6 +288,7 @@ def forecast_rows(
             best,
             windows.direction[rows].astype(np.float64),
             windows.returns[rows].astype(np.float64),
+            None if windows.best_score is None else windows.best_score[rows],
         ),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,
