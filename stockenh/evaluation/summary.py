@@ -6,7 +6,7 @@ Legend: n rows (one symbol at one date), H horizons, D dates of the part.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,12 @@ class Part:
     y_dir: Floats | None = None
     raw_ret: Floats | None = None
     best_score: Floats | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Part:
+        """These rows only."""
+        names = ("asof", "y_ret", "best_prob", "y_dir", "raw_ret", "best_score")
+        given = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: array[rows] for name, array in given.items() if array is not None})
 
     def labelled(self, column: int) -> LabelledRows:
         """The rows that have a label at the horizon of this column."""

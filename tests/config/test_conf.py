@@ -39,6 +39,7 @@ TYPED = [(group, option) for group, option in OPTIONS if group in GROUPS]
 NEEDS = {
     ("data", "yahoo"): ["data.symbols=[AAA,BBB]"],
     ("split", "walk_forward"): ["split.fold=4"],  # the fold with the most to train on
+    ("split", "cpcv"): ["split.groups=4", "split.test_groups=1"],
     ("embedding", "stored"): ["data=windows"],
     ("loss", "rank_ic"): ["train.batch=date"],
     ("loss", "listwise"): ["train.batch=date"],

@@ -76,6 +76,17 @@ class PartForecasts:
     spread: Floats | None
     next_ret: Floats | None
 
+    def take(self, rows: Rows) -> PartForecasts:
+        """Those of these rows only."""
+        return PartForecasts(
+            self.part.take(rows),
+            self.symbol[rows],
+            {name: [column.take(rows) for column in columns] for name, columns in self.forecasts.items()},
+            self.up_prob[rows],
+            None if self.spread is None else self.spread[rows],
+            None if self.next_ret is None else self.next_ret[rows],
+        )
+
     @classmethod
     def pooled(cls, several: Sequence[PartForecasts]) -> PartForecasts:
         """The rows of several runs as one part."""

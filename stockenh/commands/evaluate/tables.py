@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stockenh.commands.evaluate.paths import path_grid
 from stockenh.evaluation.baselines import FITTED
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
@@ -47,7 +48,11 @@ def grids(found: Found) -> list[Grid]:
     if _has_ic(found):
         made.append(_coefficients(found))
     made += [_coverage(found, rule) for rule in found["coverage"]]
-    made += [grid(found) for key, grid in (("curve", _curve), ("folds", _folds)) if found[key]]
+    made += [
+        grid(found)
+        for key, grid in (("curve", _curve), ("folds", _folds), ("paths", path_grid))
+        if found[key]
+    ]
     return [*made, _all_intervals(found)]
 
 
