@@ -47,6 +47,17 @@ def daily_ic(signal: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int)
     return DailyIC(ic, rank_ic)
 
 
+def best_rank_ic(
+    best_score: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int
+) -> NDArray[np.float64]:
+    """(D,) rank IC of the best possible forecast; 0 where it ranks no symbol above another.
+
+    Arrays as in `daily_ic`; NaN on a date with fewer than 3 symbols, or where the return is the same for all.
+    """
+    found, of_returns = (daily_ic(of, y_ret, date, dates).rank_ic for of in (best_score, y_ret))
+    return np.where(np.isfinite(of_returns), np.nan_to_num(found), np.nan)
+
+
 def ic_figures(
     coefficients: Floats, horizon: int, draws: BlockBootstrap | None
 ) -> dict[str, float | int | None]:

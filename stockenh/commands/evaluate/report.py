@@ -20,6 +20,7 @@ from rich.console import Console
 import stockenh
 from stockenh.commands.ensembles import together
 from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
+from stockenh.commands.evaluate.paths import assembled, path_figures, require_combinations
 from stockenh.commands.evaluate.rows import (
     PartForecasts,
     Selection,
@@ -114,18 +115,20 @@ def evaluation(
             net = trained.net(selection.prepared, device)
             torch.set_num_threads(config.threads or default_threads(net))
             each.append(forecast_rows(config, trained, selection, device, advance))
-    pooled = PartForecasts.pooled(each)
+    paths = assembled(runs, selections, each)
+    pooled = paths[0] if paths else PartForecasts.pooled(each)
     resampling = Resampling(config.evaluate.block, config.evaluate.resamples, config.seed)
     steps = len(pooled.forecasts) * len(pooled.part.horizons)
     with counted_progress(console, "resampling", steps) as advance:
         horizons = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
     curves, curve = _curve(config, pooled, resampling)
     found = {
-        **_about(config, runs, selections, pooled, resampling),
+        **_about(config, runs, selections, pooled, resampling, len(paths)),
         "horizons": horizons,
         "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
-        "folds": _folds(runs, each, resampling) if len(runs) > 1 else None,
+        "folds": _folds(runs, each, resampling) if len(runs) > 1 and not paths else None,
+        "paths": path_figures(paths) if paths else None,
         "implausible": [] if config.data.generated else implausible(horizons),
     }
     return found, pooled, curves
@@ -191,6 +194,7 @@ def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
     for trained in runs:
         _require_same_recipe(first, trained)
         trained.require_embedding(config.embedding)
+    require_combinations(runs)
     block = Resampling(wanted.block).block_of(horizons)
     if block < max(horizons):
         raise ConfigError(
@@ -211,7 +215,8 @@ def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
             "that all of them were trained on: name these with data.path=DIR"
         )
     selections = [select_rows(replace(config, split=run.run.split), run, prepared) for run in runs]
-    _require_disjoint_dates(runs, selections)
+    if first.run.split.in_order:
+        _require_disjoint_dates(runs, selections)
     return selections
 
 
@@ -249,7 +254,11 @@ def _about(
     selections: Sequence[Selection],
     forecasts: PartForecasts,
     resampling: Resampling,
+    paths: int,
 ) -> dict[str, Any]:
+    several = (
+        f"path 1 of {paths} from {len(runs)} combinations" if paths else f"test parts of {len(runs)} folds"
+    )
     asof = forecasts.part.asof.astype("datetime64[D]")
     first, of = selections[0], of_target(config.target.name)
     fitted_on = [len(selection.train) for selection in selections if selection.train is not None]
@@ -258,7 +267,7 @@ def _about(
         "runs": [trained.to_dict() for trained in runs],
         "data": first.prepared.windows.digest(),
         "target": config.target.name,
-        "part": first.title if len(runs) == 1 else f"test parts of {len(runs)} folds{of}",
+        "part": first.title if len(runs) == 1 else f"{several}{of}",
         "is_test": all(selection.is_test for selection in selections),
         "windows": len(asof),
         "dates": len(np.unique(asof)),

@@ -77,6 +77,17 @@ class PartForecasts:
     spread: Floats | None
     next_ret: Floats | None
 
+    def take(self, rows: Rows) -> PartForecasts:
+        """Those of these rows only."""
+        return PartForecasts(
+            self.part.take(rows),
+            self.symbol[rows],
+            {name: [column.take(rows) for column in columns] for name, columns in self.forecasts.items()},
+            self.up_prob[rows],
+            None if self.spread is None else self.spread[rows],
+            None if self.next_ret is None else self.next_ret[rows],
+        )
+
     @classmethod
     def pooled(cls, several: Sequence[PartForecasts]) -> PartForecasts:
         """The rows of several runs as one part."""
@@ -95,6 +106,7 @@ class PartForecasts:
             joined([part.best_prob for part in parts]),
             joined([part.y_dir for part in parts]),
             joined([part.raw_ret for part in parts]),
+            joined([part.best_score for part in parts]),
         )
         forecasts = {
             name: [
@@ -207,7 +219,7 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
 
 def _warnings(config: EvaluateRunConfig, windows: Windows, test: Rows) -> tuple[str, ...]:
     """No checkpoint was trained on a generated market."""
-    return config.embedding.warnings(windows.asof[test].min()) if windows.best_prob is None else ()
+    return () if config.data.generated else config.embedding.warnings(windows.asof[test].min())
 
 
 def _titled(title: str, config: EvaluateRunConfig) -> str:
@@ -290,6 +302,7 @@ def forecast_rows(
             best,
             windows.direction[rows].astype(np.float64),
             windows.returns[rows].astype(np.float64),
+            None if windows.best_score is None else windows.best_score[rows],
         ),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stockenh.commands.evaluate.paths import path_grid
 from stockenh.evaluation.baselines import FITTED
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
@@ -47,7 +48,11 @@ def grids(found: Found) -> list[Grid]:
     if _has_ic(found):
         made.append(_coefficients(found))
     made += [_coverage(found, rule) for rule in found["coverage"]]
-    made += [grid(found) for key, grid in (("curve", _curve), ("folds", _folds)) if found[key]]
+    made += [
+        grid(found)
+        for key, grid in (("curve", _curve), ("folds", _folds), ("paths", path_grid))
+        if found[key]
+    ]
     return [*made, _all_intervals(found)]
 
 
@@ -137,15 +142,18 @@ def _coefficients(found: Found) -> Grid:
         if ic is None:
             return None
         return (
-            number(ic["mean"], 3), _ends(ic, 1, 3), number(ic["icir"], 2), number(ic["t"], 1),
-            number(rank["mean"], 3), number(rank["icir"], 2), number(rank["t"], 1),
-            number(rank["critical"], 2), str(rank["dates"]),
+            number(ic["mean"], 3), _ends(ic, 1, 3), number(ic["icir"], 2), number(ic["t"], 1), *_rank_ic(rank)
         )  # fmt: skip
 
+    blocks = _by_forecast(found, cells)
+    for block, (horizon, figures) in zip(blocks, found["horizons"].items(), strict=True):
+        if "limit_rank_ic" in figures:
+            limit = _rank_ic(figures["limit_rank_ic"])
+            block.append((bars(horizon), "limit of rank IC", "", "", "", "", *limit))
     return Grid(
         f"Daily IC across symbols, {found['part']}",
         ("bars", "forecast", "IC", "95%", "ICIR", "t", "rank IC", "ICIR", "t", "5%", "dates"),
-        _by_forecast(found, cells),
+        blocks,
         "correlation of forecast and simple return over the symbols of a date, on dates with "
         f"{FEWEST_SYMBOLS} or more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what "
         "it exceeds once in twenty without skill",
@@ -157,6 +165,13 @@ def _what_spreads(found: Found) -> str:
     views = f"{found['views']} noisy views and the window" if found["views"] else ""
     members = f"{found['members']} members" if found["members"] > 1 else ""
     return " of ".join(text for text in (views, members) if text)
+
+
+def _rank_ic(of: Found) -> Cells:
+    return (
+        number(of["mean"], 3), number(of["icir"], 2), number(of["t"], 1), number(of["critical"], 2),
+        str(of["dates"]),
+    )  # fmt: skip
 
 
 def _coverage(found: Found, rule: str) -> Grid:
@@ -252,6 +267,7 @@ def notes(found: Found) -> list[str]:
     lines = [f"warning  {line}" for line in found["warnings"]]
     lines += [f"n/a      {line}" for line in _missing(found)]
     lines += [f"verdict  {_verdict(found, horizon)}" for horizon in found["horizons"]]
+    lines += [f"limit    {line}" for horizon in found["horizons"] if (line := _rank_ic_limit(found, horizon))]
     lines += [f"log loss {line}" for horizon in found["horizons"] if (line := _lower_losses(found, horizon))]
     if found["implausible"]:
         run, suspect = shlex.quote(found["runs"][0]["run"]), " and ".join(map(bars, found["implausible"]))
@@ -283,6 +299,20 @@ def _verdict(found: Found, horizon: str) -> str:
         if f["gap_closed"] is not None:
             result += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
     return f"{accuracy}: {result}"
+
+
+def _rank_ic_limit(found: Found, horizon: str) -> str:
+    """The rank IC of the best possible forecast of the same rows, where it is known."""
+    limit = found["horizons"][horizon].get("limit_rank_ic")
+    if limit is None or limit["mean"] is None:
+        return ""
+    own = found["horizons"][horizon]["forecasts"]["model"]["rank_ic"]
+    if own is None:
+        return ""
+    return (
+        f"{bars(horizon)} bars: rank IC {number(own['mean'], 3)} ({_ends(own, 1, 3)}), that of the best "
+        f"possible forecast {number(limit['mean'], 3)} ({_ends(limit, 1, 3)})"
+    )
 
 
 def _best_baseline(found: Found, figures: Found, own: str) -> str:

@@ -76,6 +76,8 @@ def result_table(
             " limit: expected accuracy of the best possible forecast. closed: share of the way from "
             "majority to limit."
         )
+    if "its limit" in columns:
+        caption += " its limit: rank IC of the best possible forecast on the same rows."
     caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
     rows = zip(*columns.values(), strict=True)
     blocks = [list(block) for _, block in itertools.groupby(rows, key=lambda row: row[0])]
@@ -90,6 +92,12 @@ def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, li
     }
     if not any("limit_accuracy" in m for *_, m in scores):
         limits = {}
+    ranks = {
+        "rank IC": [number(m.get("rank_ic"), 3) for *_, m in scores],
+        "its limit": [number(m.get("limit_rank_ic"), 3) for *_, m in scores],
+    }
+    if not any("limit_rank_ic" in m for *_, m in scores):
+        ranks = {}
     return {
         "part": [part for part, _, _ in scores],
         "bars": [horizon.removeprefix("h") for _, horizon, _ in scores],
@@ -99,6 +107,7 @@ def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, li
         "95%": [interval(m["accuracy_low"], m["accuracy_high"]) for *_, m in scores],
         "majority": [percent(m["majority"]) for *_, m in scores],
         **limits,
+        **ranks,
         "log loss": [number(m["log_loss"]) for *_, m in scores],
         "Brier": [number(m["brier"], 3) for *_, m in scores],
         "AUC": [number(m["auc"], 3) for *_, m in scores],

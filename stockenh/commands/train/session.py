@@ -22,7 +22,7 @@ from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
-from stockenh.evaluation.ic import daily_ic
+from stockenh.evaluation.ic import best_rank_ic, daily_ic
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.calibration import held_out_log_losses
 from stockenh.inference.predict import Forecast, Predictions, predict
@@ -77,7 +77,7 @@ class Session:
             losses["loss"] = forecast.loss + objective.loss.direction_weight * (after - before)
             losses[UNCALIBRATED] = forecast.loss
         scores, ics = self.scores(forecast, "val", intervals=False), self._rank_ics(forecast, "val")
-        return {**losses, **{h: {**of, "rank_ic": ics[h]} for h, of in scores.items()}}
+        return {**losses, **{h: {**of, **ics[h]} for h, of in scores.items()}}
 
     def validates_calibrated(self) -> bool:
         """Whether calibrated probabilities decide which epoch is the best: where the loss shifts them.
@@ -90,17 +90,23 @@ class Session:
             UNCALIBRATED in figures for figures in begun
         )
 
-    def _rank_ics(self, forecast: Predictions, part: str) -> dict[str, float | None]:
-        """Of forecasts and simple returns, the mean over days; None where no day has one."""
+    def _rank_ics(self, forecast: Predictions | Forecast, part: str) -> dict[str, dict[str, float | None]]:
+        """`rank_ic` of forecasts and simple returns, the mean over days, and `limit_rank_ic` where the best
+        possible forecast is known; None where no day has one."""
         windows, rows = self.prepared.windows, self.prepared.rows[part]
-        found = {}
+        found: dict[str, dict[str, float | None]] = {}
         for column, horizon in enumerate(windows.horizons):
             labelled = np.isfinite(windows.y_ret[rows, column])
             days, day = np.unique(windows.asof[rows][labelled], return_inverse=True)
             returns = windows.returns[rows, column][labelled].astype(np.float64)
-            daily = daily_ic(forecast.ret[labelled, column], returns, day, len(days)).rank_ic
-            known = daily[np.isfinite(daily)]
-            found[f"h{horizon}"] = float(known.mean()) if len(known) else None
+            daily = {"rank_ic": daily_ic(forecast.ret[labelled, column], returns, day, len(days)).rank_ic}
+            if windows.best_score is not None:
+                best = windows.best_score[rows][labelled, column]
+                daily["limit_rank_ic"] = best_rank_ic(best, returns, day, len(days))
+            known = {name: values[np.isfinite(values)] for name, values in daily.items()}
+            found[f"h{horizon}"] = {
+                name: float(values.mean()) if len(values) else None for name, values in known.items()
+            }
         return found
 
     def directions(self, part: str) -> NDArray[np.float32]:
@@ -110,8 +116,8 @@ class Session:
     def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
-        Where the best possible forecast is known, what it would score stands beside. A loss of order alone
-        gives forecasts whose distance from the labels means nothing.
+        Where the best possible forecast is known, what it would score is beside, and the rank IC. A loss of
+        order alone gives forecasts whose distance from the labels means nothing.
         """
         rows, windows = self.prepared.rows[part], self.prepared.windows
         scores = part_metrics(
@@ -125,6 +131,9 @@ class Session:
         )
         if not self.config.loss.gives_returns:
             scores = {horizon: {**of, "mae": None} for horizon, of in scores.items()}
+        if windows.best_score is not None:
+            ics = self._rank_ics(forecast, part)
+            scores = {horizon: {**of, **ics[horizon]} for horizon, of in scores.items()}
         if windows.best_prob is None:
             return scores
         return with_limits(scores, windows.best_prob[rows], self.directions(part))
