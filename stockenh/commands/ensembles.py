@@ -79,8 +79,10 @@ class TrainedEnsemble(Trained):
     @classmethod
     def of(cls, members: Sequence[Trained]) -> TrainedEnsemble:
         """Raises ConfigError where the runs don't take the same inputs or forecast the same target."""
-        first = members[0]
-        for other in members[1:]:
+        first, named = members[0], [member.folder.path.absolute() for member in members]
+        for place, other in enumerate(members[1:], 1):
+            if named[place] in named[:place]:
+                raise ConfigError(f"run={other.folder} is named twice: each member counts once")
             other.require_inputs(first.run, "run", ("embedding",))
             if other.run.loss.gives_returns != first.run.loss.gives_returns:
                 raise ConfigError(

@@ -115,11 +115,16 @@ def test_a_student_learns_from_the_mean(members, stockenh, tmp_path):
     assert "teacher" in json.loads((student / "distillation.json").read_text())["scores"]
 
 
-def test_members_of_an_ensemble_count_alike(ensemble, members):
-    once, again = opened(str(ensemble), None), opened(listed([ensemble, members[0]]), None)
-    assert isinstance(once, TrainedEnsemble) and isinstance(again, TrainedEnsemble)
-    assert (len(once.members), len(again.members)) == (2, 3)
-    assert once.held_out and not again.held_out and once.to_dict()["sha256"] != again.to_dict()["sha256"]
+def test_members_of_an_ensemble_count_alike(ensemble, finished_run):
+    once, more = opened(str(ensemble), None), opened(listed([ensemble, finished_run]), None)
+    assert isinstance(once, TrainedEnsemble) and isinstance(more, TrainedEnsemble)
+    assert (len(once.members), len(more.members)) == (2, 3)
+    assert once.held_out and not more.held_out and once.to_dict()["sha256"] != more.to_dict()["sha256"]
+
+
+def test_a_member_counts_once(ensemble, members):
+    with pytest.raises(ConfigError, match="members/42 is named twice"):
+        opened(listed([ensemble, members[0]]), None)
 
 
 def test_a_killed_ensemble_goes_on_where_it_was(ensemble, stockenh, tmp_path):

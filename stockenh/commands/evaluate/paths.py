@@ -35,11 +35,10 @@ def require_combinations(runs: Sequence[Trained]) -> None:
         raise ConfigError("the runs differ in split.groups, test_groups, val or embargo: they make no paths")
     given = [split.combination for split in splits]
     missing = sorted({*range(splits[0].combinations)} - {*given})
-    if missing or len(given) > len(set(given)):
-        what = f"split.combination={','.join(map(str, missing))} missing" if missing else "one comes twice"
+    if missing:
         raise ConfigError(
-            f"{len(runs)} runs of split=cpcv: {what}; paths take each of the {splits[0].combinations} "
-            f"combinations once"
+            f"{len(runs)} runs of split=cpcv: split.combination={','.join(map(str, missing))} missing; paths "
+            f"take each of the {splits[0].combinations} combinations"
         )
 
 

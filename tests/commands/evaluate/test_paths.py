@@ -110,7 +110,7 @@ def test_a_single_combination_is_an_ordinary_test_part_and_the_audit_finds_no_le
 
 @pytest.mark.parametrize(
     ("numbers", "words"),
-    [((0, 1, 2, 4), "split.combination=3,5 missing"), ((0, 1, 2, 3, 4, 5, 5), "one comes twice")],
+    [((0, 1, 2, 4), "split.combination=3,5 missing"), ((0, 1, 2, 3, 4, 5, 5), "is named twice")],
 )
 def test_paths_take_every_combination_once(sweep, stockenh, here, numbers, words):
     runs = ",".join(f"{sweep}/{number}" for number in numbers)
