@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, bartlett_critical, block_of, ratio
 
 FEWEST_SYMBOLS = 3  # of two symbols every correlation is 1 or -1
+PANEL_SYMBOLS = 5  # with fewer the correlation of a date is mostly noise
 NAMES = ("mean", "low", "high", "std", "icir", "t", "critical", "lag")
 
 

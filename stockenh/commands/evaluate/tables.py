@@ -10,7 +10,7 @@ from stockenh.commands.evaluate.paths import path_grid
 from stockenh.evaluation.baselines import FITTED
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
-from stockenh.report.table import Grid, interval, number, percent
+from stockenh.report.table import Grid, between, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
 RULES = {MARGIN: "largest margin", SPREAD: "least spread"}
@@ -400,10 +400,3 @@ def _signed(value: float | None, scale: float, digits: int) -> str:
 
 def _ends(of: Mapping[str, Any], scale: float, digits: int) -> str:
     return between(of["low"], of["high"], scale, digits)
-
-
-def between(low: float | None, high: float | None, scale: float, digits: int) -> str:
-    """`-0.012 to 0.034`: a minus between could be a sign."""
-    if low is None or high is None:
-        return "n/a"
-    return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"

@@ -18,7 +18,7 @@ from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Confidence, Predictions
-from stockenh.report.table import Grid, as_table, interval, leave_out, number, of_target, percent
+from stockenh.report.table import Grid, as_table, between, interval, leave_out, number, of_target, percent
 from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
@@ -76,6 +76,8 @@ def result_table(
             " limit: expected accuracy of the best possible forecast. closed: share of the way from "
             "majority to limit."
         )
+    if "rank IC" in columns:
+        caption += " rank IC: mean over dates of Spearman's correlation of forecast and return over symbols."
     if "its limit" in columns:
         caption += " its limit: rank IC of the best possible forecast on the same rows."
     caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
@@ -94,23 +96,26 @@ def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, li
         limits = {}
     ranks = {
         "rank IC": [number(m.get("rank_ic"), 3) for *_, m in scores],
+        "IC 95%": [between(m.get("rank_ic_low"), m.get("rank_ic_high"), 1, 3) for *_, m in scores],
         "its limit": [number(m.get("limit_rank_ic"), 3) for *_, m in scores],
     }
-    if not any("limit_rank_ic" in m for *_, m in scores):
+    if not any("rank_ic" in m for *_, m in scores):
         ranks = {}
+    elif not any("limit_rank_ic" in m for *_, m in scores):
+        del ranks["its limit"]
     return {
         "part": [part for part, _, _ in scores],
         "bars": [horizon.removeprefix("h") for _, horizon, _ in scores],
         "n": [str(m["n"]) for *_, m in scores],
         "ties": [percent(m["tie_share"]) for *_, m in scores],
+        **ranks,
+        "AUC": [number(m["auc"], 3) for *_, m in scores],
+        "log loss": [number(m["log_loss"]) for *_, m in scores],
         "accuracy": [percent(m["accuracy"]) for *_, m in scores],
         "95%": [interval(m["accuracy_low"], m["accuracy_high"]) for *_, m in scores],
         "majority": [percent(m["majority"]) for *_, m in scores],
         **limits,
-        **ranks,
-        "log loss": [number(m["log_loss"]) for *_, m in scores],
         "Brier": [number(m["brier"], 3) for *_, m in scores],
-        "AUC": [number(m["auc"], 3) for *_, m in scores],
         "MAE": [number(m["mae"]) for *_, m in scores],
     }
 

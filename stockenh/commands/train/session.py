@@ -22,7 +22,7 @@ from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
-from stockenh.evaluation.ic import best_rank_ic, daily_ic
+from stockenh.evaluation.ic import PANEL_SYMBOLS, best_rank_ic, daily_ic, ic_figures
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.calibration import held_out_log_losses
 from stockenh.inference.predict import Forecast, Predictions, predict
@@ -90,9 +90,12 @@ class Session:
             UNCALIBRATED in figures for figures in begun
         )
 
-    def _rank_ics(self, forecast: Predictions | Forecast, part: str) -> dict[str, dict[str, float | None]]:
-        """`rank_ic` of forecasts and simple returns, the mean over days, and `limit_rank_ic` where the best
-        possible forecast is known; None where no day has one."""
+    def _rank_ics(
+        self, forecast: Predictions | Forecast, part: str, resampling: Resampling | None = None
+    ) -> dict[str, dict[str, float | None]]:
+        """`rank_ic` of forecasts and simple returns, the mean over days, with `rank_ic_low` and
+        `rank_ic_high` where there is a resampling; `limit_rank_ic` where the best possible forecast is known;
+        None where no day has one."""
         windows, rows = self.prepared.windows, self.prepared.rows[part]
         found: dict[str, dict[str, float | None]] = {}
         for column, horizon in enumerate(windows.horizons):
@@ -104,9 +107,12 @@ class Session:
                 best = windows.best_score[rows][labelled, column]
                 daily["limit_rank_ic"] = best_rank_ic(best, returns, day, len(days))
             known = {name: values[np.isfinite(values)] for name, values in daily.items()}
-            found[f"h{horizon}"] = {
-                name: float(values.mean()) if len(values) else None for name, values in known.items()
-            }
+            means = {name: float(values.mean()) if len(values) else None for name, values in known.items()}
+            if resampling is not None:
+                draws = resampling.draw(len(days), windows.horizons)
+                ic = ic_figures(daily["rank_ic"], horizon, draws)
+                means |= {"rank_ic_low": ic["low"], "rank_ic_high": ic["high"]}
+            found[f"h{horizon}"] = means
         return found
 
     def directions(self, part: str) -> NDArray[np.float32]:
@@ -116,23 +122,25 @@ class Session:
     def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
-        Where the best possible forecast is known, what it would score is beside, and the rank IC. A loss of
-        order alone gives forecasts whose distance from the labels means nothing.
+        With intervals those of five symbols or more have the rank IC, see `_rank_ics`. Where the best
+        possible forecast is known, what it would score is beside. A loss of order alone gives forecasts whose
+        distance from the labels means nothing.
         """
         rows, windows = self.prepared.rows[part], self.prepared.windows
+        resampling = Resampling(seed=self.config.seed) if intervals else None
         scores = part_metrics(
             forecast.ret,
             forecast.up_prob,
             windows.y_ret[rows],
             windows.asof[rows],
             windows.horizons,
-            Resampling(seed=self.config.seed) if intervals else None,
+            resampling,
             self.directions(part),
         )
         if not self.config.loss.gives_returns:
             scores = {horizon: {**of, "mae": None} for horizon, of in scores.items()}
-        if windows.best_score is not None:
-            ics = self._rank_ics(forecast, part)
+        if intervals and len(windows.symbols) >= PANEL_SYMBOLS:
+            ics = self._rank_ics(forecast, part, resampling)
             scores = {horizon: {**of, **ics[horizon]} for horizon, of in scores.items()}
         if windows.best_prob is None:
             return scores
