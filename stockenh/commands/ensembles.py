@@ -137,6 +137,12 @@ class TrainedEnsemble(Trained):
             return None
         return Confidence(tuple(map(tuple, np.mean(known, 0).tolist())))
 
+    def test_scores(self) -> dict[str, Any]:
+        """Of a folder of its own, with the weights that its members chose."""
+        if self.home is None or not self.held_out:
+            return {}
+        return dict(self.home.read_summary()["parts"].get("test", {}))
+
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         return (
             Ensemble(

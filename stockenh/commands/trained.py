@@ -150,6 +150,11 @@ class Trained:
         horizons = len(self.calibration.temperature)
         return read_confidences(self.folder.read_json(self.folder.confidence), horizons).get(self.name)
 
+    def test_scores(self) -> dict[str, Any]:
+        """{"h3": {...}, ...} of these weights on the run's own test part; empty where it has none of them."""
+        summary = self.folder.read_summary()
+        return dict(summary["parts"].get("test", {})) if summary["weights"] == self.name else {}
+
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         """The model with these weights, in evaluation mode."""
         return build.trained_model(self.run, prepared, self.folder, self.name, device)

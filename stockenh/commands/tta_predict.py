@@ -21,6 +21,7 @@ from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
+from stockenh.evaluation.ic import PANEL_SYMBOLS
 from stockenh.inference.predict import (
     Engine,
     Forecast,
@@ -28,8 +29,16 @@ from stockenh.inference.predict import (
     forecast_with,
     margin,
 )
-from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
-from stockenh.report.table import Grid, as_table, findings_summary, of_target, percent
+from stockenh.report.figure import (
+    COLOURS,
+    GREY,
+    bars_text,
+    named_rows,
+    new_figure,
+    save,
+    short_percent,
+)
+from stockenh.report.table import Grid, as_table, between, findings_summary, number, of_target, percent
 from stockenh.report.terminal import embedding_progress, print_files, print_line
 
 if TYPE_CHECKING:
@@ -39,27 +48,54 @@ if TYPE_CHECKING:
 def forecast_table(
     rows: Sequence[Mapping[str, Any]], title: str, most: int = 12, target: str = "absolute"
 ) -> Table:
-    """The first `most` rows of a forecast file; all of them are in the file.
+    """The first `most` rows of a forecast file; all of them are in the file. Of a panel's one day, those that
+    rank first and last at the largest horizon.
 
     Of another target than the return itself, and where that is not known, the score and its rank of the day
     stand in place of the return.
     """
-    more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
-    has_return = target == "absolute" and all(row["ret"] is not None for row in rows[:most])
-    forecast = ("return",) if has_return else ("score", "rank")
+    ranked = _ranked(rows)
+    shown = [*ranked[: most // 2], *ranked[-(most // 2) :]] if len(ranked) > most else ranked or rows[:most]
+    more = f"and {len(rows) - len(shown):,} more rows in the files" if len(rows) > len(shown) else None
+    if ranked:
+        which = f"the highest and lowest of {len(ranked)}" if len(ranked) > most else f"the {len(ranked)}"
+        title = f"{title}; {which} symbols by rank"
+    has_return = target == "absolute" and all(row["ret"] is not None for row in shown)
+    forecast = ["return" if has_return else "score"]
+    forecast += ["rank"] if ranked or not has_return else []
     names = ("symbol", "date", "bars", *forecast, "up", "+-", "confident")
     confident = {True: "yes", False: "no", None: "n/a"}
     cells = [
         (
             row["symbol"], str(row["date"]), str(row["horizon"]),
-            *((f"{100 * row['ret']:+.2f}%",) if has_return else (f"{row['score']:+.4f}", str(row["rank"]))),
+            f"{100 * row['ret']:+.2f}%" if has_return else f"{row['score']:+.4f}",
+            *((str(row["rank"]),) if "rank" in forecast else ()),
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )
-        for row in rows[:most]
+        for row in shown
     ]  # fmt: skip
     table = as_table(Grid(f"{title}{of_target(target)}", names, [cells], more, names[:2]))
     table.padding = (0, 1)
     return table
+
+
+def _ranked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The symbols of a panel's one day by their rank at the largest horizon; empty where it is none."""
+    largest = max((row["horizon"] for row in rows), default=0)
+    of_day = [row for row in rows if row["horizon"] == largest]
+    if len(of_day) < PANEL_SYMBOLS or len({row["date"] for row in of_day}) > 1:
+        return []
+    return sorted(of_day, key=lambda row: (row["rank"], row["symbol"]))
+
+
+def skill_lines(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Per horizon the rank IC that the run had on its own test part; none where it was no panel."""
+    return [
+        f"{bars_text(horizon)}: rank IC {number(m['rank_ic'], 3)} "
+        f"(95% {between(m.get('rank_ic_low'), m.get('rank_ic_high'), 1, 3)}) on the run's own test part"
+        for horizon, m in scores.items()
+        if m.get("rank_ic") is not None
+    ]
 
 
 def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path, up: str = "a rise") -> Path:
@@ -189,6 +225,8 @@ def forecast_run(
     console.print(forecast_table(frame.to_dicts(), title, target=target.name))
     if cutoff is not None:
         console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
+    for line in skill_lines(trained.test_scores()):
+        print_line(console, f"skill    {line}")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     return frame
 

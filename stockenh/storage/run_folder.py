@@ -62,6 +62,9 @@ class Scores(TypedDict):
     brier: float | None
     auc: float | None
     mae: float | None
+    rank_ic: NotRequired[float | None]  # of panels
+    rank_ic_low: NotRequired[float | None]
+    rank_ic_high: NotRequired[float | None]
 
 
 class BestEpoch(TypedDict):
