@@ -148,6 +148,7 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides.append(f"embedding.checkpoint={TINY}")
     if group == "experiment":
         overrides.append("optimizer.lr=1e-3")  # the range test has tests of its own
+        overrides += ["target.min_symbols=2", "train.members=1"] if option == "panel" else []
     elif group != "model":
         overrides += ["model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16"]
     return overrides
