@@ -11,6 +11,7 @@ import pytest
 from scipy.special import expit, logit
 
 from stockenh.commands.ensembles import NAME, TrainedEnsemble, opened
+from stockenh.commands.runs.listing import read
 from stockenh.errors import ConfigError, RunFolderError
 
 pytestmark = pytest.mark.slow
@@ -132,6 +133,7 @@ def test_a_killed_ensemble_goes_on_where_it_was(ensemble, stockenh, tmp_path):
     run = Path(shutil.copytree(ensemble, tmp_path / "run"))
     shutil.rmtree(run / "members/43")
     (run / "summary.json").unlink()
+    assert read(run).state == "interrupted, 1 of 2 members done"
     kept = (run / "members/42/weights/raw.safetensors").stat().st_mtime_ns
     out = stockenh("train", f"resume={run}", code=0).out
     assert (run / "members/42/weights/raw.safetensors").stat().st_mtime_ns == kept and "seed 43" in out

@@ -98,7 +98,7 @@ def read(path: Path) -> Run:
     weights = _get(figures, "weights")
     return Run(
         path=path,
-        state=_state(folder, finished, early, epochs),
+        state=_state(folder, finished, early, epochs, _whole(_get(config, "train", "members")) or 1),
         written=written,
         config=flatten(config),
         weights=weights if isinstance(weights, str) else None,
@@ -167,8 +167,12 @@ def differing(runs: Iterable[Run]) -> dict[str, list[Any]]:
     return {key: [run.config.get(key, "-") for run in runs] for key in different}
 
 
-def _state(folder: RunFolder, finished: bool, early: bool, epochs: int) -> str:
-    if is_locked(folder.path / LOCK):
+def _state(folder: RunFolder, finished: bool, early: bool, epochs: int, members: int) -> str:
+    is_running = is_locked(folder.path / LOCK)
+    if members > 1 and (is_running or not finished):
+        done = len(list(folder.path.glob("members/*/summary.json")))
+        return f"{'running' if is_running else 'interrupted'}, {done} of {members} members done"
+    if is_running:
         return f"running, epoch {epochs + 1}"
     if finished:
         return "finished early" if early else "finished"
