@@ -2,7 +2,7 @@
 
 import pytest
 
-from stockenh.commands.evaluate.tables import notes
+from stockenh.commands.evaluate.sentences import notes
 
 
 def found(**differences):
@@ -19,6 +19,7 @@ def found(**differences):
     return {
         "warnings": [], "implausible": [], "own": ["model", "calibrated"], "baselines": list(differences),
         "bootstrap": {"block": 20}, "symbols": 4, "views": 4, "curve": {}, "has_bars": True, "fitted_on": 9,
+        "panel": None, "target": "absolute", "generated": False,
         "part": "test part",
         "horizons": {
             "h5": {
