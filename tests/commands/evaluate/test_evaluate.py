@@ -106,7 +106,7 @@ def test_the_report_of_a_run(run, stockenh, pictures):
     assert found["panel"] is None and "5 or more symbols on two dates or more (4 symbols)" in answer.out
     assert "280 windows of 4 symbols on 70 dates, ending" in answer.out
     assert str(run / "report" / "evaluation.json") in answer.out
-    tables = answer.out.split("evaluate test part")[1].split("n/a ")[0]
+    tables = answer.out.split("evaluate test part")[1].split("\nn/a  ")[0]
     assert max(map(len, tables.splitlines()[1:])) <= 80
 
 
