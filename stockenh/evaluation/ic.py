@@ -48,6 +48,23 @@ def daily_ic(signal: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int)
     return DailyIC(ic, rank_ic)
 
 
+def daily_rank_ics(signals: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int) -> Floats:
+    """(k, D) the `rank_ic` of `daily_ic` of k signals (n, k) of the same rows."""
+    names = [f"signal{column}" for column in range(signals.shape[1])]
+    rows = pl.DataFrame({"date": date, "y_ret": y_ret, **dict(zip(names, signals.T, strict=True))})
+    of_date = pl.col("y_ret", *names).rank().over("date")
+    differ, enough = pl.col("y_ret").n_unique() > 1, pl.len() >= FEWEST_SYMBOLS
+    by_date = rows.select(pl.col("date").cast(pl.Int64), of_date).group_by("date")
+    coefficients = by_date.agg(
+        pl.when(enough, differ, pl.col(name).n_unique() > 1).then(pl.corr(name, "y_ret")) for name in names
+    )
+    found = np.full((len(names), dates), np.nan)
+    found[:, coefficients["date"].to_numpy()] = (
+        coefficients.select(pl.nth(range(1, len(names) + 1)).fill_null(np.nan)).to_numpy().T
+    )
+    return found
+
+
 def ic_figures(
     coefficients: Floats, horizon: int, draws: BlockBootstrap | None
 ) -> dict[str, float | int | None]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, Resampling
 from stockenh.evaluation.exposures import Exposures, residual
-from stockenh.evaluation.ic import daily_ic, hac_mean, ic_figures
+from stockenh.evaluation.ic import daily_rank_ics, hac_mean, ic_figures
 from stockenh.evaluation.paired import holm
 from stockenh.evaluation.portfolio import Curve
 from stockenh.evaluation.quantiles import (
@@ -137,14 +137,14 @@ def panel_figures(
     What the bars or the number of symbols don't allow is None.
     """
     draws = settings.resampling.draw(len(panel.days), panel.horizons)
-    curves = _tranche_curves(panel, settings)
+    curves, decays = _tranche_curves(panel, settings), _decays(panel)
     found = {}
     for column, horizon in enumerate(panel.horizons):
         name = f"h{horizon}"
         found[name] = {
             **_of_horizon(panel, column, settings),
             **_persistence(panel, column, settings.quantiles, draws),
-            "decay": _decay(panel, column),
+            "decay": decays[column],
             "tranches": tranche_figures(curves[name], panel.days, draws) if name in curves else None,
         }
     _correct(found)
@@ -168,7 +168,7 @@ def _of_horizon(panel: Panel, column: int, settings: PanelSettings) -> dict[str,
     labelled, date = np.unique(panel.date[rows], return_inverse=True)
     dates = len(labelled)
     draws = settings.resampling.draw(dates, panel.horizons)
-    rank_ic = daily_ic(signal, y_ret, date, dates).rank_ic
+    (rank_ic,) = daily_rank_ics(signal[:, None], y_ret, date, dates)
     quantile = day_quantiles(signal, date, count)
     above = quantile_returns(quantile, above_the_day(y_ret, date, dates), date, dates, count)
     (mean,) = quantile_returns(np.zeros_like(date), y_ret, date, dates, 1)
@@ -184,7 +184,7 @@ def _of_horizon(panel: Panel, column: int, settings: PanelSettings) -> dict[str,
     exposed = panel.bars.exposures
     left = residual(signal, exposed.values[rows], date, dates)
     known = np.isfinite(left)
-    residual_ic = daily_ic(left[known], y_ret[known], date[known], dates).rank_ic
+    (residual_ic,) = daily_rank_ics(left[known, None], y_ret[known], date[known], dates)
     if np.isfinite(residual_ic).any():
         found["residual"] = ic_figures(residual_ic, horizon, draws)
     market = panel.bars.market_volatility[labelled]
@@ -228,15 +228,17 @@ def _tranche_curves(panel: Panel, settings: PanelSettings) -> dict[str, Curve]:
     return found
 
 
-def _decay(panel: Panel, column: int) -> list[dict[str, Any]] | None:
+def _decays(panel: Panel) -> list[list[dict[str, Any]] | None]:
+    """Of each horizon."""
     if panel.bars is None:
-        return None
-    found, signal = [], panel.signals[:, column]
-    for place, y_ret in enumerate(panel.bars.ahead.T):
+        return [None for _ in panel.horizons]
+    found: list[list[dict[str, Any]]] = [[] for _ in panel.horizons]
+    for bars, y_ret in enumerate(panel.bars.ahead.T, start=1):
         known = np.isfinite(y_ret)
-        rank_ic = daily_ic(signal[known], y_ret[known], panel.date[known], len(panel.days)).rank_ic
-        found.append({"bars": place + 1, **hac_mean(rank_ic, place + 1)})
-    return found
+        of_signals = daily_rank_ics(panel.signals[known], y_ret[known], panel.date[known], len(panel.days))
+        for points, rank_ic in zip(found, of_signals, strict=True):
+            points.append({"bars": bars, **hac_mean(rank_ic, bars)})
+    return [*found]
 
 
 def _by_year(rank_ic: Floats, days: NDArray[np.datetime64], horizon: int) -> dict[str, dict[str, Any]]:
@@ -269,5 +271,6 @@ def _by_tercile_of_symbols(
     found = {}
     for place, name in enumerate(TERCILES):
         rows = tercile == place
-        found[name] = hac_mean(daily_ic(signal[rows], y_ret[rows], date[rows], dates).rank_ic, horizon)
+        (rank_ic,) = daily_rank_ics(signal[rows, None], y_ret[rows], date[rows], dates)
+        found[name] = hac_mean(rank_ic, horizon)
     return found

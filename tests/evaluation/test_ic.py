@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from scipy.stats import pearsonr, spearmanr
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, bartlett_critical
-from stockenh.evaluation.ic import daily_ic, hac_mean, ic_figures, newey_west_t, p_of_t
+from stockenh.evaluation.ic import daily_ic, daily_rank_ics, hac_mean, ic_figures, newey_west_t, p_of_t
 
 
 def test_every_date_has_scipys_correlations_ties_included():
@@ -18,6 +18,8 @@ def test_every_date_has_scipys_correlations_ties_included():
         x, y = signal[date == day], y_ret[date == day]
         assert found.ic[day] == pytest.approx(pearsonr(x, y)[0])
         assert found.rank_ic[day] == pytest.approx(spearmanr(x, y)[0])
+    reverse = daily_rank_ics(np.stack([signal, -signal], axis=1), y_ret, date, 40)
+    np.testing.assert_allclose(reverse, [found.rank_ic, -found.rank_ic])
 
 
 def test_a_date_with_two_symbols_or_one_opinion_has_none():
@@ -25,7 +27,8 @@ def test_a_date_with_two_symbols_or_one_opinion_has_none():
     signal = np.array([0.1, 0.2, 0.3, 0.3, 0.3, 0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
     y_ret = np.array([0.1, 0.2, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.3, 0.2, 0.1])
     found = daily_ic(signal, y_ret, date, 5)
-    for values in (found.ic, found.rank_ic):
+    (again,) = daily_rank_ics(signal[:, None], y_ret, date, 5)
+    for values in (found.ic, found.rank_ic, again):
         assert np.isnan(values[[0, 1, 2, 4]]).all() and values[3] == pytest.approx(-1)
 
 

@@ -154,6 +154,17 @@ def test_without_labels_at_the_end_the_newest_days_are_still_traded():
     assert len(curves["h5"].net) == DAYS
 
 
+def test_a_horizon_without_any_label_is_undefined():
+    panel = panel_of(lambda y: y)
+    returns = panel.returns.copy()
+    returns[:, 1] = np.nan
+    found = figures(Panel(**{**vars(panel), "returns": returns}))
+    assert found["h5"]["rank_ic"]["dates"] == 0 and found["h5"]["by_year"] == {}
+    assert found["h5"]["top_less_bottom"]["mean"] is None and found["h5"]["tranches"]["sharpe"] > 0
+    assert found["h1"]["rank_ic"]["p_holm"] == found["h1"]["rank_ic"]["p"]
+    json.dumps(found, allow_nan=False)
+
+
 def test_of_several_rows_of_a_symbol_and_a_day_the_last_counts_and_one_that_is_not_finite_none():
     asof = CALENDAR[[0, 1, 0, 0, 1]]
     symbol, values = np.array(["B", "A", "A", "B", "B"]), np.array([[1.0], [2], [3], [4], [np.nan]])

@@ -94,7 +94,8 @@ def years_chart(horizons: Horizons, about: str, path: Path) -> Path:
         colour, shift = COLOURS[place % len(COLOURS)], step * (place - (len(horizons) - 1) / 2)
         label: str | None = f"{bars_text(horizon)} ahead"
         for number, year in enumerate(years):
-            mean, low, high = (or_nan(of["by_year"][year][key]) for key in ("mean", "low", "high"))
+            found = of["by_year"].get(year, {})
+            mean, low, high = (or_nan(found.get(key)) for key in ("mean", "low", "high"))
             axes.plot([number + shift] * 2, [low, high], color=colour, linewidth=1.8)
             axes.plot([number + shift], [mean], "o", color=colour, markersize=5.5, label=label)
             label = None

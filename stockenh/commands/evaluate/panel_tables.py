@@ -156,8 +156,9 @@ def _parts(found: Found) -> Grid:
     for horizon in horizons:
         columns += [f"{bars(horizon)} bars", "95%", "dates"]
     for key, what in PARTS.items():
-        names: Mapping[str, Any] = next((of[key] for of in horizons.values() if of[key] is not None), {})
-        blocks.append([_part_row(horizons, key, what, name) for name in names])
+        names = dict.fromkeys(name for of in horizons.values() for name in of[key] or ())
+        ordered = sorted(names) if key == "by_year" else names
+        blocks.append([_part_row(horizons, key, what, name) for name in ordered])
     return Grid(
         f"Rank IC by part, {found['part']}",
         tuple(columns),

@@ -36,6 +36,7 @@ from stockenh.commands.train.figures import reliability_chart
 from stockenh.commands.trained import Trained, is_data_of, require_same_weights
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
+from stockenh.data.targets import Relative
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats, Resampling
@@ -261,6 +262,7 @@ def _about(
         "runs": [trained.to_dict() for trained in runs],
         "data": first.prepared.windows.digest(),
         "target": config.target.name,
+        "relative": isinstance(config.target, Relative),  # up is above the day's median
         "generated": config.data.generated,
         "part": first.title if len(runs) == 1 else f"test parts of {len(runs)} folds{of}",
         "is_test": all(selection.is_test for selection in selections),

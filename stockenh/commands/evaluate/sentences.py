@@ -27,7 +27,6 @@ from stockenh.report.figure import bars_text
 from stockenh.report.table import interval, number, percent
 
 SIGNIFICANT = 0.05
-RELATIVE = ("market_relative", "rank")  # targets whose up is above the day's median
 BETTER, WORSE, NOT_SHOWN, UNKNOWN = "better", "worse", "not shown", "unknown"
 
 
@@ -84,7 +83,7 @@ def _order(rank_ic: Found) -> tuple[str, str]:
 def _direction(found: Found, of: Found, p: float | None) -> tuple[str, str]:
     """Accuracy against always the larger class."""
     f, above = of["forecasts"][found["own"][-1]], (of["up_share"] or 0) > 0.5
-    if found["target"] in RELATIVE:
+    if found["relative"]:
         what, always = "its side of the day's median", "always above" if above else "always below"
     else:
         what, always = "its direction", "always up" if above else "always down"
@@ -250,7 +249,9 @@ def _missing_of_panel(found: Found) -> list[str]:
         )
     elif all(of["residual"] is None for of in each):
         least = ROWS_PER_EXPOSURE * (len(panel["exposures"]) + 1)
-        lines.append(f"IC left after past return, volatility and size: it takes {least} symbols of a date")
+        is_small = panel["symbols_a_day"] < least
+        why = f"it takes {least} symbols of a date" if is_small else "nothing is left of the forecast"
+        lines.append(f"IC left after past return, volatility and size: {why}")
     return lines
 
 
