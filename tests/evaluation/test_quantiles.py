@@ -57,7 +57,7 @@ def test_quantiles_and_their_returns_are_those_of_alphalens(rows, factor_data):
         theirs, _ = performance.mean_return_by_quantile(factor_data, demeaned=demeaned)
         np.testing.assert_allclose(of_days.mean(axis=1), theirs["3D"])
         by_date, _ = performance.mean_return_by_quantile(factor_data, demeaned=demeaned, by_date=True)
-        # not their spread of the two, which from 0.5.1 on is half of this difference
+        # not their own spread of the two, which in 0.5.1 is half of this difference
         top, bottom = (by_date["3D"].xs(number, level="factor_quantile") for number in (5, 1))
         found = quantile_figures(of_days, None)["top_less_bottom"]
         assert found["mean"] == pytest.approx((top - bottom).mean()) and found["dates"] == DAYS

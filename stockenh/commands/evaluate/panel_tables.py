@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stockenh.commands.evaluate.tables import EXECUTIONS, Cells, Found, bars, between, ends, p_text, signed
+from stockenh.commands.evaluate.tables import (
+    EXECUTIONS,
+    Cells,
+    Found,
+    bars,
+    between,
+    bound_of,
+    ends,
+    p_text,
+    signed,
+)
 from stockenh.report.table import Grid, number, percent
 
 NO_MEAN: Mapping[str, Any] = {"mean": None, "low": None, "high": None}
@@ -99,7 +109,7 @@ def _tranches(found: Found) -> Grid:
         "each bar opens a tranche for so many bars, long the top and short the bottom of "
         f"{panel['quantiles']} quantiles, {EXECUTIONS[panel['execution']]}, {panel['cost_bps']:g} basis "
         "points of what is traded. a bar: traded share of wealth; even: cost in basis points at which "
-        "nothing is earned",
+        f"nothing is earned{bound_of(panel)}",
     )
 
 

@@ -174,9 +174,6 @@ def _coverage(found: Found, rule: str) -> Grid:
 
 def _curve(found: Found) -> Grid:
     curve, rows = found["curve"], []
-    bound = ""
-    if curve["execution"] == "close":
-        bound = ". A close that is known can be traded no more: an upper bound where there is skill"
     for name, figures in curve["strategies"].items():
         above = figures["above_hold"]
         rows.append(
@@ -193,9 +190,16 @@ def _curve(found: Found) -> Grid:
         [rows],
         f"{curve['dates']:,} bars; by the {curve['forecast']} probability of {curve['horizon']} bars against "
         f"0.5, {curve['cost_bps']:g} basis points of what is traded. a bar: traded share of wealth; "
-        f"over hold: points a year. hold: every symbol bought once, in equal shares{bound}",
+        f"over hold: points a year. hold: every symbol bought once, in equal shares{bound_of(curve)}",
         ("strategy",),
     )
+
+
+def bound_of(traded: Found) -> str:
+    """What a caption adds where trades are made at the close that decides them."""
+    if traded["execution"] == "open":
+        return ""
+    return ". A close that is known can be traded no more: an upper bound where there is skill"
 
 
 def _folds(found: Found) -> Grid:
