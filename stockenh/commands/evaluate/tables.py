@@ -265,7 +265,8 @@ def bars(horizon: str) -> str:
 
 
 def p_text(p: float | None) -> str:
-    return "<0.001" if p is not None and p < 0.001 else number(p, 3)
+    """`0.020`, and `<0.001` where three digits would be zeros."""
+    return "<0.001" if p is not None and p < 0.0005 else number(p, 3)
 
 
 def signed(value: float | None, scale: float, digits: int) -> str:
