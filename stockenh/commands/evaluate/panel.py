@@ -5,17 +5,16 @@ Legend: n rows (one symbol at one date), D dates, S symbols, K bars ahead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.commands.evaluate.rows import PartForecasts, Selection
+from stockenh.commands.evaluate.rows import PartForecasts
 from stockenh.config.schema import EvaluateConfig
 from stockenh.data.bars import CLOSE, VOLUME, Bars
-from stockenh.data.windows import BarWindows, next_returns, returns_ahead
+from stockenh.data.windows import BarWindows, Windows, next_returns, returns_ahead
 from stockenh.evaluation.bootstrap import Floats, Resampling
 from stockenh.evaluation.exposures import exposures, market_volatility
 from stockenh.evaluation.panel import (
@@ -36,53 +35,64 @@ Tranches = tuple[NDArray[np.datetime64], dict[str, Curve]]  # dates (D,), and a 
 
 
 def evaluate_panel(
-    forecasts: PartForecasts, selections: Sequence[Selection], wanted: EvaluateConfig, resampling: Resampling
+    forecasts: PartForecasts, windows: Windows, wanted: EvaluateConfig, resampling: Resampling
 ) -> tuple[dict[str, Any] | None, Tranches]:
     """The panel's part of evaluation.json, and dates and curves of the tranches by horizon.
 
-    None where no two dates have as many symbols as a panel needs.
+    None where no two dates have as many symbols as a panel needs. windows: those of the forecasts among others
     """
-    panel = panel_of(forecasts, selections, wanted.execution)
+    panel = panel_of(forecasts, windows, wanted.execution)
     if not is_panel(panel):
         return None, (panel.days, {})
     horizons, curves = panel_figures(panel, PanelSettings(wanted.quantiles, wanted.cost_bps, resampling))
-    windows, bars = selections[0].prepared.windows, panel.bars
-    exposed = {} if bars is None else dict(zip(bars.exposures.names, bars.exposures.bars, strict=True))
-    counts = panel.symbols_of_days()
+    bars = panel.bars
     found = {
-        "symbols_a_day": float(np.median(counts)),
+        "symbols_a_day": float(np.median(panel.symbols_of_days())),
         "fewest": FEWEST,
         "quantiles": wanted.quantiles,
         "execution": wanted.execution,
         "cost_bps": wanted.cost_bps,
-        "exposures": exposed,
+        "exposures": {}
+        if bars is None
+        else dict(zip(bars.exposures.names, bars.exposures.bars, strict=True)),
         "ended_early": ended_early(windows.bars) if isinstance(windows, BarWindows) else None,
         "horizons": horizons,
     }
     return found, (panel.days, curves)
 
 
-def panel_of(
-    forecasts: PartForecasts, selections: Sequence[Selection], execution: Literal["open", "close"]
-) -> Panel:
-    """The model's forecasts of returns with simple returns, whatever the target."""
+def panel_of(forecasts: PartForecasts, windows: Windows, execution: Literal["open", "close"]) -> Panel:
+    """The model's forecasts of returns with simple returns, whatever the target; with bars where they are of
+    use."""
     part = forecasts.part
     signals = np.stack([_signal(forecasts, column) for column in range(len(part.horizons))], axis=1)
     returns = part.y_ret if part.raw_ret is None else part.raw_ret
     panel, order = Panel.of(part.asof, forecasts.symbol, signals, returns, part.horizons)
-    windows = selections[0].prepared.windows
-    if not isinstance(windows, BarWindows):
+    if not isinstance(windows, BarWindows) or not is_panel(panel):
         return panel
-    rows = np.concatenate([selection.rows for selection in selections])
+    rows = rows_of(windows, part.asof[order], forecasts.symbol[order])
     # no bar after those that the labels take, so that evaluate.to ends the decay too
     until = windows.reach(rows, 0).max()
-    return replace(panel, bars=_panel_bars(panel, windows, rows[order], until, execution))
+    return replace(panel, bars=_panel_bars(panel, windows, rows, until, execution))
 
 
 def _signal(forecasts: PartForecasts, column: int) -> Floats:
     signal = forecasts.forecasts[MODEL][column].signal
     assert signal is not None
     return signal.astype(np.float64)
+
+
+def rows_of(windows: BarWindows, asof: NDArray[np.datetime64], symbol: NDArray[np.str_]) -> NDArray[np.int64]:
+    """(n,) the windows of these times and symbols, whatever parts and folds the forecasts were made in."""
+    times, names = np.unique(asof), np.array(windows.symbols)
+    known = np.flatnonzero(np.isin(windows.asof, times))
+    order = np.argsort(names)
+    number = np.argsort(order)
+    place = np.searchsorted(times, windows.asof[known]) * len(names) + number[windows.symbol[known]]
+    wanted = np.searchsorted(times, asof) * len(names) + np.searchsorted(names[order], symbol)
+    by_place = np.argsort(place)
+    found: NDArray[np.int64] = known[by_place[np.searchsorted(place[by_place], wanted)]]
+    return found
 
 
 def _panel_bars(

@@ -125,7 +125,7 @@ def evaluation(
     with counted_progress(console, "resampling", steps) as advance:
         horizons = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
     curves, curve = _curve(config, pooled, resampling)
-    panel, tranches = evaluate_panel(pooled, selections, config.evaluate, resampling)
+    panel, tranches = evaluate_panel(pooled, selections[0].prepared.windows, config.evaluate, resampling)
     found: dict[str, Any] = {
         **_about(config, runs, selections, pooled, resampling),
         "horizons": horizons,

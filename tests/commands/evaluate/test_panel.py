@@ -10,8 +10,9 @@ import pytest
 from bars import write_bars, write_windows
 
 from stockenh.commands.evaluate import report as evaluate
-from stockenh.commands.evaluate.panel import EARLY, ended_early
+from stockenh.commands.evaluate.panel import EARLY, ended_early, rows_of
 from stockenh.commands.evaluate.report import evaluate_run
+from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, config_of, parse, to_dict
 from stockenh.data.bars import Bars
 from stockenh.evaluation import baselines
@@ -204,3 +205,12 @@ def test_the_folds_of_a_walk_forward_are_one_panel(stockenh, small_run, here):
     assert of["rank_ic"]["mean"] == pytest.approx(rank_ic["mean"])
     assert of["decay"][2]["mean"] == pytest.approx(rank_ic["mean"])
     assert answer.out.startswith("verdict  1 bar, test parts of 3 folds: the model")
+
+
+def test_rows_find_their_bars_whatever_their_order(run):
+    """Forecasts of several parts come in another order than the windows."""
+    folder = RunFolder(run)
+    windows = build.windows(config_of(folder))
+    rows = np.random.default_rng(0).permutation(len(windows))[:500]
+    names = np.array(windows.symbols)[windows.symbol[rows]]
+    np.testing.assert_array_equal(rows_of(windows, windows.asof[rows], names), rows)
