@@ -72,12 +72,12 @@ def _audit(raw: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _evaluate(raw: dict[str, Any], folder: RunFolder) -> None:
+    from stockenh.commands.ensembles import opened
     from stockenh.commands.evaluate.report import evaluate_runs
-    from stockenh.commands.trained import Trained
     from stockenh.report.terminal import console
 
     folder.refuse_if_run()
-    runs = [Trained.open(RunFolder.open(Path(path)), raw["weights"]) for path in split_paths(raw["run"])]
+    runs = [opened(path, raw["weights"]) for path in split_paths(raw["run"])]
     evaluate_runs(config_for(raw, runs[0].run, EvaluateRunConfig), runs, folder.path, console())
 
 
@@ -109,10 +109,10 @@ def _call(
     folder: RunFolder,
 ) -> None:
     """Calls a command's own function with its config, the run that `raw` names, and where it writes."""
-    from stockenh.commands.trained import Trained
+    from stockenh.commands.ensembles import opened
     from stockenh.report.terminal import console
 
-    run = Trained.open(RunFolder.open(Path(raw["run"])), raw["weights"])
+    run = opened(raw["run"], raw["weights"])
     work(config_for(raw, run.run, kind), run, folder.path, console())
 
 
@@ -130,12 +130,13 @@ def _run(
 ) -> None:
     """Composes a root config over the config of run=RUN and calls `body`; see `compose.run`.
 
-    directory: where the command writes, with the overrides in `more`, unless hydra.run.dir is given.
+    directory: where the command writes, with the overrides in `more`, unless hydra.run.dir is given or there
+    are several runs, whose result gets a folder of its own.
     Raises ConfigError where run= is missing, RunFolderError where it is no finished run.
     """
-    run = finished_run(arguments)
+    run, *others = finished_runs(arguments)
     name = compose.with_run(root, to_dict(config_of(run)), arguments)
-    if directory is not None and "hydra.run.dir" not in _keys(arguments):
+    if directory is not None and not others and "hydra.run.dir" not in _keys(arguments):
         arguments = [f"hydra.run.dir={directory(run)}", *more, *arguments]
     compose.run(name, body, arguments)
 
@@ -155,13 +156,17 @@ def require_own_folder(folder: RunFolder, what: str) -> None:
         )
 
 
-def finished_run(arguments: list[str], name: str = "run") -> RunFolder:
-    """The folder of run=RUN, or what else the override is called; it must hold a whole run."""
+def finished_runs(arguments: list[str], name: str = "run") -> list[RunFolder]:
+    """The folders of run=RUN or run=[RUN,RUN], or of another override; each holds a whole run."""
     for argument in arguments:
         if (split_override(argument) or ("",))[0] == name:
-            folder = RunFolder.open(expanded(str(value_of(argument))))
-            folder.require_finished()
-            return folder
+            paths = split_paths(str(value_of(argument)))
+            folders = [RunFolder.open(expanded(path)) for path in paths]
+            for folder in folders:
+                folder.require_finished()
+            if not folders:
+                raise ConfigError(f"{name}={paths} names no run: write {name}=RUN or {name}=[RUN,RUN]")
+            return folders
     raise ConfigError(_missing(name, _keys(arguments)))
 
 

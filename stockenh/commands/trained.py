@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor, nn
-from typing_extensions import TypedDict
+from torch import nn
 
 from stockenh.config import build
 from stockenh.config.build import Prepared
@@ -23,7 +19,6 @@ from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data import INPUT_KEYS
 from stockenh.data.batches import ReadyWindows
 from stockenh.data.fitted import Fitted
-from stockenh.data.prices import Augment
 from stockenh.data.targets import Target
 from stockenh.data.windows import Windows
 from stockenh.embedding import Embedding
@@ -31,15 +26,11 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
-from stockenh.inference.export import INT8, ONNX, OnnxModel
-from stockenh.inference.predict import Predictions, predict
+from stockenh.inference.predict import Confidence, Predictions, predict, read_confidences
 from stockenh.models.cpu.memory import default_threads
-from stockenh.report.terminal import embedding_progress, program, show_data
-from stockenh.storage.files import write_atomic
+from stockenh.report.terminal import embedding_progress, show_data
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import is_file, read_bytes
-
-Entry = TypeVar("Entry", bound=np.generic)
+from stockenh.storage.untrusted import read_bytes
 
 _REMEDY = "name their folder with embedding.checkpoint=DIR (and embedding.tokenizer=DIR)"
 
@@ -73,38 +64,6 @@ def is_data_of(folder: RunFolder, windows: Windows) -> bool:
 def _origin(part: str, where: str, revision: str | None, sha256: str) -> str:
     version = f" at revision {revision}" if revision else ""
     return f"the {part} of {where}{version} (sha256 {sha256[:16]}...)"
-
-
-def evenly(rows: NDArray[Entry], count: int) -> NDArray[Entry]:
-    """At most `count` of the rows, evenly spread, the first and the last among them."""
-    if count >= len(rows):
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-
-
-def dates_of(asof: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    """Days where the times are whole days, else milliseconds, as a file shows them."""
-    days = asof.astype("datetime64[D]")
-    return days if (days == asof).all() else asof.astype("datetime64[ms]")
-
-
-def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Leaves a table as path.parquet and path.csv, whose text a spreadsheet does not take for formulas."""
-    for suffix, write in ((".parquet", frame.write_parquet), (".csv", quoted(frame).write_csv)):
-        content = io.BytesIO()
-        write(content)
-        write_atomic(path.with_name(path.name + suffix), content.getbuffer())
-
-
-# Beginnings of a cell that spreadsheets execute (OWASP, CSV injection), full-width forms among them.
-_FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-
-
-def quoted(frame: pl.DataFrame) -> pl.DataFrame:
-    """A table whose text cells and column names have an apostrophe before what would begin a formula."""
-    text = pl.col(pl.String, pl.Categorical, pl.Enum).cast(pl.String)
-    found = frame.with_columns(text.str.replace(f"({_FORMULA})", "'${1}"))
-    return found.rename({name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)})
 
 
 @dataclass(frozen=True)
@@ -154,6 +113,48 @@ class Trained:
             if not same[group]:
                 raise ConfigError(f"{group} can't be other than that of {key}={self.folder}: leave it out")
 
+    def require_embedding(self, embedding: Embedding) -> None:
+        """Raises RunFolderError where an embedding's weights are not those of the run."""
+        require_same_weights(self.folder, embedding)
+
+    @property
+    def source(self) -> str:
+        """What `run=` names."""
+        return str(self.folder)
+
+    @property
+    def title(self) -> str:
+        """Which weights, and how their probabilities are calibrated, in words."""
+        calibrated = "calibrated" if self.held_out else "not calibrated: the run held nothing out"
+        return f"{self.name} weights, {calibrated}"
+
+    @property
+    def shifts_probabilities(self) -> bool:
+        """Whether the logits may be shifted: by the run's own loss, or by that of the teacher it follows."""
+        return shifts_probabilities(self.run, self.folder)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file of the weights."""
+        return self.folder.weights(self.name).stat().st_size
+
+    @property
+    def exported(self) -> Path | None:
+        """Where `stockenh export` leaves its files; None where no folder is the forecaster's own."""
+        return self.folder.exported
+
+    def confidence(self) -> Confidence | None:
+        """Margins on the validation part; None where the run has none."""
+        if not self.held_out:
+            return None
+        horizons = len(self.calibration.temperature)
+        return read_confidences(self.folder.read_json(self.folder.confidence), horizons).get(self.name)
+
+    def test_scores(self) -> dict[str, Any]:
+        """{"h3": {...}, ...} of these weights on the run's own test part; empty where it has none of them."""
+        summary = self.folder.read_summary()
+        return dict(summary["parts"].get("test", {})) if summary["weights"] == self.name else {}
+
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         """The model with these weights, in evaluation mode."""
         return build.trained_model(self.run, prepared, self.folder, self.name, device)
@@ -164,7 +165,7 @@ class Trained:
         placement = build.placement(self.run, prepared, device)
         return placement.place(prepared.windows, prepared.embedding, fitted, device), fitted
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """What a manifest says of it."""
         content = read_bytes(self.folder.weights(self.name))
         return {
@@ -191,7 +192,7 @@ class LoadedRun(Generic[Kind]):
         """Reads and shows the data, and sets torch's threads. Raises ConfigError where the config has another
         model or embedding than the run."""
         trained.require_inputs(config, "run", ("model", "embedding"))
-        require_same_weights(trained.folder, config.embedding)
+        trained.require_embedding(config.embedding)
         with embedding_progress(console) as watch:
             prepared = build.data(config, device, watch)
         show_data(prepared.windows, prepared.rows, prepared.findings, console)
@@ -223,69 +224,3 @@ def shifts_probabilities(config: RunConfig, folder: RunFolder) -> bool:
         return config.loss.shifts_probabilities
     teacher = folder.read_manifest().get("teacher")
     return config.loss.shifts_probabilities or bool(teacher and teacher.get("shifts_probabilities"))
-
-
-FILES = {"onnx": ONNX, "int8": INT8}
-
-
-class ExportedFile(TypedDict):
-    """An exported file, in the export's manifest.json."""
-
-    sha256: str
-
-
-class ExportManifest(TypedDict):
-    """What a forecast reads of the export's manifest.json."""
-
-    sha256: str  # of the weights
-    files: dict[str, ExportedFile]
-
-
-@dataclass(frozen=True)
-class OnnxEngine:
-    """An exported file on windows of the CPU: raw windows and features in, calibrated forecasts out."""
-
-    model: OnnxModel
-    data: ReadyWindows
-    windows: Windows
-    embedding: NDArray[np.floating]
-
-    def __call__(
-        self, rows: Tensor, augment: Augment, together: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """See `stockenh.inference.predict.Engine`."""
-        index = rows.numpy()
-        inputs = {
-            self.model.prices: self.data.prices.raw(rows, augment).numpy(),
-            "context": np.tile(self.windows.context[index], (together, 1)),
-        }
-        if self.embedding.shape[1]:
-            inputs["embedding"] = np.tile(self.embedding[index].astype(np.float32), (together, 1))
-        out = self.model(inputs)
-        shape = (together, len(index), len(self.windows.horizons))
-        try:
-            ret, up_prob = (out[name].reshape(shape).astype(np.float64) for name in ("ret", "up_prob"))
-        except (KeyError, ValueError):
-            raise RunFolderError(f"{self.model.path} does not forecast these horizons") from None
-        return ret, up_prob
-
-
-def exported_model(trained: Trained, engine: str) -> OnnxModel:
-    """The file that `stockenh export` left in the run's folder for these weights.
-
-    Raises RunFolderError where there is none, or it is of other weights, or was changed.
-    """
-    folder, name = trained.folder, FILES[engine]
-    more = " export.int8=true" if engine == "int8" else ""
-    again = f"{program()} export run={folder} weights={trained.name}{more}"
-    path = folder.exported / name
-    if not is_file(path):
-        raise RunFolderError(f"tta.engine={engine}: {path} is not there; make it with {again}")
-    manifest = folder.read_json(folder.exported / "manifest.json", ExportManifest)
-    if manifest["sha256"] != trained.to_dict()["sha256"]:
-        raise RunFolderError(f"{path} is of other weights than {trained.name}; make it anew with {again}")
-    known = manifest["files"].get(name)
-    content = read_bytes(path)
-    if known is None or known["sha256"] != hashlib.sha256(content).hexdigest():
-        raise RunFolderError(f"{path} is not the file that was exported; make it anew with {again}")
-    return OnnxModel(path, torch.get_num_threads(), content)

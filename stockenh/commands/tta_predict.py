@@ -15,27 +15,30 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stockenh.commands.trained import (
-    OnnxEngine,
-    Trained,
-    dates_of,
-    exported_model,
-    require_same_weights,
-    write_frame,
-)
+from stockenh.commands.exported import OnnxEngine, exported_model
+from stockenh.commands.frames import dates_of, write_frame
+from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import Windows
+from stockenh.evaluation.ic import PANEL_SYMBOLS
 from stockenh.inference.predict import (
     Engine,
     Forecast,
     TorchEngine,
     forecast_with,
     margin,
-    read_confidences,
 )
-from stockenh.report.figure import COLOURS, GREY, bars_text, named_rows, new_figure, save, short_percent
-from stockenh.report.table import Grid, as_table, findings_summary, of_target, percent
+from stockenh.report.figure import (
+    COLOURS,
+    GREY,
+    bars_text,
+    named_rows,
+    new_figure,
+    save,
+    short_percent,
+)
+from stockenh.report.table import Grid, as_table, between, findings_summary, number, of_target, percent
 from stockenh.report.terminal import embedding_progress, print_files, print_line
 
 if TYPE_CHECKING:
@@ -45,27 +48,54 @@ if TYPE_CHECKING:
 def forecast_table(
     rows: Sequence[Mapping[str, Any]], title: str, most: int = 12, target: str = "absolute"
 ) -> Table:
-    """The first `most` rows of a forecast file; all of them are in the file.
+    """The first `most` rows of a forecast file; all of them are in the file. Of a panel's one day, those that
+    rank first and last at the largest horizon.
 
     Of another target than the return itself, and where that is not known, the score and its rank of the day
     stand in place of the return.
     """
-    more = f"and {len(rows) - most:,} more rows in the files" if len(rows) > most else None
-    has_return = target == "absolute" and all(row["ret"] is not None for row in rows[:most])
-    forecast = ("return",) if has_return else ("score", "rank")
+    ranked = _ranked(rows)
+    shown = [*ranked[: most // 2], *ranked[-(most // 2) :]] if len(ranked) > most else ranked or rows[:most]
+    more = f"and {len(rows) - len(shown):,} more rows in the files" if len(rows) > len(shown) else None
+    if ranked:
+        which = f"the highest and lowest of {len(ranked)}" if len(ranked) > most else f"the {len(ranked)}"
+        title = f"{title}; {which} symbols by rank"
+    has_return = target == "absolute" and all(row["ret"] is not None for row in shown)
+    forecast = ["return" if has_return else "score"]
+    forecast += ["rank"] if ranked or not has_return else []
     names = ("symbol", "date", "bars", *forecast, "up", "+-", "confident")
     confident = {True: "yes", False: "no", None: "n/a"}
     cells = [
         (
             row["symbol"], str(row["date"]), str(row["horizon"]),
-            *((f"{100 * row['ret']:+.2f}%",) if has_return else (f"{row['score']:+.4f}", str(row["rank"]))),
+            f"{100 * row['ret']:+.2f}%" if has_return else f"{row['score']:+.4f}",
+            *((str(row["rank"]),) if "rank" in forecast else ()),
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )
-        for row in rows[:most]
+        for row in shown
     ]  # fmt: skip
     table = as_table(Grid(f"{title}{of_target(target)}", names, [cells], more, names[:2]))
     table.padding = (0, 1)
     return table
+
+
+def _ranked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The symbols of a panel's one day by their rank at the largest horizon; empty where it is none."""
+    largest = max((row["horizon"] for row in rows), default=0)
+    of_day = [row for row in rows if row["horizon"] == largest]
+    if len(of_day) < PANEL_SYMBOLS or len({row["date"] for row in of_day}) > 1:
+        return []
+    return sorted(of_day, key=lambda row: (row["rank"], row["symbol"]))
+
+
+def skill_lines(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Per horizon the rank IC that the run had on its own test part; none where it was no panel."""
+    return [
+        f"{bars_text(horizon)}: rank IC {number(m['rank_ic'], 3)} "
+        f"(95% {between(m.get('rank_ic_low'), m.get('rank_ic_high'), 1, 3)}) on the run's own test part"
+        for horizon, m in scores.items()
+        if m.get("rank_ic") is not None
+    ]
 
 
 def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path, up: str = "a rise") -> Path:
@@ -103,7 +133,7 @@ def forecast_chart(rows: Sequence[Mapping[str, Any]], path: Path, up: str = "a r
     if any(row["confident"] is not None for row in rows):
         title += f"\n{'dots' if through_time else 'filled'}: confident"
     if not through_time and any(row["uncertainty"] is not None for row in rows):
-        title += "; ±: points of standard deviation over the views"
+        title += "; ±: points of standard deviation over views and members"
     return save(figure, title, path)
 
 
@@ -163,7 +193,7 @@ def forecast_run(
     trained.require_inputs(config, "run", ("model", "embedding"))
     device = build.device(config.device if tta.engine == "torch" else "cpu")
     torch.set_num_threads(min(config.threads or 1, os.cpu_count() or 1))
-    require_same_weights(trained.folder, config.embedding)
+    trained.require_embedding(config.embedding)
     with embedding_progress(console) as watch:
         prepared, lacking = build.to_forecast(config, device, watch)
     for line in findings_summary(prepared.findings):
@@ -187,8 +217,7 @@ def forecast_run(
     frame = forecast_frame(prepared.windows, found, cutoff, is_return)
     write_frame(frame, directory / "forecast")
     forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
-    title = f"{trained.name} weights, {1 + views.count} view{'s' * (views.count > 0)}, "
-    title += "calibrated" if trained.held_out else "not calibrated: the run held nothing out"
+    title = f"{trained.title}, {1 + views.count} view{'s' * (views.count > 0)}"
     if views.count and views.precision != "fp32":
         title += f", in {views.precision}"
     elif tta.engine != "torch":
@@ -196,6 +225,8 @@ def forecast_run(
     console.print(forecast_table(frame.to_dicts(), title, target=target.name))
     if cutoff is not None:
         console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
+    for line in skill_lines(trained.test_scores()):
+        print_line(console, f"skill    {line}")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     return frame
 
@@ -235,12 +266,11 @@ def forecast_frame(
 
 def _cutoff(trained: Trained, coverage: float, console: Console) -> NDArray[np.float64] | None:
     """(H,) the margin above which a forecast is confident; None where the run has none, with a line."""
-    if not trained.held_out:
-        console.print("confident is unknown: the run held nothing out to take a cut-off from")
+    found = trained.confidence()
+    if found is None:
+        why = "an older version trained the run, and it kept no margins"
+        if "val" not in trained.run.split.parts:
+            why = "the run held nothing out to take a cut-off from"
+        console.print(f"confident is unknown: {why}")
         return None
-    horizons = len(trained.calibration.temperature)
-    stored = read_confidences(trained.folder.read_json(trained.folder.confidence), horizons)
-    if trained.name not in stored:
-        console.print("confident is unknown: an older version trained the run, and it kept no margins")
-        return None
-    return stored[trained.name].cutoff(coverage)
+    return found.cutoff(coverage)

@@ -134,7 +134,7 @@ def data(
         embedding = shuffled(embedding, earlier_windows(windows, config.seed), store)
     test_begins = windows.asof[rows["test"]].min() if "test" in rows else None
     # no checkpoint was trained on a generated market
-    warnings = config.embedding.warnings(test_begins) if windows.best_prob is None else ()
+    warnings = () if config.data.generated else config.embedding.warnings(test_begins)
     return Prepared(labelled, embedding, rows, loaded.findings, warnings)
 
 

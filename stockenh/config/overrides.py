@@ -96,8 +96,8 @@ def _quote_path(argument: str, sweeping: bool) -> str:
 
 
 def _choices(value: str) -> list[str]:
-    """Splits at commas, but not within quotes."""
-    return re.findall(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", value)
+    """Splits at commas, but not within quotes or brackets."""
+    return re.findall(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\[[^\]]*\]|[^,]+""", value)
 
 
 def _is_quoted(value: str) -> bool:

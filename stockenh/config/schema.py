@@ -89,6 +89,7 @@ class TrainConfig:
     epochs: Count = 6
     batch_size: Count = 256  # windows in a micro batch
     accumulate: Count = 1  # micro batches per optimizer step
+    members: Annotated[int, Field(ge=1, le=1000)] = 1  # networks of one run, their seeds in sequence
     batch: Literal["random", "date"] = "random"  # whole days in a micro batch, or any windows
     uniqueness: bool = False  # whether a label weighs less the more it overlaps with others
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
@@ -341,6 +342,11 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     _check_together(groups)
     groups["loss"].check_batch(nodes["train"].batch)
+    if common.teacher is not None and nodes["train"].members > 1:
+        raise ConfigError(
+            f"train.members={nodes['train'].members} teacher={common.teacher}: a student is one network; "
+            f"leave train.members out"
+        )
     return kind(**vars(common), **groups, **nodes)
 
 

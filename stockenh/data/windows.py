@@ -32,6 +32,7 @@ class Windows(ABC):
         what `stockenh.data.targets` made of it
     best_prob: (n, H) true probability at the window's end that this return will be above 0, known only in a
         generated market, else None. It is not an input of any model.
+    best_score: (n, H) what the best forecast ranks the symbols of a day by, known only in a generated panel
     y_dir: (n, H) above 0 where the direction is up, below 0 where it is down, else 0; None: the same as y_ret
     raw_ret: (n, H) simple returns, NaN where those bars don't exist; None: the same as y_ret
     weight: (n, H) what a label weighs in training; None: 1
@@ -46,13 +47,16 @@ class Windows(ABC):
     horizons: tuple[int, ...]
     lookback: int
     best_prob: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    best_score: NDArray[np.float64] | None = field(default=None, kw_only=True)
     y_dir: NDArray[np.float32] | None = field(default=None, kw_only=True)
     raw_ret: NDArray[np.float32] | None = field(default=None, kw_only=True)
     weight: NDArray[np.float32] | None = field(default=None, kw_only=True)
 
     # the fields with one entry per window
     _per_window: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
-    _per_window_or_none: ClassVar[tuple[str, ...]] = ("best_prob", "y_dir", "raw_ret", "weight")
+    _per_window_or_none: ClassVar[tuple[str, ...]] = (
+        "best_prob", "best_score", "y_dir", "raw_ret", "weight",
+    )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.asof)

@@ -15,6 +15,7 @@ from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, bartlett_criti
 
 FEWEST_SYMBOLS = 3  # of two symbols every correlation is 1 or -1
 FREEDOM = 1.5  # degrees of freedom of a variance with Bartlett weights over a share b of the dates, times b
+PANEL_SYMBOLS = 5  # with fewer the correlation of a date is mostly noise
 NAMES = ("mean", "low", "high", "std", "icir", "t", "critical", "p", "lag")
 
 
@@ -63,6 +64,17 @@ def daily_rank_ics(signals: Floats, y_ret: Floats, date: NDArray[np.int64], date
         coefficients.select(pl.nth(range(1, len(names) + 1)).fill_null(np.nan)).to_numpy().T
     )
     return found
+
+
+def best_rank_ic(
+    best_score: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int
+) -> NDArray[np.float64]:
+    """(D,) rank IC of the best possible forecast; 0 where it ranks no symbol above another.
+
+    Arrays as in `daily_ic`; NaN on a date with fewer than 3 symbols, or where the return is the same for all.
+    """
+    found, of_returns = (daily_ic(of, y_ret, date, dates).rank_ic for of in (best_score, y_ret))
+    return np.where(np.isfinite(of_returns), np.nan_to_num(found), np.nan)
 
 
 def ic_figures(

@@ -24,6 +24,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bar of a run is l
 _CHANCE = 0.01  # of the test windows may look like others by accident
 
 Rows = Mapping[str, NDArray[np.int64]]
+Times = NDArray[np.datetime64]
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,18 @@ class Calendar:
         return np.asarray(self.time[np.minimum(label + embargo, self.symbol_end)])
 
 
-def check_split(calendar: Calendar, rows: Rows, longest: int, embargo: int) -> Check:
+def check_split(calendar: Calendar, rows: Rows, longest: int, embargo: int, in_order: bool = True) -> Check:
     """Parts follow each other, no label reaches into a later one, and the embargo is kept.
 
-    longest: the largest horizon, in bars.
+    longest: the largest horizon, in bars; in_order: False where train lies on both sides of test: no label of
+    one part then overlaps with one of another.
     """
     name = "split"
     parts = [part for part in PARTS_IN_TIME if part in rows]
     if len(parts) < 2:
         return Check(name, NOT_APPLICABLE, "the run held nothing out (split=all): there is no cut to cross")
+    if not in_order:
+        return _check_apart(calendar, rows, parts, longest, embargo)
     asof = calendar.time[calendar.last]
     ends, kept = (calendar.label_ends(longest, bars) for bars in (0, embargo))
     late = crossing = close = shared = 0
@@ -169,6 +173,43 @@ def check_split(calendar: Calendar, rows: Rows, longest: int, embargo: int) -> C
     gap = f" and {embargo} bars of embargo" if embargo else ""
     measured = f"{total:,} windows in date order, each label ({longest} bars{gap}) ends before the next part"
     return Check(name, PASS, measured, "", figures)
+
+
+def _check_apart(calendar: Calendar, rows: Rows, parts: list[str], longest: int, embargo: int) -> Check:
+    asof = calendar.time[calendar.last]
+    ends, kept = (calendar.label_ends(longest, bars) for bars in (0, embargo))
+    mixed = crossing = close = shared = 0
+    for own, other in ((rows[a], rows[b]) for a, b in combinations(parts, 2)):
+        mixed += int(np.isin(asof[own], asof[other]).sum())
+        crossing += _meeting(asof[own], ends[own], asof[other], ends[other])
+        close += _meeting(asof[own], kept[own], asof[other], kept[other])
+        shared += len(np.intersect1d(own, other))
+    total = sum(len(rows[part]) for part in parts)
+    figures = {"windows": total, "out_of_order": mixed, "labels_cross": crossing, "in_embargo": close,
+               "in_two_parts": shared, "embargo": embargo}  # fmt: skip
+    if mixed or shared or crossing:
+        return Check(
+            "split", FAIL,
+            f"the labels of {crossing:,} windows overlap with labels of another part; {mixed:,} windows end "
+            f"on dates of another part; {shared:,} windows are in two parts",
+            f"purge the {longest} bars of the largest horizon on both sides of each block", figures,
+        )  # fmt: skip
+    if close:
+        return Check(
+            "split", FAIL, f"{close:,} windows lie within split.embargo={embargo} bars of another part",
+            "leave out the embargo on both sides of each block", figures,
+        )  # fmt: skip
+    gap = f" and {embargo} bars of embargo" if embargo else ""
+    measured = f"{total:,} windows in blocks, no label ({longest} bars{gap}) meets one of another part"
+    return Check("split", PASS, measured, "", figures)
+
+
+def _meeting(begins: Times, ends: Times, other_begins: Times, other_ends: Times) -> int:
+    """How many of these spans meet one of the others; both ends are included."""
+    order = np.argsort(other_begins, kind="stable")
+    latest = np.maximum.accumulate(other_ends[order])
+    before = np.searchsorted(other_begins[order], ends, side="right") - 1
+    return int((latest[np.maximum(before, 0)] >= begins)[before >= 0].sum())
 
 
 def window_hashes(chunks: Iterable[tuple[NDArray[np.generic], ...]]) -> list[bytes | None]:
@@ -212,10 +253,12 @@ def check_overlap(calendar: Calendar, lookback: int, rows: Rows) -> Check:
         return Check(name, NOT_APPLICABLE, "the run has no test part")
     train, test = rows["train"], rows["test"]
     symbol = calendar.symbol_end  # one value for each symbol
-    newest = np.full(len(calendar.time), -1, np.int64)
-    np.maximum.at(newest, symbol[train], calendar.last[train])
-    begin = calendar.last[test] - lookback + 1
-    count = int((begin <= newest[symbol[test]]).sum())
+    ordered = train[np.argsort(calendar.last[train])]
+    newest = ordered[np.searchsorted(calendar.last[ordered], calendar.last[test], side="right") - 1]
+    inside = (calendar.last[newest] > calendar.last[test] - lookback) & (
+        calendar.last[newest] <= calendar.last[test]
+    )
+    count = int((inside & (symbol[newest] == symbol[test])).sum())
     measured = (
         f"{count:,} of {len(test):,} test windows begin with bars that end a train window: seen bars are "
         f"no leak, seen labels would be"

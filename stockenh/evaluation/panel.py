@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, Resampling
 from stockenh.evaluation.exposures import Exposures, residual
-from stockenh.evaluation.ic import daily_rank_ics, hac_mean, ic_figures
+from stockenh.evaluation.ic import PANEL_SYMBOLS, daily_rank_ics, hac_mean, ic_figures
 from stockenh.evaluation.paired import holm
 from stockenh.evaluation.portfolio import Curve
 from stockenh.evaluation.quantiles import (
@@ -35,7 +35,6 @@ from stockenh.evaluation.quantiles import (
 )
 from stockenh.evaluation.tranches import tranche_curve, tranche_figures, tranche_weights
 
-FEWEST = 5  # symbols of a date
 TERCILES = ("low", "middle", "high")
 SIZE, VOLATILITY = "size", "volatility"  # exposures that symbols are grouped by
 
@@ -117,7 +116,7 @@ class PanelSettings:
 
 def is_panel(panel: Panel) -> bool:
     """Whether two dates or more have as many symbols as a panel needs."""
-    return int((panel.symbols_of_days() >= FEWEST).sum()) >= 2
+    return int((panel.symbols_of_days() >= PANEL_SYMBOLS).sum()) >= 2
 
 
 def panel_figures(

@@ -6,14 +6,14 @@ Legend: n rows (one symbol at one date), H horizons, D dates of the part.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, Resampling
-from stockenh.evaluation.ic import daily_ic, ic_figures
+from stockenh.evaluation.ic import best_rank_ic, daily_ic, ic_figures
 from stockenh.evaluation.metrics import (
     Forecast,
     Metrics,
@@ -38,7 +38,7 @@ class Part:
     """Rows that forecasts are scored on.
 
     asof: (n,) time of the window's last bar; y_ret: (n, H), NaN where there is no label; horizons: H bars
-    best_prob: (n, H) where it is known, else None
+    best_prob, best_score: (n, H) where they are known, else None, see `Windows`
     y_dir, raw_ret: (n, H) direction and simple return, see `Windows`; None: the same as y_ret
     """
 
@@ -48,6 +48,13 @@ class Part:
     best_prob: Floats | None = None
     y_dir: Floats | None = None
     raw_ret: Floats | None = None
+    best_score: Floats | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Part:
+        """These rows only."""
+        names = ("asof", "y_ret", "best_prob", "y_dir", "raw_ret", "best_score")
+        given = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: array[rows] for name, array in given.items() if array is not None})
 
     def labelled(self, column: int) -> LabelledRows:
         """The rows that have a label at the horizon of this column."""
@@ -88,7 +95,7 @@ def evaluate_part(
     see `Scored.figures`, with `ic` and `rank_ic` of simple returns, see `ic_figures`;
     `against`, of each own forecast and every other the difference, see `Scored.minus`; `p_majority`, of each
     own forecast, that it is no better than always the larger class of the same rows; and where the best
-    forecast is known its limits.
+    forecast is known its limits, `limit_rank_ic` with the same figures as `rank_ic`.
     """
     return {
         f"h{horizon}": _evaluate_horizon(
@@ -140,6 +147,9 @@ def _evaluate_horizon(
             accuracy, majority = figures[name]["accuracy"], about["majority"]
             figures[name]["gap_closed"] = gap_closed(accuracy, majority, best["limit_accuracy"])
         found |= best
+    if part.best_score is not None:
+        best_ic = best_rank_ic(part.best_score[labelled.rows, column], labelled.raw_ret, date, dates)
+        found["limit_rank_ic"] = ic_figures(best_ic, part.horizons[column], draws)
     return found
 
 

@@ -23,6 +23,7 @@ from stockenh.data.fitted import CLIP, Fitted
 from stockenh.data.prices import FLAT, normalise
 from stockenh.errors import StockenhError
 from stockenh.inference.calibration import Calibration
+from stockenh.inference.ensemble import MEMBERS
 from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAttention, in_other_forms
 from stockenh.storage.files import write_atomic
 
@@ -58,7 +59,7 @@ class Deployed(nn.Module):
 
     def forward(self, prices: Tensor, context: Tensor, embedding: Tensor | None = None) -> dict[str, Tensor]:
         """`ret` (B, H) in raw units, `up_prob` (B, H) calibrated; where the network has them, `quantiles`
-        (B, H, Q) of returns in raw units.
+        (B, H, Q) of returns in raw units, and `member_up_prob` (B, K, H) of an ensemble.
 
         prices (B, T, 5): open, high, low, close, volume, raw or normalised; context (B, F) raw features;
         embedding (B, E), omitted where the network has none. All fp32.
@@ -71,6 +72,8 @@ class Deployed(nn.Module):
         }
         if "quantiles" in out:
             made["quantiles"] = out["quantiles"] * self.unit[:, None]
+        if MEMBERS in out:
+            made[MEMBERS] = out[MEMBERS]
         return made
 
 

@@ -20,6 +20,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment, NoAugment, RawNoise
 from stockenh.errors import RunFolderError, StockenhError
 from stockenh.inference.calibration import Calibration
+from stockenh.inference.ensemble import MEMBERS
 from stockenh.storage.untrusted import typed
 from stockenh.training.precision import DTYPES
 from stockenh.training.step import Objective
@@ -147,7 +148,7 @@ class _Stacked(Augment):
 @dataclass(frozen=True)
 class Forecast:
     """Means over the views, (k, H) each: ret in raw units, up_prob calibrated; uncertainty: the standard
-    deviation of up_prob over the views, None where there is only the window itself."""
+    deviation of up_prob over views and members, None where there is only one of each."""
 
     ret: NDArray[np.float64]
     up_prob: NDArray[np.float64]
@@ -157,8 +158,9 @@ class Forecast:
 class Engine(Protocol):
     """A model that forecasts windows of the device."""
 
-    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
-        """ret in raw units and calibrated up_prob, (together, B, H) each, of the windows `rows` (B,).
+    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats, Floats]:
+        """ret in raw units and calibrated up_prob, (together, B, H) each, of the windows `rows` (B,); and the
+        probabilities (m, B, H) whose spread is the uncertainty: the same, or those of an ensemble's members.
 
         augment makes `together` views of each window: first all windows themselves.
         """
@@ -178,7 +180,7 @@ class TorchEngine:
     precision: str = "fp32"
 
     @torch.no_grad()
-    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats]:
+    def __call__(self, rows: Tensor, augment: Augment, together: int) -> tuple[Floats, Floats, Floats]:
         x_embedding, x_ctx = (x.repeat(together, 1) for x in self.data.vectors(rows))
         low = self.precision != "fp32" and together > 1
         with torch.autocast(x_ctx.device.type, DTYPES[self.precision], enabled=low):
@@ -187,7 +189,17 @@ class TorchEngine:
             out[name].float().unflatten(0, (together, -1)).cpu().double().numpy()
             for name in ("ret", "up_logits")
         )
-        return ret * np.asarray(self.fitted.return_std), self.calibration.apply(logits)
+        up_prob = self.calibration.apply(logits)
+        each = up_prob
+        if MEMBERS in out:
+            each = of_members(out[MEMBERS].float().cpu().double().numpy(), together)
+        return ret * np.asarray(self.fitted.return_std), up_prob, each
+
+
+def of_members(up_prob: Floats, together: int) -> Floats:
+    """(together B, K, H) as a network gives them -> (together K, B, H)."""
+    views = up_prob.reshape(together, -1, *up_prob.shape[1:])
+    return views.swapaxes(1, 2).reshape(-1, views.shape[1], views.shape[3])
 
 
 def forecast(
@@ -220,12 +232,12 @@ def forecast_with(engine: Engine, data: ReadyWindows, rows: NDArray[np.int64], v
     augment = views.draw(data.lookback, data.device)
     chunks = data.split(rows, max(1, chunk_on(data.device) // together))
     forecasts = [engine(chunk, augment, together) for chunk in chunks]
-    ret, up_prob = (np.concatenate(column, 1) for column in zip(*forecasts, strict=True))
+    ret, up_prob, each = (np.concatenate(column, 1) for column in zip(*forecasts, strict=True))
     _require_finite(data, rows, ret.mean(0), up_prob.mean(0))
     return Forecast(
         ret=ret.mean(0),
         up_prob=up_prob.mean(0),
-        uncertainty=up_prob.std(0) if views.count else None,
+        uncertainty=each.std(0) if len(each) > 1 else None,
     )
 
 

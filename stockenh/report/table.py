@@ -19,6 +19,13 @@ def interval(low: float | None, high: float | None) -> str:
     return "n/a" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"
 
 
+def between(low: float | None, high: float | None, scale: float, digits: int) -> str:
+    """`-0.012 to 0.034`: a minus between could be a sign."""
+    if low is None or high is None:
+        return "n/a"
+    return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """`51.3%`, or `n/a`."""
     return "n/a" if value is None else f"{100 * value:.{digits}f}%"

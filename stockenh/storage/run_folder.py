@@ -62,6 +62,9 @@ class Scores(TypedDict):
     brier: float | None
     auc: float | None
     mae: float | None
+    rank_ic: NotRequired[float | None]  # of panels
+    rank_ic_low: NotRequired[float | None]
+    rank_ic_high: NotRequired[float | None]
 
 
 class BestEpoch(TypedDict):
@@ -117,7 +120,7 @@ class Origin(TypedDict):
     """Another run that this one depends on, in manifest.json."""
 
     run: str
-    weights: Literal["raw", "ema", "swa"]
+    weights: Literal["raw", "ema", "swa", "ensemble"]
     sha256: str
     shifts_probabilities: NotRequired[bool]  # of a teacher: see `Loss`
 

@@ -28,7 +28,7 @@ from stockenh.commands.runs.show import comparison, listing
 from stockenh.commands.sweep.show import best_of, count_states, ranked, trials_table
 from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.commands.sweep.study import SharedStudy
-from stockenh.commands.train import is_finished, resumed_run
+from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.commands.train.session import initial_weights
 from stockenh.commands.trained import Trained, is_data_of, require_same_weights
 from stockenh.config import build

@@ -236,3 +236,11 @@ def test_a_generated_market_has_its_limit_for_the_absolute_target_only(recipe, s
 
 def test_a_checked_config_has_the_default():
     assert parse(plain(compose([]))).target == Absolute()
+
+
+def test_a_panel_s_forecast_is_a_ranking_with_the_run_s_own_skill(runs, stockenh, tmp_path):
+    out = stockenh("tta-predict", f"run={runs['rank']}", f"hydra.run.dir={tmp_path}/out", code=0).out
+    table = [line.split() for line in out.splitlines() if line.startswith(" ") and "10" in line.split()]
+    assert [row[4] for row in table] == [str(rank) for rank in range(1, 1 + len(table))] and len(table) >= 5
+    scores = json.loads((runs["rank"] / "summary.json").read_text())["parts"]["test"]["h10"]
+    assert f"10 bars: rank IC {scores['rank_ic']:.3f} (95% " in out

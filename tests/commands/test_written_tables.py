@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from bars import write_bars
 
-from stockenh.commands.trained import write_frame
+from stockenh.commands.frames import write_frame
 
 FULL_WIDTH = "\uff1d1"
 DANGEROUS = [

@@ -39,6 +39,7 @@ TYPED = [(group, option) for group, option in OPTIONS if group in GROUPS]
 NEEDS = {
     ("data", "yahoo"): ["data.symbols=[AAA,BBB]"],
     ("split", "walk_forward"): ["split.fold=4"],  # the fold with the most to train on
+    ("split", "cpcv"): ["split.groups=4", "split.test_groups=1"],
     ("embedding", "stored"): ["data=windows"],
     ("loss", "rank_ic"): ["train.batch=date"],
     ("loss", "listwise"): ["train.batch=date"],
@@ -141,8 +142,8 @@ def small(group: str, option: str, windows_file: Path, bars_folder: Path) -> lis
         overrides.append("data.lookback=20")
         overrides += [] if group == "data" else ["data=files", f"data.path={bars_folder}"]
         overrides += [] if group == "embedding" else ["embedding=none"]
-    if (group, option) == ("data", "synthetic"):
-        overrides += ["data.symbols=2", "data.bars=160"]
+    if group == "data" and option in ("synthetic", "synthetic_panel"):
+        overrides += ["data.symbols=3", "data.bars=160"]
     if group == "embedding" and option.startswith("kronos"):
         overrides.append(f"embedding.checkpoint={TINY}")
     if group == "experiment":

@@ -1,4 +1,6 @@
+import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from stockenh.data.splits import (
     TEST,
     TRAIN,
     VAL,
+    CombinatorialPurged,
     DateSplit,
     Split,
     TrainOnly,
@@ -100,6 +103,69 @@ def test_no_label_of_a_part_lies_in_a_later_part(windows, split):
             assert gap >= split.embargo or own.max() < begins
 
 
+def cpcv(groups=6, test_groups=2, combination=0, val=0.15, embargo=0):
+    return CombinatorialPurged(groups, test_groups, combination, val, embargo)
+
+
+@st.composite
+def combinations_of_groups(draw):
+    groups = draw(st.integers(2, 6))
+    test_groups = draw(st.integers(1, groups - 1))
+    number = draw(st.integers(0, math.comb(groups, test_groups) - 1))
+    return cpcv(groups, test_groups, number, draw(st.floats(0.05, 0.6)), draw(st.integers(0, 6)))
+
+
+@settings(max_examples=200)
+@given(markets(), st.one_of(combinations_of_groups(), splits()))
+def test_no_label_of_a_part_meets_one_of_another_part(windows, split):
+    """From the first bar of a window's label to its last, and the embargo on both sides."""
+    try:
+        parts = assign(split, windows)
+    except ConfigError:
+        assume(False)
+    kept = windows.reach(np.arange(len(windows)), split.embargo)
+    for part, other in ((TRAIN, VAL), (TRAIN, TEST), (VAL, TEST)):
+        held_out = np.flatnonzero(parts == other)
+        for row in np.flatnonzero(parts == part):
+            assert not np.isin(windows.asof[row], windows.asof[held_out])
+            before = held_out[windows.asof[held_out] < windows.asof[row]]
+            after = held_out[windows.asof[held_out] > windows.asof[row]]
+            assert all(last_label(windows, each) < windows.asof[row] for each in before)
+            assert all(last_label(windows, row) < windows.asof[each] for each in after)
+            assert (kept[before] < windows.asof[row]).all() and (kept[row] < windows.asof[after]).all()
+
+
+def test_combinations_test_every_group_equally_often_and_purge_both_sides():
+    windows = windows_of(("A", range(65)))  # dates 2 to 63, of which 61 carry both labels
+    dates = 62
+    tested = []
+    for number in range(15):
+        split = cpcv(combination=number)
+        parts = assign(split, windows)
+        of_date = split.group_of(dates)
+        in_test = set(numbers(windows, parts, TEST))
+        assert in_test == {day for day in range(2, 64) if of_date[day - 2] in split.tested()}
+        tested.append(split.tested())
+        assert not in_test & {*numbers(windows, parts, TRAIN), *numbers(windows, parts, VAL)}
+    assert tested == [*combinations(range(6), 2)] and cpcv().combinations == 15 and cpcv().paths == 5
+    sizes = np.bincount(cpcv().group_of(dates))
+    assert sizes.max() - sizes.min() <= 1 and sizes.sum() == dates
+    parts = assign(cpcv(test_groups=1, combination=2, embargo=1), windows)
+    # group 2 holds the dates 23 to 32; labels take two bars, and the embargo one more
+    of_train = numbers(windows, parts, TRAIN)
+    assert numbers(windows, parts, TEST) == list(range(23, 33))
+    assert max(day for day in of_train if day < 23) == 19 and min(d for d in of_train if d > 32) == 36
+    assert min(numbers(windows, parts, VAL)) - max(of_train) == 4
+
+
+def test_validation_may_lie_on_both_sides_of_a_test_block():
+    windows = windows_of(("A", range(65)))
+    parts = assign(cpcv(groups=3, test_groups=1, combination=1, val=0.6), windows)
+    train, val, test = (numbers(windows, parts, part) for part in (TRAIN, VAL, TEST))
+    assert max(train) < min(val) < min(test) < max(test) < max(val)
+    assert not {min(test) - 1, min(test) - 2, max(test) + 1, max(test) + 2} & set(val)
+
+
 def test_parts_are_shares_of_the_dates_and_without_cuts_every_labelled_window_trains():
     windows = windows_of(("A", range(43)), ("B", range(20, 43)), horizons=(1,))
     parts = assign(DateSplit(val=0.2, test=0.1), windows)
@@ -153,8 +219,8 @@ class Fixed(Split):
     ends: np.ndarray
     embargo = 0
 
-    def cuts(self, dates):
-        return np.array([dates[0], *self.ends[:2]]), self.ends
+    def part_of(self, dates):
+        return np.searchsorted(self.ends, dates, side="right").astype(np.int8)
 
 
 def test_walk_forward_tests_tile_the_later_dates_and_train_expands():
@@ -182,6 +248,11 @@ def test_walk_forward_tests_tile_the_later_dates_and_train_expands():
         (WalkForward, {"fold": -1}, r"split\.fold=-1 must be from 0"),
         (WalkForward, {"folds": 0}, r"split\.folds=0 must be at least 1"),
         (WalkForward, {"val": 1.0}, r"split\.val=1\.0 must be below 1"),
+        (CombinatorialPurged, {"combination": 15}, r"split\.combination=15 must be from 0 to 14"),
+        (CombinatorialPurged, {"combination": -1}, r"split\.combination=-1 must be at least 0"),
+        (CombinatorialPurged, {"test_groups": 6}, r"split\.test_groups=6 must be below split\.groups=6"),
+        (CombinatorialPurged, {"groups": 1}, r"split\.groups=1 must be at least 2"),
+        (CombinatorialPurged, {"embargo": -1}, r"split\.embargo=-1 must be at least 0"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(kind, values, message):
@@ -197,6 +268,8 @@ def test_impossible_settings_are_refused_by_name(kind, values, message):
         (DateSplit(val=0.01), 33, r"split\.val=0\.01.* leave no val windows"),
         (DateSplit(val=0.49, test=0.5, embargo=0), 33, r"split\.val=0\.49.* leave no train windows"),
         (DateSplit(embargo=30), 33, r"split\.embargo=30 leave no train windows.*data\.horizons is purged"),
+        (CombinatorialPurged(groups=20), 12, r"split\.groups=20 is more than the 9 dates"),
+        (CombinatorialPurged(embargo=30), 33, r"split\.groups=6.* leave no train windows"),
         (WalkForward(folds=40, fold=2), 33, r"split\.folds=40 split\.fold=2.* leave no"),
     ],
 )

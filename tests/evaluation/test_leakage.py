@@ -103,6 +103,39 @@ def test_parts_out_of_order_and_windows_in_two_parts_are_counted():
     assert split({"train": np.arange(52)}).finding == "n/a"
 
 
+@pytest.mark.parametrize(
+    ("train", "embargo", "crossing", "in_embargo"),
+    [
+        ([4, 9, 20, 29], 0, 0, 0),  # labels of three bars on both sides of a test from 13 to 16
+        ([4, 10, 20], 0, 2, 2),  # a window of each symbol
+        ([4, 9, 19], 0, 2, 2),
+        ([4, 9, 20], 1, 0, 4),
+        ([4, 8, 21], 1, 0, 0),
+    ],
+)
+def test_labels_that_meet_those_of_a_test_block_are_counted_on_both_sides(
+    train, embargo, crossing, in_embargo
+):
+    rows = {"train": np.flatnonzero(np.isin(PLACE, train)), "test": np.flatnonzero(abs(PLACE - 14.5) < 2)}
+    found = check_split(CALENDAR, rows, longest=3, embargo=embargo, in_order=False)
+    assert found.finding == ("FAIL" if crossing or in_embargo else "pass")
+    assert (found.figures["labels_cross"], found.figures["in_embargo"]) == (crossing, in_embargo)
+
+
+def test_blocks_that_share_dates_or_windows_are_a_leak():
+    mixed = {"train": np.array([0, 20, 46]), "test": np.array([5, 20])}
+    found = check_split(CALENDAR, mixed, longest=3, embargo=0, in_order=False)
+    assert found.finding == "FAIL" and "2 windows end on dates of another part" in found.measured
+    assert found.figures["in_two_parts"] == 1 and found.figures["out_of_order"] == 2
+
+
+def test_test_windows_share_bars_with_train_on_one_side_of_it_only():
+    rows = {"train": np.flatnonzero(PLACE >= 20), "test": np.flatnonzero(PLACE < 17)}
+    assert (
+        check_overlap(CALENDAR, 5, rows).figures["sharing"] == 0
+    )  # later windows hold test's bars as inputs
+
+
 def test_a_symbol_counts_its_own_bars_or_where_there_are_none_its_own_dates():
     stored = StoredWindows(
         symbols=("A", "B"), symbol=np.array([1, 0, 0, 1, 0], np.int32),

@@ -272,11 +272,11 @@ def test_coverage_is_a_line_per_rule_beside_the_majority_of_the_rows_kept(draw):
     figure = draw(coverage_chart, rules, "9 windows", least=0)
     first = lines(figure.axes[0])
     assert first["largest margin"] == [pytest.approx(0.55), 0.5]
-    assert first["least spread over views"] == [pytest.approx(0.5), pytest.approx(0.4)]
+    assert first["least spread"] == [pytest.approx(0.5), pytest.approx(0.4)]
     assert first["larger class of margin's rows"] == [0.5, 0.5]
-    assert texts(figure.legends[0].get_texts())[::2] == ["largest margin", "least spread over views"]
+    assert texts(figure.legends[0].get_texts())[::2] == ["largest margin", "least spread"]
     (only,) = draw(coverage_chart, {"margin": {"h3": points(0.1)}}, "9 windows", least=0).axes
-    assert "least spread over views" not in lines(only)
+    assert "least spread" not in lines(only)
 
 
 DAYS = np.arange("2024-01-01", "2024-01-04", dtype="datetime64[D]")

@@ -67,18 +67,26 @@ def test_a_limit_and_the_share_of_the_gap_stand_beside_the_score():
     plain = lines(100, title="a run")
     assert plain[0].strip() == "a run" and "limit" not in " ".join(plain)
     assert row(plain, "train", "10") == [
-        "train", "10", "39120", "1.2%", "77.4%", "76.3-78.5", "51.9%", "0.5045", "0.164", "0.832", "0.0257",
+        "train", "10", "39120", "1.2%", "0.832", "0.5045", "77.4%", "76.3-78.5", "51.9%", "0.164", "0.0257",
     ]  # fmt: skip
     output = lines(85, title="a run", **LIMITS)
     assert max(map(len, output)) <= 85
     assert output[1].replace("log loss", "loss").split() == [
-        "part", "bars", "n", "accuracy", "95%", "majority", "limit", "closed", "loss", "AUC", "MAE",
+        "part", "bars", "n", "AUC", "loss", "accuracy", "95%", "majority", "limit", "closed", "MAE",
     ]  # fmt: skip
     assert row(output, "train", "10") == [
-        "train", "10", "39120", "77.4%", "76.3-78.5", "51.9%", "80.2%", "90%", "0.5045", "0.832", "0.0257",
+        "train", "10", "39120", "0.832", "0.5045", "77.4%", "76.3-78.5", "51.9%", "80.2%", "90%", "0.0257",
     ]  # fmt: skip
     assert "closed: share of the way from majority to limit" in text(80, **LIMITS)
     assert "n/a" in row(lines(85, **LIMITS | {"gap_closed": None}), "train", "10")
+
+
+def test_a_panel_has_its_rank_ic_first():
+    ic = {"rank_ic": 0.0312, "rank_ic_low": -0.004, "rank_ic_high": 0.0651}
+    output = lines(100, **ic)
+    assert row(output, "train", "10")[3:8] == ["0.031", "-0.004", "to", "0.065", "0.832"]
+    assert "its limit" not in output[0] and "rank IC: mean over dates" in text(100, **ic)
+    assert row(lines(110, **ic, limit_rank_ic=0.0456), "train", "10")[7] == "0.046"
 
 
 def test_the_program_is_named_as_it_can_be_typed(tmp_path, monkeypatch):

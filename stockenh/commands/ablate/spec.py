@@ -235,6 +235,8 @@ def _refuse_unfit(base: RunConfig, settings: AblateSettings) -> None:
         )
     if base.teacher or base.init_from:
         raise ConfigError("an ablation trains from the start: leave out teacher= and init_from=")
+    if base.train.members > 1:
+        raise ConfigError("an ablation has its own seeds, ablate.seeds: leave out train.members")
 
 
 def _refuse_short(search: Recipe, context: HydraContext) -> None:

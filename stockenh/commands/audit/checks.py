@@ -14,8 +14,9 @@ from rich.console import Console
 import stockenh
 from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
 from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
+from stockenh.commands.frames import evenly
 from stockenh.commands.train.session import resolved
-from stockenh.commands.trained import LoadedRun, Trained, evenly, is_data_of, shifts_probabilities
+from stockenh.commands.trained import LoadedRun, Trained, is_data_of, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.compose import open_folder
 from stockenh.config.schema import AuditRunConfig
@@ -49,6 +50,7 @@ from stockenh.report.terminal import counted_progress, print_files, print_line
 from stockenh.storage.files import expanded, write_atomic, write_json
 
 Run = LoadedRun[AuditRunConfig]
+Rows = NDArray[np.int64]
 
 FILES = ("audit.md", "audit.json", "audit.png")
 NAME_THEM = "name their folder with data.path=DIR"
@@ -106,7 +108,8 @@ def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Che
     """Check by check; what only the picture shows goes into `figures`."""
     windows, rows, config = run.prepared.windows, run.prepared.rows, run.config
     calendar = calendar_of(windows)
-    split = check_split(calendar, rows, max(windows.horizons), config.split.embargo)
+    of_split = config.split
+    split = check_split(calendar, rows, max(windows.horizons), of_split.embargo, of_split.in_order)
     yield later_bars(run, advance)
     names = ("context_mean", "context_std", "return_std", "up_share")
     stored = {name: getattr(run.fitted, name) for name in names}
@@ -114,7 +117,8 @@ def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Che
     yield _calibration(run)
     if not isinstance(windows, BarWindows) and "test" in rows:
         yield check_stored_context(windows.context, rows["train"], windows.context_names)
-        yield check_dates(_prices(run, rows["train"]), _prices(run, rows["test"]), windows.lookback)
+        earlier, later = _before_last_test(windows.asof, rows["train"], rows["test"])
+        yield check_dates(_prices(run, earlier), _prices(run, later), windows.lookback)
     advance(2)
     yield split
     yield check_duplicates({part: window_hashes(_arrays(run, of_part)) for part, of_part in rows.items()})
@@ -163,6 +167,13 @@ def _calibration(run: Run) -> Check:
         fitted[part] = [calibration.apply(logits["val"]) for calibration in fits]
     stored = run.trained.calibration.apply(logits["val"])
     return check_calibration(stored, fitted["val"], fitted.get("test", []))
+
+
+def _before_last_test(asof: NDArray[np.datetime64], train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    """The train windows before the last block of test windows, and that block: later ones hold its bars."""
+    block = np.searchsorted(np.unique(asof[train]), asof[test])
+    last = test[block == block.max()]
+    return train[asof[train] < asof[last].min()], last
 
 
 def _prices(run: Run, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.commands.trained import LoadedRun, evenly
+from stockenh.commands.frames import evenly
+from stockenh.commands.trained import LoadedRun
 from stockenh.config import build
 from stockenh.config.schema import AuditRunConfig
 from stockenh.data.batches import DeviceWindows

@@ -14,8 +14,8 @@ import torch
 
 from stockenh.commands.bench.figures import Aim, Figure, median
 from stockenh.commands.bench.setup import Setup
+from stockenh.commands.exported import OnnxEngine
 from stockenh.commands.measure import Clock, Seconds
-from stockenh.commands.trained import OnnxEngine
 from stockenh.config import build
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.export import Deployed, OnnxModel, quietly, write_int8, write_onnx

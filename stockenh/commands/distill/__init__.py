@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from stockenh.commands.finished import finished_run
+from stockenh.commands.finished import finished_runs
 from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import (
     continue_run,
     device_of,
     errors_in_log,
-    is_finished,
-    resumed_run,
     train_assigned,
     train_in,
 )
+from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose
 from stockenh.config.schema import GROUPS, config_of, parse, to_dict
 from stockenh.errors import ConfigError
@@ -36,7 +34,7 @@ def distill(arguments: list[str], root: str = "distill") -> None:
     if is_resumed(arguments):
         _resume(arguments)
         return
-    teacher = finished_run(arguments, "teacher")
+    teacher, *_ = finished_runs(arguments, "teacher")
     config, rest = compose.config_file(arguments)
     of_teacher = to_dict(config_of(teacher))
     config = {**{group: of_teacher[group] for group in OF_TEACHER}, **config}
@@ -46,11 +44,11 @@ def distill(arguments: list[str], root: str = "distill") -> None:
 
 def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One student: alone, a job of a grid, or a trial of a search."""
-    from stockenh.commands.trained import Trained
+    from stockenh.commands.ensembles import opened
 
     config = parse(raw)
     # before the data are read, which may take long
-    Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights).require_inputs(config, "teacher")
+    opened(config.teacher or "", config.weights).require_inputs(config, "teacher")
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
@@ -59,11 +57,11 @@ def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    folder, config, device_given = resumed_run(arguments)
+    folder, config, changes = resumed_run(arguments)
     if config.teacher is None:
         raise ConfigError(f"{folder} is no student of a teacher: continue it with stockenh train resume=RUN")
     if not is_finished(folder, config):
-        continue_run(folder, config, device_given)
+        continue_run(folder, config, changes)
     with errors_in_log():
         _finish(folder, config.cache_dir)
 

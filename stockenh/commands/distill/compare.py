@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from stockenh.commands.ensembles import opened
 from stockenh.commands.measure import Clock
 from stockenh.commands.train.session import prepared_for, teacher_predictions
 from stockenh.commands.trained import Trained
@@ -115,7 +116,7 @@ def compare(
     """Scores teacher, student and the student alone on the same test rows, times them in turn, writes
     distillation.json and its picture into the student's folder, and shows both tables."""
     models = {
-        "teacher": Trained.open(RunFolder.open(Path(config.teacher or "")), config.weights),
+        "teacher": opened(config.teacher or "", config.weights),
         "student": Trained.open(student, None),
         "student alone": Trained.open(alone, None),
     }
@@ -202,7 +203,7 @@ def _cost(
     return {
         name: {
             "parameters": sum(p.numel() for p in nets[name].parameters()),
-            "bytes": model.folder.weights(model.name).stat().st_size,
+            "bytes": model.size,
             "milliseconds_at_1": 1000 * at_1[name],
             "windows_per_second_at_256": 256 / at_256[name],
         }

@@ -17,8 +17,8 @@ from stockenh.data.bars import CLOSE, VOLUME, Bars
 from stockenh.data.windows import BarWindows, Windows, next_returns, returns_ahead
 from stockenh.evaluation.bootstrap import Floats, Resampling
 from stockenh.evaluation.exposures import exposures, market_volatility
+from stockenh.evaluation.ic import PANEL_SYMBOLS
 from stockenh.evaluation.panel import (
-    FEWEST,
     Panel,
     PanelBars,
     PanelSettings,
@@ -39,7 +39,7 @@ def evaluate_panel(
 ) -> tuple[dict[str, Any] | None, Tranches]:
     """The panel's part of evaluation.json, and dates and curves of the tranches by horizon.
 
-    None where no two dates have as many symbols as a panel needs. windows: those of the forecasts among others
+    None where no two dates have as many symbols as a panel needs. windows: the forecasts' among others
     """
     panel = panel_of(forecasts, windows, wanted.execution)
     if not is_panel(panel):
@@ -48,7 +48,7 @@ def evaluate_panel(
     bars = panel.bars
     found = {
         "symbols_a_day": float(np.median(panel.symbols_of_days())),
-        "fewest": FEWEST,
+        "fewest": PANEL_SYMBOLS,
         "quantiles": wanted.quantiles,
         "execution": wanted.execution,
         "cost_bps": wanted.cost_bps,

@@ -10,13 +10,12 @@ from stockenh.commands.evaluate.tables import (
     Cells,
     Found,
     bars,
-    between,
     bound_of,
     ends,
     p_text,
     signed,
 )
-from stockenh.report.table import Grid, number, percent
+from stockenh.report.table import Grid, between, number, percent
 
 NO_MEAN: Mapping[str, Any] = {"mean": None, "low": None, "high": None}
 PARTS = {

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import stockenh
+from stockenh.commands.ensembles import together
 from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
 from stockenh.commands.evaluate.panel import Tranches, evaluate_panel
 from stockenh.commands.evaluate.panel_figures import panel_charts
 from stockenh.commands.evaluate.panel_tables import panel_grids
+from stockenh.commands.evaluate.paths import assembled, path_figures, require_combinations
 from stockenh.commands.evaluate.rows import (
     PartForecasts,
     Selection,
@@ -33,9 +35,10 @@ from stockenh.commands.evaluate.rows import (
 from stockenh.commands.evaluate.sentences import notes, verdicts
 from stockenh.commands.evaluate.tables import EXECUTIONS, grids, header, part_line
 from stockenh.commands.train.figures import reliability_chart
-from stockenh.commands.trained import Trained, is_data_of, require_same_weights
+from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
+from stockenh.data.splits import Split
 from stockenh.data.targets import Relative
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
@@ -110,6 +113,7 @@ def evaluation(
 ) -> tuple[dict[str, Any], PartForecasts, dict[str, Curve], Tranches]:
     """The figures, the forecasts that they are of, the curves of the next bar by strategy, and those of the
     tranches."""
+    runs = _ensembles(runs)
     selections = _select(config, runs, console)
     steps = sum(2 + len(s.prepared.windows.horizons) for s in selections)
     device = build.device(config.device)
@@ -119,7 +123,8 @@ def evaluation(
             net = trained.net(selection.prepared, device)
             torch.set_num_threads(config.threads or default_threads(net))
             each.append(forecast_rows(config, trained, selection, device, advance))
-    pooled = PartForecasts.pooled(each)
+    paths = assembled(runs, selections, each)
+    pooled = paths[0] if paths else PartForecasts.pooled(each)
     resampling = Resampling(config.evaluate.block, config.evaluate.resamples, config.seed)
     steps = len(pooled.forecasts) * len(pooled.part.horizons)
     with counted_progress(console, "resampling", steps) as advance:
@@ -127,12 +132,13 @@ def evaluation(
     curves, curve = _curve(config, pooled, resampling)
     panel, tranches = evaluate_panel(pooled, selections[0].prepared.windows, config.evaluate, resampling)
     found: dict[str, Any] = {
-        **_about(config, runs, selections, pooled, resampling),
+        **_about(config, runs, selections, pooled, resampling, len(paths)),
         "horizons": horizons,
         "panel": panel,
         "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
-        "folds": _folds(runs, each, resampling) if len(runs) > 1 else None,
+        "folds": _folds(runs, each, resampling) if len(runs) > 1 and not paths else None,
+        "paths": path_figures(paths) if paths else None,
         "implausible": [] if config.data.generated else implausible(horizons),
     }
     return {"verdict": verdicts(found), **found}, pooled, curves, tranches
@@ -188,13 +194,22 @@ def _rank_ics(forecasts: PartForecasts, column: int) -> tuple[Days, Floats]:
     return labelled.days[np.isfinite(found)], found[np.isfinite(found)]
 
 
+def _ensembles(runs: Sequence[Trained]) -> list[Trained]:
+    """Runs with the same test part as one forecaster each; folds stay apart."""
+    of_part: dict[Split, list[Trained]] = {}
+    for trained in runs:
+        of_part.setdefault(trained.run.split, []).append(trained)
+    return [together(members) for members in of_part.values()]
+
+
 def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console) -> list[Selection]:
     """The rows of every run; data are read once."""
     first, horizons, wanted = runs[0], list(config.data.horizons), config.evaluate
     first.require_inputs(config, "run", ("model", "embedding"))
     for trained in runs:
         _require_same_recipe(first, trained)
-        require_same_weights(trained.folder, config.embedding)
+        trained.require_embedding(config.embedding)
+    require_combinations(runs)
     block = Resampling(wanted.block).block_of(horizons)
     if block < max(horizons):
         raise ConfigError(
@@ -215,7 +230,8 @@ def _select(config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
             "that all of them were trained on: name these with data.path=DIR"
         )
     selections = [select_rows(replace(config, split=run.run.split), run, prepared) for run in runs]
-    _require_disjoint_dates(runs, selections)
+    if first.run.split.in_order:
+        _require_disjoint_dates(runs, selections)
     return selections
 
 
@@ -253,7 +269,11 @@ def _about(
     selections: Sequence[Selection],
     forecasts: PartForecasts,
     resampling: Resampling,
+    paths: int,
 ) -> dict[str, Any]:
+    several = (
+        f"path 1 of {paths} from {len(runs)} combinations" if paths else f"test parts of {len(runs)} folds"
+    )
     asof = forecasts.part.asof.astype("datetime64[D]")
     first, of = selections[0], of_target(config.target.name)
     fitted_on = [len(selection.train) for selection in selections if selection.train is not None]
@@ -264,7 +284,7 @@ def _about(
         "target": config.target.name,
         "relative": isinstance(config.target, Relative),  # up is above the day's median
         "generated": config.data.generated,
-        "part": first.title if len(runs) == 1 else f"test parts of {len(runs)} folds{of}",
+        "part": first.title if len(runs) == 1 else f"{several}{of}",
         "is_test": all(selection.is_test for selection in selections),
         "windows": len(asof),
         "dates": len(np.unique(asof)),
@@ -279,7 +299,8 @@ def _about(
             "block": resampling.block_of(forecasts.part.horizons),
             "resamples": resampling.resamples,
         },
-        "views": config.tta.views if forecasts.spread is not None else 0,
+        "views": config.tta.views if config.data.brings_bars else 0,
+        "members": max(len(getattr(trained, "members", (trained,))) for trained in runs),
         "has_bars": forecasts.next_ret is not None,
         "warnings": list(dict.fromkeys(line for selection in selections for line in selection.warnings)),
     }
@@ -295,7 +316,7 @@ def _folds(
         own = {name: fold.forecasts[name] for name in OWN if name in fold.forecasts}
         found.append(
             {
-                "run": str(trained.folder),
+                "run": trained.source,
                 "weights": trained.name,
                 "from": str(asof.min()),
                 "to": str(asof.max()),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stockenh.commands.ensembles import TrainedEnsemble
 from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
@@ -65,8 +66,8 @@ class Selection:
 class PartForecasts:
     """Forecasts of n rows by name, one per horizon, and what else the figures need.
 
-    symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over the
-    views, None without; next_ret: (n,) see `next_returns`, None without bars
+    symbol: (n,) names; up_prob: (n, H) as `tta-predict` forecasts it, spread: (n, H) its deviation over views
+    and members, None without; next_ret: (n,) see `next_returns`, None without bars
     """
 
     part: Part
@@ -75,6 +76,17 @@ class PartForecasts:
     up_prob: Floats
     spread: Floats | None
     next_ret: Floats | None
+
+    def take(self, rows: Rows) -> PartForecasts:
+        """Those of these rows only."""
+        return PartForecasts(
+            self.part.take(rows),
+            self.symbol[rows],
+            {name: [column.take(rows) for column in columns] for name, columns in self.forecasts.items()},
+            self.up_prob[rows],
+            None if self.spread is None else self.spread[rows],
+            None if self.next_ret is None else self.next_ret[rows],
+        )
 
     @classmethod
     def pooled(cls, several: Sequence[PartForecasts]) -> PartForecasts:
@@ -94,6 +106,7 @@ class PartForecasts:
             joined([part.best_prob for part in parts]),
             joined([part.y_dir for part in parts]),
             joined([part.raw_ret for part in parts]),
+            joined([part.best_score for part in parts]),
         )
         forecasts = {
             name: [
@@ -206,7 +219,7 @@ def _other_bars(config: EvaluateRunConfig, trained: Trained, prepared: Prepared)
 
 def _warnings(config: EvaluateRunConfig, windows: Windows, test: Rows) -> tuple[str, ...]:
     """No checkpoint was trained on a generated market."""
-    return config.embedding.warnings(windows.asof[test].min()) if windows.best_prob is None else ()
+    return () if config.data.generated else config.embedding.warnings(windows.asof[test].min())
 
 
 def _titled(title: str, config: EvaluateRunConfig) -> str:
@@ -272,7 +285,9 @@ def forecast_rows(
     if best is not None:
         forecasts[BEST] = [Forecast(prob, prob) for prob in best.T]
     views, up_prob, spread = build.views(config), calibrated, None
-    if views.count and config.data.brings_bars:
+    if not config.data.brings_bars:
+        views = replace(views, count=0)
+    if views.count or isinstance(trained, TrainedEnsemble):
         augmented = forecast(net, ready, rows, fitted, trained.calibration, views)
         up_prob, spread = augmented.up_prob, augmented.uncertainty
     advance(1)
@@ -287,6 +302,7 @@ def forecast_rows(
             best,
             windows.direction[rows].astype(np.float64),
             windows.returns[rows].astype(np.float64),
+            None if windows.best_score is None else windows.best_score[rows],
         ),
         symbol=np.array(windows.symbols)[windows.symbol[rows]],
         forecasts=forecasts,

@@ -9,7 +9,6 @@ from typing import Any
 from stockenh.commands.evaluate.tables import (
     Found,
     bars,
-    between,
     ends,
     has_ic,
     p_text,
@@ -19,12 +18,11 @@ from stockenh.commands.evaluate.tables import (
 )
 from stockenh.evaluation.baselines import FITTED, MAJORITY
 from stockenh.evaluation.exposures import ROWS_PER_EXPOSURE
-from stockenh.evaluation.ic import FEWEST_SYMBOLS
+from stockenh.evaluation.ic import FEWEST_SYMBOLS, PANEL_SYMBOLS
 from stockenh.evaluation.paired import holm
-from stockenh.evaluation.panel import FEWEST
 from stockenh.evaluation.summary import CALIBRATED, IMPLAUSIBLE
 from stockenh.report.figure import bars_text
-from stockenh.report.table import interval, number, percent
+from stockenh.report.table import between, interval, number, percent
 
 SIGNIFICANT = 0.05
 BETTER, WORSE, NOT_SHOWN, UNKNOWN = "better", "worse", "not shown", "unknown"
@@ -134,6 +132,7 @@ def notes(found: Found) -> list[str]:
     lines = [f"warning  {line}" for line in found["warnings"]]
     lines += [f"n/a      {line}" for line in _missing(found)]
     lines += [f"panel    {line}" for line in _survivors(found)]
+    lines += [f"limit    {line}" for horizon in found["horizons"] if (line := _rank_ic_limit(found, horizon))]
     lines += [f"log loss {line}" for horizon in found["horizons"] if (line := _lower_losses(found, horizon))]
     lines += [f"accuracy {_accuracy(found, horizon)}" for horizon in found["horizons"]]
     if found["implausible"]:
@@ -166,6 +165,20 @@ def _accuracy(found: Found, horizon: str) -> str:
         if f["gap_closed"] is not None:
             result += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
     return f"{accuracy}: {result}"
+
+
+def _rank_ic_limit(found: Found, horizon: str) -> str:
+    """The rank IC of the best possible forecast of the same rows, where it is known."""
+    limit = found["horizons"][horizon].get("limit_rank_ic")
+    if limit is None or limit["mean"] is None:
+        return ""
+    own = found["horizons"][horizon]["forecasts"]["model"]["rank_ic"]
+    if own is None:
+        return ""
+    return (
+        f"{bars(horizon)} bars: rank IC {number(own['mean'], 3)} ({ends(own, 1, 3)}), that of the best "
+        f"possible forecast {number(limit['mean'], 3)} ({ends(limit, 1, 3)})"
+    )
 
 
 def _best_baseline(found: Found, figures: Found, own: str) -> str:
@@ -216,7 +229,7 @@ def _missing(found: Found) -> list[str]:
             f"({symbols(found)})"
         )
     lines += _missing_of_panel(found)
-    if not found["views"]:
+    if not found["views"] and found["members"] == 1:
         why = "tta.views=0" if found["has_bars"] else "data=windows has no raw bars to add noise to"
         lines.append(f"coverage by spread over views: {why}")
     if found["curve"] is None:
@@ -235,7 +248,7 @@ def _missing_of_panel(found: Found) -> list[str]:
     """What a panel lacks, and why."""
     panel = found["panel"]
     if panel is None:
-        return [f"panel: it takes {FEWEST} or more symbols on two dates or more ({symbols(found)})"]
+        return [f"panel: it takes {PANEL_SYMBOLS} or more symbols on two dates or more ({symbols(found)})"]
     lines, each = [], list(panel["horizons"].values())
     if all(of["top_less_bottom"]["mean"] is None for of in each):
         lines.append(

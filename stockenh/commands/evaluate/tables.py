@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stockenh.commands.evaluate.paths import path_grid
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import MARGIN, SPREAD
-from stockenh.report.table import Grid, interval, number, percent
+from stockenh.report.table import Grid, between, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
-RULES = {MARGIN: "largest margin", SPREAD: "least spread over views"}
+RULES = {MARGIN: "largest margin", SPREAD: "least spread"}
 EXECUTIONS = {"open": "traded at the next open", "close": "traded at the close that decides"}
 
 Found = Mapping[str, Any]
@@ -45,7 +46,11 @@ def grids(found: Found) -> list[Grid]:
     made = [_coefficients(found)] if has_ic(found) else []
     made += [_scores(found), _against(found), _returns(found)]
     made += [_coverage(found, rule) for rule in found["coverage"]]
-    made += [grid(found) for key, grid in (("curve", _curve), ("folds", _folds)) if found[key]]
+    made += [
+        grid(found)
+        for key, grid in (("curve", _curve), ("folds", _folds), ("paths", path_grid))
+        if found[key]
+    ]
     return [*made, _all_intervals(found)]
 
 
@@ -135,20 +140,38 @@ def _coefficients(found: Found) -> Grid:
         if ic is None:
             return None
         return (
-            number(rank["mean"], 3), ends(rank, 1, 3), number(rank["icir"], 2), number(rank["t"], 1),
-            number(rank["critical"], 2), number(ic["mean"], 3), number(ic["icir"], 2), number(ic["t"], 1),
+            *_rank_ic(rank), number(ic["mean"], 3), number(ic["icir"], 2), number(ic["t"], 1),
             str(rank["dates"]),
         )  # fmt: skip
 
+    blocks = _by_forecast(found, cells)
+    for block, (horizon, figures) in zip(blocks, found["horizons"].items(), strict=True):
+        if "limit_rank_ic" in figures:
+            limit = figures["limit_rank_ic"]
+            row = (*_rank_ic(limit), "", "", "", str(limit["dates"]))
+            block.append((bars(horizon), "limit of rank IC", *row))
     return Grid(
         f"Daily IC across symbols, {found['part']}",
         ("bars", "forecast", "rank IC", "95%", "ICIR", "t", "5%", "IC", "ICIR", "t", "dates"),
-        _by_forecast(found, cells),
+        blocks,
         "correlation of forecast and simple return over the symbols of a date, on dates with "
         f"{FEWEST_SYMBOLS} or more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what "
         "it exceeds once in twenty without skill",
         ("forecast",),
     )
+
+
+def _what_spreads(found: Found) -> str:
+    views = f"{found['views']} noisy views and the window" if found["views"] else ""
+    members = f"{found['members']} members" if found["members"] > 1 else ""
+    return " of ".join(text for text in (views, members) if text)
+
+
+def _rank_ic(of: Found) -> Cells:
+    return (
+        number(of["mean"], 3), ends(of, 1, 3), number(of["icir"], 2), number(of["t"], 1),
+        number(of["critical"], 2),
+    )  # fmt: skip
 
 
 def _coverage(found: Found, rule: str) -> Grid:
@@ -162,7 +185,7 @@ def _coverage(found: Found, rule: str) -> Grid:
         rows.append(tuple(cells))
     how = "largest margin abs(p - 50%), which `confident` goes by"
     if rule == SPREAD:
-        how = f"least spread over {found['views']} noisy views and the window"
+        how = f"least spread over {_what_spreads(found)}"
     return Grid(
         f"Accuracy of the forecasts of {RULES[rule]}, {found['part']}",
         tuple(columns),
@@ -275,10 +298,3 @@ def signed(value: float | None, scale: float, digits: int) -> str:
 
 def ends(of: Mapping[str, Any], scale: float, digits: int) -> str:
     return between(of["low"], of["high"], scale, digits)
-
-
-def between(low: float | None, high: float | None, scale: float, digits: int) -> str:
-    """`-0.012 to 0.034`: a minus between could be a sign."""
-    if low is None or high is None:
-        return "n/a"
-    return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"

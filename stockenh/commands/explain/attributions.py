@@ -27,7 +27,8 @@ from stockenh.commands.explain.show import (
     weights_chart,
     weights_table,
 )
-from stockenh.commands.trained import LoadedRun, Trained, dates_of, evenly, write_frame
+from stockenh.commands.frames import dates_of, evenly, write_frame
+from stockenh.commands.trained import LoadedRun, Trained
 from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import ExplainRunConfig

@@ -67,6 +67,11 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
 
 def _require_searchable(spec: SearchSpec, base: RunConfig) -> None:
     """Raises ConfigError where the sampler, the pruner, the split or the metric can't be."""
+    if base.train.members > 1:
+        raise ConfigError(
+            f"train.members={base.train.members}: a trial trains one network; train the members afterwards, "
+            f"with the best recipe"
+        )
     pruner_of(spec.settings)
     sampler_of(spec.settings, 0, 0)
     of_teacher = [name for name in spec.space.parameters if name.startswith("distill.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,19 +13,16 @@ from rich.console import Console
 from stockenh.commands.finished import require_own_folder
 from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
+from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose
-from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
-from stockenh.config.schema import RunConfig, config_of, parse, upgraded
-from stockenh.errors import ConfigError, RunFolderError, StockenhError, Stopped
+from stockenh.config.schema import RunConfig, parse
+from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
-from stockenh.storage.files import LogFile, expanded
+from stockenh.storage.files import LogFile
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 from stockenh.training import world
 
-RESUME_KEYS = (
-    "train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer", "cache_dir",
-)  # fmt: skip
 GRID_FLAGS = {"-m", "--multirun"}
 
 log = logging.getLogger(__name__)
@@ -50,10 +47,7 @@ def train(arguments: list[str]) -> None:
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One run: alone, a job of a grid, or a trial of a search."""
-    config = parse(raw)  # before torch is imported: a wrong value is answered at once
-    from stockenh.commands.train.run import train as train_run
-    from stockenh.report.terminal import console
-
+    config = parse(raw)
     if config.weights and not config.init_from:
         raise ConfigError(
             f"weights={config.weights} says which weights of init_from=RUN to start with, but there is "
@@ -62,10 +56,7 @@ def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
-    out = console()
-    device = device_of(config, True, out)
-    with exclusive(folder, fresh=True) as begin:
-        train_run(config, folder, device, out, begin=begin)
+    train_in(folder, config, fresh=True)
 
 
 def train_assigned(
@@ -94,13 +85,13 @@ def resume(arguments: list[str]) -> None:
     """Continues a run in its own folder, with its own config and data."""
     from stockenh.report.terminal import console, print_line, program
 
-    folder, config, device_given = resumed_run(arguments)
-    if not is_finished(folder, config) and continue_run(folder, config, device_given):
+    folder, config, changes = resumed_run(arguments)
+    if not is_finished(folder, config) and continue_run(folder, config, changes):
         again = f"{program()} distill resume={shlex.quote(str(folder))}"
         print_line(console(), f"compare  it with its teacher: {again}")
 
 
-def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bool:
+def continue_run(folder: RunFolder, config: RunConfig, changes: Mapping[str, Any]) -> bool:
     """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
     handler = LogFile(folder.log)
     handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
@@ -109,7 +100,8 @@ def continue_run(folder: RunFolder, config: RunConfig, device_given: bool) -> bo
     log.info("resumed")
     command = "train" if config.teacher is None else "distill"
     with errors_in_log():
-        train_in(folder, config, fresh=False, device_given=device_given, command=command)
+        given = "device" in changes
+        train_in(folder, config, fresh=False, device_given=given, command=command, changes=changes)
     return config.teacher is not None
 
 
@@ -123,31 +115,6 @@ def errors_in_log() -> Iterator[None]:
         raise
 
 
-def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, bool]:
-    """The folder of resume=RUN, its config with what changes, and whether the command line names a device."""
-    overrides = _resume_overrides(arguments)
-    folder = RunFolder.open(expanded(overrides.pop("resume")))
-    raw: dict[str, Any] = {**upgraded(folder.read_config()), "cache_dir": None}
-    for key, value in overrides.items():
-        node, _, leaf = key.rpartition(".")
-        target = raw.get(node) if node else raw
-        if not isinstance(target, dict) or leaf not in target:
-            raise ConfigError(f"{key}: the run's config has no such key, which other options have")
-        target[leaf] = value
-    make_paths_absolute(raw)
-    try:
-        config = parse(raw)
-    except ConfigError as error:
-        raise RunFolderError(f"{folder.config}: {error}") from None
-    done, planned = len(folder.read_metrics()), config_of(folder).train.epochs
-    if config.train.epochs < planned and config.train.epochs <= done and not is_file(folder.summary):
-        raise ConfigError(
-            f"train.epochs={config.train.epochs}: {folder} has done {done} epochs of {planned} already, "
-            f"take more than that"
-        )
-    return folder, config, "device" in overrides
-
-
 def train_in(
     folder: RunFolder,
     config: RunConfig,
@@ -156,15 +123,25 @@ def train_in(
     device_given: bool = True,
     command: str = "train",
     named: RunFolder | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Trains in a folder to the end; see `exclusive` and `device_of`."""
+    """Trains in a folder to the end and shows the result; see `exclusive` and `device_of`.
+
+    changes: the settings that a resumed run takes from the command line, by dotted key
+    """
+    from stockenh.commands.train.members import train_members
+    from stockenh.commands.train.result import show_result
     from stockenh.commands.train.run import train as train_run
     from stockenh.report.terminal import console
 
     out = console()
     device = device_of(config, device_given, out)
     with exclusive(folder, fresh, command, named) as begin:
-        train_run(config, folder, device, out, begin=begin)
+        if config.train.members > 1:
+            summary = train_members(config, folder, device, out, begin, changes or {})
+        else:
+            summary = train_run(config, folder, device, out, begin=begin)
+    show_result(folder, summary, out)
 
 
 @contextmanager
@@ -221,40 +198,6 @@ def device_of(config: RunConfig, given: bool, out: Console) -> Any:
         found = build.device(device_name("auto"))
         out.print(f"device={config.device} of the run is not available here: going on with {found}")
         return found
-
-
-def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bool:
-    """Whether a run has nothing left to do; says so, with the result again, unless quiet."""
-    from stockenh.commands.train.result import show_result
-    from stockenh.report.terminal import console
-
-    if not is_file(folder.summary):
-        return False
-    summary = folder.read_summary()
-    if not summary["stopped_early"] and summary["epochs"] < config.train.epochs:
-        return False
-    if quiet:
-        return True
-    out = console()
-    why = "stopped early: validation had not improved" if summary["stopped_early"] else "all epochs done"
-    out.print(f"{folder} is finished ({why}); nothing to resume", soft_wrap=True)
-    show_result(folder, dict(summary), sorted(folder.report.glob("*.png")), out)
-    return True
-
-
-def _resume_overrides(arguments: list[str]) -> dict[str, Any]:
-    """The values among the arguments; raises ConfigError where one may not be given on resume."""
-    found: dict[str, Any] = {}
-    for argument in arguments:
-        parts = split_override(argument)
-        if parts is None or parts[0] not in ("resume", *RESUME_KEYS):
-            name = parts[0] if parts else argument
-            raise ConfigError(
-                f"{name} can't be given with resume: a run goes on with its own config; only "
-                f"{', '.join(RESUME_KEYS)} may change. {suggest(name, RESUME_KEYS)}"
-            )
-        found[parts[0]] = value_of(argument)
-    return found
 
 
 def find_lr(arguments: list[str]) -> None:

@@ -6,7 +6,6 @@ import itertools
 import statistics
 from collections.abc import Container, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +18,7 @@ from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.predict import Confidence, Predictions
-from stockenh.report.table import Grid, as_table, interval, leave_out, number, of_target, percent
+from stockenh.report.table import Grid, as_table, between, interval, leave_out, number, of_target, percent
 from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
@@ -77,6 +76,10 @@ def result_table(
             " limit: expected accuracy of the best possible forecast. closed: share of the way from "
             "majority to limit."
         )
+    if "rank IC" in columns:
+        caption += " rank IC: mean over dates of Spearman's correlation of forecast and return over symbols."
+    if "its limit" in columns:
+        caption += " its limit: rank IC of the best possible forecast on the same rows."
     caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
     rows = zip(*columns.values(), strict=True)
     blocks = [list(block) for _, block in itertools.groupby(rows, key=lambda row: row[0])]
@@ -91,18 +94,28 @@ def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, li
     }
     if not any("limit_accuracy" in m for *_, m in scores):
         limits = {}
+    ranks = {
+        "rank IC": [number(m.get("rank_ic"), 3) for *_, m in scores],
+        "IC 95%": [between(m.get("rank_ic_low"), m.get("rank_ic_high"), 1, 3) for *_, m in scores],
+        "its limit": [number(m.get("limit_rank_ic"), 3) for *_, m in scores],
+    }
+    if not any("rank_ic" in m for *_, m in scores):
+        ranks = {}
+    elif not any("limit_rank_ic" in m for *_, m in scores):
+        del ranks["its limit"]
     return {
         "part": [part for part, _, _ in scores],
         "bars": [horizon.removeprefix("h") for _, horizon, _ in scores],
         "n": [str(m["n"]) for *_, m in scores],
         "ties": [percent(m["tie_share"]) for *_, m in scores],
+        **ranks,
+        "AUC": [number(m["auc"], 3) for *_, m in scores],
+        "log loss": [number(m["log_loss"]) for *_, m in scores],
         "accuracy": [percent(m["accuracy"]) for *_, m in scores],
         "95%": [interval(m["accuracy_low"], m["accuracy_high"]) for *_, m in scores],
         "majority": [percent(m["majority"]) for *_, m in scores],
         **limits,
-        "log loss": [number(m["log_loss"]) for *_, m in scores],
         "Brier": [number(m["brier"], 3) for *_, m in scores],
-        "AUC": [number(m["auc"], 3) for *_, m in scores],
         "MAE": [number(m["mae"]) for *_, m in scores],
     }
 
@@ -115,7 +128,7 @@ def conclude(
     judged: Container[str],
     pruned: bool,
 ) -> dict[str, Any]:
-    """Scores the weights that were best on validation, read back from their file; writes and prints all.
+    """Scores the weights that were best on validation, read back from their file, and writes all.
 
     judged: the parts of the data to score them on, with pictures where these are all; pruned: whether a
     search ended the run.
@@ -128,9 +141,10 @@ def conclude(
         has_all = forecasts.keys() == session.prepared.rows.keys()
         calibration = calibrate(session, sorted(state.best)).get(chosen)
     history = session.folder.read_metrics()
-    pictures = [training_curves(history, session.folder.report / "curves.png")] if has_all else []
+    if has_all:
+        training_curves(history, session.folder.report / "curves.png")
     if calibration is not None:
-        pictures += _score_calibration(session, calibration, forecasts, parts)
+        score_calibration(session, calibration, forecasts, parts)
     summary = {
         "parts": parts,
         "target": session.config.target.name,
@@ -153,22 +167,21 @@ def conclude(
         "seed": session.config.seed,
         "warnings": list(session.prepared.warnings),
     }
-    of = of_target(session.config.target.name)
     if has_all and set(parts) & set(PART_TITLES):
-        pictures.append(accuracy_chart(parts, session.folder.report / "accuracy.png", of))
+        of = of_target(session.config.target.name)
+        accuracy_chart(parts, session.folder.report / "accuracy.png", of)
     session.folder.write_json(session.folder.summary, summary)
-    show_result(session.folder, summary, pictures, console)
     return summary
 
 
-def _score_calibration(
+def score_calibration(
     session: Session,
     calibration: Calibration,
     forecasts: Mapping[str, Predictions],
     parts: dict[str, dict[str, Any]],
-) -> list[Path]:
-    """Adds the scores of calibrated probabilities to the held-out parts; returns the picture of test."""
-    horizons, pictures = session.prepared.windows.horizons, []
+) -> None:
+    """Adds the scores of calibrated probabilities to the held-out parts, and draws those of test."""
+    horizons = session.prepared.windows.horizons
     of = of_target(session.config.target.name)
     for part in HELD_OUT & forecasts.keys():
         before, labels = forecasts[part].up_prob, session.directions(part)
@@ -178,11 +191,10 @@ def _score_calibration(
         if part == "test":
             raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            pictures.append(reliability_chart(raw, calibrated, path, f"the test part{of}"))
-    return pictures
+            reliability_chart(raw, calibrated, path, f"the test part{of}")
 
 
-def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path], console: Console) -> None:
+def show_result(folder: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
     """Prints the table, speed and device, and where the files are."""
     target = summary.get("target", "absolute")
     console.print(result_table(summary["parts"], _title(summary), console.width, target))
@@ -190,11 +202,14 @@ def show_result(folder: RunFolder, summary: dict[str, Any], pictures: list[Path]
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"
     )
-    print_files(console, "picture", pictures)
+    print_files(console, "picture", sorted(folder.report.glob("*.png")))
     print_files(console, "run", [folder.path])
 
 
-def _title(summary: dict[str, Any]) -> str:
+def _title(summary: Mapping[str, Any]) -> str:
+    if members := summary.get("members"):
+        loss = "" if summary["val_loss"] is None else f" (validation loss {summary['val_loss']:.4f})"
+        return f"mean of {len(members)} members{loss}"
     early = " (stopped early)" if summary["stopped_early"] else ""
     if summary.get("pruned"):
         early = " (pruned by a search)"

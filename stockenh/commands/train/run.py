@@ -49,11 +49,13 @@ def train(
     report: Report | None = None,
     judged: Container[str] = PART_NAMES,
     begin: Callable[[RunConfig], None] | None = None,
+    progress: Console | None = None,
 ) -> dict[str, Any]:
     """Trains from the state of the folder (a new one: from the start) to its summary, which is returned.
 
     report: called after each epoch, may end the run; judged: the parts of the data that the summary covers;
-    begin: makes the folder of a new run, once the data are read and the model fits them.
+    begin: makes the folder of a new run, once the data are read and the model fits them; progress: where the
+    progress is shown, where that is not the console.
     The caller holds the folder's lock, or `begin` takes it. Raises Interrupted once a requested stop is
     saved; whatever it raises, a folder that was made can be resumed.
     """
@@ -87,11 +89,11 @@ def train(
     limits = build.limits(session.config)
     with (
         stop_on_signal(GRACE_SECONDS if group is not None else 0.0) as stop,
-        training_progress(console, settings.epochs, batches.steps) as progress,
+        training_progress(progress or console, settings.epochs, batches.steps) as shown,
     ):
         if group is not None:
             learner, batches = share(group, session, learner, batches, state)
-        ended = fit(learner, batches, validate, state, limits, journal, progress, stop, report)
+        ended = fit(learner, batches, validate, state, limits, journal, shown, stop, report)
     folder.require_there()
     folder.reopen()
     for name, tensors in journal.best_weights.items():

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from stockenh.commands.trained import Trained, require_same_weights, shifts_probabilities
+from stockenh.commands.ensembles import member_folders, opened
+from stockenh.commands.trained import Trained, shifts_probabilities
 from stockenh.config import build
 from stockenh.config.build import Prepared
-from stockenh.config.schema import Kind, RunConfig
+from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
-from stockenh.evaluation.ic import daily_ic
+from stockenh.evaluation.ic import PANEL_SYMBOLS, best_rank_ic, daily_ic, ic_figures
 from stockenh.evaluation.metrics import part_metrics, with_limits
 from stockenh.inference.calibration import held_out_log_losses
 from stockenh.inference.predict import Forecast, Predictions, predict
@@ -76,7 +77,7 @@ class Session:
             losses["loss"] = forecast.loss + objective.loss.direction_weight * (after - before)
             losses[UNCALIBRATED] = forecast.loss
         scores, ics = self.scores(forecast, "val", intervals=False), self._rank_ics(forecast, "val")
-        return {**losses, **{h: {**of, "rank_ic": ics[h]} for h, of in scores.items()}}
+        return {**losses, **{h: {**of, **ics[h]} for h, of in scores.items()}}
 
     def validates_calibrated(self) -> bool:
         """Whether calibrated probabilities decide which epoch is the best: where the loss shifts them.
@@ -89,17 +90,29 @@ class Session:
             UNCALIBRATED in figures for figures in begun
         )
 
-    def _rank_ics(self, forecast: Predictions, part: str) -> dict[str, float | None]:
-        """Of forecasts and simple returns, the mean over days; None where no day has one."""
+    def _rank_ics(
+        self, forecast: Predictions | Forecast, part: str, resampling: Resampling | None = None
+    ) -> dict[str, dict[str, float | None]]:
+        """`rank_ic` of forecasts and simple returns, the mean over days, with `rank_ic_low` and
+        `rank_ic_high` where there is a resampling; `limit_rank_ic` where the best possible forecast is known;
+        None where no day has one."""
         windows, rows = self.prepared.windows, self.prepared.rows[part]
-        found = {}
+        found: dict[str, dict[str, float | None]] = {}
         for column, horizon in enumerate(windows.horizons):
             labelled = np.isfinite(windows.y_ret[rows, column])
             days, day = np.unique(windows.asof[rows][labelled], return_inverse=True)
             returns = windows.returns[rows, column][labelled].astype(np.float64)
-            daily = daily_ic(forecast.ret[labelled, column], returns, day, len(days)).rank_ic
-            known = daily[np.isfinite(daily)]
-            found[f"h{horizon}"] = float(known.mean()) if len(known) else None
+            daily = {"rank_ic": daily_ic(forecast.ret[labelled, column], returns, day, len(days)).rank_ic}
+            if windows.best_score is not None:
+                best = windows.best_score[rows][labelled, column]
+                daily["limit_rank_ic"] = best_rank_ic(best, returns, day, len(days))
+            known = {name: values[np.isfinite(values)] for name, values in daily.items()}
+            means = {name: float(values.mean()) if len(values) else None for name, values in known.items()}
+            if resampling is not None:
+                draws = resampling.draw(len(days), windows.horizons)
+                ic = ic_figures(daily["rank_ic"], horizon, draws)
+                means |= {"rank_ic_low": ic["low"], "rank_ic_high": ic["high"]}
+            found[f"h{horizon}"] = means
         return found
 
     def directions(self, part: str) -> NDArray[np.float32]:
@@ -109,21 +122,26 @@ class Session:
     def scores(self, forecast: Predictions | Forecast, part: str, intervals: bool = True) -> dict[str, Any]:
         """{"h3": {...}, ...} of one part, with intervals as `evaluate` has them by default.
 
-        Where the best possible forecast is known, what it would score stands beside. A loss of order alone
-        gives forecasts whose distance from the labels means nothing.
+        With intervals those of five symbols or more have the rank IC, see `_rank_ics`. Where the best
+        possible forecast is known, what it would score is beside. A loss of order alone gives forecasts whose
+        distance from the labels means nothing.
         """
         rows, windows = self.prepared.rows[part], self.prepared.windows
+        resampling = Resampling(seed=self.config.seed) if intervals else None
         scores = part_metrics(
             forecast.ret,
             forecast.up_prob,
             windows.y_ret[rows],
             windows.asof[rows],
             windows.horizons,
-            Resampling(seed=self.config.seed) if intervals else None,
+            resampling,
             self.directions(part),
         )
         if not self.config.loss.gives_returns:
             scores = {horizon: {**of, "mae": None} for horizon, of in scores.items()}
+        if intervals and len(windows.symbols) >= PANEL_SYMBOLS:
+            ics = self._rank_ics(forecast, part, resampling)
+            scores = {horizon: {**of, **ics[horizon]} for horizon, of in scores.items()}
         if windows.best_prob is None:
             return scores
         return with_limits(scores, windows.best_prob[rows], self.directions(part))
@@ -133,9 +151,8 @@ def teacher_origin(config: RunConfig) -> dict[str, Any] | None:
     """The manifest's entry about the teacher; None without one."""
     if config.teacher is None:
         return None
-    teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
-    shifts = shifts_probabilities(teacher.run, teacher.folder)
-    return {**teacher.to_dict(), "shifts_probabilities": shifts}
+    teacher = opened(config.teacher, config.weights)
+    return {**teacher.to_dict(), "shifts_probabilities": teacher.shifts_probabilities}
 
 
 def teacher_answers(
@@ -154,9 +171,9 @@ def teacher_answers(
         return None
     rows = prepared.rows["train"]
     if not is_file(folder.teacher_output):
-        teacher = Trained.open(RunFolder.open(Path(config.teacher)), config.weights)
+        teacher = opened(config.teacher, config.weights)
         print_line(
-            console, f"teacher  {teacher.name} weights of {teacher.folder} answer {len(rows):,} windows"
+            console, f"teacher  {teacher.name} weights of {teacher.source} answer {len(rows):,} windows"
         )
         # building a network draws from the random state that the student's training starts from
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -183,7 +200,7 @@ def teacher_predictions(
     """A run's predictions for these windows, in fp32 and evaluation mode, with its own statistics and its own
     embedding. Raises ConfigError where its inputs or labels are not those of the config."""
     teacher.require_inputs(config, "teacher")
-    require_same_weights(teacher.folder, teacher.run.embedding)
+    teacher.require_embedding(teacher.run.embedding)
     prepared = prepared_for(config, teacher, prepared, device)
     net = teacher.net(prepared, device)
     ready, fitted = teacher.ready(prepared, device)
@@ -227,6 +244,10 @@ def initial_weights(init_from: str | None, weights: str | None, folder: RunFolde
             source = RunFolder.open(Path(init_from))
         except RunFolderError as error:
             raise RunFolderError(f"init_from={error}") from None
+        if is_file(source.config) and (members := member_folders(source, config_of(source))):
+            raise RunFolderError(
+                f"init_from={source} is an ensemble: name one of its members, such as {members[0]}"
+            )
         if not is_file(source.summary):
             raise RunFolderError(f"init_from={source}: the run is not finished, so it has no weights yet")
         start = Trained.open(source, known.get("weights", weights))

@@ -149,7 +149,7 @@ def generate(settings: SyntheticData) -> Bars:
     bars.
     """
     days = np.busday_offset(settings.start, np.arange(settings.bars), roll="forward")
-    level = walk(_volatility_chain(), _random(settings, 0, 0).random_sample(settings.bars))
+    level = walk(_volatility_chain(), random_stream(settings, 0, 0).random_sample(settings.bars))
     numbers = range(1, settings.symbols + 1)
     return Bars.from_series([(f"SYN{n:03}", days, _series(settings, n, level)) for n in numbers])
 
@@ -173,22 +173,33 @@ def best_probabilities(bars: Bars, settings: SyntheticData, horizons: Sequence[i
 def _series(settings: SyntheticData, number: int, level: NDArray[np.int64]) -> Floats:
     """(T, 5) bars of one symbol in a market with these levels (T,) of volatility."""
     traits = _traits(settings, number)
-    normal = _random(settings, number, 1).standard_normal((settings.bars, 3))
-    uniform = _random(settings, number, 2).random_sample((settings.bars, 3))
+    normal = random_stream(settings, number, 1).standard_normal((settings.bars, 3))
+    uniform = random_stream(settings, number, 2).random_sample((settings.bars, 3))
     trend = walk(_trend_chain(), uniform[:, 0])
     deviation = traits.volatility * VOLATILITIES[level]
     drift = settings.strength * DRIFT * traits.volatility * TRENDS[trend]
     gap = drift + np.sqrt(OVERNIGHT) * deviation * normal[:, 0]
     session = np.sqrt(1 - OVERNIGHT) * deviation * normal[:, 1]
-    close = np.log(traits.price) + np.cumsum(gap + session)
-    open_ = close - session
-    # the maximum of a Brownian bridge, by inversion: P(above y) = exp(-2 (y - open) (y - close) / variance)
-    spread = np.sqrt(session**2 - 2 * (1 - OVERNIGHT) * deviation**2 * np.log1p(-uniform[:, 1:].T))  # (2, T)
-    high, low = (open_ + close + spread[0]) / 2, (open_ + close - spread[1]) / 2
-    prices = np.exp(np.column_stack([open_, high, low, close])).astype(np.float32)
+    prices = ohlc_of(traits.price, gap, session, deviation, uniform[:, 1:])
     mean_volume = np.log(traits.volume) + _volume(TRENDS[trend], level)
     volume = np.rint(np.exp(mean_volume + VOLUME_NOISE * normal[:, 2]))
     return np.column_stack([prices.astype(np.float64), volume])
+
+
+def ohlc_of(
+    price: float, gap: Floats, session: Floats, deviation: Floats, uniform: Floats
+) -> NDArray[np.float32]:
+    """(T, 4) prices of a Brownian motion with these log returns (T,) overnight and in session.
+
+    price: before the first bar; deviation: (T,) of the return between two closes, of which a session has the
+    share 1 - OVERNIGHT in variance; uniform: (T, 2) numbers from [0, 1)
+    """
+    close = np.log(price) + np.cumsum(gap + session)
+    open_ = close - session
+    # the maximum of a Brownian bridge, by inversion: P(above y) = exp(-2 (y - open) (y - close) / variance)
+    spread = np.sqrt(session**2 - 2 * (1 - OVERNIGHT) * deviation**2 * np.log1p(-uniform.T))  # (2, T)
+    high, low = (open_ + close + spread[0]) / 2, (open_ + close - spread[1]) / 2
+    return np.asarray(np.exp(np.column_stack([open_, high, low, close])), np.float32)
 
 
 def _evidence(ohlcv: Floats, traits: _Traits, states: _States) -> Floats:
@@ -241,10 +252,10 @@ def _volatility_chain() -> Floats:
 
 
 def _traits(settings: SyntheticData, number: int) -> _Traits:
-    volatility, price, volume = _random(settings, number, 0).random_sample(3)
+    volatility, price, volume = random_stream(settings, number, 0).random_sample(3)
     return _Traits(0.008 * 2**volatility, 20 * 10**price, 3e5 * 100**volume)
 
 
-def _random(settings: SyntheticData, number: int, stream: int) -> np.random.RandomState:
+def random_stream(settings: SyntheticData, number: int, stream: int) -> np.random.RandomState:
     # RandomState's stream never changes between numpy versions (NEP 19), so a saved run gets the same market
     return np.random.RandomState([settings.seed, number, stream])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from bars import write_bars
 
+from stockenh.commands.audit.checks import _before_last_test
 from stockenh.data import features, sources
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.features import smart_money
@@ -244,3 +245,13 @@ def test_what_can_not_be_audited_gets_a_line(trained, stockenh, walks, here):
     raw["split"]["_target_"] = "subprocess.Popen"
     config.write_text(yaml.safe_dump(raw))
     assert "of this package: refused" in stockenh("audit", "run=run", *QUICK, code=2).err
+
+
+def test_windows_without_dates_of_bars_are_compared_with_train_windows_before_the_last_test_block():
+    asof = np.arange(20).astype("datetime64[s]")
+    train, test = np.array([0, 1, 8, 9, 15, 16]), np.array([4, 5, 11, 12])
+    earlier, later = _before_last_test(asof, train, test)
+    assert earlier.tolist() == [0, 1, 8, 9] and later.tolist() == [11, 12]
+    in_order = _before_last_test(asof, train[:2], test)
+    assert [rows.tolist() for rows in in_order] == [[0, 1], test.tolist()]
+    assert [len(rows) for rows in _before_last_test(asof, train[2:], test[:2])] == [0, 2]

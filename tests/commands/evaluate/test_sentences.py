@@ -18,9 +18,8 @@ def found(**differences):
     }
     return {
         "warnings": [], "implausible": [], "own": ["model", "calibrated"], "baselines": list(differences),
-        "bootstrap": {"block": 20}, "symbols": 4, "views": 4, "curve": {}, "has_bars": True, "fitted_on": 9,
-        "panel": None, "relative": False, "generated": False,
-        "part": "test part",
+        "bootstrap": {"block": 20}, "symbols": 4, "views": 4, "members": 1, "curve": {}, "has_bars": True,
+        "fitted_on": 9, "panel": None, "relative": False, "generated": False, "part": "test part",
         "horizons": {
             "h5": {
                 "dates": 90, "n": 9, "majority": 0.5, "p_majority": {"calibrated": None},

@@ -69,3 +69,28 @@ def test_a_model_sees_the_same_with_and_without_the_answer():
     ]
     for name in set(Micro.__dataclass_fields__) - {"teacher", "day"}:
         assert torch.equal(getattr(seen[0], name), getattr(seen[1], name))
+
+
+PANEL = ["data=synthetic_panel", "data.symbols=12", "data.bars=600", "data.lookback=20", "target=rank"]
+
+
+@pytest.mark.parametrize("strength", [0, 3])
+def test_a_panel_has_the_rank_ic_of_the_best_forecast_beside_that_of_the_run(
+    summary_of, stockenh, here, strength
+):
+    summary, out = summary_of(*PANEL, f"data.strength={strength}")
+    assert "its limit" in out
+    shown = stockenh("evaluate", "run=run", "evaluate.resamples=200", "hydra.run.dir=report", code=0).out
+    horizons = json.loads((here / "report/evaluation.json").read_text())["horizons"]
+    assert "limit of rank IC" in shown and "that of the best possible forecast" in " ".join(shown.split())
+    for horizon, figures in horizons.items():
+        limit, own = figures["limit_rank_ic"], figures["forecasts"]["model"]["rank_ic"]
+        scores = summary["parts"]["test"][horizon]
+        assert scores["limit_rank_ic"] == pytest.approx(limit["mean"])
+        assert scores["rank_ic"] == pytest.approx(own["mean"])
+        if strength:
+            assert own["mean"] < limit["high"] and limit["low"] > 0.1
+        else:
+            assert limit["low"] == limit["mean"] == limit["high"] == 0
+    lines = [json.loads(line) for line in (here / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["by_weights"]["raw"]["h3"]["limit_rank_ic"] is not None
