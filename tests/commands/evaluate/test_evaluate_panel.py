@@ -199,12 +199,26 @@ def test_the_folds_of_a_walk_forward_are_one_panel(stockenh, small_run, here):
     walk = [*recipe(small_run, *MARKET[:-1]), "split=walk_forward", "split.folds=3", "data.horizons=[1,3]"]
     stockenh("train", *walk, "split.fold=0,1,2", "--multirun", "hydra.sweep.dir=sweep", code=0)
     answer = stockenh("evaluate", "run=sweep", *QUICK, code=0)
-    found = report_of(Path("sweep/report"))
-    rank_ic = found["horizons"]["h3"]["forecasts"]["model"]["rank_ic"]
-    of = found["panel"]["horizons"]["h3"]
-    assert of["rank_ic"]["mean"] == pytest.approx(rank_ic["mean"])
-    assert of["decay"][2]["mean"] == pytest.approx(rank_ic["mean"])
     assert answer.out.startswith("verdict  1 bar, test parts of 3 folds: the model")
+    assert_bars_are_those_of_the_rows("h3", Path("sweep/report"))
+
+
+def test_a_path_of_combinations_is_a_panel(stockenh, small_run, here):
+    """Its rows are parts of several test parts, in another order than the windows."""
+    given = ["split=cpcv", "split.groups=3", "split.test_groups=2", "data.horizons=[1,3]"]
+    given = [*recipe(small_run, *MARKET[:-1]), *given, "split.combination=0,1,2"]
+    stockenh("train", *given, "--multirun", "hydra.sweep.dir=sweep", code=0)
+    stockenh("evaluate", "run=sweep", *QUICK, code=0)
+    assert_bars_are_those_of_the_rows("h3", Path("sweep/report"))
+
+
+def assert_bars_are_those_of_the_rows(horizon: str, report: Path) -> None:
+    found = report_of(report)
+    rank_ic = found["horizons"][horizon]["forecasts"]["model"]["rank_ic"]
+    of = found["panel"]["horizons"][horizon]
+    assert of["rank_ic"]["mean"] == pytest.approx(rank_ic["mean"])
+    at_horizon = of["decay"][int(horizon[1:]) - 1]
+    assert at_horizon["mean"] == pytest.approx(rank_ic["mean"]) and at_horizon["dates"] == rank_ic["dates"]
 
 
 def test_rows_find_their_bars_whatever_their_order(run):
