@@ -200,6 +200,7 @@ class EvaluateConfig:
 
     block: Count | None = None  # dates in a block of the bootstrap; None: three times the largest horizon
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    quantiles: Annotated[int, Field(ge=2, le=20)] = 5  # of the day's symbols, by the forecast
     cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = 10.0  # of traded value
     execution: Literal["open", "close"] = "open"  # see `data.windows.next_returns`
     horizon: int | None = None  # bars ahead, whose probability the curve trades on; None: the smallest

@@ -295,6 +295,13 @@ def _returns(
     return returns
 
 
+def returns_ahead(
+    windows: BarWindows, rows: NDArray[np.int64], horizons: Sequence[int]
+) -> NDArray[np.float32]:
+    """(k, len(horizons)) simple returns over the next bars, as labels have them; NaN where a series ends."""
+    return _returns(windows.bars.ohlcv[:, CLOSE], windows.end[rows], windows.last[rows], horizons)
+
+
 def past_moves(windows: Windows, rows: NDArray[np.int64], bars: int) -> NDArray[np.float64]:
     """(k,) return of close over the last `bars` bars of each window, at most the window's length.
 

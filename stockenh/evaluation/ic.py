@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, bartlett_critical, block_of, ratio
 
 FEWEST_SYMBOLS = 3  # of two symbols every correlation is 1 or -1
+FREEDOM = 1.5  # degrees of freedom of a variance with Bartlett weights over a share b of the dates, times b
 PANEL_SYMBOLS = 5  # with fewer the correlation of a date is mostly noise
-NAMES = ("mean", "low", "high", "std", "icir", "t", "critical", "lag")
+NAMES = ("mean", "low", "high", "std", "icir", "t", "critical", "p", "lag")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ def daily_ic(signal: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int)
     return DailyIC(ic, rank_ic)
 
 
+def daily_rank_ics(signals: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int) -> Floats:
+    """(k, D) the `rank_ic` of `daily_ic` of k signals (n, k) of the same rows."""
+    names = [f"signal{column}" for column in range(signals.shape[1])]
+    rows = pl.DataFrame({"date": date, "y_ret": y_ret, **dict(zip(names, signals.T, strict=True))})
+    of_date = pl.col("y_ret", *names).rank().over("date")
+    differ, enough = pl.col("y_ret").n_unique() > 1, pl.len() >= FEWEST_SYMBOLS
+    by_date = rows.select(pl.col("date").cast(pl.Int64), of_date).group_by("date")
+    coefficients = by_date.agg(
+        pl.when(enough, differ, pl.col(name).n_unique() > 1).then(pl.corr(name, "y_ret")) for name in names
+    )
+    found = np.full((len(names), dates), np.nan)
+    found[:, coefficients["date"].to_numpy()] = (
+        coefficients.select(pl.nth(range(1, len(names) + 1)).fill_null(np.nan)).to_numpy().T
+    )
+    return found
+
+
 def best_rank_ic(
     best_score: Floats, y_ret: Floats, date: NDArray[np.int64], dates: int
 ) -> NDArray[np.float64]:
@@ -62,11 +80,12 @@ def best_rank_ic(
 def ic_figures(
     coefficients: Floats, horizon: int, draws: BlockBootstrap | None
 ) -> dict[str, float | int | None]:
-    """`mean low high std icir t critical lag dates` of daily coefficients (D,), NaN where there is none.
+    """`mean low high std icir t critical p lag dates` of daily coefficients (D,), NaN where there is none.
 
     low, high: 95% by moving-block bootstrap; icir: mean / std, per day and not annualised; t: of the mean, by
     Newey and West (1987), with `lag`; critical: what |t| exceeds in 5% of cases without skill, see
-    `bartlett_critical`. All but dates are None where fewer than two dates have one.
+    `bartlett_critical`; p: two-sided, see `p_of_t`. All but dates are None where fewer than two dates have
+    one.
     """
     known = np.isfinite(coefficients)
     values = coefficients[known]
@@ -78,7 +97,8 @@ def ic_figures(
     bandwidth = min(block_of(horizon), len(values))
     lag = bandwidth - 1
     found |= {"mean": mean, "std": std, "icir": mean / std if std > 0 else None, "lag": lag}
-    found |= {"t": newey_west_t(values, lag), "critical": bartlett_critical(bandwidth / len(values))}
+    t, share = newey_west_t(values, lag), bandwidth / len(values)
+    found |= {"t": t, "critical": bartlett_critical(share), "p": None if t is None else p_of_t(t, share)}
     if draws is not None:
         total, count = draws.sums(np.stack([np.where(known, coefficients, 0), known.astype(np.float64)]))
         found["low"], found["high"] = draws.interval(mean, ratio(total, count), (-1.0, 1.0))
@@ -88,11 +108,43 @@ def ic_figures(
 def newey_west_t(values: Floats, lag: int) -> float | None:
     """t of a mean with Bartlett weights on `lag` autocovariances (Newey and West 1987), the divisor T; None
     where the variance is 0."""
-    centred = values - values.mean()
-    count = len(values)
+    error = newey_west_error(values - values.mean(), lag, len(values))
+    return None if error is None else float(values.mean()) / error
+
+
+def newey_west_error(centred: Floats, lag: int, count: int) -> float | None:
+    """Standard error of the mean of `count` values, which are `centred` (D,) less their mean and 0 at dates
+    without one (Parzen 1963); None where the variance is 0."""
     variance = centred @ centred / count
     for k in range(1, lag + 1):
         variance += 2 * (1 - k / (lag + 1)) * (centred[k:] @ centred[:-k]) / count
-    if not variance > 1e-30:
-        return None
-    return float(values.mean() / np.sqrt(variance / count))
+    return float(np.sqrt(variance / count)) if variance > 1e-30 else None
+
+
+def p_of_t(t: float, share: float) -> float:
+    """Two-sided p-value of a t with Bartlett weights over this share of the dates: 5% at `bartlett_critical`,
+    elsewhere with the tails of Student's t, which has few degrees of freedom where the share is large."""
+    from scipy.special import stdtr, stdtrit  # slow to import
+
+    freedom = FREEDOM / share
+    return float(2 * stdtr(freedom, -abs(t) * stdtrit(freedom, 0.975) / bartlett_critical(share)))
+
+
+def hac_mean(coefficients: Floats, horizon: int) -> dict[str, float | int | None]:
+    """`mean low high dates` of daily coefficients (D,), NaN where there is none, as of one part of the dates.
+
+    low, high: 95% by Newey and West's error, with the lag and the critical value of `ic_figures`; None where
+    the values don't fill two bandwidths.
+    """
+    known = np.isfinite(coefficients)
+    count, bandwidth = int(known.sum()), block_of(horizon)
+    found: dict[str, float | int | None] = {"mean": None, "low": None, "high": None, "dates": count}
+    if not count:
+        return found
+    mean = float(coefficients[known].mean())
+    found["mean"] = mean
+    if count >= 2 * bandwidth:
+        error = newey_west_error(np.where(known, coefficients - mean, 0.0), bandwidth - 1, count)
+        half = bartlett_critical(bandwidth / count) * (error or 0.0)
+        found |= {"low": max(mean - half, -1.0), "high": min(mean + half, 1.0)}
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # The colour-blind-safe palette of Okabe and Ito (2008), yellow left out: it is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
+LETTERS_PER_INCH = 11  # of a title
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -110,7 +112,9 @@ def save(figure: Figure, title: str, path: Path) -> Path:
         axes.set_axisbelow(True)
         axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(as_drawn(title), fontsize=12)
+    letters = int(LETTERS_PER_INCH * figure.get_figwidth())
+    lines = [part for whole in title.split("\n") for part in textwrap.wrap(whole, letters)]
+    figure.suptitle("\n".join(map(as_drawn, lines)), fontsize=12)
     return write_png(figure, path)
 
 

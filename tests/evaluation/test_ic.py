@@ -5,8 +5,8 @@ import pytest
 import statsmodels.api as sm
 from scipy.stats import pearsonr, spearmanr
 
-from stockenh.evaluation.bootstrap import BlockBootstrap
-from stockenh.evaluation.ic import daily_ic, ic_figures, newey_west_t
+from stockenh.evaluation.bootstrap import BlockBootstrap, bartlett_critical
+from stockenh.evaluation.ic import daily_ic, daily_rank_ics, hac_mean, ic_figures, newey_west_t, p_of_t
 
 
 def test_every_date_has_scipys_correlations_ties_included():
@@ -18,6 +18,8 @@ def test_every_date_has_scipys_correlations_ties_included():
         x, y = signal[date == day], y_ret[date == day]
         assert found.ic[day] == pytest.approx(pearsonr(x, y)[0])
         assert found.rank_ic[day] == pytest.approx(spearmanr(x, y)[0])
+    reverse = daily_rank_ics(np.stack([signal, -signal], axis=1), y_ret, date, 40)
+    np.testing.assert_allclose(reverse, [found.rank_ic, -found.rank_ic])
 
 
 def test_a_date_with_two_symbols_or_one_opinion_has_none():
@@ -25,7 +27,8 @@ def test_a_date_with_two_symbols_or_one_opinion_has_none():
     signal = np.array([0.1, 0.2, 0.3, 0.3, 0.3, 0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
     y_ret = np.array([0.1, 0.2, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.3, 0.2, 0.1])
     found = daily_ic(signal, y_ret, date, 5)
-    for values in (found.ic, found.rank_ic):
+    (again,) = daily_rank_ics(signal[:, None], y_ret, date, 5)
+    for values in (found.ic, found.rank_ic, again):
         assert np.isnan(values[[0, 1, 2, 4]]).all() and values[3] == pytest.approx(-1)
 
 
@@ -70,3 +73,40 @@ def test_figures_by_hand_and_their_interval():
     assert found["std"] == pytest.approx(np.std([0.1, 0.3, 0.2, 0.4], ddof=1))
     assert found["icir"] == pytest.approx(found["mean"] / found["std"])
     assert -1 <= found["low"] < 0.25 < found["high"] <= 1
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.2, 0.5])
+def test_p_is_five_percent_at_the_critical_value_and_shrinks_beyond(share):
+    critical = bartlett_critical(share)
+    assert p_of_t(critical, share) == p_of_t(-critical, share) == pytest.approx(0.05)
+    assert p_of_t(0, share) == 1 and p_of_t(2 * critical, share) < 0.01
+
+
+def test_p_has_the_tails_of_a_t_with_bartlett_weights():
+    """Two-sided 2% of Kiefer and Vogelsang's (2005) table 1 for shares of 0.1 and 0.2."""
+    for share, critical in ((0.1, 2.3263 + 0.41618 + 0.005368), (0.2, 2.3263 + 0.83236 + 0.021472)):
+        assert p_of_t(critical, share) == pytest.approx(0.02, abs=0.0025)
+
+
+def test_the_interval_of_part_of_the_dates_is_statsmodels_where_they_follow_each_other():
+    rng = np.random.default_rng(0)
+    values = np.convolve(0.05 + rng.normal(0, 0.1, 204), np.ones(5) / 5, "valid")
+    coefficients = np.concatenate([np.full(30, np.nan), values, np.full(70, np.nan)])
+    found = hac_mean(coefficients, 5)
+    fit = sm.OLS(values, np.ones(200)).fit(cov_type="HAC", cov_kwds={"maxlags": 14})
+    half = bartlett_critical(15 / 200) * float(fit.bse[0])
+    assert found["dates"] == 200 and found["mean"] == pytest.approx(values.mean())
+    assert (found["low"], found["high"]) == pytest.approx((values.mean() - half, values.mean() + half))
+    assert hac_mean(coefficients, 35)["low"] is None
+    assert hac_mean(np.full(9, np.nan), 5) == {"mean": None, "low": None, "high": None, "dates": 0}
+
+
+def test_intervals_of_dates_that_do_not_follow_each_other_hold_in_about_95_percent():
+    """A third of the dates in short spells, of coefficients over 5 bars without skill."""
+    rng, missed = np.random.default_rng(1), 0
+    for _ in range(600):
+        values = np.convolve(rng.normal(size=604), np.ones(5) / 5, "valid") / 10
+        spells = np.repeat(rng.random(60) < 1 / 3, 10)
+        found = hac_mean(np.where(spells, values, np.nan), 5)
+        missed += not found["low"] <= 0 <= found["high"]
+    assert 0.02 < missed / 600 < 0.09

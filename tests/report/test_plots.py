@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
+from stockenh.commands.evaluate.panel_figures import decay_chart, quantiles_chart, years_chart
 from stockenh.commands.explain.show import attention_chart, attributions_chart, bars_chart, weights_chart
 from stockenh.commands.train.figures import accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.tta_predict import forecast_chart
@@ -293,3 +294,46 @@ def test_wealth_starts_at_1_and_falls_below_its_peak(draw):
     assert lines(wealth)["long/flat: -34.0%"] == pytest.approx([1.1, 0.55, 0.66])
     assert list(below.lines[0].get_ydata()) == pytest.approx([0, -0.5, -0.4])
     assert list(below.lines[1].get_ydata()) == pytest.approx([-0.1, -0.1, -0.1])
+
+
+def test_a_long_title_stays_within_the_picture(draw):
+    about = (
+        "test parts of 5 folds, target market_relative: 145,053 windows of 227 symbols on 1,639 dates, ending"
+    )
+    for words in (about, f"{about}\n{about} 2014-06-17 to 2016-12-27"):
+        figure = draw(curve_chart, DAYS, {"hold": np.array([-0.1, 0.0, 0.0])}, words, least=0)
+        (title,) = (text for text in figure.texts if "From bar" in text.get_text())
+        assert " ".join(title.get_text().split()) == " ".join(f"From bar to bar after costs {words}".split())
+        box = title.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
+def point(mean, low, high, **more):
+    return {"mean": mean, "low": low, "high": high, **more}
+
+
+def test_returns_by_quantile_are_bars_with_their_intervals(draw):
+    quantiles = [point(-0.01, -0.02, 0.0), point(None, None, None), point(0.02, 0.01, 0.03)]
+    of = {"by_quantile": quantiles}
+    first, second = draw(quantiles_chart, {"h3": of, "h5": of}, "9 windows").axes
+    assert [bar.get_height() for bar in first.patches][::2] == [-0.01, 0.02]
+    assert list(first.lines[2].get_ydata()) == [0.01, 0.03]
+    assert (first.get_title(), second.get_title()) == ("3 bars ahead", "5 bars ahead")
+
+
+def test_the_decay_marks_the_forecasts_own_horizon(draw):
+    decay = [point(0.1 / bars, 0.0, 0.2, bars=bars) for bars in range(1, 21)]
+    decay[-1] = point(None, None, None, bars=20)
+    (axes,) = draw(decay_chart, {"h10": {"decay": decay}}, "9 windows").axes
+    assert list(axes.lines[0].get_ydata())[:2] == [0.1, 0.05] and np.isnan(axes.lines[0].get_ydata()[-1])
+    assert list(axes.lines[2].get_xdata()) == [10, 10]
+
+
+def test_a_year_that_a_horizon_lacks_is_a_gap(draw):
+    horizons = {
+        "h1": {"by_year": {"2020": point(0.1, 0.0, 0.2), "2021": point(0.2, None, None)}},
+        "h5": {"by_year": {"2020": point(0.3, 0.1, 0.5)}},
+    }
+    (axes,) = draw(years_chart, horizons, "9 windows").axes
+    assert texts(axes.get_xticklabels()) == ["2020", "2021"]
+    assert legend(axes) == ["1 bar ahead", "5 bars ahead"]

@@ -113,7 +113,9 @@ def ic_chart(daily: Mapping[str, tuple[Dates, Series]], about: str, path: Path) 
     return save(figure, f"Rank IC over time\n{about}", path)
 
 
-def curve_chart(days: Dates, net: Mapping[str, Series], about: str, path: Path) -> Path:
+def curve_chart(
+    days: Dates, net: Mapping[str, Series], about: str, path: Path, title: str = "From bar to bar after costs"
+) -> Path:
     """Wealth after costs of every strategy above, its distance from the last peak below; returns the path.
 
     days: (D,) of the decisions; net: (D,) returns from trade to trade, by strategy.
@@ -124,8 +126,8 @@ def curve_chart(days: Dates, net: Mapping[str, Series], about: str, path: Path) 
     loss_axes = figure.add_subplot(grid[1], sharex=wealth_axes)
     for place, (name, returns) in enumerate(net.items()):
         wealth = np.concatenate([[1.0], np.cumprod(1 + returns)])
-        colour = GREY if name == "hold" else COLOURS[place]
-        width = (2.8, 1.3, 1.1)[place % 3]  # so that both of two equal strategies are seen
+        colour = GREY if name == "hold" else COLOURS[place % len(COLOURS)]
+        width = (2.8, 1.3, 1.1)[place % 3] if "hold" in net else 1.4  # so that two equal strategies are seen
         label = f"{name}: {wealth[-1] - 1:+.1%}"
         wealth_axes.plot(days, wealth[1:], color=colour, linewidth=width, label=label)
         below = wealth / np.maximum.accumulate(wealth) - 1
@@ -134,9 +136,9 @@ def curve_chart(days: Dates, net: Mapping[str, Series], about: str, path: Path) 
     wealth_axes.set_ylabel("wealth, from 1")
     wealth_axes.tick_params(labelbottom=False)
     loss_axes.set_ylabel("below peak")
-    loss_axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    short_percent(loss_axes.yaxis)
     legend_above(wealth_axes)
-    return save(figure, f"From bar to bar after costs\n{about}", path)
+    return save(figure, f"{title}\n{about}", path)
 
 
 def _legend_below(figure: Figure) -> None:

@@ -20,6 +20,9 @@ from rich.console import Console
 import stockenh
 from stockenh.commands.ensembles import together
 from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
+from stockenh.commands.evaluate.panel import Tranches, evaluate_panel
+from stockenh.commands.evaluate.panel_figures import panel_charts
+from stockenh.commands.evaluate.panel_tables import panel_grids
 from stockenh.commands.evaluate.paths import assembled, path_figures, require_combinations
 from stockenh.commands.evaluate.rows import (
     PartForecasts,
@@ -29,12 +32,14 @@ from stockenh.commands.evaluate.rows import (
     load,
     select_rows,
 )
-from stockenh.commands.evaluate.tables import EXECUTIONS, grids, header, notes, part_line
+from stockenh.commands.evaluate.sentences import notes, verdicts
+from stockenh.commands.evaluate.tables import EXECUTIONS, grids, header, part_line
 from stockenh.commands.train.figures import reliability_chart
 from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
 from stockenh.data.splits import Split
+from stockenh.data.targets import Relative
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats, Resampling
@@ -55,7 +60,7 @@ from stockenh.report.terminal import counted_progress, embedding_progress, print
 from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.run_folder import RunFolder
 
-PICTURES = ("baselines", "reliability", "coverage", "ic", "curve")
+PICTURES = ("baselines", "reliability", "coverage", "ic", "curve", "quantiles", "tranches", "decay", "years")
 
 Days = NDArray[np.datetime64]
 
@@ -71,7 +76,7 @@ def evaluate_run(
     trained = Trained.open(folder, weights)
     with open(os.devnull, "w") as nowhere:
         config = config or parse(to_dict(trained.run), EvaluateRunConfig)
-        found, _, _ = evaluation(config, [trained], Console(file=nowhere))
+        found, *_ = evaluation(config, [trained], Console(file=nowhere))
     return found
 
 
@@ -82,13 +87,15 @@ def evaluate_runs(
 
     config: that of the first run, with the settings of the command line.
     """
-    found, forecasts, curves = evaluation(config, runs, console)
+    found, forecasts, curves, tranches = evaluation(config, runs, console)
     write_json(directory / "evaluation.json", found)
-    tables, lines = grids(found), notes(found)
-    pictures = _pictures(found, forecasts, curves, directory)
+    tables, lines = [*panel_grids(found), *grids(found)], notes(found)
+    pictures = _pictures(found, forecasts, curves, tranches, directory)
     page = [*header(found), "", *(as_markdown(table) for table in tables), *(f"- {line}" for line in lines)]
     page += ["", *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures), ""]
     write_atomic(directory / "evaluation.md", "\n".join(page).encode())
+    for verdict in found["verdict"].values():
+        print_line(console, f"verdict  {verdict['text']}")
     print_line(console, f"evaluate {part_line(found)}")
     for table in tables:
         if table.on_screen:
@@ -103,8 +110,9 @@ def evaluate_runs(
 
 def evaluation(
     config: EvaluateRunConfig, runs: Sequence[Trained], console: Console
-) -> tuple[dict[str, Any], PartForecasts, dict[str, Curve]]:
-    """The figures, the forecasts that they are of, and the curves of the next bar by strategy."""
+) -> tuple[dict[str, Any], PartForecasts, dict[str, Curve], Tranches]:
+    """The figures, the forecasts that they are of, the curves of the next bar by strategy, and those of the
+    tranches."""
     runs = _ensembles(runs)
     selections = _select(config, runs, console)
     steps = sum(2 + len(s.prepared.windows.horizons) for s in selections)
@@ -122,27 +130,34 @@ def evaluation(
     with counted_progress(console, "resampling", steps) as advance:
         horizons = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
     curves, curve = _curve(config, pooled, resampling)
-    found = {
+    panel, tranches = evaluate_panel(pooled, selections[0].prepared.windows, config.evaluate, resampling)
+    found: dict[str, Any] = {
         **_about(config, runs, selections, pooled, resampling, len(paths)),
         "horizons": horizons,
+        "panel": panel,
         "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
         "folds": _folds(runs, each, resampling) if len(runs) > 1 and not paths else None,
         "paths": path_figures(paths) if paths else None,
         "implausible": [] if config.data.generated else implausible(horizons),
     }
-    return found, pooled, curves
+    return {"verdict": verdicts(found), **found}, pooled, curves, tranches
 
 
 def _pictures(
-    found: dict[str, Any], forecasts: PartForecasts, curves: dict[str, Curve], directory: Path
+    found: dict[str, Any],
+    forecasts: PartForecasts,
+    curves: dict[str, Curve],
+    tranches: Tranches,
+    directory: Path,
 ) -> list[Path]:
     """Draws what there is; a picture of an earlier evaluation that has no part in this one goes."""
     paths = {name: directory / f"evaluation_{name}.png" for name in PICTURES}
     for path in paths.values():
         path.unlink(missing_ok=True)
     about, part = part_line(found), forecasts.part
-    drawn = [baselines_chart(found["horizons"], found["own"], about, paths["baselines"])]
+    drawn = panel_charts(found, tranches, about, paths)
+    drawn.append(baselines_chart(found["horizons"], found["own"], about, paths["baselines"]))
     if CALIBRATED in forecasts.forecasts:
         raw, calibrated = (
             reliability_curves(
@@ -267,6 +282,8 @@ def _about(
         "runs": [trained.to_dict() for trained in runs],
         "data": first.prepared.windows.digest(),
         "target": config.target.name,
+        "relative": isinstance(config.target, Relative),  # up is above the day's median
+        "generated": config.data.generated,
         "part": first.title if len(runs) == 1 else f"{several}{of}",
         "is_test": all(selection.is_test for selection in selections),
         "windows": len(asof),

@@ -1,31 +1,30 @@
-"""The tables of an evaluation, and the sentences below them."""
+"""The tables of an evaluation."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from stockenh.commands.evaluate.paths import path_grid
-from stockenh.evaluation.baselines import FITTED
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
-from stockenh.evaluation.summary import IMPLAUSIBLE, MARGIN, SPREAD
+from stockenh.evaluation.summary import MARGIN, SPREAD
 from stockenh.report.table import Grid, between, interval, number, percent
 
 TITLES = {"majority": "train majority", "lightgbm": "LightGBM"}
 RULES = {MARGIN: "largest margin", SPREAD: "least spread"}
 EXECUTIONS = {"open": "traded at the next open", "close": "traded at the close that decides"}
-SIGNIFICANT = 0.05
 
 Found = Mapping[str, Any]
 Cells = tuple[str, ...]
 
 
 def header(found: Found) -> list[str]:
-    """What was evaluated, on which rows, and how intervals are made."""
+    """The verdict; what was evaluated, on which rows, and how intervals are made."""
     bootstrap = found["bootstrap"]
     return [
         "# Evaluation",
+        "",
+        *(f"- **{of['text']}**" for of in found["verdict"].values()),
         "",
         *(f"- run {run['run']} ({run['weights']} weights)" for run in found["runs"]),
         f"- {part_line(found)}",
@@ -37,16 +36,15 @@ def header(found: Found) -> list[str]:
 def part_line(found: Found) -> str:
     """The part with its size and dates."""
     return (
-        f"{found['part']}: {found['windows']:,} windows of {_symbols(found)} on {found['dates']:,} dates, "
+        f"{found['part']}: {found['windows']:,} windows of {symbols(found)} on {found['dates']:,} dates, "
         f"ending {found['from']} to {found['to']}"
     )
 
 
 def grids(found: Found) -> list[Grid]:
-    """All tables; those not on_screen hold what a terminal has no room for."""
-    made = [_scores(found), _against(found), _returns(found)]
-    if _has_ic(found):
-        made.append(_coefficients(found))
+    """All tables but those of a panel; those not on_screen hold what a terminal has no room for."""
+    made = [_coefficients(found)] if has_ic(found) else []
+    made += [_scores(found), _against(found), _returns(found)]
     made += [_coverage(found, rule) for rule in found["coverage"]]
     made += [
         grid(found)
@@ -71,9 +69,9 @@ def _by_forecast(found: Found, cells: Callable[[Found], Cells | None]) -> list[l
 def _scores(found: Found) -> Grid:
     def cells(f: Found) -> Cells:
         return (
+            number(f["auc"], 3), number(f["log_loss"]), number(f["brier"], 3), number(f["ece"], 3),
             percent(f["accuracy"]), interval(f["accuracy_low"], f["accuracy_high"]),
-            percent(f["balanced_accuracy"]), number(f["mcc"], 3), number(f["auc"], 3), number(f["log_loss"]),
-            number(f["brier"], 3), number(f["ece"], 3),
+            percent(f["balanced_accuracy"]), number(f["mcc"], 3),
         )  # fmt: skip
 
     counts = "; ".join(
@@ -82,7 +80,7 @@ def _scores(found: Found) -> Grid:
     )
     return Grid(
         f"Direction, {found['part']}",
-        ("bars", "forecast", "accuracy", "95%", "bal.", "MCC", "AUC", "log loss", "Brier", "ECE"),
+        ("bars", "forecast", "AUC", "log loss", "Brier", "ECE", "accuracy", "95%", "bal.", "MCC"),
         _by_forecast(found, cells),
         f"rows (share without direction, which accuracy, bal., MCC, AUC and ECE leave out): {counts}. "
         "majority: share of the larger class of these rows, known only afterwards; train majority: always "
@@ -96,19 +94,19 @@ def _against(found: Found) -> Grid:
     for horizon, figures in found["horizons"].items():
         rows: list[Cells] = [
             (
-                bars(horizon), title(other), _signed(d["accuracy"]["difference"], 100, 1),
-                _ends(d["accuracy"], 100, 1), number(d["accuracy"]["p"], 3),
-                _signed(d["log_loss"]["difference"], 1, 4), _ends(d["log_loss"], 1, 4),
+                bars(horizon), title(other), signed(d["log_loss"]["difference"], 1, 4),
+                ends(d["log_loss"], 1, 4), signed(d["accuracy"]["difference"], 100, 1),
+                ends(d["accuracy"], 100, 1), number(d["accuracy"]["p"], 3),
             )
             for other, d in figures["against"][own].items()
         ]  # fmt: skip
         p = number(figures["p_majority"][own], 3)
-        blocks.append([*rows, (bars(horizon), "own majority", "", "", p, "", "")])
+        blocks.append([*rows, (bars(horizon), "own majority", "", "", "", "", p)])
     return Grid(
         f"{title(own).capitalize()} minus each baseline, {found['part']}",
-        ("bars", "minus", "accuracy", "95%", "p", "log loss", "95%"),
+        ("bars", "minus", "log loss", "95%", "accuracy", "95%", "p"),
         blocks,
-        "accuracy in points, above 0 is better; log loss, below 0 is better. p: one-sided, that accuracy is "
+        "log loss, below 0 is better; accuracy in points, above 0 is better. p: one-sided, that accuracy is "
         "no better. own majority: always the larger class of the same rows, chosen in hindsight",
         ("minus",),
     )
@@ -142,17 +140,19 @@ def _coefficients(found: Found) -> Grid:
         if ic is None:
             return None
         return (
-            number(ic["mean"], 3), _ends(ic, 1, 3), number(ic["icir"], 2), number(ic["t"], 1), *_rank_ic(rank)
+            *_rank_ic(rank), number(ic["mean"], 3), number(ic["icir"], 2), number(ic["t"], 1),
+            str(rank["dates"]),
         )  # fmt: skip
 
     blocks = _by_forecast(found, cells)
     for block, (horizon, figures) in zip(blocks, found["horizons"].items(), strict=True):
         if "limit_rank_ic" in figures:
-            limit = _rank_ic(figures["limit_rank_ic"])
-            block.append((bars(horizon), "limit of rank IC", "", "", "", "", *limit))
+            limit = figures["limit_rank_ic"]
+            row = (*_rank_ic(limit), "", "", "", str(limit["dates"]))
+            block.append((bars(horizon), "limit of rank IC", *row))
     return Grid(
         f"Daily IC across symbols, {found['part']}",
-        ("bars", "forecast", "IC", "95%", "ICIR", "t", "rank IC", "ICIR", "t", "5%", "dates"),
+        ("bars", "forecast", "rank IC", "95%", "ICIR", "t", "5%", "IC", "ICIR", "t", "dates"),
         blocks,
         "correlation of forecast and simple return over the symbols of a date, on dates with "
         f"{FEWEST_SYMBOLS} or more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what "
@@ -169,8 +169,8 @@ def _what_spreads(found: Found) -> str:
 
 def _rank_ic(of: Found) -> Cells:
     return (
-        number(of["mean"], 3), number(of["icir"], 2), number(of["t"], 1), number(of["critical"], 2),
-        str(of["dates"]),
+        number(of["mean"], 3), ends(of, 1, 3), number(of["icir"], 2), number(of["t"], 1),
+        number(of["critical"], 2),
     )  # fmt: skip
 
 
@@ -197,9 +197,6 @@ def _coverage(found: Found, rule: str) -> Grid:
 
 def _curve(found: Found) -> Grid:
     curve, rows = found["curve"], []
-    bound = ""
-    if curve["execution"] == "close":
-        bound = ". A close that is known can be traded no more: an upper bound where there is skill"
     for name, figures in curve["strategies"].items():
         above = figures["above_hold"]
         rows.append(
@@ -207,7 +204,7 @@ def _curve(found: Found) -> Grid:
                 name, percent(figures["total"]), number(figures["sharpe"], 2),
                 between(figures["sharpe_low"], figures["sharpe_high"], 1, 2), percent(figures["drawdown"]),
                 percent(figures["turnover"]),
-                "" if above is None else f"{_signed(above['mean'], 100, 1)} ({_ends(above, 100, 1)})",
+                "" if above is None else f"{signed(above['mean'], 100, 1)} ({ends(above, 100, 1)})",
             )
         )  # fmt: skip
     return Grid(
@@ -216,28 +213,39 @@ def _curve(found: Found) -> Grid:
         [rows],
         f"{curve['dates']:,} bars; by the {curve['forecast']} probability of {curve['horizon']} bars against "
         f"0.5, {curve['cost_bps']:g} basis points of what is traded. a bar: traded share of wealth; "
-        f"over hold: points a year. hold: every symbol bought once, in equal shares{bound}",
+        f"over hold: points a year. hold: every symbol bought once, in equal shares{bound_of(curve)}",
         ("strategy",),
     )
 
 
+def bound_of(traded: Found) -> str:
+    """What a caption adds where trades are made at the close that decides them."""
+    if traded["execution"] == "open":
+        return ""
+    return ". A close that is known can be traded no more: an upper bound where there is skill"
+
+
 def _folds(found: Found) -> Grid:
-    own, blocks = found["own"][-1], []
+    own, blocks, is_panel = found["own"][-1], [], has_ic(found)
+    rank_ic = ("rank IC",) if is_panel else ()
+    columns = ("test part", "bars", "n", *rank_ic, "AUC", "log loss", "accuracy", "95%", "majority")
     for fold in found["folds"]:
         rows: list[Cells] = []
         for horizon, figures in fold["horizons"].items():
             f = figures["forecasts"].get(own) or figures["forecasts"]["model"]
+            rank = figures["forecasts"]["model"]["rank_ic"]
             rows.append(
                 (
                     f"{fold['from']} to {fold['to']}", bars(horizon), f"{figures['n']:,}",
-                    percent(f["accuracy"]), interval(f["accuracy_low"], f["accuracy_high"]),
-                    percent(figures["majority"]), number(f["auc"], 3), number(f["log_loss"]),
+                    *([number(rank["mean"], 3)] if is_panel else []), number(f["auc"], 3),
+                    number(f["log_loss"]), percent(f["accuracy"]),
+                    interval(f["accuracy_low"], f["accuracy_high"]), percent(figures["majority"]),
                 )
             )  # fmt: skip
         blocks.append(rows)
     return Grid(
         f"Each fold, {title(own)}",
-        ("test part", "bars", "n", "accuracy", "95%", "majority", "AUC", "log loss"),
+        columns,
         blocks,
         "majority: share of the larger class of the fold's own rows",
         ("test part",),
@@ -248,13 +256,13 @@ def _all_intervals(found: Found) -> Grid:
     """What the other tables have no room for."""
 
     def cells(f: Found) -> Cells:
-        names = ("balanced_accuracy", "mcc", "auc", "log_loss", "brier")
-        rank = f["rank_ic"] or {"low": None, "high": None}
-        return (*(between(f[f"{name}_low"], f[f"{name}_high"], 1, 4) for name in names), _ends(rank, 1, 4))
+        names = ("auc", "log_loss", "brier", "balanced_accuracy", "mcc")
+        of_ic = f["ic"] or {"low": None, "high": None}
+        return (ends(of_ic, 1, 4), *(between(f[f"{name}_low"], f[f"{name}_high"], 1, 4) for name in names))
 
     return Grid(
         f"95% intervals of the other figures, {found['part']}",
-        ("bars", "forecast", "balanced accuracy", "MCC", "AUC", "log loss", "Brier", "rank IC"),
+        ("bars", "forecast", "IC", "AUC", "log loss", "Brier", "balanced accuracy", "MCC"),
         _by_forecast(found, cells),
         "ECE has none: noise alone raises it, and resampling raises it again",
         ("forecast",),
@@ -262,126 +270,11 @@ def _all_intervals(found: Found) -> Grid:
     )
 
 
-def notes(found: Found) -> list[str]:
-    """Warnings, what is n/a and why, and per horizon whether there is more than the majority class."""
-    lines = [f"warning  {line}" for line in found["warnings"]]
-    lines += [f"n/a      {line}" for line in _missing(found)]
-    lines += [f"verdict  {_verdict(found, horizon)}" for horizon in found["horizons"]]
-    lines += [f"limit    {line}" for horizon in found["horizons"] if (line := _rank_ic_limit(found, horizon))]
-    lines += [f"log loss {line}" for horizon in found["horizons"] if (line := _lower_losses(found, horizon))]
-    if found["implausible"]:
-        run, suspect = shlex.quote(found["runs"][0]["run"]), " and ".join(map(bars, found["implausible"]))
-        lines.append(
-            f"warning  accuracy above {IMPLAUSIBLE:.0%} at {suspect} bars: on real daily bars that is a leak "
-            f"until shown to be none. Checks: stockenh audit run={run}; stockenh data check on the bars; "
-            f"whether another symbol or part holds the same bars; whether later events adjusted the prices"
-        )
-    return lines
-
-
-def _verdict(found: Found, horizon: str) -> str:
-    own, figures = found["own"][-1], found["horizons"][horizon]
-    f, p = figures["forecasts"][own], figures["p_majority"][own]
-    accuracy = (
-        f"{bars(horizon)} bars, {title(own)}: accuracy {percent(f['accuracy'])} "
-        f"({interval(f['accuracy_low'], f['accuracy_high'])}) on {figures['n']:,} rows of {found['part']}, "
-        f"majority {percent(figures['majority'])}"
-    )
-    if p is None or f["accuracy"] is None:
-        result = "too few dates to test the difference"
-    elif p < SIGNIFICANT:
-        result = f"better than the majority class, p {p:.3f}"
-    else:
-        result = f"not shown to be better than the majority class, p {p:.3f}"
-    result += _best_baseline(found, figures, own)
-    if (limit := figures.get("limit_accuracy")) is not None:
-        result += f"; the limit is {percent(limit)}"
-        if f["gap_closed"] is not None:
-            result += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
-    return f"{accuracy}: {result}"
-
-
-def _rank_ic_limit(found: Found, horizon: str) -> str:
-    """The rank IC of the best possible forecast of the same rows, where it is known."""
-    limit = found["horizons"][horizon].get("limit_rank_ic")
-    if limit is None or limit["mean"] is None:
-        return ""
-    own = found["horizons"][horizon]["forecasts"]["model"]["rank_ic"]
-    if own is None:
-        return ""
-    return (
-        f"{bars(horizon)} bars: rank IC {number(own['mean'], 3)} ({_ends(own, 1, 3)}), that of the best "
-        f"possible forecast {number(limit['mean'], 3)} ({_ends(limit, 1, 3)})"
-    )
-
-
-def _best_baseline(found: Found, figures: Found, own: str) -> str:
-    """The baseline that was most often right here, which makes it a hard one, and the difference to it."""
-    accuracies = {name: figures["forecasts"][name]["accuracy"] for name in found["baselines"]}
-    known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
-    if not known:
-        return ""
-    best = max(known, key=lambda name: known[name])
-    difference = figures["against"][own][best]["accuracy"]
-    if difference["difference"] is None:
-        return ""
-    points = f"{_signed(difference['difference'], 100, 1)} points ({_ends(difference, 100, 1)})"
-    return f"; best baseline {title(best)} {percent(known[best])}, difference {points}"
-
-
-def _lower_losses(found: Found, horizon: str) -> str:
-    """The fitted baselines whose log loss is lower than the run's own, with the paired interval."""
-    own, figures = found["own"][-1], found["horizons"][horizon]
-    own_loss, lower = figures["forecasts"][own]["log_loss"], []
-    for name in (name for name in FITTED if name in figures["forecasts"]):
-        against = figures["against"][own][name]["log_loss"]
-        if against["difference"] is None or against["difference"] <= 0:
-            continue
-        if against["low"] is None:
-            verb = "is lower than"
-        else:
-            verb = "beats" if against["low"] > 0 else "is lower, not shown to be better, than"
-        by = f"{against['difference']:.4f} ({_ends(against, 1, 4)})"
-        loss = number(figures["forecasts"][name]["log_loss"])
-        lower.append(f"{title(name)} {loss} {verb} {title(own)} {number(own_loss)} by {by}")
-    return f"{bars(horizon)} bars: {'; '.join(lower)}" if lower else ""
-
-
-def _missing(found: Found) -> list[str]:
-    """What is n/a, and why."""
-    block, needed = found["bootstrap"]["block"], 2 * max(int(bars(h)) for h in found["horizons"])
-    dates = min(figures["dates"] for figures in found["horizons"].values())
-    lines = []
-    if dates < 2 * block:
-        remedy = f"two of the largest horizon take {needed}: bring more dates"
-        if dates >= needed:
-            remedy = f"evaluate.block={dates // 2} would fit"
-        lines.append(f"intervals and p: two blocks of {block} dates do not fit into {dates} dates; {remedy}")
-    if not _has_ic(found):
-        lines.append(
-            f"IC: it compares {FEWEST_SYMBOLS} or more symbols of a date, and no date has them "
-            f"({_symbols(found)})"
-        )
-    if not found["views"] and found["members"] == 1:
-        why = "tta.views=0" if found["has_bars"] else "data=windows has no raw bars to add noise to"
-        lines.append(f"coverage by spread over views: {why}")
-    if found["curve"] is None:
-        why = "no window has two bars after it" if found["has_bars"] else "data=windows has no raw bars"
-        lines.append(f"next-bar curve: {why} to trade on")
-    if found["fitted_on"] is None:
-        lines.append(
-            "fitted baselines: the run's own bars are gone, so there is no train part to fit them on"
-        )
-    elif "lightgbm" not in found["baselines"]:
-        lines.append("LightGBM: pip install 'stockenh[gbm]'")
-    return lines
-
-
-def _has_ic(found: Found) -> bool:
+def has_ic(found: Found) -> bool:
     return any(of["forecasts"]["model"]["ic"]["dates"] for of in found["horizons"].values())
 
 
-def _symbols(found: Found) -> str:
+def symbols(found: Found) -> str:
     return f"{found['symbols']} symbol{'s' * (found['symbols'] > 1)}"
 
 
@@ -394,9 +287,14 @@ def bars(horizon: str) -> str:
     return horizon.removeprefix("h")
 
 
-def _signed(value: float | None, scale: float, digits: int) -> str:
+def p_text(p: float | None) -> str:
+    """`0.020`, and `<0.001` where three digits would be zeros."""
+    return "<0.001" if p is not None and p < 0.0005 else number(p, 3)
+
+
+def signed(value: float | None, scale: float, digits: int) -> str:
     return "n/a" if value is None else f"{scale * value:+.{digits}f}"
 
 
-def _ends(of: Mapping[str, Any], scale: float, digits: int) -> str:
+def ends(of: Mapping[str, Any], scale: float, digits: int) -> str:
     return between(of["low"], of["high"], scale, digits)

@@ -95,10 +95,19 @@ def test_the_report_of_a_run(run, stockenh, pictures):
     page = (run / "report/evaluation.md").read_text()
     assert "## Direction, test part" in page and "![evaluation curve](evaluation_curve.png)" in page
     assert page.count("| calibrated |") == 6 and "blocks of 30 dates" in page
-    assert answer.out.count("verdict  ") == 3 and "not shown to be better" in answer.out
+    assert answer.out.count("accuracy 3 bars") == 1 and "not shown to be better" in answer.out
+    verdict = [line for line in answer.out.splitlines() if line.startswith("verdict")]
+    assert (
+        verdict
+        == answer.out.splitlines()[:3]
+        == [f"verdict  {of['text']}" for of in found["verdict"].values()]
+    )
+    assert all("log loss" in line and "AUC" in line and "always" in line for line in verdict)
+    assert found["panel"] is None and "5 or more symbols on two dates or more (4 symbols)" in answer.out
     assert "280 windows of 4 symbols on 70 dates, ending" in answer.out
     assert str(run / "report" / "evaluation.json") in answer.out
-    assert max(map(len, answer.out.split("verdict")[0].splitlines()[1:])) <= 80
+    tables = answer.out.split("evaluate test part")[1].split("\nn/a  ")[0]
+    assert max(map(len, tables.splitlines()[1:])) <= 80
 
 
 def test_without_printing_it_is_the_same(run, stockenh, capfd):
