@@ -136,6 +136,10 @@ def conclude(
         parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         has_all = forecasts.keys() == session.prepared.rows.keys()
         calibration = calibrate(session, sorted(state.best)).get(chosen)
+        if not has_all and "val" in forecasts:  # a trial, which a search compares by more than its metric
+            daily = session.daily_returns(forecasts["val"], "val")
+            if daily is not None:
+                session.folder.write_json(session.folder.daily, daily)
     history = session.folder.read_metrics()
     pictures = [training_curves(history, session.folder.report / "curves.png")] if has_all else []
     if calibration is not None:
