@@ -31,6 +31,7 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
+from stockenh.inference.conformal import Conformal, has_interval, read_conformals
 from stockenh.inference.export import INT8, ONNX, OnnxModel
 from stockenh.inference.predict import Predictions, predict
 from stockenh.models.cpu.memory import default_threads
@@ -153,6 +154,13 @@ class Trained:
         for group in groups:
             if not same[group]:
                 raise ConfigError(f"{group} can't be other than that of {key}={self.folder}: leave it out")
+
+    def conformal(self) -> Conformal | None:
+        """How quantiles become an interval; None where the run has none, as one of an earlier version."""
+        if not has_interval(build.quantile_levels(self.run)) or not is_file(self.folder.conformal):
+            return None
+        horizons = len(self.run.data.horizons)
+        return read_conformals(self.folder.read_json(self.folder.conformal), horizons).get(self.name)
 
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         """The model with these weights, in evaluation mode."""

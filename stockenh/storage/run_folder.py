@@ -157,6 +157,7 @@ class RunFolder:
         self.fitted = path / "fitted.json"
         self.calibration = path / "calibration.json"
         self.confidence = path / "confidence.json"
+        self.conformal = path / "conformal.json"  # of a model with quantiles
         self.daily = path / "daily.json"  # of a trial of a search
         self.manifest = path / "manifest.json"
         self.lr_finder = path / "lr_finder.json"
@@ -208,7 +209,7 @@ class RunFolder:
 
     def reopen(self) -> None:
         """Marks the run as unfinished: removes what was derived from its final weights."""
-        for derived in (self.summary, self.calibration, self.confidence, self.daily):
+        for derived in (self.summary, self.calibration, self.confidence, self.conformal, self.daily):
             derived.unlink(missing_ok=True)
 
     def chosen_weights(self, name: str | None) -> str:

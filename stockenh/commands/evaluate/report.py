@@ -38,6 +38,7 @@ from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats, Resampling
 from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.portfolio import Curve, next_bar_curves, strategy_figures
+from stockenh.evaluation.quantiles import quantile_figures
 from stockenh.evaluation.summary import (
     CALIBRATED,
     MODEL,
@@ -119,12 +120,14 @@ def evaluation(
     with counted_progress(console, "resampling", steps) as advance:
         horizons = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
     curves, curve = _curve(config, pooled, resampling)
+    quantiles = pooled.quantiles and quantile_figures(pooled.part, pooled.quantiles, resampling)
     found = {
         **_about(config, runs, selections, pooled, resampling, len(paths)),
         "horizons": horizons,
         "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
         "folds": _folds(runs, each, resampling) if len(runs) > 1 and not paths else None,
+        "quantiles": quantiles,
         "paths": path_figures(paths) if paths else None,
         "implausible": [] if config.data.generated else implausible(horizons),
     }

@@ -18,6 +18,7 @@ from stockenh.commands.trained import shifts_probabilities
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
+from stockenh.inference.conformal import Conformal, has_interval
 from stockenh.inference.predict import Confidence, Predictions
 from stockenh.report.table import Grid, as_table, interval, leave_out, number, of_target, percent
 from stockenh.report.terminal import print_files
@@ -28,22 +29,33 @@ HELD_OUT = {"val", "test"}
 
 
 def calibrate(session: Session, names: list[str]) -> dict[str, Calibration]:
-    """Fits and writes calibration and confidence of all named weights, any of which a forecast may use.
+    """Fits and writes calibration, confidence and, of quantiles, the widening of their interval for all named
+    weights, any of which a forecast may use.
 
     Without a validation part there is nothing to fit on, and the result is empty.
     """
-    calibrations, confidences = {}, {}
+    calibrations, confidences, conformals = {}, {}, {}
+    levels = build.quantile_levels(session.config)
     windows, rows = session.prepared.windows, session.prepared.rows
     shifted = shifts_probabilities(session.config, session.folder)
     for name in names if "val" in rows else ():
         net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
-        logits = session.forecast(net, "val").up_logits
+        forecast = session.forecast(net, "val")
+        logits = forecast.up_logits
         calibrations[name] = Calibration.fit(
             logits, session.directions("val"), windows.asof[rows["val"]], windows.horizons, shifted
         )
         confidences[name] = Confidence.of(calibrations[name].apply(logits))
-    for path, fits in ((session.folder.calibration, calibrations), (session.folder.confidence, confidences)):
-        session.folder.write_json(path, {name: fit.to_dict() for name, fit in fits.items()})
+        if has_interval(levels) and forecast.quantiles is not None:
+            conformals[name] = Conformal.fit(forecast.quantiles, levels, windows.y_ret[rows["val"]])
+    folder = session.folder
+    written: list[tuple[Path, Mapping[str, Calibration | Confidence | Conformal]]] = [
+        (folder.calibration, calibrations),
+        (folder.confidence, confidences),
+        *([(folder.conformal, conformals)] if conformals else []),
+    ]
+    for path, fits in written:
+        folder.write_json(path, {name: fit.to_dict() for name, fit in fits.items()})
     return calibrations
 
 
