@@ -20,9 +20,11 @@ from stockenh.config.schema import RunConfig, config_of
 from stockenh.embedding import Embedding
 from stockenh.errors import ConfigError
 from stockenh.inference.calibration import Calibration, read_calibrations
+from stockenh.inference.conformal import Conformal, read_conformals
 from stockenh.inference.ensemble import Ensemble
 from stockenh.inference.predict import Confidence, read_confidences
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file
 
 NAME = "ensemble"  # in place of the name of weights
 
@@ -137,6 +139,22 @@ class TrainedEnsemble(Trained):
             return None
         return Confidence(tuple(map(tuple, np.mean(known, 0).tolist())))
 
+    @property
+    def quantile_levels(self) -> tuple[float, ...]:
+        levels = {member.quantile_levels for member in self.members}
+        return levels.pop() if len(levels) == 1 else ()
+
+    def conformal(self) -> Conformal | None:
+        """Without a folder of its own, the mean of the members'."""
+        if self.held_out and self.home is not None:
+            if not is_file(self.home.conformal):
+                return None
+            horizons = len(self.calibration.temperature)
+            return read_conformals(self.home.read_json(self.home.conformal), horizons).get(NAME)
+        each = [member.conformal() for member in self.members] if self.quantile_levels else []
+        known = [one.widening for one in each if one is not None]
+        return Conformal(tuple(np.mean(known, 0).tolist())) if each and len(known) == len(each) else None
+
     def test_scores(self) -> dict[str, Any]:
         """Of a folder of its own, with the weights that its members chose."""
         if self.home is None or not self.held_out:
@@ -149,6 +167,7 @@ class TrainedEnsemble(Trained):
                 [member.net(prepared, device) for member in self.members],
                 [build.fitted_of(member.folder, prepared) for member in self.members],
                 [member.calibration for member in self.members],
+                has_quantiles=bool(self.quantile_levels),
             )
             .to(device)
             .eval()

@@ -26,11 +26,12 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import Metrics, part_metrics
 from stockenh.inference.calibration import Calibration, read_calibrations
+from stockenh.inference.conformal import Conformal, has_interval, read_conformals
 from stockenh.inference.predict import Confidence, Predictions, predict, read_confidences
 from stockenh.models.cpu.memory import default_threads
 from stockenh.report.terminal import embedding_progress, show_data
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import read_bytes
+from stockenh.storage.untrusted import is_file, read_bytes
 
 _REMEDY = "name their folder with embedding.checkpoint=DIR (and embedding.tokenizer=DIR)"
 
@@ -154,6 +155,18 @@ class Trained:
         """{"h3": {...}, ...} of these weights on the run's own test part; empty where it has none of them."""
         summary = self.folder.read_summary()
         return dict(summary["parts"].get("test", {})) if summary["weights"] == self.name else {}
+
+    @property
+    def quantile_levels(self) -> tuple[float, ...]:
+        """Of the quantiles that it forecasts; empty where it forecasts none."""
+        return build.quantile_levels(self.run)
+
+    def conformal(self) -> Conformal | None:
+        """How quantiles become an interval; None where the run has none, as one of an earlier version."""
+        if not has_interval(self.quantile_levels) or not is_file(self.folder.conformal):
+            return None
+        horizons = len(self.run.data.horizons)
+        return read_conformals(self.folder.read_json(self.folder.conformal), horizons).get(self.name)
 
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         """The model with these weights, in evaluation mode."""

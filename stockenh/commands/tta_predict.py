@@ -14,20 +14,25 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from stockenh.commands.exported import OnnxEngine, exported_model
 from stockenh.commands.frames import dates_of, write_frame
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
+from stockenh.data.batches import ReadyWindows
+from stockenh.data.fitted import Fitted
 from stockenh.data.windows import Windows
 from stockenh.evaluation.ic import PANEL_SYMBOLS
+from stockenh.inference.conformal import has_interval
 from stockenh.inference.predict import (
     Engine,
     Forecast,
     TorchEngine,
     forecast_with,
     margin,
+    predict,
 )
 from stockenh.report.figure import (
     COLOURS,
@@ -214,7 +219,8 @@ def forecast_run(
     cutoff = _cutoff(trained, tta.coverage, console)
     target = config.target
     is_return = target.is_return and config.loss.gives_returns
-    frame = forecast_frame(prepared.windows, found, cutoff, is_return)
+    interval = _interval(trained, net, ready, prepared.rows["forecast"], fitted, console)
+    frame = forecast_frame(prepared.windows, found, cutoff, is_return, interval)
     write_frame(frame, directory / "forecast")
     forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
     title = f"{trained.title}, {1 + views.count} view{'s' * (views.count > 0)}"
@@ -232,7 +238,11 @@ def forecast_run(
 
 
 def forecast_frame(
-    windows: Windows, found: Forecast, cutoff: NDArray[np.float64] | None, is_return: bool = True
+    windows: Windows,
+    found: Forecast,
+    cutoff: NDArray[np.float64] | None,
+    is_return: bool = True,
+    interval: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """`symbol date horizon ret up_prob uncertainty confident score rank`, a row per window and horizon.
 
@@ -240,6 +250,7 @@ def forecast_frame(
     1 is the highest; ret in raw units. What is not known (ret where the target is no return, uncertainty
     without views, confident without a cut-off) is null.
     cutoff: (H,) the margin above which a forecast is confident
+    interval: (k, H, 2) ends of the 80% interval in units of the target, the columns `ret_p10 ret_p90`
     """
     horizons = len(windows.horizons)
     uncertainty: Sequence[float | None] = [None] * found.ret.size
@@ -258,10 +269,36 @@ def forecast_frame(
             "uncertainty": pl.Series(uncertainty, dtype=pl.Float64),
             "confident": pl.Series(confident, dtype=pl.Boolean),
             "score": found.ret.ravel(),
+            **({} if interval is None else _columns(interval)),
         }
     )
     day = pl.col("date").dt.date()
     return frame.with_columns(pl.col("score").rank("min", descending=True).over(day, "horizon").alias("rank"))
+
+
+def _columns(interval: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    return {name: interval[..., end].ravel() for end, name in enumerate(("ret_p10", "ret_p90"))}
+
+
+def _interval(
+    trained: Trained,
+    net: nn.Module,
+    ready: ReadyWindows,
+    rows: NDArray[np.int64],
+    fitted: Fitted,
+    console: Console,
+) -> NDArray[np.float64] | None:
+    """(k, H, 2) of the windows without views, for which it was widened; None without quantiles."""
+    levels, conformal = trained.quantile_levels, trained.conformal()
+    if not has_interval(levels):
+        return None
+    if conformal is None:
+        why = "an older version trained the run" if trained.held_out else "the run held nothing out"
+        console.print(f"ret_p10 and ret_p90 are unknown: {why}")
+        return None
+    quantiles = predict(net, ready, rows, fitted).quantiles
+    assert quantiles is not None
+    return conformal.interval(quantiles, levels)
 
 
 def _cutoff(trained: Trained, coverage: float, console: Console) -> NDArray[np.float64] | None:

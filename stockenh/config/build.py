@@ -286,6 +286,11 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
     return Schedule(optimizer, plan)
 
 
+def quantile_levels(config: RunConfig) -> tuple[float, ...]:
+    """Of the quantiles that a run learns; empty where it learns none."""
+    return config.model.levels if config.loss.trains_quantiles else ()
+
+
 def batches(config: RunConfig, prepared: Prepared, ready: ReadyWindows) -> TrainBatches:
     """The train part in groups of micro batches."""
     kind = DateBatches if config.train.batch == "date" else TrainBatches

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, ratio
@@ -49,6 +50,28 @@ def next_bar_curves(
         "long/short": trade(positions(up_prob, present, short=True), returns, cost_bps),
         HOLD: hold(present, returns, cost_bps),
     }
+
+
+def rank_weighted_returns(signal: Floats, next_ret: Floats, date: NDArray[np.int64], dates: int) -> Floats:
+    """(D,) return of a position of 1 in the symbols that rank above the day's middle and of -1 in the others.
+
+    Arrays are (n,); within a side weights are proportional to the distance from the middle rank. 0 where the
+    signal ranks no symbol above another; NaN on a date with fewer than two symbols. A row without a next
+    return (NaN) does not count.
+    """
+    known = np.isfinite(next_ret)
+    rows = pl.DataFrame({"date": date[known], "signal": signal[known], "ret": next_ret[known]})
+    rank = pl.col("signal").rank().over("date")
+    weighed = rows.with_columns((rank - rank.mean().over("date")).alias("weight"))
+    gross = pl.col("weight").abs().sum()
+    found = weighed.group_by("date").agg(
+        pl.when(pl.len() >= 2)
+        .then(pl.when(gross > 0).then(2 * (pl.col("weight") * pl.col("ret")).sum() / gross).otherwise(0.0))
+        .alias("return")
+    )
+    returns = np.full(dates, np.nan)
+    returns[found["date"].to_numpy()] = found["return"].fill_null(np.nan).to_numpy()
+    return returns
 
 
 def strategy_figures(

@@ -24,9 +24,14 @@ class Ensemble(nn.Module):
     """
 
     def __init__(
-        self, nets: Sequence[nn.Module], fitted: Sequence[Fitted], calibrations: Sequence[Calibration]
+        self,
+        nets: Sequence[nn.Module],
+        fitted: Sequence[Fitted],
+        calibrations: Sequence[Calibration],
+        has_quantiles: bool = False,
     ) -> None:
         super().__init__()
+        self.outputs = ("ret", "up_logits", *(("quantiles",) if has_quantiles else ()))
         first = fitted[0]
         self.members = nn.ModuleList(
             _Member(net, own, first, calibration)
@@ -35,13 +40,10 @@ class Ensemble(nn.Module):
 
     def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
         """`ret` and `up_logits` (B, H), means over the members; `up_prob` (B, H) of that mean;
-        `member_up_prob` (B, K, H); where all members have them, the mean `quantiles` (B, H, Q)."""
+        `member_up_prob` (B, K, H); the mean `quantiles` (B, H, Q) where all members have those of the same
+        levels."""
         outputs = [member(x_price, x_embedding, x_ctx) for member in self.members]
-        stacked = {
-            name: torch.stack([output[name] for output in outputs], 1)
-            for name in outputs[0]
-            if all(name in output for output in outputs)
-        }
+        stacked = {name: torch.stack([output[name] for output in outputs], 1) for name in self.outputs}
         made = {name: values.mean(1) for name, values in stacked.items()}
         up_prob = torch.sigmoid(made["up_logits"])
         return {**made, "up_prob": up_prob, MEMBERS: torch.sigmoid(stacked["up_logits"])}

@@ -31,12 +31,14 @@ GPU_CHUNK = 1024  # fewer don't fill a GPU
 
 @dataclass(frozen=True)
 class Predictions:
-    """ret (k, H) simple returns in raw units; up_prob and up_logits (k, H); loss: see `predict`."""
+    """ret (k, H) simple returns in raw units; up_prob and up_logits (k, H); loss: see `predict`; quantiles
+    (k, H, Q) in raw units, None of a model without."""
 
     ret: NDArray[np.float64]
     up_prob: NDArray[np.float64]
     up_logits: NDArray[np.float64]
     loss: float | None
+    quantiles: NDArray[np.float64] | None = None
 
 
 def chunk_on(device: torch.device) -> int:
@@ -60,19 +62,21 @@ def predict(
     """
     was_training = model.training
     model.eval()
-    rets, probs, logits, losses = [], [], [], []
+    rets, probs, logits, losses, quantiles = [], [], [], [], []
     for micro in data.sweep(rows, chunk_on(data.device)):
         out = model.forward(*micro.inputs)
         rets.append(out["ret"].float())
         probs.append(out["up_prob"].float())
         logits.append(out["up_logits"].float())
+        quantiles += [out["quantiles"].float()] if "quantiles" in out else []
         if objective is not None:
             labels, moves = micro.labelled.sum(), micro.moved.sum()
             terms = objective.terms(out, micro, Counts(labels.clamp(min=1), moves.clamp(min=1)))
             losses.append(torch.stack([*terms, labels, moves]))
     model.train(was_training)
     if objective is None:  # else the loss says so
-        _require_finite(data, rows, torch.cat(rets).cpu().numpy(), torch.cat(logits).cpu().numpy())
+        outputs = (torch.cat(of).cpu().flatten(1).numpy() for of in (rets, logits, quantiles) if of)
+        _require_finite(data, rows, *outputs)
     total = _mean_loss(*torch.stack(losses).T) if losses else None
     unit = np.asarray(fitted.return_std)
     return Predictions(
@@ -80,6 +84,7 @@ def predict(
         up_prob=torch.cat(probs).cpu().double().numpy(),
         up_logits=torch.cat(logits).cpu().double().numpy(),
         loss=None if total is None else float(total),
+        quantiles=torch.cat(quantiles).cpu().double().numpy() * unit[:, None] if quantiles else None,
     )
 
 

@@ -70,6 +70,11 @@ class ModelSettings(ABC):
 
     gives_quantiles: ClassVar[bool] = False
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Of the quantiles, empty without."""
+        return ()
+
     @abstractmethod
     def build(self, inputs: InputSpec) -> nn.Module:
         """The network, freshly initialised from torch's random state.

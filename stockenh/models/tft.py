@@ -59,6 +59,10 @@ class TftSettings(ModelSettings):
         if MEDIAN not in levels:
             raise ConfigError(f"model.quantiles={levels}: 0.5 must be among them, it is the forecast return")
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        return tuple(self.quantiles)
+
     def build(self, inputs: InputSpec) -> TemporalFusionTransformer:
         return TemporalFusionTransformer(self, inputs)
 

@@ -129,6 +129,15 @@ class Origin(TypedDict):
 EmbeddingOrigin = TypedDict("EmbeddingOrigin", {"from": str, "revision": str | None, "sha256": str})
 
 
+class Daily(TypedDict):
+    """daily.json: returns of a trial's forecasts by day; see `rank_weighted_returns`."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+    horizon: int
+    days: list[int]  # seconds since 1970
+    returns: list[Annotated[float, Field(ge=-1e6, le=1e6)]]
+
+
 class Manifest(TypedDict, total=False):
     """What other code reads of manifest.json."""
 
@@ -151,6 +160,8 @@ class RunFolder:
         self.fitted = path / "fitted.json"
         self.calibration = path / "calibration.json"
         self.confidence = path / "confidence.json"
+        self.conformal = path / "conformal.json"  # of a model with quantiles
+        self.daily = path / "daily.json"  # of a trial of a search
         self.manifest = path / "manifest.json"
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
@@ -201,7 +212,7 @@ class RunFolder:
 
     def reopen(self) -> None:
         """Marks the run as unfinished: removes what was derived from its final weights."""
-        for derived in (self.summary, self.calibration, self.confidence):
+        for derived in (self.summary, self.calibration, self.confidence, self.conformal, self.daily):
             derived.unlink(missing_ok=True)
 
     def chosen_weights(self, name: str | None) -> str:

@@ -65,7 +65,7 @@ def test_one_network_alone_is_itself():
 def test_quantiles_are_averaged_where_all_have_them(both):
     identity = Calibration.identity(2)
     nets = [Net(1.0, quantiles=True), Net(3.0, quantiles=both)]
-    out = Ensemble(nets, [FITTED, FITTED], [identity, identity])(*INPUTS)
+    out = Ensemble(nets, [FITTED, FITTED], [identity, identity], has_quantiles=both)(*INPUTS)
     assert ("quantiles" in out) == both
     if both:
         torch.testing.assert_close(out["quantiles"][..., 1], out["ret"])

@@ -44,6 +44,7 @@ from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
 from stockenh.evaluation.bootstrap import Floats, Resampling
 from stockenh.evaluation.ic import daily_ic
+from stockenh.evaluation.pinball import quantile_figures
 from stockenh.evaluation.portfolio import Curve, next_bar_curves, strategy_figures
 from stockenh.evaluation.summary import (
     CALIBRATED,
@@ -131,6 +132,7 @@ def evaluation(
         horizons = evaluate_part(pooled.part, pooled.forecasts, resampling, advance)
     curves, curve = _curve(config, pooled, resampling)
     panel, tranches = evaluate_panel(pooled, selections[0].prepared.windows, config.evaluate, resampling)
+    quantiles = pooled.quantiles and quantile_figures(pooled.part, pooled.quantiles, resampling)
     found: dict[str, Any] = {
         **_about(config, runs, selections, pooled, resampling, len(paths)),
         "horizons": horizons,
@@ -138,6 +140,7 @@ def evaluation(
         "coverage": coverage_by_rule(pooled.part, pooled.up_prob, pooled.spread, resampling),
         "curve": curve,
         "folds": _folds(runs, each, resampling) if len(runs) > 1 and not paths else None,
+        "quantiles": quantiles,
         "paths": path_figures(paths) if paths else None,
         "implausible": [] if config.data.generated else implausible(horizons),
     }

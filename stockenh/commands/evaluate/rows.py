@@ -36,8 +36,9 @@ from stockenh.evaluation.baselines import (
 )
 from stockenh.evaluation.bootstrap import Floats
 from stockenh.evaluation.metrics import Forecast
+from stockenh.evaluation.pinball import QuantileForecasts
 from stockenh.evaluation.summary import BEST, CALIBRATED, MODEL, Part
-from stockenh.inference.predict import forecast, predict
+from stockenh.inference.predict import Predictions, forecast, predict
 from stockenh.report.table import of_target
 
 Rows = NDArray[np.int64]
@@ -76,6 +77,7 @@ class PartForecasts:
     up_prob: Floats
     spread: Floats | None
     next_ret: Floats | None
+    quantiles: QuantileForecasts | None = None
 
     def take(self, rows: Rows) -> PartForecasts:
         """Those of these rows only."""
@@ -86,6 +88,7 @@ class PartForecasts:
             self.up_prob[rows],
             None if self.spread is None else self.spread[rows],
             None if self.next_ret is None else self.next_ret[rows],
+            None if self.quantiles is None else self.quantiles.take(rows),
         )
 
     @classmethod
@@ -123,6 +126,7 @@ class PartForecasts:
             np.concatenate([each.up_prob for each in several]),
             joined([each.spread for each in several]),
             joined([each.next_ret for each in several]),
+            QuantileForecasts.pooled([each.quantiles for each in several]),
         )
 
 
@@ -309,7 +313,20 @@ def forecast_rows(
         up_prob=up_prob,
         spread=spread,
         next_ret=next_ret,
+        quantiles=_quantiles(trained, selection, predicted),
     )
+
+
+def _quantiles(trained: Trained, selection: Selection, predicted: Predictions) -> QuantileForecasts | None:
+    levels, of_train = trained.quantile_levels, None
+    if not levels or predicted.quantiles is None:
+        return None
+    if selection.own is not None and selection.train is not None:
+        of_labels = np.nanquantile(selection.own.y_ret[selection.train].astype(np.float64), levels, axis=0)
+        of_train = np.broadcast_to(of_labels.T, predicted.quantiles.shape)
+    conformal = trained.conformal()
+    interval = None if conformal is None else conformal.interval(predicted.quantiles, levels)
+    return QuantileForecasts(levels, predicted.quantiles, of_train, interval)
 
 
 def _of_baselines(

@@ -48,7 +48,12 @@ def grids(found: Found) -> list[Grid]:
     made += [_coverage(found, rule) for rule in found["coverage"]]
     made += [
         grid(found)
-        for key, grid in (("curve", _curve), ("folds", _folds), ("paths", path_grid))
+        for key, grid in (
+            ("curve", _curve),
+            ("folds", _folds),
+            ("quantiles", _quantiles),
+            ("paths", path_grid),
+        )
         if found[key]
     ]
     return [*made, _all_intervals(found)]
@@ -223,6 +228,30 @@ def bound_of(traded: Found) -> str:
     if traded["execution"] == "open":
         return ""
     return ". A close that is known can be traded no more: an upper bound where there is skill"
+
+
+def _quantiles(found: Found) -> Grid:
+    def share(of: Found | None) -> Cells:
+        return ("n/a", "n/a") if of is None else (percent(of["value"]), interval(of["low"], of["high"]))
+
+    rows = []
+    for horizon, of in found["quantiles"].items():
+        against = of["against"] or {"value": None, "low": None, "high": None}
+        rows.append(
+            (
+                bars(horizon), number(of["pinball"] and of["pinball"]["value"], 5),
+                signed(against["value"], 1, 5), ends(against, 1, 5), *share(of["coverage"]),
+                number(of["width"], 3), *share(of["conformal"]), number(of["conformal_width"], 3),
+            )
+        )  # fmt: skip
+    return Grid(
+        f"Quantiles, {found['part']}",
+        ("bars", "pinball", "less train", "95%", "covered", "95%", "width", "widened", "95%", "width"),
+        [rows],
+        "pinball: mean loss over the levels; less train: minus that of the quantiles of the train labels, "
+        "below 0 is better. covered: share of labels from the 10% to the 90% quantile, which should be 80%; "
+        "widened: share in the interval that was widened, or narrowed, on validation",
+    )
 
 
 def _folds(found: Found) -> Grid:

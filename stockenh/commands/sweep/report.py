@@ -17,6 +17,7 @@ from rich.console import Console
 from stockenh.commands.multirun.folder import OF_MANY
 from stockenh.commands.multirun.launch import show_line
 from stockenh.commands.sweep.figures import draw
+from stockenh.commands.sweep.luck import luck_of_best
 from stockenh.commands.sweep.show import (
     best_of,
     count_states,
@@ -54,7 +55,9 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     ended = study.count_ended()
     commands = _write_best(spec, best, ended)
     scores = _judge_on_test(spec, best, ended, console)
-    lines = _report(spec, trials, best, ended, commands, scores)
+    luck = luck_of_best(spec, trials, best)
+    show_line(console, "overfit", luck)
+    lines = _report(spec, trials, best, ended, commands, scores, luck)
     lines += [f"![{path.stem}](report/{path.name})" for path in drawn]
     report = folder.path / "report.md"
     write_atomic(report, ("\n".join(lines) + "\n").encode())
@@ -137,6 +140,7 @@ def _report(
     ended: int,
     commands: Sequence[str],
     scores: Mapping[str, Any] | None,
+    luck: str,
 ) -> list[str]:
     """The lines of report.md: the best trial and how to train it, its test figure, the space, every trial."""
     settings = spec.settings
@@ -166,6 +170,7 @@ def _report(
             f"does not.",
             "",
         ]
+    lines += ["## Overfitting", "", f"{luck[0].upper()}{luck[1:]}.", ""]
     space = [
         (name, ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False))
         for name, node in spec.space.to_dict().items()

@@ -13,15 +13,13 @@ from rich.console import Console
 
 from stockenh.commands.ensembles import NAME, TrainedEnsemble, member_folders
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart
-from stockenh.commands.train.result import score_calibration
+from stockenh.commands.train.result import calibrate, score_calibration
 from stockenh.commands.train.resumed import changed_config, is_finished
 from stockenh.commands.train.run import train
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import RunConfig
-from stockenh.inference.calibration import Calibration
-from stockenh.inference.predict import Confidence
 from stockenh.report.table import of_target
 from stockenh.report.terminal import print_line
 from stockenh.storage.machine import manifest
@@ -105,17 +103,10 @@ def _conclude(
         forecasts = {part: session.forecast(net, part) for part in prepared.rows}
         parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         val_loss = session.validation(net, Objective(HuberBCE(returns="huber")))["loss"]
-    calibrations: dict[str, Any] = {}
-    confidences: dict[str, Any] = {}
-    if "val" in prepared.rows:
-        windows, logits, shifted = prepared.windows, forecasts["val"].up_logits, ensemble.shifts_probabilities
-        asof = windows.asof[prepared.rows["val"]]
-        calibration = Calibration.fit(logits, session.directions("val"), asof, windows.horizons, shifted)
-        calibrations[NAME] = calibration.to_dict()
-        confidences[NAME] = Confidence.of(calibration.apply(logits)).to_dict()
+    on_validation = [(NAME, forecasts["val"])] if "val" in forecasts else []
+    fits = calibrate(session, on_validation, ensemble.quantile_levels, ensemble.shifts_probabilities)
+    for calibration in fits.values():
         score_calibration(session, calibration, forecasts, parts)
-    folder.write_json(folder.calibration, calibrations)
-    folder.write_json(folder.confidence, confidences)
     if set(parts) & set(PART_TITLES):
         accuracy_chart(parts, folder.report / "accuracy.png", of_target(config.target.name))
     origins = {"members": [member.to_dict() for member in members]}

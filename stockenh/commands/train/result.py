@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from stockenh.commands.trained import shifts_probabilities
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
+from stockenh.inference.conformal import Conformal, has_interval
 from stockenh.inference.predict import Confidence, Predictions
 from stockenh.report.table import Grid, as_table, between, interval, leave_out, number, of_target, percent
 from stockenh.report.terminal import print_files
@@ -26,23 +28,35 @@ from stockenh.training.loop import State, choose
 HELD_OUT = {"val", "test"}
 
 
-def calibrate(session: Session, names: list[str]) -> dict[str, Calibration]:
-    """Fits and writes calibration and confidence of all named weights, any of which a forecast may use.
+def calibrate(
+    session: Session,
+    forecasts: Iterable[tuple[str, Predictions]],
+    levels: tuple[float, ...],
+    shifted: bool,
+) -> dict[str, Calibration]:
+    """Fits and writes calibration, confidence and, of quantiles, the widening of their interval.
 
-    Without a validation part there is nothing to fit on, and the result is empty.
+    forecasts: of the validation part, by the name of weights that a forecast may use; levels: of the
+    quantiles; shifted: see `Calibration.fit`. Empty where there is no validation part.
     """
-    calibrations, confidences = {}, {}
-    windows, rows = session.prepared.windows, session.prepared.rows
-    shifted = shifts_probabilities(session.config, session.folder)
-    for name in names if "val" in rows else ():
-        net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
-        logits = session.forecast(net, "val").up_logits
+    calibrations, confidences, conformals = {}, {}, {}
+    for name, forecast in forecasts:
+        windows, rows = session.prepared.windows, session.prepared.rows["val"]
+        logits, asof = forecast.up_logits, windows.asof[rows]
         calibrations[name] = Calibration.fit(
-            logits, session.directions("val"), windows.asof[rows["val"]], windows.horizons, shifted
+            logits, session.directions("val"), asof, windows.horizons, shifted
         )
         confidences[name] = Confidence.of(calibrations[name].apply(logits))
-    for path, fits in ((session.folder.calibration, calibrations), (session.folder.confidence, confidences)):
-        session.folder.write_json(path, {name: fit.to_dict() for name, fit in fits.items()})
+        if has_interval(levels) and forecast.quantiles is not None:
+            conformals[name] = Conformal.fit(forecast.quantiles, levels, windows.y_ret[rows])
+    folder = session.folder
+    written: list[tuple[Path, Mapping[str, Calibration | Confidence | Conformal]]] = [
+        (folder.calibration, calibrations),
+        (folder.confidence, confidences),
+        *([(folder.conformal, conformals)] if conformals else []),
+    ]
+    for path, fits in written:
+        folder.write_json(path, {name: fit.to_dict() for name, fit in fits.items()})
     return calibrations
 
 
@@ -139,7 +153,17 @@ def conclude(
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
         parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         has_all = forecasts.keys() == session.prepared.rows.keys()
-        calibration = calibrate(session, sorted(state.best)).get(chosen)
+        levels, shifted = (
+            build.quantile_levels(session.config),
+            shifts_probabilities(session.config, session.folder),
+        )
+        calibration = calibrate(session, _on_validation(session, sorted(state.best)), levels, shifted).get(
+            chosen
+        )
+        if not has_all and "val" in forecasts:  # a trial, which a search compares by more than its metric
+            daily = session.daily_returns(forecasts["val"], "val")
+            if daily is not None:
+                session.folder.write_json(session.folder.daily, daily)
     history = session.folder.read_metrics()
     if has_all:
         training_curves(history, session.folder.report / "curves.png")
@@ -172,6 +196,13 @@ def conclude(
         accuracy_chart(parts, session.folder.report / "accuracy.png", of)
     session.folder.write_json(session.folder.summary, summary)
     return summary
+
+
+def _on_validation(session: Session, names: list[str]) -> Iterator[tuple[str, Predictions]]:
+    """The forecasts of the validation part by the named weights; none where there is no such part."""
+    for name in names if "val" in session.prepared.rows else ():
+        net = build.trained_model(session.config, session.prepared, session.folder, name, session.device)
+        yield name, session.forecast(net, "val")
 
 
 def score_calibration(

@@ -20,10 +20,12 @@ from stockenh.config.build import Prepared
 from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data.batches import ReadyWindows, TeacherOutput
 from stockenh.data.fitted import Fitted
+from stockenh.data.windows import BarWindows, next_returns
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.ic import PANEL_SYMBOLS, best_rank_ic, daily_ic, ic_figures
 from stockenh.evaluation.metrics import part_metrics, with_limits
+from stockenh.evaluation.portfolio import rank_weighted_returns
 from stockenh.inference.calibration import held_out_log_losses
 from stockenh.inference.predict import Forecast, Predictions, predict
 from stockenh.models.cpu.memory import default_threads, threads
@@ -114,6 +116,22 @@ class Session:
                 means |= {"rank_ic_low": ic["low"], "rank_ic_high": ic["high"]}
             found[f"h{horizon}"] = means
         return found
+
+    def daily_returns(self, forecast: Predictions, part: str) -> dict[str, Any] | None:
+        """What forecasts of the largest horizon earn from one open to the next, before costs; None without
+        bars, or where no day has two symbols."""
+        windows, rows = self.prepared.windows, self.prepared.rows[part]
+        if not isinstance(windows, BarWindows):
+            return None
+        days, day = np.unique(windows.asof[rows], return_inverse=True)
+        signal, following = forecast.ret[:, -1].astype(np.float64), next_returns(windows, rows, "open")
+        returns = rank_weighted_returns(signal, following, day, len(days))
+        known = np.isfinite(returns)
+        if not known.any():
+            return None
+        seconds = days[known].astype("datetime64[s]").astype(np.int64)
+        earned = returns[known].tolist()
+        return {"horizon": windows.horizons[-1], "days": seconds.tolist(), "returns": earned}
 
     def directions(self, part: str) -> NDArray[np.float32]:
         """(k, H) of one part, whose sign is the direction; NaN where there is no label."""

@@ -73,6 +73,11 @@ class Loss(ABC):
         """Whether a forecast trained by it has the size of a return, and not only the order of one."""
         return True
 
+    @property
+    def trains_quantiles(self) -> bool:
+        """Whether it learns from the quantiles of a model that has them."""
+        return False
+
     def check_batch(self, batch: str) -> None:
         """Raises ConfigError where the loss needs other micro batches than those of train.batch."""
         return None

@@ -55,6 +55,10 @@ class HuberBCE(Loss):
         """An alpha weighs one class more: without gamma it moves the log odds by log(alpha / (1 - alpha))."""
         return self.alpha not in (None, 0.5)
 
+    @property
+    def trains_quantiles(self) -> bool:
+        return self.returns != "huber" and self.return_weight > 0
+
     def check(self, model: ModelSettings) -> None:
         if self.returns == "pinball" and not model.gives_quantiles:
             raise ConfigError(NO_QUANTILES)

@@ -97,6 +97,12 @@ def test_the_best_trial_is_told_with_its_test_figure_once(swept):
     report = (folder / "report.md").read_text()
     assert f"## The best: trial {best.number}" in report
     assert "Its test part, looked at once, after 8 trials" in report
+    assert f"overfit  trial {best.number} has a deflated Sharpe ratio of" in flat.replace(
+        "overfit ", "overfit  "
+    )
+    assert (
+        f"{len(complete)} of {len(complete)} complete trials counted" in flat and "## Overfitting" in report
+    )
     for name in ("history", "intermediate", "parallel"):
         assert (folder / "report" / f"{name}.png").stat().st_size > 10_000
         assert f"![{name}](report/{name}.png)" in report
