@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.evaluation.bootstrap import BlockBootstrap, Floats, Resampling
-from stockenh.evaluation.ic import best_rank_ic, daily_ic, ic_figures
+from stockenh.evaluation.ic import DailyIC, best_rank_ic, daily_ic, ic_figures
 from stockenh.evaluation.metrics import (
     Forecast,
     Metrics,
@@ -93,7 +93,8 @@ def evaluate_part(
 
     Each horizon has `n ties tie_share dates up_share majority` of its labelled rows; `forecasts` by name,
     see `Scored.figures`, with `ic` and `rank_ic` of simple returns, see `ic_figures`;
-    `against`, of each own forecast and every other the difference, see `Scored.minus`; `p_majority`, of each
+    `against`, of each own forecast and every other the difference, see `Scored.minus`; `rank_ic_against`, of
+    the model's rank IC and every other's; `p_majority`, of each
     own forecast, that it is no better than always the larger class of the same rows; and where the best
     forecast is known its limits, `limit_rank_ic` with the same figures as `rank_ic`.
     """
@@ -117,14 +118,16 @@ def _evaluate_horizon(
     draws = resampling.draw(dates, part.horizons)
     counts = None if draws is None else draws.counts()
     scored: dict[str, Scored] = {}
+    rank_ics: dict[str, Floats] = {}
     figures: dict[str, dict[str, Any]] = {}
     for name, whole in forecasts.items():
         forecast = whole.take(labelled.rows)
         scored[name] = score(forecast, y_ret, date, dates, draws, counts, y_dir)
-        figures[name] = {
-            **scored[name].figures(),
-            **_ics(forecast, labelled, part.horizons[column], draws),
-        }
+        figures[name] = {**scored[name].figures(), "ic": None, "rank_ic": None}
+        if (daily := _daily_ic(forecast, labelled)) is not None:
+            rank_ics[name] = daily.rank_ic
+            figures[name]["ic"] = ic_figures(daily.ic, part.horizons[column], draws)
+            figures[name]["rank_ic"] = ic_figures(daily.rank_ic, part.horizons[column], draws)
         advance(1)
     about = class_shares(y_dir)
     larger_class = Forecast(np.full(len(y_ret), float((about["up_share"] or 0) > 0.5)))
@@ -139,6 +142,7 @@ def _evaluate_horizon(
             name: {other: scored[name].minus(its) for other, its in scored.items() if other not in OWN}
             for name in own
         },
+        "rank_ic_against": _rank_ic_against(rank_ics, part.horizons[column], draws),
         "p_majority": {name: scored[name].minus(in_hindsight)["accuracy"]["p"] for name in own},
     }
     if part.best_prob is not None:
@@ -153,16 +157,24 @@ def _evaluate_horizon(
     return found
 
 
-def _ics(
-    forecast: Forecast, labelled: LabelledRows, horizon: int, draws: BlockBootstrap | None
-) -> dict[str, Metrics | None]:
+def _daily_ic(forecast: Forecast, labelled: LabelledRows) -> DailyIC | None:
     if forecast.signal is None or not np.isfinite(forecast.signal).all():
-        return {"ic": None, "rank_ic": None}
-    daily = daily_ic(forecast.signal, labelled.raw_ret, labelled.date, len(labelled.days))
-    return {
-        "ic": ic_figures(daily.ic, horizon, draws),
-        "rank_ic": ic_figures(daily.rank_ic, horizon, draws),
-    }
+        return None
+    return daily_ic(forecast.signal, labelled.raw_ret, labelled.date, len(labelled.days))
+
+
+def _rank_ic_against(
+    rank_ics: Mapping[str, Floats], horizon: int, draws: BlockBootstrap | None
+) -> dict[str, dict[str, float | None]]:
+    """`mean low high` of the model's daily rank IC minus that of every other, on dates that both have."""
+    if MODEL not in rank_ics:
+        return {}
+    found = {}
+    for name, other in rank_ics.items():
+        difference = ic_figures(rank_ics[MODEL] - other, horizon, draws)
+        if name != MODEL and difference["mean"] is not None:
+            found[name] = {key: difference[key] for key in ("mean", "low", "high")}
+    return found
 
 
 def coverage_by_rule(

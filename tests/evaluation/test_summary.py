@@ -104,3 +104,20 @@ def test_coverage_is_per_rule_and_horizon_on_its_own_labels():
         tenth = least[:, 0].argsort()[:20]
         assert found[rule]["h1"][0]["accuracy"] == pytest.approx(right[tenth].mean())
     assert list(coverage_by_rule(part, prob, None, Resampling())) == ["margin"]
+
+
+def test_the_rank_ic_is_compared_on_paired_dates():
+    rng = np.random.default_rng(5)
+    y_ret = rng.normal(size=(200 * 8, 1))
+    good, noise = (y_ret + scale * rng.normal(size=y_ret.shape) for scale in (1.0, 20.0))
+    signals = {"model": good, "boosting": noise, "majority": np.zeros_like(y_ret)}
+    forecasts = {
+        name: [Forecast(np.full(len(y_ret), 0.6), np.full(len(y_ret), 0.6), None, signal[:, 0])]
+        for name, signal in signals.items()
+    }
+    found = evaluate_part(part_of(y_ret, 8, (1,)), forecasts, Resampling(resamples=200))["h1"]
+    difference = found["rank_ic_against"]["boosting"]
+    ics = [found["forecasts"][name]["rank_ic"]["mean"] for name in ("model", "boosting")]
+    assert difference["mean"] == pytest.approx(ics[0] - ics[1])
+    assert 0 < difference["low"] < difference["mean"] < difference["high"]
+    assert list(found["rank_ic_against"]) == ["boosting"]  # a constant ranks nothing

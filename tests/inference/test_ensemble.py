@@ -45,7 +45,7 @@ def test_returns_and_calibrated_logits_are_averaged():
 
 
 def test_a_member_of_another_train_part_gets_and_gives_its_own_units():
-    raw = np.array([[0.3, 0.2], [2.0, -1.5], [1.0, 1.0]], np.float32)
+    raw = np.array([[0.3, 0.2], [2.0, -1.5], [1.0, 0.1]], np.float32)  # none that a scale clips
     first, second = (torch.from_numpy(fitted.standardise(raw)) for fitted in (FITTED, OTHER))
     identity = Calibration.identity(2)
     out = Ensemble([Net(0.0), Net(1.0)], [FITTED, OTHER], [identity, identity])(*INPUTS[:2], first)

@@ -133,6 +133,7 @@ def notes(found: Found) -> list[str]:
     lines += [f"n/a      {line}" for line in _missing(found)]
     lines += [f"panel    {line}" for line in _survivors(found)]
     lines += [f"limit    {line}" for horizon in found["horizons"] if (line := _rank_ic_limit(found, horizon))]
+    lines += [f"rank IC  {line}" for horizon in found["horizons"] if (line := _best_ranking(found, horizon))]
     lines += [f"log loss {line}" for horizon in found["horizons"] if (line := _lower_losses(found, horizon))]
     lines += [f"accuracy {_accuracy(found, horizon)}" for horizon in found["horizons"]]
     if found["implausible"]:
@@ -165,6 +166,25 @@ def _accuracy(found: Found, horizon: str) -> str:
         if f["gap_closed"] is not None:
             result += f", closed {percent(f['gap_closed'], 0)} of the way from majority"
     return f"{accuracy}: {result}"
+
+
+def _best_ranking(found: Found, horizon: str) -> str:
+    """Of a panel, the fitted baseline with the highest rank IC, and how far the model is ahead of it."""
+    figures = found["horizons"][horizon]
+    against = figures.get("rank_ic_against", {})
+    known = {name: figures["forecasts"][name]["rank_ic"] for name in FITTED if name in against}
+    if found["panel"] is None or not known:
+        return ""
+    best = max(known, key=lambda name: float(known[name]["mean"]))
+    own, difference = figures["forecasts"]["model"]["rank_ic"], against[best]
+    verb = "is not shown to differ from"
+    if difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]:
+        verb = "is ahead of" if difference["low"] > 0 else "is behind"
+    by = f"{signed(difference['mean'], 1, 3)} ({ends(difference, 1, 3)})"
+    return (
+        f"{bars(horizon)} bars: the model's {number(own['mean'], 3)} {verb} {title(best)}, the best fitted "
+        f"baseline, with {number(known[best]['mean'], 3)}: {by}"
+    )
 
 
 def _rank_ic_limit(found: Found, horizon: str) -> str:

@@ -43,7 +43,7 @@ def part_line(found: Found) -> str:
 
 def grids(found: Found) -> list[Grid]:
     """All tables but those of a panel; those not on_screen hold what a terminal has no room for."""
-    made = [_coefficients(found)] if has_ic(found) else []
+    made = [_coefficients(found), _rank_ic_against(found)] if has_ic(found) else []
     made += [_scores(found), _against(found), _returns(found)]
     made += [_coverage(found, rule) for rule in found["coverage"]]
     made += [
@@ -163,6 +163,24 @@ def _coefficients(found: Found) -> Grid:
         f"{FEWEST_SYMBOLS} or more. ICIR: mean / standard deviation, per date. t: Newey and West; 5%: what "
         "it exceeds once in twenty without skill",
         ("forecast",),
+    )
+
+
+def _rank_ic_against(found: Found) -> Grid:
+    blocks = [
+        [
+            (bars(horizon), title(other), signed(d["mean"], 1, 3), ends(d, 1, 3))
+            for other, d in figures["rank_ic_against"].items()
+        ]
+        for horizon, figures in found["horizons"].items()
+    ]
+    return Grid(
+        f"Rank IC of the model minus that of each baseline, {found['part']}",
+        ("bars", "minus", "rank IC", "95%"),
+        blocks,
+        "mean difference over the dates on which both have one, above 0 is better",
+        ("minus",),
+        on_screen=False,
     )
 
 

@@ -265,7 +265,7 @@ def test_the_folds_of_a_walk_forward_are_evaluated_as_one(stockenh, small_run, f
     stockenh("evaluate", "run=[sweep (1)/0,sweep (1)/2]", *QUICK, "hydra.run.dir=two", code=0)
     assert [fold["from"] for fold in report_of(Path("two"))["folds"]] == [begins[0], begins[2]]
     again = stockenh("evaluate", "run=[sweep (1)/0,sweep (1)/0]", "hydra.run.dir=twice", code=2)
-    assert "are evaluated on the same dates" in again.err
+    assert "is named twice" in again.err
     stockenh("train", *walk, "split.fold=1", "model.ffn=8", "hydra.run.dir=wider", code=0)
     other = stockenh("evaluate", "run=[sweep (1)/0,wider]", "hydra.run.dir=other", code=2)
     assert "has another model than" in other.err
