@@ -13,7 +13,7 @@ from rich.console import Console
 
 from stockenh.commands.ensembles import NAME, TrainedEnsemble, member_folders
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart
-from stockenh.commands.train.result import calibrate, score_calibration
+from stockenh.commands.train.result import about, calibrate, score_calibration
 from stockenh.commands.train.resumed import changed_config, is_finished
 from stockenh.commands.train.run import train
 from stockenh.commands.train.session import Session
@@ -124,17 +124,12 @@ def _summary(
     best = max(one["best_epoch"] for one in of_members)
     kept = ("seed", "weights", "epochs", "best_epoch", "val_loss", "stopped_early", "seconds")
     return {
-        "parts": parts,
-        "target": session.config.target.name,
+        **about(session, parts),
         "weights": NAME,
         "members": [{key: one[key] for key in kept} for one in of_members],
         "parameters": sum(one["parameters"] for one in of_members),
-        "windows": sum(map(len, session.prepared.rows.values())),
         "seconds": round(sum(one["seconds"] for one in of_members), 3),
         "windows_per_second": statistics.median(one["windows_per_second"] for one in of_members),
-        "device": str(session.device),
-        "precision": session.precision,
-        "resident": session.ready.resident,
         "epochs": max(one["epochs"] for one in of_members),
         "best_epoch": best,
         "val_loss": val_loss,
@@ -143,6 +138,4 @@ def _summary(
         "pruned": False,
         "steps": sum(one["steps"] for one in of_members),
         "skipped_steps": sum(one["skipped_steps"] for one in of_members),
-        "seed": session.config.seed,
-        "warnings": list(session.prepared.warnings),
     }

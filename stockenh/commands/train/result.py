@@ -153,13 +153,12 @@ def conclude(
         forecasts = {part: session.forecast(net, part) for part in session.prepared.rows if part in judged}
         parts = {part: session.scores(found, part) for part, found in forecasts.items()}
         has_all = forecasts.keys() == session.prepared.rows.keys()
-        levels, shifted = (
+        shifted = shifts_probabilities(session.config, session.folder)
+        levels, on_validation = (
             build.quantile_levels(session.config),
-            shifts_probabilities(session.config, session.folder),
+            _on_validation(session, sorted(state.best)),
         )
-        calibration = calibrate(session, _on_validation(session, sorted(state.best)), levels, shifted).get(
-            chosen
-        )
+        calibration = calibrate(session, on_validation, levels, shifted).get(chosen)
         if not has_all and "val" in forecasts:  # a trial, which a search compares by more than its metric
             daily = session.daily_returns(forecasts["val"], "val")
             if daily is not None:
@@ -170,16 +169,11 @@ def conclude(
     if calibration is not None:
         score_calibration(session, calibration, forecasts, parts)
     summary = {
-        "parts": parts,
-        "target": session.config.target.name,
+        **about(session, parts),
         "weights": chosen,
         "parameters": parameters,
-        "windows": sum(map(len, session.prepared.rows.values())),
         "seconds": round(state.seconds, 3),
         "windows_per_second": statistics.median(line["windows_per_second"] for line in history),
-        "device": str(session.device),
-        "precision": session.precision,
-        "resident": session.ready.resident,
         "epochs": state.epoch,
         "best_epoch": state.best[chosen].epoch,
         "val_loss": state.best[chosen].val_loss,
@@ -188,14 +182,26 @@ def conclude(
         "pruned": pruned,
         "steps": state.steps,
         "skipped_steps": state.skipped,
-        "seed": session.config.seed,
-        "warnings": list(session.prepared.warnings),
     }
     if has_all and set(parts) & set(PART_TITLES):
         of = of_target(session.config.target.name)
         accuracy_chart(parts, session.folder.report / "accuracy.png", of)
     session.folder.write_json(session.folder.summary, summary)
     return summary
+
+
+def about(session: Session, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a summary says of the scores and of what they were made with."""
+    return {
+        "parts": parts,
+        "target": session.config.target.name,
+        "windows": sum(map(len, session.prepared.rows.values())),
+        "device": str(session.device),
+        "precision": session.precision,
+        "resident": session.ready.resident,
+        "seed": session.config.seed,
+        "warnings": list(session.prepared.warnings),
+    }
 
 
 def _on_validation(session: Session, names: list[str]) -> Iterator[tuple[str, Predictions]]:
