@@ -32,13 +32,15 @@ GPU_CHUNK = 1024  # fewer don't fill a GPU
 @dataclass(frozen=True)
 class Predictions:
     """ret (k, H) simple returns in raw units; up_prob and up_logits (k, H); loss: see `predict`; quantiles
-    (k, H, Q) in raw units, None of a model without."""
+    (k, H, Q) in raw units, None of a model without; spread (k, H) the standard deviation of the probability
+    over the members, None where it is no ensemble."""
 
     ret: NDArray[np.float64]
     up_prob: NDArray[np.float64]
     up_logits: NDArray[np.float64]
     loss: float | None
     quantiles: NDArray[np.float64] | None = None
+    spread: NDArray[np.float64] | None = None
 
 
 def chunk_on(device: torch.device) -> int:
@@ -62,13 +64,14 @@ def predict(
     """
     was_training = model.training
     model.eval()
-    rets, probs, logits, losses, quantiles = [], [], [], [], []
+    rets, probs, logits, losses, quantiles, spreads = [], [], [], [], [], []
     for micro in data.sweep(rows, chunk_on(data.device)):
         out = model.forward(*micro.inputs)
         rets.append(out["ret"].float())
         probs.append(out["up_prob"].float())
         logits.append(out["up_logits"].float())
         quantiles += [out["quantiles"].float()] if "quantiles" in out else []
+        spreads += [out[MEMBERS].float().cpu().double().numpy().std(1)] if MEMBERS in out else []
         if objective is not None:
             labels, moves = micro.labelled.sum(), micro.moved.sum()
             terms = objective.terms(out, micro, Counts(labels.clamp(min=1), moves.clamp(min=1)))
@@ -85,6 +88,7 @@ def predict(
         up_logits=torch.cat(logits).cpu().double().numpy(),
         loss=None if total is None else float(total),
         quantiles=torch.cat(quantiles).cpu().double().numpy() * unit[:, None] if quantiles else None,
+        spread=np.concatenate(spreads) if spreads else None,
     )
 
 

@@ -2,17 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import processes
 import pytest
+import torch
 from scipy.special import expit, logit
 
 from stockenh.commands.ensembles import NAME, TrainedEnsemble, opened
 from stockenh.commands.runs.listing import read
+from stockenh.config import build
 from stockenh.errors import ConfigError, RunFolderError
+from stockenh.inference.predict import forecast, predict
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +44,7 @@ def listed(folders: list[Path]) -> str:
     return f"[{','.join(map(str, folders))}]"
 
 
-def forecast(stockenh, folder: Path, *arguments: str) -> pl.DataFrame:
+def forecast_file(stockenh, folder: Path, *arguments: str) -> pl.DataFrame:
     stockenh("tta-predict", *arguments, f"hydra.run.dir={folder}", code=0)
     return pl.read_parquet(folder / "forecast.parquet")
 
@@ -56,20 +60,21 @@ def test_members_are_the_runs_of_their_seeds(ensemble, members, small_run, stock
 
 def test_a_forecast_is_the_mean_and_its_uncertainty_the_spread(ensemble, members, stockenh, tmp_path):
     one, two = (
-        forecast(stockenh, tmp_path / str(i), f"run={run}", "tta.views=0") for i, run in enumerate(members)
+        forecast_file(stockenh, tmp_path / str(i), f"run={run}", "tta.views=0")
+        for i, run in enumerate(members)
     )
-    both = forecast(stockenh, tmp_path / "both", f"run={listed(members)}", "tta.views=0")
+    both = forecast_file(stockenh, tmp_path / "both", f"run={listed(members)}", "tta.views=0")
     np.testing.assert_allclose(both["ret"], (one["ret"] + two["ret"]) / 2, rtol=1e-5, atol=1e-9)
     probs = np.stack([one["up_prob"], two["up_prob"]])
     np.testing.assert_allclose(both["up_prob"], expit(logit(probs).mean(0)), atol=1e-6)
     np.testing.assert_allclose(both["uncertainty"], probs.std(0), atol=1e-6)
     # the folder of both calibrates their mean once more, which moves no return
-    whole = forecast(stockenh, tmp_path / "whole", f"run={ensemble}", "tta.views=0")
+    whole = forecast_file(stockenh, tmp_path / "whole", f"run={ensemble}", "tta.views=0")
     assert whole["ret"].equals(both["ret"]) and whole["uncertainty"].equals(both["uncertainty"])
 
 
 def test_views_and_members_together(ensemble, stockenh, tmp_path):
-    found = forecast(stockenh, tmp_path / "out", f"run={ensemble}", "tta.views=2")
+    found = forecast_file(stockenh, tmp_path / "out", f"run={ensemble}", "tta.views=2")
     assert (found["uncertainty"] > 0).all()
 
 
@@ -85,6 +90,17 @@ def test_evaluate_takes_runs_with_one_test_part_as_one(ensemble, members, stocke
     assert model["log_loss"] == pytest.approx(found["horizons"]["h3"]["forecasts"]["model"]["log_loss"])
 
 
+def test_without_views_the_spread_is_that_of_the_forecast(ensemble):
+    """`evaluate` and `tta-predict` compute it each in its own way."""
+    trained, device = opened(str(ensemble), None), torch.device("cpu")
+    prepared = build.data(trained.run, device)
+    ready, fitted = trained.ready(prepared, device)
+    rows, net = prepared.rows["test"], trained.net(prepared, device)
+    views = replace(build.views(trained.run), count=0)
+    by_views = forecast(net, ready, rows, fitted, trained.calibration, views)
+    np.testing.assert_array_equal(predict(net, ready, rows, fitted).spread, by_views.uncertainty)
+
+
 @pytest.mark.parametrize("command", ["explain", "audit"])
 def test_every_command_takes_a_list_and_leaves_the_runs_alone(command, members, stockenh, tmp_path, here):
     before = {path for run in members for path in run.rglob("*")}
@@ -95,8 +111,8 @@ def test_every_command_takes_a_list_and_leaves_the_runs_alone(command, members, 
 
 def test_an_export_forecasts_as_the_ensemble_does(ensemble, members, stockenh, refused, tmp_path):
     stockenh("export", f"run={ensemble}", code=0)
-    own = forecast(stockenh, tmp_path / "own", f"run={ensemble}", "tta.views=1")
-    file = forecast(stockenh, tmp_path / "file", f"run={ensemble}", "tta.views=1", "tta.engine=onnx")
+    own = forecast_file(stockenh, tmp_path / "own", f"run={ensemble}", "tta.views=1")
+    file = forecast_file(stockenh, tmp_path / "file", f"run={ensemble}", "tta.views=1", "tta.engine=onnx")
     for column in ("ret", "up_prob", "uncertainty"):
         np.testing.assert_allclose(own[column], file[column], atol=1e-5)
     error = refused(

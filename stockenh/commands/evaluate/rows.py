@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stockenh.commands.ensembles import TrainedEnsemble
 from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.build import Prepared
@@ -288,10 +287,8 @@ def forecast_rows(
     best = None if windows.best_prob is None else windows.best_prob[rows]
     if best is not None:
         forecasts[BEST] = [Forecast(prob, prob) for prob in best.T]
-    views, up_prob, spread = build.views(config), calibrated, None
-    if not config.data.brings_bars:
-        views = replace(views, count=0)
-    if views.count or isinstance(trained, TrainedEnsemble):
+    views, up_prob, spread = build.views(config), calibrated, predicted.spread
+    if views.count and config.data.brings_bars:
         augmented = forecast(net, ready, rows, fitted, trained.calibration, views)
         up_prob, spread = augmented.up_prob, augmented.uncertainty
     advance(1)
