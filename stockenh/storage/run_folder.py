@@ -87,6 +87,7 @@ class Summary(TypedDict, total=False):
     by_weights: Required[dict[str, BestEpoch]]
     stopped_early: Required[bool]
     pruned: bool
+    members: list[dict[str, Any]]  # of an ensemble
     skipped_steps: Required[int]
     seconds: Required[float]
     windows_per_second: Required[float]

@@ -120,7 +120,7 @@ def test_appending_follows_no_link(tmp_path):
         ({"parts": {"test": {"x": {}}}}, "parts.test.x"), ({"epochs": "3"}, "epochs"), ({"epochs": 1.5},
         "epochs"),
         ({"stopped_early": 1}, "stopped_early"), ({"val_loss": "low"}, "val_loss"),
-        ({"by_weights": {"raw": 1}}, "raw"),
+        ({"by_weights": {"raw": 1}}, "raw"), ({"members": 5}, "members"), ({"members": [1]}, "members"),
     ],
 )  # fmt: skip
 def test_a_summary_has_its_types(tmp_path, finished_run, change, place):
@@ -130,6 +130,16 @@ def test_a_summary_has_its_types(tmp_path, finished_run, change, place):
     assert folder.read_summary() == summary
     folder.summary.write_text(json.dumps(summary | change))
     with pytest.raises(RunFolderError, match=f"summary.json does not hold .*{place}"):
+        folder.read_summary()
+
+
+@pytest.mark.parametrize("key", ["rank_ic", "rank_ic_low", "rank_ic_high"])
+def test_what_only_a_panel_has_is_typed_too(tmp_path, finished_run, key):
+    summary = json.loads((finished_run / "summary.json").read_text())
+    summary["parts"]["test"]["h3"][key] = "high"
+    folder = RunFolder(tmp_path)
+    folder.summary.write_text(json.dumps(summary))
+    with pytest.raises(RunFolderError, match=f"parts.test.h3.{key}"):
         folder.read_summary()
 
 
