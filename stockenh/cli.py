@@ -169,6 +169,23 @@ def runs(
         task.runs(arguments or [])
 
 
+@app.command()
+def report(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FOLDER... [out=FILE]", help="A folder that stockenh wrote, or several runs."),
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page of a run, an evaluation, a sweep, an ablation, or of several runs.
+
+    Examples: stockenh report RUN; stockenh report RUN RUN out=compare.html
+    """
+    with guarded():
+        from stockenh.commands import report as task
+
+        task.report(arguments or [])
+
+
 @app.command("find-lr", cls=Composed, context_settings=PASS_ON)
 def find_lr(overrides: Overrides = None) -> None:
     """Find the learning rate: a range test with a run's training step, its curve and an override to paste.

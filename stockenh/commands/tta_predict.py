@@ -8,32 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from stockenh.commands.exported import OnnxEngine, exported_model
-from stockenh.commands.frames import dates_of, write_frame
+from stockenh.commands.forecasts import confident_margin, forecast_frame, newest_forecasts, quantile_interval
+from stockenh.commands.frames import write_frame
+from stockenh.commands.report.pages import leave_page
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
-from stockenh.data.batches import ReadyWindows
-from stockenh.data.fitted import Fitted
-from stockenh.data.windows import Windows
+from stockenh.data.windows import BarWindows, Windows
 from stockenh.evaluation.ic import PANEL_SYMBOLS
-from stockenh.inference.conformal import has_interval
 from stockenh.inference.predict import (
     Engine,
-    Forecast,
     TorchEngine,
     forecast_with,
-    margin,
-    predict,
 )
+from stockenh.report.candles import candles_chart
 from stockenh.report.figure import (
     COLOURS,
     GREY,
@@ -45,6 +39,7 @@ from stockenh.report.figure import (
 )
 from stockenh.report.table import Grid, as_table, between, findings_summary, number, of_target, percent
 from stockenh.report.terminal import embedding_progress, print_files, print_line
+from stockenh.storage.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -216,13 +211,17 @@ def forecast_run(
         exported = exported_model(trained, tta.engine)
         engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
-    cutoff = _cutoff(trained, tta.coverage, console)
+    cutoff = confident_margin(trained, tta.coverage, console)
     target = config.target
     is_return = target.is_return and config.loss.gives_returns
-    interval = _interval(trained, net, ready, prepared.rows["forecast"], fitted, console)
+    interval = quantile_interval(trained, net, ready, prepared.rows["forecast"], fitted, console)
     frame = forecast_frame(prepared.windows, found, cutoff, is_return, interval)
     write_frame(frame, directory / "forecast")
-    forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
+    newest = _newest(config, prepared.windows, frame, is_return)
+    if newest is None:
+        forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
+    else:
+        candles_chart(newest, directory / "forecast.png")
     title = f"{trained.title}, {1 + views.count} view{'s' * (views.count > 0)}"
     if views.count and views.precision != "fp32":
         title += f", in {views.precision}"
@@ -231,83 +230,21 @@ def forecast_run(
     console.print(forecast_table(frame.to_dicts(), title, target=target.name))
     if cutoff is not None:
         console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
-    for line in skill_lines(trained.test_scores()):
+    skill = skill_lines(trained.test_scores())
+    for line in skill:
         print_line(console, f"skill    {line}")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
+    if newest is not None:
+        found_here = {"run": trained.source, "title": title, "notes": skill, "newest": newest}
+        write_json(directory / "forecast.json", found_here)
+        leave_page(directory, console)
     return frame
 
 
-def forecast_frame(
-    windows: Windows,
-    found: Forecast,
-    cutoff: NDArray[np.float64] | None,
-    is_return: bool = True,
-    interval: NDArray[np.float64] | None = None,
-) -> pl.DataFrame:
-    """`symbol date horizon ret up_prob uncertainty confident score rank`, a row per window and horizon.
-
-    score: the forecast in units of the target; rank: of the score among the windows of its day and horizon,
-    1 is the highest; ret in raw units. What is not known (ret where the target is no return, uncertainty
-    without views, confident without a cut-off) is null.
-    cutoff: (H,) the margin above which a forecast is confident
-    interval: (k, H, 2) ends of the 80% interval in units of the target, the columns `ret_p10 ret_p90`
-    """
-    horizons = len(windows.horizons)
-    uncertainty: Sequence[float | None] = [None] * found.ret.size
-    confident: Sequence[bool | None] = [None] * found.ret.size
-    if found.uncertainty is not None:
-        uncertainty = found.uncertainty.ravel().tolist()
-    if cutoff is not None:
-        confident = (margin(found.up_prob) > cutoff).ravel().tolist()
-    frame = pl.DataFrame(
-        {
-            "symbol": np.repeat(np.array(windows.symbols)[windows.symbol], horizons),
-            "date": np.repeat(dates_of(windows.asof), horizons),
-            "horizon": np.tile(np.array(windows.horizons, np.int64), len(windows)),
-            "ret": pl.Series(found.ret.ravel() if is_return else [None] * found.ret.size, dtype=pl.Float64),
-            "up_prob": found.up_prob.ravel(),
-            "uncertainty": pl.Series(uncertainty, dtype=pl.Float64),
-            "confident": pl.Series(confident, dtype=pl.Boolean),
-            "score": found.ret.ravel(),
-            **({} if interval is None else _columns(interval)),
-        }
-    )
-    day = pl.col("date").dt.date()
-    return frame.with_columns(pl.col("score").rank("min", descending=True).over(day, "horizon").alias("rank"))
-
-
-def _columns(interval: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    return {name: interval[..., end].ravel() for end, name in enumerate(("ret_p10", "ret_p90"))}
-
-
-def _interval(
-    trained: Trained,
-    net: nn.Module,
-    ready: ReadyWindows,
-    rows: NDArray[np.int64],
-    fitted: Fitted,
-    console: Console,
-) -> NDArray[np.float64] | None:
-    """(k, H, 2) of the windows without views, for which it was widened; None without quantiles."""
-    levels, conformal = trained.quantile_levels, trained.conformal()
-    if not has_interval(levels):
+def _newest(
+    config: TtaPredictConfig, windows: Windows, frame: pl.DataFrame, is_return: bool
+) -> dict[str, Any] | None:
+    """The forecasts beside their bars; None without bars, or for a period in place of the newest bars."""
+    if not isinstance(windows, BarWindows) or (config.tta.since, config.tta.until) != (None, None):
         return None
-    if conformal is None:
-        why = "an older version trained the run" if trained.held_out else "the run held nothing out"
-        console.print(f"ret_p10 and ret_p90 are unknown: {why}")
-        return None
-    quantiles = predict(net, ready, rows, fitted).quantiles
-    assert quantiles is not None
-    return conformal.interval(quantiles, levels)
-
-
-def _cutoff(trained: Trained, coverage: float, console: Console) -> NDArray[np.float64] | None:
-    """(H,) the margin above which a forecast is confident; None where the run has none, with a line."""
-    found = trained.confidence()
-    if found is None:
-        why = "an older version trained the run, and it kept no margins"
-        if "val" not in trained.run.split.parts:
-            why = "the run held nothing out to take a cut-off from"
-        console.print(f"confident is unknown: {why}")
-        return None
-    return found.cutoff(coverage)
+    return newest_forecasts(windows, frame, is_return and config.target.name == "absolute")

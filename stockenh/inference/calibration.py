@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -151,6 +151,22 @@ def reliability_curves(
     """`reliability` of each horizon, as {"h3": ...}; arrays are (k, H)."""
     columns = zip(horizons, up_prob.T, y_dir.T, strict=True)
     return {f"h{horizon}": reliability(p, y) for horizon, p, y in columns}
+
+
+Curves = Mapping[str, tuple[Floats, Floats, NDArray[np.int64]]]
+
+
+def curves_as_lists(curves: Curves) -> dict[str, list[list[float]]]:
+    """Curves of `reliability_curves` for JSON."""
+    return {horizon: [values.tolist() for values in curve] for horizon, curve in curves.items()}
+
+
+def curves_of_lists(lists: Mapping[str, Sequence[Sequence[float]]]) -> Curves:
+    """The reverse of `curves_as_lists`. Raises ValueError where a horizon has other than three lists."""
+    return {
+        horizon: (np.array(forecast, float), np.array(share, float), np.array(rows, np.int64))
+        for horizon, (forecast, share, rows) in lists.items()
+    }
 
 
 def _fit(logits: Floats, y_dir: Floats, asof: Dates, horizon: int, shifted: bool) -> tuple[float, float]:

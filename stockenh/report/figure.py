@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
 LETTERS_PER_INCH = 11  # of a title
+SVG_METADATA = ("Creator", "Date", "Format", "Type")  # left out: they differ from run to run
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -115,12 +116,21 @@ def save(figure: Figure, title: str, path: Path) -> Path:
     letters = int(LETTERS_PER_INCH * figure.get_figwidth())
     lines = [part for whole in title.split("\n") for part in textwrap.wrap(whole, letters)]
     figure.suptitle("\n".join(map(as_drawn, lines)), fontsize=12)
-    return write_png(figure, path)
+    return write_picture(figure, path)
 
 
-def write_png(figure: Figure, path: Path) -> Path:
-    """Writes a picture whole or not at all; returns its path. Raises DiskError."""
+def write_picture(figure: Figure, path: Path) -> Path:
+    """Writes a picture whole or not at all, as PNG or SVG by the suffix; returns its path. Raises DiskError.
+
+    An SVG has no background, and its text is text, in the font of the page that it stands on.
+    """
+    import matplotlib
+
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    if path.suffix == ".svg":
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stockenh"}):
+            figure.savefig(content, format="svg", transparent=True, metadata=dict.fromkeys(SVG_METADATA))
+    else:
+        figure.savefig(content, format="png")
     write_atomic(path, content.getbuffer())
     return path

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from stockenh.commands.ablate.claims import FAILS, HOLDS, MEASURES, UNMEASURED, ClaimLine
-from stockenh.commands.ablate.lines import Line, lines_of
+from stockenh.commands.ablate.lines import Line
 from stockenh.commands.ablate.perform import WINDOWS
-from stockenh.commands.ablate.results import Found, collect
+from stockenh.commands.ablate.results import Found
 from stockenh.commands.ablate.spec import AblationSpec
-from stockenh.commands.multirun.launch import show_line
 from stockenh.evaluation.paired import Interval
 from stockenh.report.figure import COLOURS, GREY, as_drawn, bars_text, legend_above, new_figure, save
 from stockenh.report.table import (
@@ -29,7 +25,6 @@ from stockenh.report.table import (
     of_target,
     percent,
 )
-from stockenh.storage.files import write_atomic, write_json
 
 RULES = """\
 Every difference is paired: the same seed, the same rows, the technique against the plain recipe. Its 95%
@@ -60,37 +55,12 @@ TITLE_WIDTH = 24  # characters
 WIDE = 132  # characters, with room for every interval
 
 
-def conclude(spec: AblationSpec, console: Console) -> None:
-    """Writes and shows the table, the figures and the picture from what lies in the folder."""
-    found = collect(spec.folder, spec.plan, spec.base.data.horizons)
-    bars, seeds, path = spec.settings.horizon, spec.plan.seeds, spec.folder.path
-    lines = lines_of(spec.plan, found, spec.base, spec.configs, bars)
-    command = shlex.join(["stockenh", "ablate", *spec.folder.read()["arguments"]])
-    title = f"Recipes on the test part at {bars} bars, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    title += of_target(spec.base.target.name)
-    console.print(recipes_table(lines, f"h{bars}", title, console.width))
-    console.print(claims_table(lines))
-    if spec.settings.left_out:
-        console.print(f"not run  {', '.join(spec.settings.left_out)}")
-    picture = forest(lines, f"h{bars}", path / "ablation.png")
-    text = _markdown(spec, found, lines, command)
-    write_atomic(path / "ablation.md", "\n".join(text).encode())
-    content = {
-        "command": command,
-        "target": spec.base.target.name,
-        "seeds": list(seeds),
-        "horizon": bars,
-        "lines": [asdict(line) for line in lines],
-        "cost": dict(found.cost),
-        "failed": dict(found.failed),
-    }
-    write_json(path / "ablation.json", content)
-    show_line(console, "picture", picture)
-    show_line(console, "table", path / "ablation.md")
-    show_line(console, "figures", path / "ablation.json")
-
-
 def recipes_table(lines: Sequence[Line], horizon: str, title: str, width: int = 80) -> Table:
+    """See `recipes_grid`."""
+    return as_table(recipes_grid(lines, horizon, title, width))
+
+
+def recipes_grid(lines: Sequence[Line], horizon: str, title: str, width: int = 80) -> Grid:
     """Every recipe beside the plain one, at one horizon.
 
     A narrow table has fewer columns, and no intervals but those of accuracy.
@@ -120,19 +90,27 @@ def recipes_table(lines: Sequence[Line], horizon: str, title: str, width: int = 
     caption = ". ".join(text for name, text in CAPTIONS.items() if name in columns).format(over=over)
     caption += f". No room for {', '.join(left_out)}: see ablation.md" if left_out else ""
     rows = [*zip(*columns.values(), strict=True)]
-    return as_table(Grid(title, tuple(columns), [rows], caption, ("recipe",)))
+    return Grid(title, tuple(columns), [rows], caption, ("recipe",))
 
 
 def claims_table(lines: Sequence[Line]) -> Table:
     """Every claim beside what was measured, and the verdict."""
+    grid = claims_grid(lines)
+    table = new_table(grid.title, grid.caption)
+    for name in grid.columns:
+        table.add_column(name, overflow="fold", no_wrap=name == "verdict")
+    for block in grid.blocks:
+        for row in block:
+            table.add_row(*row, style=STYLES.get(row[4]))
+    return table
+
+
+def claims_grid(lines: Sequence[Line]) -> Grid:
+    """The same, to be shown in any way."""
     notes = [f"{line.title}: {line.judged}" for line in lines if line.weights and line.seeds]
     caption = f"p: of the claim's minimum, corrected for the number of claims. {'. '.join(notes)}"
-    table = new_table("What is claimed, and what was measured", caption)
-    for name in CLAIM_COLUMNS:
-        table.add_column(name, overflow="fold", no_wrap=name == "verdict")
-    for row in _claims(lines):
-        table.add_row(*row, style=STYLES.get(row[4]))
-    return table
+    title = "What is claimed, and what was measured"
+    return Grid(title, CLAIM_COLUMNS, [_claims(lines)], caption, CLAIM_COLUMNS)
 
 
 def _accuracy(line: Line, horizon: str) -> str:
@@ -155,7 +133,7 @@ def _claims(lines: Sequence[Line]) -> list[tuple[str, ...]]:
     ]
 
 
-def _markdown(spec: AblationSpec, found: Found, lines: Sequence[Line], command: str) -> list[str]:
+def markdown(spec: AblationSpec, found: Found, lines: Sequence[Line], command: str) -> list[str]:
     """The claims with their verdicts, every recipe at every horizon, what it cost."""
     first = spec.settings.horizon
     heading = f"# Ablation{of_target(spec.base.target.name)}"

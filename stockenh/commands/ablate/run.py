@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from stockenh.commands.ablate.cells import FAILED, AblationFolder
+from stockenh.commands.ablate.conclude import conclude
 from stockenh.commands.ablate.plan import PLAIN, Cell
-from stockenh.commands.ablate.report import conclude
 from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import MultirunWatch, launch, show_line, time_left

@@ -69,6 +69,7 @@ def _resume(arguments: list[str]) -> None:
 def _finish(folder: RunFolder, cache_dir: str | None) -> None:
     """What follows once the student is trained: the same without a teacher, and the comparison."""
     from stockenh.commands.distill.compare import compare
+    from stockenh.commands.report.pages import leave_page
     from stockenh.report.terminal import console
 
     out = console()
@@ -81,3 +82,4 @@ def _finish(folder: RunFolder, cache_dir: str | None) -> None:
         train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder)
     out.print()
     compare(config, folder, alone, device_of(config, False, out), out)
+    leave_page(folder.path, out)

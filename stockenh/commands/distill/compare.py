@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from stockenh.commands.ensembles import opened
@@ -38,7 +37,7 @@ from stockenh.report.terminal import print_files
 from stockenh.storage.run_folder import RunFolder
 
 
-def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], target: str = "absolute") -> Table:
+def retention_grid(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], target: str = "absolute") -> Grid:
     """Every model and horizon of a distillation on the test part."""
     blocks = [
         [
@@ -52,14 +51,14 @@ def retention_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], targe
         for model, horizons in scores.items()
     ]  # fmt: skip
     names = ("model", "bars", "accuracy", "95%", "majority", "kept", "log loss", "ECE")
-    return as_table(Grid(f"Distillation on the test part{of_target(target)}", names, blocks, (
+    return Grid(f"Distillation on the test part{of_target(target)}", names, blocks, (
         "accuracy: of the model's own probabilities. 95%: moving-block bootstrap over dates. "
         "kept: the share of the teacher's accuracy above the majority class; n/a where its own 95% reaches "
         "down to it. log loss and ECE: calibrated on validation"
-    ), ("model",)))  # fmt: skip
+    ), ("model",))  # fmt: skip
 
 
-def cost_table(cost: Mapping[str, Mapping[str, float]], title: str) -> Table:
+def cost_grid(cost: Mapping[str, Mapping[str, float]], title: str) -> Grid:
     """What each model of a distillation costs, and how many times less than the first."""
     first = next(iter(cost.values()))
     rows = [
@@ -72,7 +71,7 @@ def cost_table(cost: Mapping[str, Mapping[str, float]], title: str) -> Table:
         for model, c in cost.items()
     ]  # fmt: skip
     names = ("model", "parameters", "bytes", "ms at batch 1", "ratio", "windows/s at 256", "ratio")
-    return as_table(Grid(f"Cost {title}", names, [rows], left=("model",)))
+    return Grid(f"Cost {title}", names, [rows], left=("model",))
 
 
 def distillation_chart(
@@ -143,11 +142,11 @@ def show(student: RunFolder, found: dict[str, Any], console: Console) -> None:
     """Both tables and the picture, from what distillation.json holds."""
     if found["part"]:
         target = found["target"]
-        console.print(retention_table(found["scores"], target))
+        console.print(as_table(retention_grid(found["scores"], target)))
         picture = distillation_chart(found["scores"], student.report / "distillation.png", target)
         print_files(console, "picture", [picture])
     threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
-    console.print(cost_table(found["cost"], f"on {found['device']}, eager fp32, {threads}"))
+    console.print(as_table(cost_grid(found["cost"], f"on {found['device']}, eager fp32, {threads}")))
     print_files(console, "figures", [student.path / "distillation.json"])
 
 

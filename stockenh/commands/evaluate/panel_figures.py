@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stockenh.commands.evaluate.figures import curve_chart
-from stockenh.commands.evaluate.panel import Tranches
+from stockenh.commands.evaluate.figures import Dates, Series, curve_chart
 from stockenh.commands.evaluate.tables import EXECUTIONS
 from stockenh.report.figure import COLOURS, bars_text, legend_above, new_figure, or_nan, save, short_percent
+from stockenh.report.page import Picture
 
 NARROWEST = 9.0  # inches that a title takes
 
 Horizons = Mapping[str, Mapping[str, Any]]
+Tranches = tuple[Dates, Mapping[str, Series]]  # days, and the net returns by horizon
 
 
-def panel_charts(
-    found: Mapping[str, Any], tranches: Tranches, about: str, paths: Mapping[str, Path]
-) -> list[Path]:
-    """Draws what there is of a panel; returns the paths."""
-    panel, drawn = found["panel"], []
+def panel_pictures(found: Mapping[str, Any], tranches: Tranches, about: str) -> list[Picture]:
+    """The pictures that there are of a panel."""
+    panel = found["panel"]
     if panel is None:
         return []
     horizons: Horizons = panel["horizons"]
+    made = []
     if any(of["top_less_bottom"]["mean"] is not None for of in horizons.values()):
-        drawn.append(quantiles_chart(horizons, about, paths["quantiles"]))
-    days, curves = tranches
-    if curves:
+        made.append(
+            Picture(
+                "quantiles", "returns by quantile of the forecast", partial(quantiles_chart, horizons, about)
+            )
+        )
+    days, net = tranches
+    if net:
         traded = (
             f"{about}\ntop and bottom of {panel['quantiles']} quantiles, {EXECUTIONS[panel['execution']]}; "
             f"costs: {panel['cost_bps']:g} basis points of what is traded"
         )
-        net = {f"held {bars_text(horizon)}": curve.net for horizon, curve in curves.items()}
-        drawn.append(
-            curve_chart(days, net, traded, paths["tranches"], "Top less bottom in tranches after costs")
-        )
+        held = {f"held {bars_text(horizon)}": returns for horizon, returns in net.items()}
+        title = "Top less bottom in tranches after costs"
+        draw = partial(curve_chart, days, held, traded, title=title)
+        made.append(Picture("tranches", "growth of the top less the bottom in tranches", draw))
     if all(of["decay"] is not None for of in horizons.values()):
-        drawn.append(decay_chart(horizons, about, paths["decay"]))
-    drawn.append(years_chart(horizons, about, paths["years"]))
-    return drawn
+        made.append(Picture("decay", "rank IC by bars ahead", partial(decay_chart, horizons, about)))
+    return [*made, Picture("years", "rank IC by year", partial(years_chart, horizons, about))]
 
 
 def quantiles_chart(horizons: Horizons, about: str, path: Path) -> Path:

@@ -14,16 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 import stockenh
 from stockenh.commands.ensembles import together
-from stockenh.commands.evaluate.figures import baselines_chart, coverage_chart, curve_chart, ic_chart
 from stockenh.commands.evaluate.panel import Tranches, evaluate_panel
-from stockenh.commands.evaluate.panel_figures import panel_charts
 from stockenh.commands.evaluate.panel_tables import panel_grids
 from stockenh.commands.evaluate.paths import assembled, path_figures, require_combinations
+from stockenh.commands.evaluate.pictures import DETAILS, NAMES, details, pictures
 from stockenh.commands.evaluate.rows import (
     PartForecasts,
     Selection,
@@ -33,8 +31,8 @@ from stockenh.commands.evaluate.rows import (
     select_rows,
 )
 from stockenh.commands.evaluate.sentences import notes, verdicts
-from stockenh.commands.evaluate.tables import EXECUTIONS, grids, header, part_line
-from stockenh.commands.train.figures import reliability_chart
+from stockenh.commands.evaluate.tables import grids, header, part_line
+from stockenh.commands.report.pages import leave_page
 from stockenh.commands.trained import Trained, is_data_of
 from stockenh.config import build
 from stockenh.config.schema import EvaluateRunConfig, parse, to_dict
@@ -42,8 +40,7 @@ from stockenh.data.splits import Split
 from stockenh.data.targets import Relative
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.evaluation.baselines import MOMENTUM_BARS
-from stockenh.evaluation.bootstrap import Floats, Resampling
-from stockenh.evaluation.ic import daily_ic
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.pinball import quantile_figures
 from stockenh.evaluation.portfolio import Curve, next_bar_curves, strategy_figures
 from stockenh.evaluation.summary import (
@@ -54,16 +51,12 @@ from stockenh.evaluation.summary import (
     evaluate_part,
     implausible,
 )
-from stockenh.inference.calibration import reliability_curves
 from stockenh.models.cpu.memory import default_threads
+from stockenh.report.page import Picture
 from stockenh.report.table import as_markdown, as_table, findings_summary, of_target
 from stockenh.report.terminal import counted_progress, embedding_progress, print_files, print_line
 from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.run_folder import RunFolder
-
-PICTURES = ("baselines", "reliability", "coverage", "ic", "curve", "quantiles", "tranches", "decay", "years")
-
-Days = NDArray[np.datetime64]
 
 
 def evaluate_run(
@@ -89,11 +82,13 @@ def evaluate_runs(
     config: that of the first run, with the settings of the command line.
     """
     found, forecasts, curves, tranches = evaluation(config, runs, console)
+    series = details(forecasts, curves, tranches)
     write_json(directory / "evaluation.json", found)
+    write_json(directory / DETAILS, series)
     tables, lines = [*panel_grids(found), *grids(found)], notes(found)
-    pictures = _pictures(found, forecasts, curves, tranches, directory)
+    drawn = _draw(pictures(found, series), directory)
     page = [*header(found), "", *(as_markdown(table) for table in tables), *(f"- {line}" for line in lines)]
-    page += ["", *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures), ""]
+    page += ["", *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in drawn), ""]
     write_atomic(directory / "evaluation.md", "\n".join(page).encode())
     for verdict in found["verdict"].values():
         print_line(console, f"verdict  {verdict['text']}")
@@ -102,10 +97,12 @@ def evaluate_runs(
         if table.on_screen:
             console.print(as_table(table))
             console.print()
-    files = (directory / "evaluation.md", directory / "evaluation.json", *pictures)
+    files = (directory / "evaluation.md", directory / "evaluation.json", *drawn)
     for line in lines:
         print_line(console, line)
     print_files(console, "report", files)
+    own = len(runs) == 1 and directory == runs[0].folder.report
+    leave_page(runs[0].folder.path if own else directory, console)
     return found
 
 
@@ -147,54 +144,14 @@ def evaluation(
     return {"verdict": verdicts(found), **found}, pooled, curves, tranches
 
 
-def _pictures(
-    found: dict[str, Any],
-    forecasts: PartForecasts,
-    curves: dict[str, Curve],
-    tranches: Tranches,
-    directory: Path,
-) -> list[Path]:
-    """Draws what there is; a picture of an earlier evaluation that has no part in this one goes."""
-    paths = {name: directory / f"evaluation_{name}.png" for name in PICTURES}
-    for path in paths.values():
-        path.unlink(missing_ok=True)
-    about, part = part_line(found), forecasts.part
-    drawn = panel_charts(found, tranches, about, paths)
-    drawn.append(baselines_chart(found["horizons"], found["own"], about, paths["baselines"]))
-    if CALIBRATED in forecasts.forecasts:
-        raw, calibrated = (
-            reliability_curves(
-                np.stack([forecast.score for forecast in forecasts.forecasts[name]], 1),
-                part.y_ret if part.y_dir is None else part.y_dir,
-                part.horizons,
-            )
-            for name in OWN
-        )
-        drawn.append(reliability_chart(raw, calibrated, paths["reliability"], f"the {found['part']}"))
-    drawn.append(coverage_chart(found["coverage"], about, paths["coverage"]))
-    daily = {f"h{h}": _rank_ics(forecasts, column) for column, h in enumerate(part.horizons)}
-    if all(len(values) > 1 for _, values in daily.values()):
-        drawn.append(ic_chart(daily, about, paths["ic"]))
-    if curves:
-        assert forecasts.next_ret is not None
-        days = np.unique(part.asof[np.isfinite(forecasts.next_ret)])
-        of = found["curve"]
-        about += (
-            f"\nby the probability of {of['horizon']} bars, {EXECUTIONS[of['execution']]}; costs: "
-            f"{of['cost_bps']:g} basis points of what is traded"
-        )
-        net = {name: curve.net for name, curve in curves.items()}
-        drawn.append(curve_chart(days, net, about, paths["curve"]))
-    return drawn
-
-
-def _rank_ics(forecasts: PartForecasts, column: int) -> tuple[Days, Floats]:
-    """Dates and rank ICs of the model's returns on the dates that have one."""
-    signal = forecasts.forecasts[MODEL][column].signal
-    assert signal is not None
-    labelled = forecasts.part.labelled(column)
-    found = daily_ic(signal[labelled.rows], labelled.raw_ret, labelled.date, len(labelled.days)).rank_ic
-    return labelled.days[np.isfinite(found)], found[np.isfinite(found)]
+def _draw(drawn: Sequence[Picture], directory: Path) -> list[Path]:
+    """Draws the pictures; one of an earlier evaluation that has no part in this one goes."""
+    for name in NAMES:
+        (directory / f"evaluation_{name}.png").unlink(missing_ok=True)
+    paths = [directory / f"evaluation_{picture.name}.png" for picture in drawn]
+    for picture, path in zip(drawn, paths, strict=True):
+        picture.draw(path)
+    return paths
 
 
 def _ensembles(runs: Sequence[Trained]) -> list[Trained]:

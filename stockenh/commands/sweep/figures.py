@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from stockenh.report.figure import GREY, legend_above, write_png
+from stockenh.report.figure import GREY, legend_above, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +20,8 @@ FEWEST_FOR_IMPORTANCE = 4  # complete trials
 MOST_NAMED = 8  # trials in a legend
 
 
-def draw(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
-    """Draws what the trials so far allow, and returns the paths written."""
+def draw(study: optuna.Study, metric: str, folder: Path, suffix: str = ".png") -> list[Path]:
+    """Draws what the trials so far allow, as PNG or SVG by the suffix, and returns the paths written."""
     import matplotlib
     from matplotlib import pyplot
 
@@ -40,7 +40,7 @@ def draw(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
             warnings.simplefilter("ignore")
             try:
                 if picture:
-                    path = folder / f"{name}.png"
+                    path = folder / f"{name}{suffix}"
                     picture(study, metric, path)
                     drawn.append(path)
             except (ValueError, RuntimeError, ZeroDivisionError):
@@ -156,4 +156,4 @@ def _save(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_above(axes)
     figure.suptitle(title, fontsize=12)
-    write_png(figure, path)
+    write_picture(figure, path)

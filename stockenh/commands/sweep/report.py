@@ -16,6 +16,7 @@ from rich.console import Console
 
 from stockenh.commands.multirun.folder import OF_MANY
 from stockenh.commands.multirun.launch import show_line
+from stockenh.commands.report.sweep import sweep_page
 from stockenh.commands.sweep.figures import draw
 from stockenh.commands.sweep.luck import luck_of_best
 from stockenh.commands.sweep.show import (
@@ -34,8 +35,9 @@ from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import OF_MACHINE, config_of, parse, to_dict
 from stockenh.errors import StockenhError
+from stockenh.report.page import PAGE, write_page
 from stockenh.report.table import interval, markdown_table, number, of_target, percent
-from stockenh.storage.files import write_atomic
+from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.run_folder import RunFolder
 
 SHOWN = 20  # trials of the table on the terminal
@@ -61,8 +63,23 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     lines += [f"![{path.stem}](report/{path.name})" for path in drawn]
     report = folder.path / "report.md"
     write_atomic(report, ("\n".join(lines) + "\n").encode())
+    shown = {
+        "metric": settings.metric,
+        "target": parse(spec.raw).target.name,
+        "title": title,
+        "best": {"trial": best.number, "value": best.value, "values": params_text(best.params)},
+        "commands": commands,
+        "test": scores,
+        "looks": len(folder.read().get("test", [])),
+        "overfitting": luck,
+        "space": _space_rows(spec),
+        "trials": [trial_cells(trial) for trial in ranked(trials, settings)],
+    }
+    write_json(folder.path / "report" / "sweep.json", shown)
     for name, found in (*(("picture", path) for path in drawn), ("report", report), ("best", commands[0])):
         show_line(console, name, found)
+    page = write_page(sweep_page(folder.path, study.study), folder.path / PAGE)
+    show_line(console, "page", page)
     return best.value
 
 
@@ -171,16 +188,20 @@ def _report(
             "",
         ]
     lines += ["## Overfitting", "", f"{luck[0].upper()}{luck[1:]}.", ""]
-    space = [
-        (name, ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False))
-        for name, node in spec.space.to_dict().items()
-    ]
-    lines += ["## Space", "", *markdown_table(("parameter", ""), space), "", "## Trials", ""]
+    lines += ["## Space", "", *markdown_table(("parameter", ""), _space_rows(spec)), "", "## Trials", ""]
     lines += markdown_table(
         ("trial", "state", "epochs", settings.metric, "s", "values"),
         [trial_cells(trial) for trial in ranked(trials, settings)],
     )
     return [*lines, ""]
+
+
+def _space_rows(spec: SearchSpec) -> list[tuple[str, str]]:
+    """Every parameter of the space beside what it may be."""
+    return [
+        (name, ", ".join(f"{k} {v}" for k, v in node.items() if v is not None and v is not False))
+        for name, node in spec.space.to_dict().items()
+    ]
 
 
 def _test_lines(scores: Mapping[str, Any]) -> list[str]:

@@ -129,6 +129,7 @@ def train_in(
 
     changes: the settings that a resumed run takes from the command line, by dotted key
     """
+    from stockenh.commands.report.pages import leave_page
     from stockenh.commands.train.members import train_members
     from stockenh.commands.train.result import show_result
     from stockenh.commands.train.run import train as train_run
@@ -142,6 +143,7 @@ def train_in(
         else:
             summary = train_run(config, folder, device, out, begin=begin)
     show_result(folder, summary, out)
+    leave_page(folder.path, out)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from stockenh.commands.ensembles import NAME, TrainedEnsemble, member_folders
+from stockenh.commands.ensembles import NAME, TrainedEnsemble, member_folders, opened
+from stockenh.commands.train.details import write_details
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart
 from stockenh.commands.train.result import about, calibrate, score_calibration
 from stockenh.commands.train.resumed import changed_config, is_finished
@@ -114,6 +115,7 @@ def _conclude(
     folder.write_json(folder.manifest, made_with)
     summary = _summary(session, folders, parts, val_loss)
     folder.write_json(folder.summary, summary)
+    write_details(session, opened(str(folder), None), net, forecasts.get("test"))
     return summary
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stockenh.commands.train.details import write_details
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
-from stockenh.commands.trained import shifts_probabilities
+from stockenh.commands.trained import Trained, shifts_probabilities
 from stockenh.config import build
 from stockenh.evaluation.metrics import calibration_metrics
 from stockenh.inference.calibration import Calibration, reliability_curves
@@ -63,9 +64,15 @@ def calibrate(
 _DISPENSABLE = ("ties", "Brier", "MAE", "n", "log loss", "AUC")  # left out of a narrow table in this order
 
 
-def result_table(
-    parts: dict[str, dict[str, dict[str, Any]]], title: str, width: int = 80, target: str = "absolute"
-) -> Table:
+Parts = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def result_table(parts: Parts, title: str, width: int = 80, target: str = "absolute") -> Table:
+    """See `result_grid`."""
+    return as_table(result_grid(parts, title, width, target))
+
+
+def result_grid(parts: Parts, title: str, width: int = 80, target: str = "absolute") -> Grid:
     """Every part and horizon, accuracy beside its interval, the majority class and the limit where known.
 
     Where `width` characters are too few, whole columns are left out, the least useful first, and the caption
@@ -97,10 +104,10 @@ def result_table(
     caption += f" No room for {', '.join(left_out)}: see summary.json." if left_out else ""
     rows = zip(*columns.values(), strict=True)
     blocks = [list(block) for _, block in itertools.groupby(rows, key=lambda row: row[0])]
-    return as_table(Grid(f"{title}{of_target(target)}", tuple(columns), blocks, caption, ("part",)))
+    return Grid(f"{title}{of_target(target)}", tuple(columns), blocks, caption, ("part",))
 
 
-def _result_columns(parts: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[str]]:
+def _result_columns(parts: Parts) -> dict[str, list[str]]:
     scores = [(part, horizon, m) for part, horizons in parts.items() for horizon, m in horizons.items()]
     limits = {
         "limit": [percent(m.get("limit_accuracy")) for *_, m in scores],
@@ -187,6 +194,8 @@ def conclude(
         of = of_target(session.config.target.name)
         accuracy_chart(parts, session.folder.report / "accuracy.png", of)
     session.folder.write_json(session.folder.summary, summary)
+    if has_all:
+        write_details(session, Trained.open(session.folder, None), net, forecasts.get("test"))
     return summary
 
 
@@ -234,7 +243,7 @@ def score_calibration(
 def show_result(folder: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
     """Prints the table, speed and device, and where the files are."""
     target = summary.get("target", "absolute")
-    console.print(result_table(summary["parts"], _title(summary), console.width, target))
+    console.print(result_table(summary["parts"], title_of(summary), console.width, target))
     console.print(
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"
@@ -243,7 +252,8 @@ def show_result(folder: RunFolder, summary: Mapping[str, Any], console: Console)
     print_files(console, "run", [folder.path])
 
 
-def _title(summary: Mapping[str, Any]) -> str:
+def title_of(summary: Mapping[str, Any]) -> str:
+    """Which weights the scores are of, and why these."""
     if members := summary.get("members"):
         loss = "" if summary["val_loss"] is None else f" (validation loss {summary['val_loss']:.4f})"
         return f"mean of {len(members)} members{loss}"
