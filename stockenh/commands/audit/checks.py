@@ -15,6 +15,7 @@ import stockenh
 from stockenh.commands.audit.probes import LINEAR_SHUFFLES, Advance, later_bars, shuffled_training
 from stockenh.commands.audit.show import audit_chart, audit_table, markdown, verdict
 from stockenh.commands.frames import evenly
+from stockenh.commands.report.pages import leave_page
 from stockenh.commands.train.session import resolved
 from stockenh.commands.trained import LoadedRun, Trained, is_data_of, shifts_probabilities
 from stockenh.config import build
@@ -100,6 +101,8 @@ def audit_run(config: AuditRunConfig, trained: Trained, directory: Path, console
     print_line(console, f"verdict  {verdict(checks)}")
     print_files(console, "audit", (directory / name for name in FILES))
     open_folder()
+    if directory == trained.folder.report:
+        leave_page(trained.folder.path, console)
     if found["leaks"]:
         raise LeakFound(f"a leak was found: {', '.join(found['leaks'])}; see {directory / 'audit.md'}")
 

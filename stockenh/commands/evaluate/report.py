@@ -57,6 +57,7 @@ from stockenh.report.table import as_markdown, as_table, findings_summary, of_ta
 from stockenh.report.terminal import counted_progress, embedding_progress, print_files, print_line
 from stockenh.storage.files import write_atomic, write_json
 from stockenh.storage.run_folder import RunFolder
+from stockenh.storage.untrusted import is_file
 
 
 def evaluate_run(
@@ -101,8 +102,8 @@ def evaluate_runs(
     for line in lines:
         print_line(console, line)
     print_files(console, "report", files)
-    own = len(runs) == 1 and directory == runs[0].folder.report
-    leave_page(runs[0].folder.path if own else directory, console)
+    run = RunFolder(directory.parent)
+    leave_page(run.path if directory == run.report and is_file(run.config) else directory, console)
     return found
 
 

@@ -41,8 +41,6 @@ def _folders_and_file(arguments: list[str]) -> tuple[list[Path], Path | None]:
     for argument in arguments:
         parts = split_override(argument)
         if parts is None or Path(argument).exists():
-            if argument.startswith("-"):
-                raise ConfigError(f"{argument}: no such option; {USAGE}")
             folders.append(expanded(argument))
         elif parts[0] == "run":
             folders += [expanded(path) for path in split_paths(str(unquoted(parts[1])))]

@@ -50,6 +50,8 @@ def several_page(folders: Sequence[RunFolder]) -> Page:
 
 def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """Validation loss of every run by epoch; of more runs than colours, the others are grey."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(9, 4.8)
     axes = figure.add_subplot()
     for place, (name, history) in enumerate(histories.items()):
@@ -58,6 +60,7 @@ def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
         label = name if place < MOST_COLOURED else None
         line(axes, epochs, [row["val_loss"] for row in history], colour, label)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel("validation loss")
     legend_above(axes)
     return save(figure, "Validation loss by epoch", path)
