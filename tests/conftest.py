@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import processes
 import pytest
@@ -65,13 +64,8 @@ def pictures() -> None:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are composed but not drawn, which takes as long as a small run; who looks at them says so."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", leave_undrawn)
-
-
-def leave_undrawn(figure: object, file: IO[bytes], **options: object) -> None:
-    """In place of drawing: an SVG without content, so that a page has its element."""
-    if options.get("format") == "svg":
-        file.write(b"<svg></svg>")
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: None)
+        monkeypatch.setattr("stockenh.report.page.Picture.svg", "<svg></svg>")
 
 
 @pytest.fixture(scope="session")

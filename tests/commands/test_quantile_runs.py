@@ -21,7 +21,7 @@ def recipe(small_run):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(baselines, "ROUNDS", 5)
-    monkeypatch.setattr(evaluate, "_pictures", lambda *arguments: [])
+    monkeypatch.setattr(evaluate, "pictures", lambda *arguments: [])
 
 
 @pytest.fixture(scope="module")

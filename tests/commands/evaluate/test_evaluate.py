@@ -48,7 +48,7 @@ def quick(monkeypatch, request):
     """Boosted trees of a tenth of their size, and pictures only where a test requests them."""
     monkeypatch.setattr(baselines, "ROUNDS", 20)
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(evaluate, "_pictures", lambda *arguments: [])
+        monkeypatch.setattr(evaluate, "pictures", lambda *arguments: [])
 
 
 def recipe_of(small_run: list[str], bars: Path) -> list[str]:

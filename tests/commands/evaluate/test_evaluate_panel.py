@@ -30,7 +30,7 @@ def quick(monkeypatch, request):
     """Boosted trees of a tenth of their size, and pictures only where a test requests them."""
     monkeypatch.setattr(baselines, "ROUNDS", 20)
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(evaluate, "_pictures", lambda *arguments: [])
+        monkeypatch.setattr(evaluate, "pictures", lambda *arguments: [])
 
 
 def recipe(small_run: list[str], *data: str) -> list[str]:

@@ -52,7 +52,7 @@ def sweep(stockenh, recipe, folder):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(baselines, "ROUNDS", 5)
-    monkeypatch.setattr(evaluate, "_pictures", lambda *arguments: [])
+    monkeypatch.setattr(evaluate, "pictures", lambda *arguments: [])
 
 
 def test_every_path_goes_through_all_dates_once_and_every_forecast_is_in_one(sweep):
