@@ -1,6 +1,14 @@
 """Trains and honestly judges deep models that forecast stocks from daily bars."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stockenh.commands.api import Evaluation, Run, evaluate, forecast, train
+
+__all__ = ["Evaluation", "Run", "__version__", "evaluate", "forecast", "train"]
 
 __version__ = "0.1.0"
 
@@ -8,3 +16,12 @@ __version__ = "0.1.0"
 # than it saves: on two cores with two neighbours a small model trained 17 times slower. OpenMP reads this
 # when torch is loaded, so it must stand here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def __getattr__(name: str) -> Any:
+    """The verbs of docs/python.md, imported on demand: the command line starts without them."""
+    if name in __all__:
+        from stockenh.commands import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +50,27 @@ def styled(text: str, style: str) -> Text:
     return Text(printable(text), style)
 
 
+_QUIET: ContextVar[bool] = ContextVar("consoles print nothing", default=False)
+
+
+@contextmanager
+def silence(quiet: bool = True) -> Iterator[None]:
+    """Consoles that are made within print nothing; quiet=False: as they are."""
+    token = _QUIET.set(quiet or _QUIET.get())
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 def console(stderr: bool = False) -> Console:
-    """A console that never cuts a table short where there is no terminal to fit."""
-    made = PlainConsole(stderr=stderr, highlight=False)
+    """A console that never cuts a table short where there is no terminal to fit.
+
+    In a notebook it prints as into a pipe: moving lines take a widget there.
+    """
+    made = PlainConsole(stderr=stderr, highlight=False, quiet=_QUIET.get(), force_jupyter=False)
     if not made.is_terminal:
-        made = PlainConsole(stderr=stderr, highlight=False, width=120)
+        made.width = 120
     return made
 
 
