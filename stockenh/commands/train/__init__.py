@@ -133,8 +133,8 @@ def train_in(
 ) -> None:
     """Trains in a folder to the end and shows the result; see `exclusive` and `device_of`.
 
-    changes: the settings that a resumed run takes from the command line, by dotted key; warn: gets a tracker's
-    failure, by default that of this run alone
+    changes: the settings that a resumed run takes from the command line, by dotted key; warn: gets the
+    failure of a tracker, by default that of this run alone
     """
     from stockenh.commands.train.members import train_members
     from stockenh.commands.train.result import show_result
