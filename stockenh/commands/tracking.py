@@ -103,7 +103,7 @@ def parent_of(folder: Path, settings: Mapping[str, Any]) -> Description | None:
 def _group(folder: Path, kind: str) -> Description:
     own_parent = parent_of(folder, {}) if kind == "ensemble" else None
     found = derived_id(folder, kind) if kind == "distillation" else id_of(folder, is_shared=True)
-    name = _name(folder, own_parent)
+    name = _name(folder, own_parent) + (" (distillation)" if kind == "distillation" else "")
     tags = {"stockenh.run": name, "stockenh.kind": kind, "stockenh.version": stockenh.__version__}
     return Description(found, name, kind, folder, time.time(), tags, parent=own_parent)
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
 # a run folder may come from somebody else and must not be able to name anything else.
 GROUPS = {
+    "tracker": "stockenh.report.trackers.TrackerSettings",  # first: it needs no torch, and a package may lack
     "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
     "target": "stockenh.data.targets.Target",
@@ -53,7 +54,6 @@ GROUPS = {
     "schedule": "stockenh.training.optimizers.ScheduleSettings",
     "averaging": "stockenh.training.averaging.Averaging",
     "augment": "stockenh.data.prices.Augment",
-    "tracker": "stockenh.report.trackers.TrackerSettings",
 }
 # Groups that runs made before they existed lack: the option that such a run has, and its class.
 _ADDED = {

@@ -36,7 +36,7 @@ def tracker_of(name: str, words: Sequence[str]) -> TrackerSettings:
 
 
 def send(runs: Iterable[Run], tracker: TrackerSettings, console: Console) -> None:
-    """Sends every run, and the sweeps of those that are trials. Raises StockenhError where the tracker fails."""
+    """Sends every run, and the sweeps of those that are trials. Raises StockenhError if the tracker fails."""
     chosen = sorted(runs, key=lambda run: run.path)
     sweeps = [s for s in dict.fromkeys(run.path.parent for run in chosen) if is_file(s / "sweep.json")]
     counts = {"sent": 0, "already there": 0}

@@ -19,7 +19,7 @@ from stockenh.config import compose
 from stockenh.config.schema import RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
-from stockenh.report.trackers import Warn
+from stockenh.report.trackers import NoTracker, Warn
 from stockenh.storage.files import LogFile
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
@@ -98,11 +98,15 @@ def resume(arguments: list[str]) -> None:
 
 def continue_run(folder: RunFolder, config: RunConfig, changes: Mapping[str, Any]) -> bool:
     """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
+    from stockenh.report.terminal import console, print_line
+
     handler = LogFile(folder.log)
     handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     log.info("resumed")
+    if isinstance(config.tracker, NoTracker) and is_file(folder.tracker):
+        print_line(console(), "tracker  this run was sent to one: add tracker=NAME to go on there")
     command = "train" if config.teacher is None else "distill"
     with errors_in_log():
         given = "device" in changes

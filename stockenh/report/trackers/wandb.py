@@ -10,6 +10,8 @@ from typing import Any, Literal
 from stockenh.report.trackers import Description, Figures, Result, Sent, Tracker, TrackerSettings
 
 Mode = Literal["online", "offline"]
+# Read once, as the package is imported: it sends its own errors nowhere, and prints nothing.
+ENVIRONMENT = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 INIT_SECONDS = 15.0
 LONGEST_TAG, LONGEST_NAME, LONGEST_PARAM = 64, 128, 5000
 EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 130}
@@ -43,7 +45,8 @@ class _WandbRun:
         self.wandb: Any = None
 
     def start(self, run: Description, sent: Sent) -> Sent:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read once, as the package is imported
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         import wandb
 
         self.wandb = wandb
@@ -70,7 +73,7 @@ class _WandbRun:
 
     def _require_login(self) -> None:
         """Raises RuntimeError where the package would ask for a key on the terminal."""
-        if self.mode == "online" and not self.wandb.Api().api_key:
+        if self.mode == "online" and not self.wandb.login(prompt=False, verify=False):
             raise RuntimeError("there is no API key: run wandb login, or take tracker.mode=offline")
 
     def log(self, epoch: int, figures: Figures, at: float) -> None:
