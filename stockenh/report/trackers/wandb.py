@@ -12,7 +12,7 @@ from stockenh.report.trackers import Description, Figures, Result, Sent, Tracker
 Mode = Literal["online", "offline"]
 # Read once, as the package is imported: it sends its own errors nowhere, and prints nothing.
 ENVIRONMENT = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-INIT_SECONDS = 15.0
+INIT_SECONDS = 8.0  # beside the training, but a short run waits for it
 LONGEST_TAG, LONGEST_NAME, LONGEST_PARAM = 64, 128, 5000
 EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 130}
 
