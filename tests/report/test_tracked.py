@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from stockenh.commands.tracking import describe, warn_once
+from stockenh.config.compose import compose
+from stockenh.config.schema import parse, plain
 from stockenh.errors import ConfigError, StockenhError
 from stockenh.report.terminal import PlainConsole
 from stockenh.report.trackers import (
@@ -25,8 +27,10 @@ from stockenh.report.trackers import (
     summary_figures,
     tracked,
 )
+from stockenh.report.trackers.mlflow import MlflowTracker
 from stockenh.report.trackers.record import id_of, note_sent, sent_of
 from stockenh.report.trackers.tracked import Sending, Tracked, following, times_of
+from stockenh.report.trackers.wandb import WandbTracker
 
 LINE = {"epoch": 1, "lr": 1e-3, "val": {"h10": {"rank_ic": 0.1, "auc": None}}, "weights": "raw", "best": True}
 
@@ -178,11 +182,15 @@ def test_several_failures_of_one_command_are_one_line():
 
 
 def test_the_words_that_give_a_tracker_again():
-    from stockenh.report.trackers.mlflow import MlflowTracker
-    from stockenh.report.trackers.wandb import WandbTracker
-
     assert MlflowTracker().overrides() == ["tracker=mlflow"]
     assert WandbTracker(mode="offline").overrides() == ["tracker=wandb", "tracker.mode=offline"]
+
+
+def test_what_a_folder_and_other_processes_get_of_a_config_has_no_tracker():
+    config = parse(plain(compose(["tracker=mlflow", "tracker.uri=http://user:secret@127.0.0.1:9"])))
+    assert config.tracker == MlflowTracker(uri="http://user:secret@127.0.0.1:9")
+    assert "secret" not in str(config.raw)
+    assert parse(config.raw).tracker == NoTracker()
 
 
 def test_a_missing_package_is_refused_with_the_pip_command():
