@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import posixpath
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +25,13 @@ from stockenh.report.trackers import (
     NotTracked,
     Sent,
     TrackerSettings,
+    environment,
     figures_of,
     summary_figures,
     tracked,
 )
 from stockenh.report.trackers.mlflow import MlflowTracker
+from stockenh.report.trackers.mlflow import _plain as mlflow_name
 from stockenh.report.trackers.record import id_of, note_sent, sent_of
 from stockenh.report.trackers.tracked import Sending, Tracked, following, times_of
 from stockenh.report.trackers.wandb import WandbTracker
@@ -253,6 +257,23 @@ def test_what_was_sent_is_kept_for_each_tracker(tmp_path):
     note_sent(tmp_path, "tensorboard", Sent(2, "KILLED"))
     assert sent_of(tmp_path, "wandb") == Sent(3)
     assert sent_of(tmp_path, "tensorboard") == Sent(2, "KILLED")
+
+
+def test_variables_are_set_for_as_long_as_a_block_needs_them(monkeypatch):
+    monkeypatch.setenv("OWN", "user")
+    monkeypatch.delenv("ADDED", raising=False)
+    with environment({"OWN": "x", "ADDED": "x"}):
+        with environment({"ADDED": "x"}):
+            assert (os.environ["OWN"], os.environ["ADDED"]) == ("user", "x")
+        assert os.environ["ADDED"] == "x"
+    assert os.environ["OWN"] == "user" and "ADDED" not in os.environ
+
+
+@pytest.mark.parametrize("key", ["val/h10/rank_ic", "../x", "/a", "a//b", ".", "a[0]{'", "x" * 999, "\x1b"])
+def test_a_name_is_one_that_mlflow_takes(key):
+    found = mlflow_name(key)
+    assert posixpath.normpath(found) == found and found not in (".", "..") and found[0] != "/"
+    assert re.fullmatch(r"[\w\-. :/]{1,250}", found)
 
 
 def test_old_epochs_have_times_between_begin_and_end():

@@ -106,7 +106,7 @@ def _times(folder: Path, seconds: float) -> tuple[float, float]:
     """When a run began and ended, by the times of its files; it took at least the seconds of its training."""
     begun, last = ([*_modified(folder, names)] for names in (WRITTEN_ONCE, WRITTEN_LAST))
     ended = max(last or begun or [folder.lstat().st_mtime])
-    return min([*begun, ended - seconds]), ended
+    return max(0.0, min([*begun, ended - seconds])), ended
 
 
 def _modified(folder: Path, names: Iterable[str]) -> Iterable[float]:

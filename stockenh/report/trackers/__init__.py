@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -146,6 +149,32 @@ class NoTracker(TrackerSettings):
 
     def overrides(self) -> list[str]:
         return []
+
+
+_SET: dict[str, int] = {}  # variables that `environment` has set, and how many blocks need each
+_SET_LOCK = threading.Lock()
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for a block, those that the user has not set: packages know no other way.
+
+    Several threads may be in such blocks; the last one takes a variable away again.
+    """
+    with _SET_LOCK:
+        own = [name for name in values if name in _SET or name not in os.environ]
+        for name in own:
+            os.environ[name] = values[name]
+            _SET[name] = _SET.get(name, 0) + 1
+    try:
+        yield
+    finally:
+        with _SET_LOCK:
+            for name in own:
+                _SET[name] -= 1
+                if not _SET[name]:
+                    del _SET[name]
+                    os.environ.pop(name, None)
 
 
 MOST_FIGURES = 5000  # of a line, which may be untrusted

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stockenh.report.trackers import Description, Figures, Result, Sent, Tracker, TrackerSettings
+from stockenh.report.trackers import Description, Figures, Result, Sent, Tracker, TrackerSettings, environment
 from stockenh.report.trackers.record import lock_of
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -45,18 +45,6 @@ class MlflowTracker(TrackerSettings):
         return _MlflowRun(self.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI, self.experiment)
 
 
-@contextmanager
-def _environment() -> Iterator[None]:
-    """MLflow has no other way to be told these."""
-    added = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            os.environ.pop(key, None)
-
-
 class _MlflowRun:
     """One run, by its id at the store: nothing of MLflow's global state is touched."""
 
@@ -72,7 +60,7 @@ class _MlflowRun:
         self.known: Mapping[str, float] = {}
 
     def start(self, run: Description, sent: Sent) -> Sent:
-        with _environment():
+        with environment(ENVIRONMENT):
             from mlflow.tracking import MlflowClient
 
             if self.store is not None:
@@ -122,7 +110,7 @@ class _MlflowRun:
             self.client.log_batch(self.run_id, params=some)
 
     def log(self, epoch: int, figures: Figures, at: float) -> None:
-        with _environment():
+        with environment(ENVIRONMENT):
             self._log(epoch, figures, at)
 
     def _log(self, epoch: int, figures: Mapping[str, float], at: float) -> None:
@@ -133,7 +121,7 @@ class _MlflowRun:
             self.client.log_batch(self.run_id, metrics=some)
 
     def finish(self, result: Result) -> None:
-        with _environment():
+        with environment(ENVIRONMENT):
             new = {k: v for k, v in result.figures.items() if self.known.get(_plain(k)) != v}
             self._log(result.epoch, new, result.ended)
             for file in result.files:
@@ -145,8 +133,9 @@ class _MlflowRun:
 
 
 def _plain(key: str) -> str:
-    """A key with nothing but the characters that MLflow allows in names."""
-    return re.sub(r"[^\w\-. :/]", "_", key)[:LONGEST_KEY]
+    """A key as MLflow allows it: like a relative path that leads nowhere else, of few kinds of characters."""
+    parts = re.sub(r"[^\w\-. :/]", "_", key)[:LONGEST_KEY].split("/")
+    return "/".join(part for part in parts if part.strip(".")) or "_"
 
 
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from stockenh.report.trackers import (
     figures_of,
     summary_figures,
 )
-from stockenh.report.trackers.record import note_sent, sent_of
+from stockenh.report.trackers.record import MOST_EPOCHS, note_sent, sent_of
 from stockenh.storage.run_folder import RunFolder
 
 # How long the end of a run waits for what is left to send. An unreachable server has failed long before.
@@ -50,7 +50,7 @@ class Sending:
     def log(self, line: Mapping[str, Any], at: float) -> None:
         """Sends a line of metrics.jsonl; at: when it was written, in seconds since 1970."""
         epoch = line.get("epoch")
-        if not isinstance(epoch, int) or epoch <= self.done:
+        if not isinstance(epoch, int) or not self.done < epoch <= MOST_EPOCHS:
             return
         self.tracker.log(epoch, figures_of(line), at)
         self.done = epoch

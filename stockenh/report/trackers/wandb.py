@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stockenh.report.trackers import Description, Figures, Result, Sent, Tracker, TrackerSettings
+from stockenh.report.trackers import Description, Figures, Result, Sent, Tracker, TrackerSettings, environment
 
 Mode = Literal["online", "offline"]
-# Read once, as the package is imported: it sends its own errors nowhere, and prints nothing.
+# Read as the package starts: it sends its own errors nowhere, and prints nothing.
 ENVIRONMENT = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 INIT_SECONDS = 8.0  # beside the training, but a short run waits for it
 LONGEST_TAG, LONGEST_NAME, LONGEST_PARAM = 64, 128, 5000
@@ -45,8 +45,10 @@ class _WandbRun:
         self.wandb: Any = None
 
     def start(self, run: Description, sent: Sent) -> Sent:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        with environment(ENVIRONMENT):
+            return self._start(run, sent)
+
+    def _start(self, run: Description, sent: Sent) -> Sent:
         import wandb
 
         self.wandb = wandb
