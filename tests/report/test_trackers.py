@@ -24,8 +24,8 @@ from stockenh.storage.run_folder import RunFolder
 
 pytestmark = [
     pytest.mark.slow,
-    # mlflow's use of sqlalchemy, and tensorboard's of numpy
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # mlflow's use of sqlalchemy
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
 EPOCHS = "train.epochs=3"
 
