@@ -158,15 +158,22 @@ def runs(
             help="Folders to look in (default: outputs), and values that the runs' configs must have.",
         ),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Send the runs to a tracker: mlflow, tensorboard or wandb; with tracker.KEY=VALUE."
+        ),
+    ] = None,
 ) -> None:
-    """List run folders, newest first; set two or more side by side.
+    """List run folders, newest first; set two or more side by side; send them to a tracker.
 
-    Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN
+    Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN;
+    stockenh runs DIR --to mlflow tracker.uri=http://HOST:5000
     """
     with guarded():
         from stockenh.commands import runs as task
 
-        task.runs(arguments or [])
+        task.runs(arguments or [], to)
 
 
 @app.command()

@@ -38,6 +38,8 @@ PATH_KEYS = (
     "cache_dir",
     "embedding.checkpoint",
     "embedding.tokenizer",
+    "tracker.dir",
+    "tracker.uri",
     "hydra.run.dir",
     "hydra.sweep.dir",
 )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stockenh.data.targets import Target
     from stockenh.embedding import Embedding
     from stockenh.models import ModelSettings
+    from stockenh.report.trackers import TrackerSettings
     from stockenh.training.averaging import Averaging
     from stockenh.training.losses import Loss
     from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 # What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
 # a run folder may come from somebody else and must not be able to name anything else.
 GROUPS = {
+    "tracker": "stockenh.report.trackers.TrackerSettings",  # first: it needs no torch, and a package may lack
     "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
     "target": "stockenh.data.targets.Target",
@@ -54,7 +56,13 @@ GROUPS = {
     "augment": "stockenh.data.prices.Augment",
 }
 # Groups that runs made before they existed lack: the option that such a run has, and its class.
-_ADDED = {"target": ("absolute", "stockenh.data.targets.Absolute")}
+_ADDED = {
+    "target": ("absolute", "stockenh.data.targets.Absolute"),
+    "tracker": ("none", "stockenh.report.trackers.NoTracker"),
+}
+# What a run's config.yaml does not decide: a folder that somebody else made must not say where this machine
+# writes or sends anything.
+_NOT_KEPT = ("cache_dir", "tracker")
 _ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
@@ -262,6 +270,7 @@ class RunConfig(_Common):
     schedule: ScheduleSettings
     averaging: Averaging
     augment: Augment
+    tracker: TrackerSettings
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -404,7 +413,7 @@ def config_from(path: Path) -> dict[str, Any]:
 def config_of(folder: RunFolder) -> RunConfig:
     """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError.
 
-    Where it cached is left out: a folder that somebody else made must not say where this machine writes.
+    Where it cached and which tracker it had is left out, see `_NOT_KEPT`.
     """
     try:
         return parse(upgraded(folder.read_config()), RunConfig)
@@ -414,7 +423,7 @@ def config_of(folder: RunFolder) -> RunConfig:
 
 def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without what version 0.1 kept of other commands."""
-    kept = {key: node for key, node in raw.items() if key not in _DROPPED and key != "cache_dir"}
+    kept = {key: node for key, node in raw.items() if key not in (*_DROPPED, *_NOT_KEPT)}
     if isinstance(kept.get("tta"), Mapping):
         kept["tta"] = {k: v for k, v in kept["tta"].items() if k not in ("engine", "from", "to")}
     if isinstance(kept.get("loss"), Mapping):
@@ -436,10 +445,15 @@ def is_default(key: str, value: Any) -> bool:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The inverse of `parse`: plain containers, as config.yaml of a run folder holds them."""
+    """The inverse of `parse`: plain containers, as config.yaml of a run folder holds them.
+
+    Without the tracker, whose address may hold a password.
+    """
     found: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
+        if f.name == "tracker":
+            continue
         if f.name in GROUPS:
             found[f.name] = _with_target(value)
         else:

@@ -164,6 +164,7 @@ class RunFolder:
         self.conformal = path / "conformal.json"  # of a model with quantiles
         self.daily = path / "daily.json"  # of a trial of a search
         self.manifest = path / "manifest.json"
+        self.tracker = path / "tracker.json"  # its id at trackers
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
         self.teacher_output = path / "teacher.safetensors"

@@ -29,7 +29,7 @@ OF_MANY = ("hydra", "sweep", "ablate")  # nodes of a composed config that no sin
 # Settings that change nothing of what a run finds.
 IMMATERIAL = (
     "device", "threads", "cache_dir", "tta.", "export.", "explain.", "train.checkpoint_minutes",
-    "train.resident",
+    "train.resident", "tracker",
 )  # fmt: skip
 SHOWN = 4  # differences in a message
 

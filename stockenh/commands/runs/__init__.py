@@ -9,13 +9,17 @@ from stockenh.config.overrides import split_override, unquoted
 from stockenh.errors import ConfigError
 
 
-def runs(arguments: list[str]) -> None:
-    """Lists the runs below folders, newest first, or sets run folders side by side."""
+def runs(arguments: list[str], to: str | None = None) -> None:
+    """Lists the runs below folders, newest first, or sets run folders side by side.
+
+    to: a tracker, to which they are sent instead; its settings are among the arguments, as tracker.KEY=VALUE
+    """
     from stockenh.commands.runs import listing as reading
     from stockenh.commands.runs import show as tables
     from stockenh.report.terminal import console, print_line
 
-    paths, wanted = _paths_and_values(arguments)
+    words = [a for a in arguments if to is not None and a.startswith("tracker.")]
+    paths, wanted = _paths_and_values([a for a in arguments if a not in words])
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
@@ -25,6 +29,11 @@ def runs(arguments: list[str]) -> None:
     out = console()
     if not found:
         print_line(out, f"no runs in {where}; stockenh train makes one")
+        return
+    if to is not None:
+        from stockenh.commands.runs.send import send, tracker_of
+
+        send(reading.matching(found, wanted), tracker_of(to, words), out)
         return
     if len(paths) > 1 and all(map(reading.is_run, paths)):
         side_by_side = reading.matching(map(reading.read, paths), wanted)

@@ -24,6 +24,7 @@ from stockenh.commands.sweep.show import Watch
 from stockenh.commands.sweep.spec import LOSS, SearchSpec
 from stockenh.commands.sweep.study import SharedStudy, attribute, pruner_of, sampler_of, without_password
 from stockenh.commands.sweep.trials import StudySource
+from stockenh.commands.tracking import describe, track, warn_once
 from stockenh.config import build
 from stockenh.config.catalog import groups
 from stockenh.config.overrides import PLAIN_KEY, suggest
@@ -36,7 +37,9 @@ MOST_CORNERS = 2000  # of a space
 # What decides which rows and labels a trial is judged on: two trials that differ there can't be compared.
 JUDGED_BY = ("data", "split", "target", "seed")
 # What is no part of a model or its training.
-OUTSIDE = ("device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment")
+OUTSIDE = (
+    "device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment", "tracker",
+)  # fmt: skip
 
 
 def search(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> float:
@@ -54,15 +57,19 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     require_plain_folder(folder.path, to_write=True)
     study = SharedStudy(settings, folder.path)
     study.require_same(spec.fingerprint)
-    _begin(spec, study, console)
-    deadline = time.time() + 3600 * settings.max_hours
-    source = StudySource(settings, folder.path, spec.space, spec.values, base.seed, deadline)
-    worker = Worker(context, config, task, source, spec.arguments, folder.workers)
-    size = min(settings.n_workers, settings.n_trials)
-    with Watch(study, size, deadline, console):
-        launch(worker, size, spec.arguments, study)
-    study.close_dead()
-    return _end(spec, study, console)
+    with track(base, warn_once(console)) as tracked:
+        _begin(spec, study, console)
+        tracked.start(lambda: describe(folder.path, spec.values, "sweep"))
+        deadline = time.time() + 3600 * settings.max_hours
+        source = StudySource(settings, folder.path, spec.space, spec.values, base.seed, deadline)
+        worker = Worker(context, config, task, source, spec.arguments, folder.workers)
+        size = min(settings.n_workers, settings.n_trials)
+        with Watch(study, size, deadline, console):
+            launch(worker, size, spec.arguments, study)
+        study.close_dead()
+        best = _end(spec, study, console)
+        tracked.results["summary/best"] = best
+    return best
 
 
 def _require_searchable(spec: SearchSpec, base: RunConfig) -> None:
