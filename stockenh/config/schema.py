@@ -16,17 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints, overload
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, with_config
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic_core import PydanticSerializationError
 
+from stockenh.config import registry
 from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import read_yaml
+from stockenh.storage.untrusted import bounded, is_file, read_yaml
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
@@ -39,8 +42,9 @@ if TYPE_CHECKING:
     from stockenh.training.losses import Loss
     from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
 
-# What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
-# a run folder may come from somebody else and must not be able to name anything else.
+# What a group's `_target_` must be a subclass of. Only classes of this package and those of plugins that are
+# loaded already qualify, because the config of a run folder may come from somebody else and must not be able
+# to name anything else.
 GROUPS = {
     "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
@@ -407,9 +411,18 @@ def config_of(folder: RunFolder) -> RunConfig:
     Where it cached is left out: a folder that somebody else made must not say where this machine writes.
     """
     try:
-        return parse(upgraded(folder.read_config()), RunConfig)
+        config = parse(upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
+    if (plugins := plugins_of(config)) and is_file(folder.manifest):
+        for line in registry.changed(plugins, folder.read_manifest().get("plugins") or ()):
+            registry.warn(f"{folder}: {line}")
+    return config
+
+
+def plugins_of(config: RunConfig) -> list[registry.Plugin]:
+    """The plugins that settings of a config come from."""
+    return registry.used(type(getattr(config, group)) for group in GROUPS)
 
 
 def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -449,7 +462,9 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def _with_target(settings: Any) -> dict[str, Any]:
     cls = type(settings)
-    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **_dumped(settings)}
+    option = registry.option_of(cls)
+    target = option.target if option is not None else f"{cls.__module__}.{cls.__qualname__}"
+    return {"_target_": target, **_dumped(settings)}
 
 
 def _dumped(settings: Any) -> dict[str, Any]:
@@ -459,11 +474,31 @@ def _dumped(settings: Any) -> dict[str, Any]:
     return found
 
 
+def dump_value(cls: Any, key: str, value: Any) -> Any:
+    """A setting as YAML has it. Raises ConfigError for what no YAML can hold."""
+    kind = get_type_hints(cls, include_extras=True)[key]
+    try:
+        return bounded(TypeAdapter(kind).dump_python(value, mode="json"))
+    except (PydanticSchemaGenerationError, PydanticSerializationError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: its default is none that YAML can hold ({error})".splitlines()[0]
+        ) from None
+
+
+def keys_of_class(cls: Any) -> list[str]:
+    """The keys of a settings dataclass. Raises ConfigError for a type that no value of YAML can have."""
+    try:
+        return _keys(cls)
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError) as error:
+        raise ConfigError(f"{cls.__name__}: {error}".splitlines()[0]) from None
+
+
 def group_settings(group: str, node: Any) -> Any:
     """The frozen dataclass that a group's YAML describes, its values checked."""
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{group}: must be a mapping whose _target_ names a class of stockenh")
-    cls = _locate(group, node["_target_"], GROUPS[group])
+    target = node["_target_"]
+    cls = registry.class_of(group, target) if ":" in target else _locate(group, target, GROUPS[group])
     return settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_"})
 
 

@@ -1,0 +1,262 @@
+"""Makes an option of a config group of a settings class that a plugin registers.
+
+The class is checked as those of this package are. Its fields, defaults and comments become a YAML file in
+memory, in the style of conf/, which help, completion and composing read.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import io
+import re
+import sys
+import textwrap
+import tokenize
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from stockenh.config import catalog, registry
+from stockenh.config.overrides import suggest
+from stockenh.config.registry import Option, Plugin
+from stockenh.config.schema import GROUPS, dump_value, keys_of_class, literals
+from stockenh.errors import ConfigError, StockenhError
+
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,100}")
+_SCALARS = (bool, int, float, str, list, tuple)
+
+
+def made(plugin: Plugin, group: Any, name: Any, kind: Any) -> Option:
+    """The option, all checked. Raises ConfigError naming the plugin and what to change."""
+    what = f"the plugin {plugin.name}"
+    if group not in GROUPS:
+        raise ConfigError(f"{what} registers {group}={name}: no such group. {suggest(str(group), GROUPS)}")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"{what} registers {group}={name}: a name has letters, digits, _ and - only")
+    what = f"{what}, {group}={name}"
+    other = registry.OPTIONS.get((group, name))
+    if other is not None or name in catalog.groups().get(group, ()):
+        whose = f"the plugin {other.plugin.name} has" if other is not None else "stockenh has"
+        raise ConfigError(f"{what}: {whose} a {group} of this name already; register another name")
+    _make_settings(what, group, name, kind)
+    try:
+        text = _yaml_of(Option(plugin, group, name, kind, "").target, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    return Option(plugin, group, name, kind, text)
+
+
+def provide(option: Option) -> None:
+    """Lets configs choose the option from now on."""
+    registry.OPTIONS[option.group, option.name] = option
+    node = literals(yaml.safe_load(option.text))
+    ConfigStore.instance().store(option.name, node, group=option.group, provider=option.plugin.name)
+
+
+def withdraw(option: Option) -> None:
+    """The inverse."""
+    registry.OPTIONS.pop((option.group, option.name), None)
+    ConfigStore.instance().repo.get(option.group, {}).pop(f"{option.name}.yaml", None)
+
+
+def _make_settings(what: str, group: str, name: str, kind: Any) -> None:
+    """Makes the class a dataclass and one of its group's, where it can be. Raises ConfigError."""
+    if not isinstance(kind, type):
+        raise ConfigError(f"{what}: register the dataclass of its settings, not a {type(kind).__name__}")
+    module = sys.modules.get("torch")
+    if module is not None and issubclass(kind, module.nn.Module):
+        raise ConfigError(
+            f"{what}: {kind.__name__} is the network itself: register the dataclass of its settings, whose "
+            f"build(self, inputs) returns the network"
+        )
+    if any(option.kind is kind for option in registry.OPTIONS.values()):
+        raise ConfigError(f"{what}: {kind.__name__} has a name already; register one name for each class")
+    if "__dataclass_fields__" not in vars(kind):
+        try:
+            dataclasses.dataclass(frozen=True)(kind)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{what}: {kind.__name__} can't be a dataclass: {error}") from None
+    names = {f.name for f in dataclasses.fields(kind)}
+    for key, value in vars(kind).items():
+        if (
+            not key.startswith("_")
+            and key not in names
+            and type(value) in _SCALARS
+            and key not in _base_names(group)
+        ):
+            raise ConfigError(
+                f"{what}: {key} of {kind.__name__} is no setting without a type: write "
+                f"{key}: {type(value).__name__} = {value!r}"
+            )
+    base = base_of(group)
+    if group == "model":
+        if not issubclass(kind, base):
+            _adopt(base, kind)
+        if callable(getattr(kind, "build", None)):
+            _adapt_networks(what, kind)
+    if group == "target" and not isinstance(getattr(kind, "name", None), str):
+        kind.name = name  # type: ignore[attr-defined]
+    if not issubclass(kind, base):
+        raise ConfigError(f"{what}: {kind.__name__} must inherit from {GROUPS[group]}")
+    lacking = sorted(
+        key for key in base.__abstractmethods__
+        if not callable(getattr(kind, key, None)) or getattr(getattr(kind, key), "__isabstractmethod__", False)
+    )  # fmt: skip
+    if lacking:
+        raise ConfigError(f"{what}: {kind.__name__} lacks {', '.join(f'{key}()' for key in lacking)}")
+
+
+def base_of(group: str) -> Any:
+    """The base class of a group's settings."""
+    module, _, name = GROUPS[group].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _base_names(group: str) -> set[str]:
+    return set(dir(base_of(group))) | {
+        key for c in base_of(group).__mro__ for key in vars(c).get("__annotations__", {})
+    }
+
+
+def _adopt(base: Any, kind: type) -> None:
+    """Makes a class that inherits from nothing one of the base's, with what that has by default."""
+    for key, value in vars(base).items():
+        if (
+            not key.startswith("_")
+            and not hasattr(kind, key)
+            and not getattr(value, "__isabstractmethod__", False)
+        ):
+            setattr(kind, key, value)
+    base.register(kind)
+
+
+def _adapt_networks(what: str, kind: Any) -> None:
+    """Makes `build` return networks with this package's form of output, and `try_out` try one."""
+    own, tried = kind.build, set[str]()
+    file = inspect.getsourcefile(kind)
+
+    def build(self: Any, inputs: Any) -> Any:
+        import torch
+
+        from stockenh.models.own import adapted
+
+        with named_errors(what, file):
+            try:
+                return adapted(own(self, inputs), inputs)
+            except Exception:
+                if torch.get_default_device().type != "meta":
+                    raise
+            # not every initialisation works without memory
+            with torch.device("cpu"), torch.random.fork_rng([]):
+                return adapted(own(self, inputs), inputs)
+
+    def try_out(self: Any, inputs: Any) -> None:
+        import torch
+
+        from stockenh.models.own import try_out
+
+        if (key := repr((self, inputs))) in tried:
+            return
+        with torch.device("cpu"), torch.random.fork_rng([]):
+            net = self.build(inputs)
+            with named_errors(what, file, f" (lookback {inputs.lookback}, embedding {inputs.embedding}, "
+                              f"context {inputs.context}, horizons {inputs.horizons})"):  # fmt: skip
+                odd = try_out(net, inputs)
+        if odd is not None:
+            registry.warn(f"{what}: {odd}")
+        tried.add(key)
+
+    kind.build, kind.try_out = build, try_out
+
+
+@contextlib.contextmanager
+def named_errors(what: str, file: str | None, more: str = "") -> Iterator[None]:
+    """Raises ConfigError in one line, with the line of the file, for whatever is raised within."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except StockenhError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    except BaseException as error:
+        raise ConfigError(f"{what}: {describe(error, file)}{more}") from error
+
+
+def describe(error: BaseException, file: str | None) -> str:
+    """Where an error comes from, within a file or package if it passed there, and what it is."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{Path(error.filename).name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    own = [f for f in frames if file is not None and f.filename.startswith(file)] or frames[-1:]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason
+
+
+def _yaml_of(target: str, kind: Any) -> str:
+    """The YAML of an option as conf/ has it. Raises ConfigError for a field that no YAML can hold."""
+    comments = _comments(kind)
+    doc = (inspect.getdoc(kind) or "").partition("\n")[0]
+    lines = [f"# {doc}" if doc else f"# {kind.__name__}", f"_target_: {_flow(target)}"]
+    known = keys_of_class(kind)
+    for f in dataclasses.fields(kind):
+        if f.name not in known:
+            continue
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            value = "???"
+        else:
+            given = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            value = _flow(dump_value(kind, f.name, given))
+        comment = comments.get(f.name, "")
+        lines.append(f"{f.name}: {value}" + (f"  # {comment}" if comment else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    """A value on one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=2**31, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """What the source says of each field: behind it, on the lines above it, or in the docstring."""
+    found: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        if "__dataclass_fields__" in vars(cls):
+            found |= _own_comments(cls)
+    return found
+
+
+def _own_comments(cls: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+        body = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)).body
+        tokens = [
+            t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT
+        ]
+    except (OSError, TypeError, SyntaxError, StopIteration, tokenize.TokenError):
+        return {}
+    lines = source.splitlines()
+    comments = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens}
+    alone = {t.start[0] for t in tokens if lines[t.start[0] - 1].lstrip().startswith("#")}
+    found: dict[str, str] = {}
+    for node in body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        above, line = list[str](), node.lineno - 1
+        while line in alone:
+            above.insert(0, comments[line])
+            line -= 1
+        behind = comments.get(node.end_lineno or node.lineno)
+        said = re.search(rf"^\s*{node.target.id}:\s+(\S.*)$", inspect.getdoc(cls) or "", re.MULTILINE)
+        if text := behind or " ".join(above) or (said[1].strip() if said else ""):
+            found[node.target.id] = text
+    return found

@@ -1,0 +1,125 @@
+"""A network of the user's own: its output in the form that this package uses, and a trial of it.
+
+Legend: B windows, T bars, E embedding width, F context features, H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stockenh.errors import ConfigError
+from stockenh.models import InputSpec
+
+NEEDED = ("ret", "up_logits")
+# What else the losses know; other outputs, such as weights of an attention, are left out.
+KNOWN = ("quantiles", "quantile_levels", "task_log_var")
+TRIED = 3  # windows
+TOLERANCE = 1e-3
+
+
+def adapted(net: Any, inputs: InputSpec) -> nn.Module:
+    """The network itself, with a forward that returns a dict of float32 tensors with `up_prob` in it.
+
+    Its own forward takes the inputs by position, whatever it calls them, and returns a dict with `ret` and
+    `up_logits`, or the two as a tuple. Raises ConfigError where it is no network.
+    """
+    if not isinstance(net, nn.Module):
+        raise ConfigError(f"build() returns {_a(net)}: it must return the network, an nn.Module")
+    own = type(net)
+
+    def forward(self: Any, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
+        return _outputs(own.forward(self, x_price, x_embedding, x_ctx))
+
+    # a subclass rather than a module around it: the weights keep the names that they have in the notebook
+    named = {"forward": forward, "__module__": own.__module__, "__doc__": own.__doc__}
+    net.__class__ = type(own.__name__, (own,), named)
+    return net
+
+
+def _outputs(out: Any) -> dict[str, Tensor]:
+    """What a forward returned, in this package's form. Raises ConfigError where it can't be brought to it."""
+    if isinstance(out, tuple | list):
+        if len(out) != len(NEEDED):
+            raise ConfigError(
+                f"forward() returns {len(out)} values: return (ret, up_logits), or a dict of them"
+            )
+        out = dict(zip(NEEDED, out, strict=True))
+    if not isinstance(out, Mapping):
+        raise ConfigError(f'forward() returns {_a(out)}: return {{"ret": ret, "up_logits": up_logits}}')
+    if lacking := [key for key in NEEDED if key not in out]:
+        has = f"it has {', '.join(map(str, out))}" if out else "it is empty"
+        fix = "; up_logits are the numbers before the sigmoid" if "up_prob" in out else ""
+        raise ConfigError(f"forward() returns a dict without {' and '.join(lacking)}: {has}{fix}")
+    for key in NEEDED:
+        if not isinstance(out[key], Tensor):
+            raise ConfigError(f"forward() returns {_a(out[key])} as {key}: it must be a tensor")
+    ret, up_logits = (out[key].float() for key in NEEDED)
+    more = {key: out[key] for key in KNOWN if key in out}
+    return {"ret": ret, "up_logits": up_logits, "up_prob": torch.sigmoid(up_logits), **more}
+
+
+def _a(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
+    """Runs an adapted network on a few random windows. Raises ConfigError where its output is not what it must be.
+
+    Returns what is odd but can be trained; None for nothing.
+    """
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ConfigError("the network has no parameters that can be trained")
+    given = _random(inputs)
+    with torch.no_grad():
+        net.eval()
+        out = net(*given)
+        _require_outputs(out, inputs, TRIED)
+        alone = net(*(x[:1] for x in given))
+        _require_outputs(alone, inputs, 1)
+        again = net(*given)
+    out_in_training = net.train()(*given)
+    _require_outputs(out_in_training, inputs, TRIED)
+    for key in NEEDED:
+        if not out_in_training[key].requires_grad:
+            raise ConfigError(
+                f"forward() returns a {key} that no parameter can learn from: it is detached, or was computed "
+                f"under no_grad"
+            )
+    if any(not torch.equal(out[key], again[key]) for key in NEEDED):
+        return "its forecasts differ from call to call in evaluation: is a dropout without training=self.training?"
+    if any(not torch.allclose(out[key][:1], alone[key], TOLERANCE, TOLERANCE) for key in NEEDED):
+        return (
+            "its forecast of a window depends on the other windows of the batch: is the batch taken for the "
+            "time, such as by an LSTM without batch_first=True?"
+        )
+    return None
+
+
+def _random(inputs: InputSpec) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs like those of windows: prices from -1 to 1, the others standardised."""
+    draw = torch.Generator().manual_seed(0)
+    prices = torch.rand(TRIED, inputs.lookback, inputs.price, generator=draw) * 2 - 1
+    embedding, context = (
+        torch.randn(TRIED, width, generator=draw) for width in (inputs.embedding, inputs.context)
+    )
+    return prices, embedding, context
+
+
+def _require_outputs(out: Mapping[str, Tensor], inputs: InputSpec, windows: int) -> None:
+    wanted = (windows, inputs.horizons)
+    for key in NEEDED:
+        if tuple(out[key].shape) != wanted:
+            raise ConfigError(
+                f"forward() returns {key} of shape {tuple(out[key].shape)} for {windows} "
+                f"window{'s' * (windows > 1)} and {inputs.horizons} horizon{'s' * (inputs.horizons > 1)}: it "
+                f"must be {wanted}, a number per window and horizon"
+            )
+        if not out[key].isfinite().all():
+            raise ConfigError(
+                f"forward() returns a {key} with NaN or infinite numbers for usual inputs: look for a division "
+                f"by 0, or a log or root of what can be 0 or below"
+            )
