@@ -38,8 +38,8 @@ app.add_typer(data_app, name="data")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
-class Composed(TyperCommand):
-    """A command with a root config, whose groups and keys its help lists, and which takes plugins."""
+class WithPlugins(TyperCommand):
+    """A command that takes --plugin."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         from stockenh.config import registry
@@ -57,6 +57,10 @@ class Composed(TyperCommand):
             plugins.use(ctx.meta[PLUGINS])
             plugins.load()
         return super().invoke(ctx)
+
+
+class Composed(WithPlugins):
+    """A command with a root config, whose groups and keys its help lists."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with guarded():
@@ -188,7 +192,7 @@ def ablate(overrides: Overrides = None) -> None:
         task.ablate(overrides or [])
 
 
-@app.command()
+@app.command(cls=WithPlugins)
 def runs(
     arguments: Annotated[
         list[str] | None,

@@ -140,7 +140,7 @@ def option_keys(file: OptionFile, prefix: str = "") -> list[Key]:
 
 
 def option_values(group: str, option: str) -> dict[str, Any]:
-    """The settings of an option that is shipped or a plugin's, those of the options that it extends included."""
+    """The settings of a shipped option or a plugin's, those of the options that it extends included."""
     (file,) = _options(group, option=option)
     values = {k: v for base in _extended(file) for k, v in option_values(group, base.name).items()}
     return values | {key: value for key, value in _load(file.text).items() if key != "defaults"}
@@ -169,7 +169,7 @@ def complete(root: str, previous: list[str], word: str) -> list[str]:
 
 
 def _keys_with(root: str, words: list[str]) -> list[Key]:
-    """The keys of a root config, with those of the options that the words choose in place of the default's."""
+    """The keys of a root config, with those of the options that the words choose."""
     known, line = groups(), " ".join(words).replace(" = ", "=")
     chosen = {
         group: option

@@ -106,12 +106,14 @@ def _make_settings(what: str, group: str, name: str, kind: Any) -> None:
         kind.name = name  # type: ignore[attr-defined]
     if not issubclass(kind, base):
         raise ConfigError(f"{what}: {kind.__name__} must inherit from {GROUPS[group]}")
-    lacking = sorted(
-        key for key in base.__abstractmethods__
-        if not callable(getattr(kind, key, None)) or getattr(getattr(kind, key), "__isabstractmethod__", False)
-    )  # fmt: skip
+    lacking = sorted(key for key in base.__abstractmethods__ if not _has_method(kind, key))
     if lacking:
         raise ConfigError(f"{what}: {kind.__name__} lacks {', '.join(f'{key}()' for key in lacking)}")
+
+
+def _has_method(kind: type, key: str) -> bool:
+    found = getattr(kind, key, None)
+    return found is not None and not getattr(found, "__isabstractmethod__", False)
 
 
 def base_of(group: str) -> Any:

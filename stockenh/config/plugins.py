@@ -41,7 +41,7 @@ _is_loaded = False
 
 
 def register(group: str, name: str, kind: Any) -> None:
-    """Called by the decorator `stockenh.plugin`; what it is called with is checked once a plugin is loaded."""
+    """Called by the decorator `stockenh.plugin`; all is checked once the plugin is loaded."""
     global _is_loaded
     _collected.append((group, name, kind))
     _is_loaded = False
@@ -102,7 +102,7 @@ def load(installed: bool = True) -> None:
 
 
 def blame(error: BaseException) -> str | None:
-    """`mynet.py, line 31: RuntimeError: ...` for an error that a plugin's own code raised; None for others."""
+    """`the plugin mynet.py, line 31: RuntimeError: ...` for an error of a plugin's own code; else None."""
     files = {getattr(sys.modules.get(o.kind.__module__), "__file__", None) for o in registry.OPTIONS.values()}
     files |= {word for word, _ in _named}
     package = str(Path(__file__).parents[1])
@@ -213,7 +213,8 @@ def _is_within(module: str, package: str) -> bool:
 def _require_options(options: Sequence[registry.Option], what: str) -> None:
     if not options:
         raise ConfigError(
-            f'{what} registers nothing: put @stockenh.plugin("model", "NAME") above the dataclass of its settings'
+            f'{what} registers nothing: put @stockenh.plugin("model", "NAME") above the dataclass of the '
+            f"settings"
         )
 
 

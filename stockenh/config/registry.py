@@ -76,7 +76,7 @@ def named_in(words: Sequence[str]) -> list[str]:
 
 
 def without_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What `--plugin X` and `--plugin=X` name among the arguments, and the other arguments. Raises ConfigError."""
+    """What --plugin names among the arguments, and the other arguments. Raises ConfigError."""
     named, rest = list[str](), list[str]()
     following = iter(words)
     for word in following:
@@ -131,7 +131,7 @@ def used(kinds: Iterable[type]) -> list[Plugin]:
 
 
 def changed(plugins: Iterable[Plugin], recorded: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line for each of the plugins that is not as it is recorded, in a manifest or in a multirun's folder."""
+    """A line for each plugin that is not as a manifest or a multirun's folder records it."""
     before = {entry["name"]: entry for entry in recorded}
     lines = []
     for plugin in plugins:

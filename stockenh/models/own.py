@@ -67,7 +67,7 @@ def _a(value: object) -> str:
 
 
 def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
-    """Runs an adapted network on a few random windows. Raises ConfigError where its output is not what it must be.
+    """Runs an adapted network on a few random windows. Raises ConfigError where the output is wrong.
 
     Returns what is odd but can be trained; None for nothing.
     """
@@ -86,11 +86,11 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
     for key in NEEDED:
         if not out_in_training[key].requires_grad:
             raise ConfigError(
-                f"forward() returns a {key} that no parameter can learn from: it is detached, or was computed "
-                f"under no_grad"
+                f"forward() returns a {key} that no parameter can learn from: it is detached, or was "
+                f"computed under no_grad"
             )
     if any(not torch.equal(out[key], again[key]) for key in NEEDED):
-        return "its forecasts differ from call to call in evaluation: is a dropout without training=self.training?"
+        return "its forecasts differ from call to call: is there a dropout without training=self.training?"
     if any(not torch.allclose(out[key][:1], alone[key], TOLERANCE, TOLERANCE) for key in NEEDED):
         return (
             "its forecast of a window depends on the other windows of the batch: is the batch taken for the "
@@ -120,6 +120,6 @@ def _require_outputs(out: Mapping[str, Tensor], inputs: InputSpec, windows: int)
             )
         if not out[key].isfinite().all():
             raise ConfigError(
-                f"forward() returns a {key} with NaN or infinite numbers for usual inputs: look for a division "
-                f"by 0, or a log or root of what can be 0 or below"
+                f"forward() returns a {key} with NaN or infinite numbers for usual inputs: look for a "
+                f"division by 0, or a log or root of what can be 0 or below"
             )
