@@ -25,6 +25,7 @@ from stockenh.config import registry
 from stockenh.config.options import describe, made, named_errors, provide, withdraw
 from stockenh.config.registry import FLAG, Plugin
 from stockenh.errors import ConfigError
+from stockenh.report.terminal import PLUGIN_FLAGS
 
 ENTRY_POINTS = "stockenh.plugins"
 OFF = "STOCKENH_NO_INSTALLED_PLUGINS"
@@ -59,6 +60,7 @@ def use(handed: Sequence[Handed | str]) -> None:
         sys.modules.pop(name, None)
     _files.clear()
     _named[:] = dict.fromkeys(absolute)
+    PLUGIN_FLAGS[:] = flags()
     _is_loaded = False
 
 

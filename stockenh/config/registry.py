@@ -115,13 +115,17 @@ def _missing(group: str, plugin: str, name: str) -> str:
         own = [o.name for o in OPTIONS.values() if o.plugin.name == plugin and o.group == group]
         has = f"it has {group}={', '.join(own)}" if own else f"it has no {group} at all"
         return f"this run's {group}={name} is not in the plugin {plugin} that is loaded: {has}"
-    line = f"this run's {group} comes from the plugin {plugin}"
+    return f"this run's {group} comes from {missing(plugin)}"
+
+
+def missing(plugin: str) -> str:
+    """`the plugin mynet.py: add --plugin mynet.py`, or why it is not there."""
     if why := next((why for name, why in BROKEN.items() if f"{plugin}.".startswith(f"{name}.")), None):
-        return f"{line}, which can't be loaded: {why}"
-    add = f"add {FLAG} {shlex.quote(plugin)}"
-    if others := [p.name for p in loaded.values() if p.flag is not None]:
-        return f"{line}, not from {', '.join(others)}: {add}"
-    return f"{line}: {add}" + ("" if plugin.endswith(".py") else ", or install it")
+        return f"the plugin {plugin}, which can't be loaded: {why}"
+    given = {o.plugin.name for o in OPTIONS.values() if o.plugin.flag is not None}
+    others = f", not from {', '.join(sorted(given))}" if given else ""
+    install = "" if plugin.endswith(".py") else ", or install it"
+    return f"the plugin {plugin}{others}: add {FLAG} {shlex.quote(plugin)}{install}"
 
 
 def used(kinds: Iterable[type]) -> list[Plugin]:
@@ -141,8 +145,8 @@ def changed(plugins: Iterable[Plugin], recorded: Iterable[Mapping[str, Any]]) ->
         versions = [v for v in (known.get("version"), plugin.version) if v is not None]
         which = f" (version {versions[0]} then, {versions[1]} now)" if len(set(versions)) == 2 else ""
         lines.append(
-            f"the plugin {plugin.name} is not the one of this run{which}: its sha256 was "
-            f"{_short(known['sha256'])}, and is {_short(plugin.sha256)}"
+            f"the plugin {plugin.name} is not the one that was used{which}: its sha256 was "
+            f"{_short(known['sha256'])} and is {_short(plugin.sha256)} now"
         )
     return lines
 
