@@ -109,6 +109,11 @@ def _make_settings(what: str, group: str, name: str, kind: Any) -> None:
     lacking = sorted(key for key in base.__abstractmethods__ if not _has_method(kind, key))
     if lacking:
         raise ConfigError(f"{what}: {kind.__name__} lacks {', '.join(f'{key}()' for key in lacking)}")
+    for key in vars(base).get("__annotations__", {}):
+        if key not in names and not hasattr(kind, key):
+            raise ConfigError(f"{what}: {kind.__name__} lacks {key}: write {key}: float = 0.5")
+    if group in _PAIRS:
+        _check_pairs(what, kind, *_PAIRS[group])
 
 
 def _has_method(kind: type, key: str) -> bool:
@@ -138,6 +143,36 @@ def _adopt(base: Any, kind: type) -> None:
         ):
             setattr(kind, key, value)
     base.register(kind)
+
+
+# Methods that return two arrays, and what each must have a value for.
+_PAIRS = {
+    "loss": (
+        "elements",
+        "two tensors (windows, horizons), the losses of returns and of direction, not reduced",
+    ),
+    "target": ("values", "two arrays (windows, horizons), the target and its direction"),
+}
+
+
+def _check_pairs(what: str, kind: Any, method: str, meaning: str) -> None:
+    """Makes a method raise ConfigError where it does not return what it must: a mean would be broadcast."""
+    own, file = getattr(kind, method), inspect.getsourcefile(kind)
+
+    def checked(self: Any, first: Any, *more: Any) -> Any:
+        with named_errors(what, file):
+            found = own(self, first, *more)
+        wanted = first["ret"].shape if method == "elements" else first.shape
+        parts = found if isinstance(found, tuple | list) else (found,)
+        shapes = [tuple(getattr(part, "shape", ())) for part in parts]
+        if shapes != [tuple(wanted)] * 2:
+            raise ConfigError(
+                f"{what}: {method}() must return {meaning}: twice {tuple(wanted)} here, not "
+                f"{' and '.join(map(str, shapes))}"
+            )
+        return tuple(parts)
+
+    setattr(kind, method, checked)
 
 
 def _adapt_networks(what: str, kind: Any) -> None:

@@ -100,9 +100,10 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
 
 
 def _random(inputs: InputSpec) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs like those of windows: prices from -1 to 1, the others standardised."""
+    """Inputs like those of windows: prices from -1 to 1, without a move in the last; others standardised."""
     draw = torch.Generator().manual_seed(0)
     prices = torch.rand(TRIED, inputs.lookback, inputs.price, generator=draw) * 2 - 1
+    prices[-1] = 0
     embedding, context = (
         torch.randn(TRIED, width, generator=draw) for width in (inputs.embedding, inputs.context)
     )
@@ -119,7 +120,9 @@ def _require_outputs(out: Mapping[str, Tensor], inputs: InputSpec, windows: int)
                 f"must be {wanted}, a number per window and horizon"
             )
         if not out[key].isfinite().all():
+            usual = out[key][: TRIED - 1].isfinite().all()
+            flat = " for a window whose price does not move" if usual and windows == TRIED else ""
             raise ConfigError(
-                f"forward() returns a {key} with NaN or infinite numbers for usual inputs: look for a "
-                f"division by 0, or a log or root of what can be 0 or below"
+                f"forward() returns a {key} with NaN or infinite numbers{flat}: look for a division by 0, or a "
+                f"log or root of what can be 0 or below; prices lie between -1 and 1"
             )
