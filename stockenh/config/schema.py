@@ -12,6 +12,7 @@ import importlib
 import inspect
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.json_schema import PydanticJsonSchemaWarning
 from pydantic_core import PydanticSerializationError
 
 from stockenh.config import registry
@@ -488,7 +490,9 @@ def dump_value(cls: Any, key: str, value: Any) -> Any:
 def keys_of_class(cls: Any) -> list[str]:
     """The keys of a settings dataclass. Raises ConfigError for a type that no value of YAML can have."""
     try:
-        return _keys(cls)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PydanticJsonSchemaWarning)
+            return _keys(cls)
     except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError) as error:
         raise ConfigError(f"{cls.__name__}: {error}".splitlines()[0]) from None
 

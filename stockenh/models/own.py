@@ -78,8 +78,9 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
         net.eval()
         out = net(*given)
         _require_outputs(out, inputs, TRIED)
-        alone = net(*(x[:1] for x in given))
-        _require_outputs(alone, inputs, 1)
+        alone = [net(*(x[row : row + 1] for x in given)) for row in (0, TRIED - 1)]
+        for one in alone:
+            _require_outputs(one, inputs, 1)
         again = net(*given)
     out_in_training = net.train()(*given)
     _require_outputs(out_in_training, inputs, TRIED)
@@ -91,7 +92,9 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
             )
     if any(not torch.equal(out[key], again[key]) for key in NEEDED):
         return "its forecasts differ from call to call: is there a dropout without training=self.training?"
-    if any(not torch.allclose(out[key][:1], alone[key], TOLERANCE, TOLERANCE) for key in NEEDED):
+    together = {key: out[key][[0, -1]] for key in NEEDED}
+    apart = {key: torch.cat([one[key] for one in alone]) for key in NEEDED}
+    if any(not torch.allclose(together[key], apart[key], TOLERANCE, TOLERANCE) for key in NEEDED):
         return (
             "its forecast of a window depends on the other windows of the batch: is the batch taken for the "
             "time, such as by an LSTM without batch_first=True?"
@@ -123,6 +126,6 @@ def _require_outputs(out: Mapping[str, Tensor], inputs: InputSpec, windows: int)
             usual = out[key][: TRIED - 1].isfinite().all()
             flat = " for a window whose price does not move" if usual and windows == TRIED else ""
             raise ConfigError(
-                f"forward() returns a {key} with NaN or infinite numbers{flat}: look for a division by 0, or a "
-                f"log or root of what can be 0 or below; prices lie between -1 and 1"
+                f"forward() returns a {key} with NaN or infinite numbers{flat}: look for a division by 0, "
+                f"or a log or root of what can be 0 or below; prices lie between -1 and 1"
             )
