@@ -98,7 +98,7 @@ def option_of(kind: type) -> Option | None:
 
 def class_of(group: str, target: str) -> type:
     """The settings class that a plugin's `_target_` names. Raises ConfigError where it is not loaded."""
-    if not TARGET.fullmatch(target):
+    if not TARGET.fullmatch(target) or not target.isprintable():
         raise ConfigError(
             f"{group}._target_={target[:80]} is no class of this package and no plugin's option"
         )

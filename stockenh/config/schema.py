@@ -418,7 +418,7 @@ def config_of(folder: RunFolder) -> RunConfig:
         raise RunFolderError(f"{folder.config}: {error}") from None
     if (plugins := plugins_of(config)) and is_file(folder.manifest):
         for line in registry.changed(plugins, folder.read_manifest().get("plugins") or ()):
-            registry.warn(f"{folder}: {line}")
+            registry.warn(f"{folder.path.absolute()}: {line}")
     return config
 
 

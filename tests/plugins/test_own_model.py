@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 import yaml
-from processes import Hold, start
+from processes import Hold, start, start_pair
 from safetensors.torch import load_file
 
 
@@ -111,6 +108,7 @@ def search(own, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_search_in_two_processes_is_resumed_with_the_plugin_alone(own, stockenh, refused, here):
     stockenh(*search(own, "sweep.n_trials=2", "sweep.n_workers=2", "hydra.sweep.dir=s"), code=0)
     best = here / "s/best.yaml"
@@ -126,8 +124,12 @@ def test_a_search_in_two_processes_is_resumed_with_the_plugin_alone(own, stocken
     stockenh("train", own.flag, f"run_config={best}", "train.epochs=1", f"hydra.run.dir={here / 'b'}", code=0)
 
 
+ONE = pytest.mark.parametrize("own", ["lstm_attention"], indirect=True)  # the same whatever the model
+
+
+@ONE
 @pytest.mark.slow
-def test_a_grid_of_joblib(own, here, guide):
+def test_a_grid_of_joblib(own, here):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     process = start(
         *own.train, "--multirun", "train.epochs=1", f"{own.key}=4,8", "hydra/launcher=joblib",
@@ -138,25 +140,11 @@ def test_a_grid_of_joblib(own, here, guide):
     assert len(list((here / "grid").glob("*/summary.json"))) == 2
 
 
-@pytest.mark.slow
 def test_two_processes_of_torchrun(own, here):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command = [*launcher, "-m", "stockenh", *own.train, "train.epochs=1", "hydra.run.dir=run"]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    pair = start_pair(*own.train, "train.epochs=1", "hydra.run.dir=run", cwd=here)
+    printed = [process.communicate() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], printed
     assert (here / "run/summary.json").is_file()
-
-
-def test_an_ablation(own, stockenh, refused, here):
-    shutil.copy(own.file, here / own.file.name)
-    keys = [a for a in own.train[2:] if not a.startswith(("averaging", "train.epochs"))]
-    ablation = [
-        "ablate", f"--plugin={own.file.name}", *keys, "ablate=quick", "ablate.seeds=[1]", "ablate.only=[ema]",
-        "train.epochs=1", "ablate.n_workers=2", "hydra.sweep.dir=a",
-    ]  # fmt: skip
-    stockenh(*ablation, code=0)
-    assert f"--plugin {own.file.name}" in refused("ablate", "resume=a")
-    stockenh("ablate", f"--plugin={own.file.name}", "resume=a", code=0)
 
 
 def test_it_is_listed_by_its_name_without_the_plugin(own, stockenh):
