@@ -99,9 +99,8 @@ def option_of(kind: type) -> Option | None:
 def class_of(group: str, target: str) -> type:
     """The settings class that a plugin's `_target_` names. Raises ConfigError where it is not loaded."""
     if not TARGET.fullmatch(target) or not target.isprintable():
-        raise ConfigError(
-            f"{group}._target_={target[:80]} is no class of this package and no plugin's option"
-        )
+        shown = printable_line(target[:80])
+        raise ConfigError(f"{group}._target_={shown} is no class of this package and no plugin's option")
     plugin, _, name = target.rpartition(":")
     option = OPTIONS.get((group, name))
     if option is not None and option.plugin.name == plugin:

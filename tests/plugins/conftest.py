@@ -1,20 +1,10 @@
 """Two models of a notebook as plugins, that of the guide and that of the examples, and a run of each."""
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import processes
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", GUIDE, re.DOTALL)
-SETTINGS = {
-    "mine": ["model.patch=5", "model.width=8", "model.heads=2", "model.layers=1"],
-    "lstm_attention": ["model.hidden=4"],
-}
-KEY = {"mine": "model.width", "lstm_attention": "model.hidden"}
+from own_models import KEY, PYTHON, ROOT, SETTINGS
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import processes
 import pytest
 import torch
 from processes import Process, start_pair
