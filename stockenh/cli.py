@@ -44,6 +44,9 @@ class WithPlugins(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         from stockenh.config import registry
 
+        if ctx.resilient_parsing:  # completion
+            ctx.meta[PLUGINS] = registry.named_in(args)
+            return super().parse_args(ctx, args)
         with guarded():
             named, rest = registry.without_flags(args)
         before = ctx.find_root().params.get("plugin") or ()
@@ -115,7 +118,7 @@ def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     with contextlib.suppress(Exception):  # what is wrong with a plugin is said when the command runs
         from stockenh.config import registry
 
-        _load_named(registry.named_in(words[: index or None]))
+        _load_named(registry.named_in(words[:index]) if index else ctx.meta.get(PLUGINS, ()))
     if 0 < index < len(words):
         return complete(_root(ctx), words[:index], words[index])
     return complete(_root(ctx), [], incomplete)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", GUIDE, re.DOTALL)
 SETTINGS = {

@@ -152,6 +152,8 @@ def complete(root: str, previous: list[str], word: str) -> list[str]:
     previous: the words before it. Bash splits at "=", so `loss=hu` arrives as three words and wants only
     the last of them back; other shells pass it as one.
     """
+    if previous and registry.FLAG in (previous[-1], "".join(previous[-2:]).removesuffix("=")):
+        return []  # a file, which the shell completes
     keys = _keys_with(root, previous)
     if word == "=" and previous:
         return _values(root, previous[-1], keys)

@@ -43,6 +43,9 @@ def made(plugin: Plugin, group: Any, name: Any, kind: Any) -> Option:
         raise ConfigError(f"{what} registers {group}={name}: a name has letters, digits, _ and - only")
     what = f"{what}, {group}={name}"
     other = registry.OPTIONS.get((group, name))
+    if other is not None and other.plugin.name == plugin.name == "__main__":  # a cell that runs again
+        withdraw(other)
+        other = None
     if other is not None or name in catalog.groups().get(group, ()):
         whose = f"the plugin {other.plugin.name} has" if other is not None else "stockenh has"
         raise ConfigError(f"{what}: {whose} a {group} of this name already; register another name")
@@ -85,13 +88,9 @@ def _make_settings(what: str, group: str, name: str, kind: Any) -> None:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{what}: {kind.__name__} can't be a dataclass: {error}") from None
     names = {f.name for f in dataclasses.fields(kind)}
+    typed = {*names, *vars(kind).get("__annotations__", {}), *_base_names(group)}
     for key, value in vars(kind).items():
-        if (
-            not key.startswith("_")
-            and key not in names
-            and type(value) in _SCALARS
-            and key not in _base_names(group)
-        ):
+        if not key.startswith("_") and key not in typed and type(value) in _SCALARS:
             raise ConfigError(
                 f"{what}: {key} of {kind.__name__} is no setting without a type: write "
                 f"{key}: {type(value).__name__} = {value!r}"
@@ -102,7 +101,7 @@ def _make_settings(what: str, group: str, name: str, kind: Any) -> None:
             _adopt(base, kind)
         if callable(getattr(kind, "build", None)):
             _adapt_networks(what, kind)
-    if group == "target" and not isinstance(getattr(kind, "name", None), str):
+    if group == "target":
         kind.name = name  # type: ignore[attr-defined]
     if not issubclass(kind, base):
         raise ConfigError(f"{what}: {kind.__name__} must inherit from {GROUPS[group]}")
@@ -114,6 +113,11 @@ def _make_settings(what: str, group: str, name: str, kind: Any) -> None:
             raise ConfigError(f"{what}: {kind.__name__} lacks {key}: write {key}: float = 0.5")
     if group in _PAIRS:
         _check_pairs(what, kind, *_PAIRS[group])
+
+
+def _unwrapped(method: Any) -> Any:
+    """The method of the plugin itself, also where its class was registered before."""
+    return getattr(method, "own", method)
 
 
 def _has_method(kind: type, key: str) -> bool:
@@ -157,7 +161,7 @@ _PAIRS = {
 
 def _check_pairs(what: str, kind: Any, method: str, meaning: str) -> None:
     """Makes a method raise ConfigError where it does not return what it must: a mean would be broadcast."""
-    own, file = getattr(kind, method), inspect.getsourcefile(kind)
+    own, file = _unwrapped(getattr(kind, method)), inspect.getsourcefile(kind)
 
     def checked(self: Any, first: Any, *more: Any) -> Any:
         with named_errors(what, file):
@@ -172,12 +176,13 @@ def _check_pairs(what: str, kind: Any, method: str, meaning: str) -> None:
             )
         return tuple(parts)
 
+    checked.own = own  # type: ignore[attr-defined]
     setattr(kind, method, checked)
 
 
 def _adapt_networks(what: str, kind: Any) -> None:
     """Makes `build` return networks with this package's form of output, and `try_out` try one."""
-    own, tried = kind.build, set[str]()
+    own, tried = _unwrapped(kind.build), set[str]()
     file = inspect.getsourcefile(kind)
 
     def build(self: Any, inputs: Any) -> Any:
@@ -211,6 +216,7 @@ def _adapt_networks(what: str, kind: Any) -> None:
             registry.warn(f"{what}: {odd}")
         tried.add(key)
 
+    build.own = own  # type: ignore[attr-defined]
     kind.build, kind.try_out = build, try_out
 
 

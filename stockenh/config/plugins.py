@@ -38,6 +38,7 @@ Handed = tuple[str, str | None]  # what --plugin takes, and a file's source, of 
 _named: list[Handed] = []
 _files: dict[str, Plugin] = {}  # by the name of the module that a file is
 _collected: list[tuple[str, str, Any]] = []  # group, name, class; not yet options
+_by_module: dict[str, list[tuple[str, str, Any]]] = {}  # what modules of the command line have registered
 _is_loaded = False
 
 
@@ -91,6 +92,15 @@ def load(installed: bool = True) -> None:
     global _is_loaded
     if _is_loaded:
         return
+    try:
+        _load_all(installed)
+    except ConfigError:
+        _collected.clear()
+        raise
+    _is_loaded = installed
+
+
+def _load_all(installed: bool) -> None:
     _adopt(None)  # what registered itself before, such as in a notebook
     for number, (word, source) in enumerate(_named):
         if _is_file(word):
@@ -100,7 +110,6 @@ def load(installed: bool = True) -> None:
     if installed and not os.environ.get(OFF):
         for point in metadata.entry_points(group=ENTRY_POINTS):
             _load_installed(point)
-    _is_loaded = installed
 
 
 def blame(error: BaseException) -> str | None:
@@ -170,6 +179,9 @@ def _load_module(word: str, name: str) -> None:
         raise ConfigError(f"{what}: no module of this name is installed, and it is no FILE.py{near}")
     with named_errors(what, _folder_of(name)):
         importlib.import_module(name)
+    # what is imported already does not register itself again
+    _by_module[name] = [*_collected] or _by_module.get(name, [])
+    _collected[:] = _by_module[name]
     _adopt(None, word)
     own = [o for k, o in registry.OPTIONS.items() if k not in before or _is_within(o.kind.__module__, name)]
     _require_options(own, what)

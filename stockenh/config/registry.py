@@ -133,6 +133,18 @@ def used(kinds: Iterable[type]) -> list[Plugin]:
     return list(dict.fromkeys(found))
 
 
+def unused(kinds: Iterable[type]) -> list[str]:
+    """A line for each plugin of the command line that none of these settings classes comes from."""
+    taken = used(kinds)
+    others = dict.fromkeys(o.plugin for o in OPTIONS.values() if o.plugin.flag is not None)
+    return [
+        f"nothing of {FLAG} {plugin.name} is used; it has "
+        + ", ".join(f"{group}={name}" for (group, name), o in OPTIONS.items() if o.plugin == plugin)
+        for plugin in others
+        if plugin not in taken
+    ]
+
+
 def changed(plugins: Iterable[Plugin], recorded: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each plugin that is not as a manifest or a multirun's folder records it."""
     before = {entry["name"]: entry for entry in recorded}

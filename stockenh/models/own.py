@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from stockenh.errors import ConfigError
 from stockenh.models import InputSpec
@@ -19,6 +20,7 @@ NEEDED = ("ret", "up_logits")
 KNOWN = ("quantiles", "quantile_levels", "task_log_var")
 TRIED = 3  # windows
 TOLERANCE = 1e-3
+STORED = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool}
 
 
 def adapted(net: Any, inputs: InputSpec) -> nn.Module:
@@ -37,6 +39,9 @@ def adapted(net: Any, inputs: InputSpec) -> nn.Module:
     # a subclass rather than a module around it: the weights keep the names that they have in the notebook
     named = {"forward": forward, "__module__": own.__module__, "__doc__": own.__doc__}
     net.__class__ = type(own.__name__, (own,), named)
+    if any(map(is_lazy, (*net.parameters(), *net.buffers()))):
+        with torch.no_grad():
+            own.forward(net, *_random(inputs))
     return net
 
 
@@ -73,6 +78,12 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
     """
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise ConfigError("the network has no parameters that can be trained")
+    for key, value in net.state_dict().items():
+        if not isinstance(value, Tensor) or value.dtype not in STORED:
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(
+                f"{key} is of the type {kind}, which weights can't be stored in: take float32 or int64"
+            )
     given = _random(inputs)
     with torch.no_grad():
         net.eval()
@@ -104,13 +115,14 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
 
 def _random(inputs: InputSpec) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs like those of windows: prices from -1 to 1, without a move in the last; others standardised."""
-    draw = torch.Generator().manual_seed(0)
-    prices = torch.rand(TRIED, inputs.lookback, inputs.price, generator=draw) * 2 - 1
+    draw, device = torch.Generator("cpu").manual_seed(0), torch.get_default_device()
+    prices = torch.rand(TRIED, inputs.lookback, inputs.price, generator=draw, device="cpu") * 2 - 1
     prices[-1] = 0
     embedding, context = (
-        torch.randn(TRIED, width, generator=draw) for width in (inputs.embedding, inputs.context)
+        torch.randn(TRIED, width, generator=draw, device="cpu")
+        for width in (inputs.embedding, inputs.context)
     )
-    return prices, embedding, context
+    return prices.to(device), embedding.to(device), context.to(device)
 
 
 def _require_outputs(out: Mapping[str, Tensor], inputs: InputSpec, windows: int) -> None:

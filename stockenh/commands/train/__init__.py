@@ -14,8 +14,8 @@ from stockenh.commands.finished import require_own_folder
 from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.commands.train.resumed import is_finished, resumed_run
-from stockenh.config import compose
-from stockenh.config.schema import RunConfig, parse
+from stockenh.config import compose, registry
+from stockenh.config.schema import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
 from stockenh.storage.files import LogFile
@@ -135,6 +135,9 @@ def train_in(
     from stockenh.report.terminal import console
 
     out = console()
+    if fresh:
+        for line in registry.unused(type(getattr(config, group)) for group in GROUPS):
+            registry.warn(line)
     device = device_of(config, device_given, out)
     with exclusive(folder, fresh, command, named) as begin:
         if config.train.members > 1:
