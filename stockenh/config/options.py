@@ -182,39 +182,43 @@ def _check_pairs(what: str, kind: Any, method: str, meaning: str) -> None:
 
 def _adapt_networks(what: str, kind: Any) -> None:
     """Makes `build` return networks with this package's form of output, and `try_out` try one."""
-    own, tried = _unwrapped(kind.build), set[str]()
+    own, unused = _unwrapped(kind.build), dict[str, bool]()
     file = inspect.getsourcefile(kind)
 
     def build(self: Any, inputs: Any) -> Any:
         import torch
 
-        from stockenh.models.own import adapted
+        from stockenh.models.own import UNUSED, adapted
 
         with named_errors(what, file):
             try:
-                return adapted(own(self, inputs), inputs)
+                net = adapted(own(self, inputs), inputs)
             except Exception:
                 if torch.get_default_device().type != "meta":
                     raise
-            # not every initialisation works without memory
-            with torch.device("cpu"), torch.random.fork_rng([]):
-                return adapted(own(self, inputs), inputs)
+                # not every initialisation works without memory
+                with torch.device("cpu"), torch.random.fork_rng([]):
+                    net = adapted(own(self, inputs), inputs)
+        setattr(net, UNUSED, unused.get(repr((self, inputs)), False))
+        return net
 
     def try_out(self: Any, inputs: Any) -> None:
         import torch
 
         from stockenh.models.own import try_out
 
-        if (key := repr((self, inputs))) in tried:
+        if (key := repr((self, inputs))) in unused:
             return
+        sizes = (
+            f" (lookback {inputs.lookback}, embedding {inputs.embedding}, context {inputs.context}, horizons "
+            f"{inputs.horizons})"
+        )
         with torch.device("cpu"), torch.random.fork_rng([]):
             net = self.build(inputs)
-            with named_errors(what, file, f" (lookback {inputs.lookback}, embedding {inputs.embedding}, "
-                              f"context {inputs.context}, horizons {inputs.horizons})"):  # fmt: skip
-                odd = try_out(net, inputs)
+            with named_errors(what, file, sizes):
+                odd, unused[key] = try_out(net, inputs)
         if odd is not None:
             registry.warn(f"{what}: {odd}")
-        tried.add(key)
 
     build.own = own  # type: ignore[attr-defined]
     kind.build, kind.try_out = build, try_out

@@ -5,7 +5,7 @@ Legend: B windows, T bars, E embedding width, F context features, H horizons.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from stockenh.models import InputSpec
 NEEDED = ("ret", "up_logits")
 # What else the losses know; other outputs, such as weights of an attention, are left out.
 KNOWN = ("quantiles", "quantile_levels", "task_log_var")
+UNUSED = "has_unused_parameters"  # whether the forward leaves layers out, as in notebooks
 TRIED = 3  # windows
+Outputs = Mapping[str, Tensor]
 TOLERANCE = 1e-3
 STORED = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool}
 
@@ -71,10 +73,10 @@ def _a(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
+def try_out(net: nn.Module, inputs: InputSpec) -> tuple[str | None, bool]:
     """Runs an adapted network on a few random windows. Raises ConfigError where the output is wrong.
 
-    Returns what is odd but can be trained; None for nothing.
+    Returns what is odd but can be trained, None for nothing; and whether some parameters take no part.
     """
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise ConfigError("the network has no parameters that can be trained")
@@ -101,6 +103,13 @@ def try_out(net: nn.Module, inputs: InputSpec) -> str | None:
                 f"forward() returns a {key} that no parameter can learn from: it is detached, or was "
                 f"computed under no_grad"
             )
+    torch.stack([out_in_training[key].sum() for key in NEEDED]).sum().backward()
+    unused = any(p.requires_grad and p.grad is None for p in net.parameters())
+    return _odd(out, again, alone), unused
+
+
+def _odd(out: Outputs, again: Outputs, alone: Sequence[Outputs]) -> str | None:
+    """What is wrong with forecasts of the same windows: once more, and of the first and the last alone."""
     if any(not torch.equal(out[key], again[key]) for key in NEEDED):
         return "its forecasts differ from call to call: is there a dropout without training=self.training?"
     together = {key: out[key][[0, -1]] for key in NEEDED}

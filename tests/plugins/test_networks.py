@@ -1,5 +1,6 @@
 """Networks as notebooks have them: whatever PyTorch allows trains, is stored and is loaded again."""
 
+import processes
 import pytest
 from safetensors.torch import load_file
 
@@ -66,3 +67,14 @@ def test_a_plugin_of_which_nothing_is_used_is_said(stockenh, small_run, here):
     (here / "mine.py").write_text(SOURCE.format(init=""))
     err = stockenh("train", "--plugin=mine.py", *small_run, "hydra.run.dir=run", code=0).err
     assert "nothing of --plugin mine.py is used; it has model=mine" in err
+
+
+@pytest.mark.parametrize("case", ["unused", "frozen"])
+def test_layers_that_learn_nothing_in_two_processes(case, small, here):
+    (here / "mine.py").write_text(SOURCE.format(init=INITS[case]))
+    train = ["train", "--plugin=mine.py", "model=mine", *small, "train.epochs=2", "train.accumulate=2"]
+    pair = processes.start_pair(*train, "hydra.run.dir=run", cwd=here)
+    printed = [process.communicate() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], printed
+    weights = load_file(here / "run/weights/raw.safetensors")
+    assert {f"{case}.weight", "linear.weight"} <= set(weights)
