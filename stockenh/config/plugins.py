@@ -38,7 +38,9 @@ Handed = tuple[str, str | None]  # what --plugin takes, and a file's source, of 
 _named: list[Handed] = []
 _files: dict[str, Plugin] = {}  # by the name of the module that a file is
 _collected: list[tuple[str, str, Any]] = []  # group, name, class; not yet options
-_by_module: dict[str, list[tuple[str, str, Any]]] = {}  # what modules of the command line have registered
+_by_module: dict[str, list[tuple[str, str, Any]]] = {}  # what an imported module has registered
+_beside: set[str] = set()  # modules in the folder of a file
+_done: set[str] = set()  # what is loaded of what is named and installed
 _is_loaded = False
 
 
@@ -54,12 +56,13 @@ def use(handed: Sequence[Handed | str]) -> None:
     global _is_loaded
     wanted = [(h, None) if isinstance(h, str) else h for h in handed]
     absolute = [(os.path.abspath(os.path.expanduser(w)) if _is_file(w) else w, s) for w, s in wanted]
-    for key, option in [*registry.OPTIONS.items()]:
+    for option in [*registry.OPTIONS.values()]:
         if option.plugin.flag is not None:
-            _forget(*key)
-    for name in _files:
+            withdraw(option)
+    for name in (*_files, *_beside):
         sys.modules.pop(name, None)
-    _files.clear()
+    for known in (_files, _beside, _done, registry.BROKEN, registry.WARNED):
+        known.clear()
     _named[:] = dict.fromkeys(absolute)
     PLUGIN_FLAGS[:] = flags()
     _is_loaded = False
@@ -103,26 +106,26 @@ def load(installed: bool = True) -> None:
 def _load_all(installed: bool) -> None:
     _adopt(None)  # what registered itself before, such as in a notebook
     for number, (word, source) in enumerate(_named):
+        if word in _done:
+            continue
         if _is_file(word):
             _named[number] = (word, _load_file(Path(word), source))
         else:
-            _load_module(word, word)
+            _load_module(word)
+        _done.add(word)
     if installed and not os.environ.get(OFF):
         for point in metadata.entry_points(group=ENTRY_POINTS):
-            _load_installed(point)
+            if (module := point.value.partition(":")[0].strip()) not in _done:
+                _load_installed(point, module)
+                _done.add(module)
 
 
 def blame(error: BaseException) -> str | None:
     """`the plugin mynet.py, line 31: RuntimeError: ...` for an error of a plugin's own code; else None."""
     files = {getattr(sys.modules.get(o.kind.__module__), "__file__", None) for o in registry.OPTIONS.values()}
     files |= {word for word, _ in _named}
-    package = str(Path(__file__).parents[1])
-    ours = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
-    last = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(package)][-1:]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f in ours or f in last]
-    if not ours or frames[-1] not in ours:
-        return None
-    return f"the plugin {describe(error, frames[-1].filename)}"
+    ours = [f.filename for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+    return f"the plugin {describe(error, ours[-1])}" if ours else None
 
 
 def _is_file(word: str) -> bool:
@@ -164,51 +167,53 @@ def _read(path: Path, what: str) -> str:
     return path.read_bytes().decode("latin-1")
 
 
-def _load_module(word: str, name: str) -> None:
+def _load_module(name: str) -> None:
     """Imports a module that the command line names. Raises ConfigError."""
-    what = f"{FLAG} {word}"
-    before = set(registry.OPTIONS)
+    what = f"{FLAG} {name}"
     try:
         found = importlib.util.find_spec(name) is not None
     except (ModuleNotFoundError, ValueError):
         found = False
-    except Exception as error:  # of a package above it
+    except BaseException as error:  # of a package above it
         raise ConfigError(f"{what}: {describe(error, None)}") from None
     if not found:
         near = f"; the file is {FLAG} {name}.py" if Path(f"{name}.py").is_file() else ""
         raise ConfigError(f"{what}: no module of this name is installed, and it is no FILE.py{near}")
-    with named_errors(what, _folder_of(name)):
-        importlib.import_module(name)
-    # what is imported already does not register itself again
-    _by_module[name] = [*_collected] or _by_module.get(name, [])
-    _collected[:] = _by_module[name]
-    _adopt(None, word)
-    own = [o for k, o in registry.OPTIONS.items() if k not in before or _is_within(o.kind.__module__, name)]
-    _require_options(own, what)
+    _import(what, name, name, None)
 
 
-def _load_installed(point: metadata.EntryPoint) -> None:
-    module = point.value.partition(":")[0].strip()
-    dist = point.dist
+def _load_installed(point: metadata.EntryPoint, module: str) -> None:
+    """Imports the module of an entry point, or prints why it is left out."""
+    dist, before = point.dist, set(registry.OPTIONS)
     which = f"{dist.name} {dist.version}" if dist is not None else point.value
-    before = set(registry.OPTIONS)
-    _collected.clear()
     try:
-        with named_errors(module, _folder_of(module)):
-            point.load()
-        _adopt(None, None, dist)
-        own = [
-            o for k, o in registry.OPTIONS.items() if k not in before or _is_within(o.kind.__module__, module)
-        ]
-        _require_options(own, module)
+        _import(module, module, None, dist)
     except ConfigError as error:
         _collected.clear()
         for key in set(registry.OPTIONS) - before:
-            _forget(*key)
+            withdraw(registry.OPTIONS[key])
         registry.BROKEN[module] = str(error)
         registry.warn(
             f"the installed plugin {point.name} ({which}) is left out: {error}. {OFF}=1 turns them all off"
         )
+
+
+def _import(what: str, name: str, flag: str | None, dist: metadata.Distribution | None) -> None:
+    """Makes options of what a module registers, now or when it was first imported. Raises ConfigError."""
+    _collected.clear()
+    with named_errors(what, _folder_of(name)):
+        importlib.import_module(name)
+    _by_module[name] = [*_collected] or _by_module.get(name, [])
+    known = {option.kind: option for option in registry.OPTIONS.values()}
+    _collected[:] = [(group, of, kind) for group, of, kind in _by_module[name] if kind not in known]
+    _adopt(None, flag, dist)
+    _require_options([o for o in registry.OPTIONS.values() if _is_of(o.kind, name)], what)
+
+
+def _is_of(kind: type, name: str) -> bool:
+    """Whether a class lies in a module or package, or was registered when that was imported."""
+    registered = any(kind is of for _, _, of in _by_module.get(name, ()))
+    return registered or f"{kind.__module__}.".startswith(f"{name}.")
 
 
 def _folder_of(module: str) -> str | None:
@@ -218,10 +223,6 @@ def _folder_of(module: str) -> str | None:
         if spec is not None and spec.origin is not None:
             return str(Path(spec.origin).parent) if spec.submodule_search_locations else spec.origin
     return None
-
-
-def _is_within(module: str, package: str) -> bool:
-    return f"{module}.".startswith(f"{package}.")
 
 
 def _require_options(options: Sequence[registry.Option], what: str) -> None:
@@ -252,16 +253,22 @@ def _plugin_of(kind: Any, flag: str | None, dist: metadata.Distribution | None) 
     return Plugin(name, sha256, flag, *((dist.name, dist.version) if dist is not None else ()))
 
 
-def _forget(group: str, name: str) -> None:
-    withdraw(registry.OPTIONS[group, name])
+def _own_files(folder: Path, name: str) -> tuple[str, str]:
+    """Where a module of a folder is, not one of an environment that lies in the folder."""
+    top = folder / name.partition(".")[0]
+    return str(top.with_suffix(".py")), str(top / "__init__.py")
 
 
 @contextlib.contextmanager
 def _importing_beside(path: Path) -> Iterator[None]:
     """Within, modules in the folder of a file can be imported, if no installed one has their name."""
-    folder = str(path.parent)
+    folder, before = str(path.parent), set(sys.modules)
     sys.path.append(folder)
     try:
         yield
     finally:
         sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            top = sys.modules.get(name.partition(".")[0])
+            if getattr(top, "__file__", None) in _own_files(path.parent, name):
+                _beside.add(name)

@@ -162,13 +162,13 @@ def changed(plugins: Iterable[Plugin], recorded: Iterable[Mapping[str, Any]]) ->
     return lines
 
 
-_WARNED: set[str] = set()
+WARNED: set[str] = set()  # lines of this command
 
 
 def warn(line: str) -> None:
-    """Prints a line on standard error, once in a process."""
-    if line not in _WARNED:
-        _WARNED.add(line)
+    """Prints a line on standard error, once in a command."""
+    if line not in WARNED:
+        WARNED.add(line)
         print(f"stockenh: {printable_line(line)}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ import processes
 import pytest
 import yaml
 
-from stockenh.config import catalog, plugins, registry
+from stockenh.config import catalog, options, plugins, registry
 
 MODULE = """
 import stockenh
@@ -249,3 +249,36 @@ def test_a_loss_trains_as_a_shipped_one_of_the_same_formula(here, stockenh, smal
         stockenh("train", *more, *small, f"hydra.run.dir={name}", code=0)
     weights = [(here / name / "weights/raw.safetensors").read_bytes() for name in ("own", "shipped")]
     assert weights[0] == weights[1]
+
+
+def test_two_commands_of_one_process_have_their_own_plugins(here, site, monkeypatch):
+    monkeypatch.syspath_prepend(str(site))
+    for folder, width in (("a", 1), ("b", 2)):
+        (here / folder).mkdir()
+        (here / folder / "beside.py").write_text(f"WIDTH = {width}\n")
+        content = MODULE.replace("width: int = 4", "width: int = beside.WIDTH").format(parent="x")
+        (here / folder / "net.py").write_text(f"import beside\n{content.replace('packaged', folder)}")
+    for folder, width in (("a", 1), ("b", 2), ("a", 1)):
+        plugins.use([f"{folder}/net.py"])
+        plugins.load()
+        plugins.load()
+        assert {name for _, name in registry.OPTIONS} == {folder, "packaged"}
+        assert registry.OPTIONS["model", folder].kind().width == width
+    for named in (["mynets.models"], [], ["mynets"], ["mynets.models"]):
+        plugins.use(named)
+        plugins.load()
+        assert [(key, o.plugin.name) for key, o in registry.OPTIONS.items()] == [
+            (("model", "packaged"), "mynets.models")
+        ]
+    monkeypatch.setenv("STOCKENH_NO_INSTALLED_PLUGINS", "1")
+    for option in [*registry.OPTIONS.values()]:
+        options.withdraw(option)
+
+
+def test_a_cell_that_registers_again_replaces_what_it_registered(here):
+    for width in (1, 2):
+        cell = {"__name__": "__main__"}
+        exec(MODULE.format(parent="x").replace("width: int = 4", f"width: int = {width}"), cell)
+        plugins.load()
+        assert registry.OPTIONS["model", "packaged"].kind().width == width
+    options.withdraw(registry.OPTIONS["model", "packaged"])
