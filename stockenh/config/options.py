@@ -17,18 +17,24 @@ import sys
 import textwrap
 import tokenize
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from pydantic import PydanticUserError, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.json_schema import PydanticJsonSchemaWarning
+from pydantic_core import PydanticSerializationError
 
 from stockenh.config import catalog, registry
 from stockenh.config.overrides import suggest
 from stockenh.config.registry import Option, Plugin
-from stockenh.config.schema import GROUPS, dump_value, keys_of_class, literals
+from stockenh.config.schema import GROUPS, literals, setting_names
 from stockenh.errors import ConfigError, StockenhError
+from stockenh.storage.untrusted import bounded
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,100}")
 _SCALARS = (bool, int, float, str, list, tuple)
@@ -193,8 +199,8 @@ def _adapt_networks(what: str, kind: Any) -> None:
         with named_errors(what, file):
             try:
                 net = adapted(own(self, inputs), inputs)
-            except Exception:
-                if torch.get_default_device().type != "meta":
+            except Exception as error:
+                if torch.get_default_device().type != "meta" or "overflow" in str(error):
                     raise
                 # not every initialisation works without memory
                 with torch.device("cpu"), torch.random.fork_rng([]):
@@ -253,7 +259,7 @@ def _yaml_of(target: str, kind: Any) -> str:
     comments = _comments(kind)
     doc = (inspect.getdoc(kind) or "").partition("\n")[0]
     lines = [f"# {doc}" if doc else f"# {kind.__name__}", f"_target_: {_flow(target)}"]
-    known = keys_of_class(kind)
+    known = _setting_names(kind)
     for f in dataclasses.fields(kind):
         if f.name not in known:
             continue
@@ -261,10 +267,31 @@ def _yaml_of(target: str, kind: Any) -> str:
             value = "???"
         else:
             given = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-            value = _flow(dump_value(kind, f.name, given))
+            value = _flow(_dumped(kind, f.name, given))
         comment = comments.get(f.name, "")
         lines.append(f"{f.name}: {value}" + (f"  # {comment}" if comment else ""))
     return "\n".join(lines) + "\n"
+
+
+def _dumped(cls: Any, key: str, value: Any) -> Any:
+    """A setting as YAML has it. Raises ConfigError for what no YAML can hold."""
+    kind = get_type_hints(cls, include_extras=True)[key]
+    try:
+        return bounded(TypeAdapter(kind).dump_python(value, mode="json"))
+    except (PydanticSchemaGenerationError, PydanticSerializationError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: its default is none that YAML can hold ({error})".splitlines()[0]
+        ) from None
+
+
+def _setting_names(cls: Any) -> list[str]:
+    """The keys of a settings dataclass. Raises ConfigError for a type that no value of YAML can have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PydanticJsonSchemaWarning)
+            return setting_names(cls)
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError) as error:
+        raise ConfigError(f"{cls.__name__}: {error}".splitlines()[0]) from None
 
 
 def _flow(value: Any) -> str:

@@ -12,26 +12,22 @@ import importlib
 import inspect
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, with_config
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
-from pydantic.json_schema import PydanticJsonSchemaWarning
-from pydantic_core import PydanticSerializationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from stockenh.config import registry
 from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import bounded, is_file, read_yaml
+from stockenh.storage.untrusted import is_file, read_yaml
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
@@ -476,27 +472,6 @@ def _dumped(settings: Any) -> dict[str, Any]:
     return found
 
 
-def dump_value(cls: Any, key: str, value: Any) -> Any:
-    """A setting as YAML has it. Raises ConfigError for what no YAML can hold."""
-    kind = get_type_hints(cls, include_extras=True)[key]
-    try:
-        return bounded(TypeAdapter(kind).dump_python(value, mode="json"))
-    except (PydanticSchemaGenerationError, PydanticSerializationError, ValueError) as error:
-        raise ConfigError(
-            f"{key}: its default is none that YAML can hold ({error})".splitlines()[0]
-        ) from None
-
-
-def keys_of_class(cls: Any) -> list[str]:
-    """The keys of a settings dataclass. Raises ConfigError for a type that no value of YAML can have."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PydanticJsonSchemaWarning)
-            return _keys(cls)
-    except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError) as error:
-        raise ConfigError(f"{cls.__name__}: {error}".splitlines()[0]) from None
-
-
 def group_settings(group: str, node: Any) -> Any:
     """The frozen dataclass that a group's YAML describes, its values checked."""
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
@@ -550,7 +525,7 @@ def settings_of(group: str, cls: type[Part], values: Any) -> Part:
         raise ConfigError(f"{group}: must be a mapping of settings, not {shortened(values)}")
     refuse_odd(values, group)
     kind: Any = cls  # mypy takes a type[Part] for something that can't be hashed
-    names = _keys(kind)
+    names = setting_names(kind)
     for key, value in values.items():
         if key not in names:
             near = suggest(shortened(key), names)
@@ -576,7 +551,7 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 @cache
-def _keys(cls: Any) -> list[str]:
+def setting_names(cls: Any) -> list[str]:
     """The keys of a settings dataclass as a config spells them: `from` where the field is `since`."""
     no_settings = {f.name for f in dataclasses.fields(cls) if not f.init}
     properties = _adapter(cls).json_schema(by_alias=True).get("properties", ())
@@ -623,6 +598,9 @@ def _message(error: ValidationError, prefix: str) -> str:
     key = prefix + ".".join(str(part) for part in names if not isinstance(part, int))
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
     value = None if value is None else shortened(value)
+    if not names and kind in ("value_error", "assertion_error"):  # of what must hold between settings
+        why = str(context["error"]) or "these settings don't fit together"
+        return f"{prefix.rstrip('.')}: {why}"
     if kind == "missing":
         return f"{key} must be given: {key}=..."
     if value is None:
