@@ -16,6 +16,7 @@ from typing import Any
 from stockenh.errors import ConfigError, printable_line
 
 FLAG = "--plugin"
+LONGEST = 200  # of a name in a message
 TARGET = re.compile(r"[^:]{1,200}:[A-Za-z0-9][\w-]{0,100}")  # mynet.py:mine
 
 
@@ -119,6 +120,7 @@ def _missing(group: str, plugin: str, name: str) -> str:
 
 def missing(plugin: str) -> str:
     """`the plugin mynet.py: add --plugin mynet.py`, or why it is not there."""
+    plugin = printable_line(plugin[:LONGEST])
     if why := next((why for name, why in BROKEN.items() if f"{plugin}.".startswith(f"{name}.")), None):
         return f"the plugin {plugin}, which can't be loaded: {why}"
     given = {o.plugin.name for o in OPTIONS.values() if o.plugin.flag is not None}

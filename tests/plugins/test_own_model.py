@@ -120,6 +120,11 @@ def test_a_search_in_two_processes_is_resumed_with_the_plugin_alone(own, stocken
     assert f"was made with {missing}" in refused("sweep", "resume=s", "sweep.n_trials=3")
     assert f"comes from {missing}" in refused("train", f"run_config={best}")
     out = stockenh("sweep", own.flag, "resume=s", "sweep.n_trials=3", code=0).out
+    for name in ("\x1b[2J\nx.py", "x" * 10_000, "json"):
+        hostile = {**kept, "plugins": [{"name": name, "sha256": None}]}
+        (here / "s/sweep.json").write_text(json.dumps(hostile))
+        err = refused("sweep", own.flag, "resume=s")
+        assert "was made with the plugin" in err and "\x1b" not in err and len(err) < 1000
     assert f"--plugin {own.file}" in out
     stockenh("train", own.flag, f"run_config={best}", "train.epochs=1", f"hydra.run.dir={here / 'b'}", code=0)
 
