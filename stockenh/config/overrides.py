@@ -279,7 +279,7 @@ def explain_error(error: Exception, root: str, arguments: Sequence[str]) -> str:
     text = str(error)
     root = root.removesuffix("_of_run")
     folders = config_folders(list(arguments))
-    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
+    if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or groups(*folders).get(group, [])
         return wrong_option(group, option, options)

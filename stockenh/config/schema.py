@@ -22,11 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from stockenh.config import registry
 from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import read_yaml
+from stockenh.storage.untrusted import is_file, read_yaml
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from stockenh.training.losses import Loss
     from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
 
-# What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
-# a run folder may come from somebody else and must not be able to name anything else.
+# What a group's `_target_` must be a subclass of. Only classes of this package and those of plugins that are
+# loaded already qualify, because the config of a run folder may come from somebody else and must not be able
+# to name anything else.
 GROUPS = {
     "tracker": "stockenh.report.trackers.TrackerSettings",  # first: it needs no torch, and a package may lack
     "data": "stockenh.data.sources.DataSettings",
@@ -416,9 +418,18 @@ def config_of(folder: RunFolder) -> RunConfig:
     Where it cached and which tracker it had is left out, see `_NOT_KEPT`.
     """
     try:
-        return parse(upgraded(folder.read_config()), RunConfig)
+        config = parse(upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
+    if (plugins := plugins_of(config)) and is_file(folder.manifest):
+        for line in registry.changed(plugins, folder.read_manifest().get("plugins") or ()):
+            registry.warn(f"{folder.path.absolute()}: {line}")
+    return config
+
+
+def plugins_of(config: RunConfig) -> list[registry.Plugin]:
+    """The plugins that settings of a config come from."""
+    return registry.used(type(getattr(config, group)) for group in GROUPS)
 
 
 def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -463,7 +474,9 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def _with_target(settings: Any) -> dict[str, Any]:
     cls = type(settings)
-    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **_dumped(settings)}
+    option = registry.option_of(cls)
+    target = option.target if option is not None else f"{cls.__module__}.{cls.__qualname__}"
+    return {"_target_": target, **_dumped(settings)}
 
 
 def _dumped(settings: Any) -> dict[str, Any]:
@@ -477,7 +490,8 @@ def group_settings(group: str, node: Any) -> Any:
     """The frozen dataclass that a group's YAML describes, its values checked."""
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{group}: must be a mapping whose _target_ names a class of stockenh")
-    cls = _locate(group, node["_target_"], GROUPS[group])
+    target = node["_target_"]
+    cls = registry.class_of(group, target) if ":" in target else _locate(group, target, GROUPS[group])
     return settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_"})
 
 
@@ -525,7 +539,7 @@ def settings_of(group: str, cls: type[Part], values: Any) -> Part:
         raise ConfigError(f"{group}: must be a mapping of settings, not {shortened(values)}")
     refuse_odd(values, group)
     kind: Any = cls  # mypy takes a type[Part] for something that can't be hashed
-    names = _keys(kind)
+    names = setting_names(kind)
     for key, value in values.items():
         if key not in names:
             near = suggest(shortened(key), names)
@@ -551,7 +565,7 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 @cache
-def _keys(cls: Any) -> list[str]:
+def setting_names(cls: Any) -> list[str]:
     """The keys of a settings dataclass as a config spells them: `from` where the field is `since`."""
     no_settings = {f.name for f in dataclasses.fields(cls) if not f.init}
     properties = _adapter(cls).json_schema(by_alias=True).get("properties", ())
@@ -598,6 +612,9 @@ def _message(error: ValidationError, prefix: str) -> str:
     key = prefix + ".".join(str(part) for part in names if not isinstance(part, int))
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
     value = None if value is None else shortened(value)
+    if not names and kind in ("value_error", "assertion_error"):  # of what must hold between settings
+        why = str(context["error"]) or "these settings don't fit together"
+        return f"{prefix.rstrip('.')}: {why}"
     if kind == "missing":
         return f"{key} must be given: {key}=..."
     if value is None:

@@ -92,12 +92,15 @@ def print_files(console: Console, label: str, paths: Iterable[Path]) -> None:
         print_line(console, f"{label:<8} {path}")
 
 
+PLUGIN_FLAGS: list[str] = []  # those of the command, which another one on its results needs too
+
+
 def program() -> str:
-    """What to type for this program: its name, or where no shell finds that, its path."""
-    called = Path(sys.argv[0])
-    if called.name != "stockenh" or not called.is_file() or shutil.which("stockenh"):
-        return "stockenh"
-    return shlex.quote(min(str(called), os.path.relpath(called), key=len))
+    """What to type for this program: its name, or where no shell finds that, its path; then its plugins."""
+    called, name = Path(sys.argv[0]), "stockenh"
+    if called.name == "stockenh" and called.is_file() and not shutil.which("stockenh"):
+        name = min(str(called), os.path.relpath(called), key=len)
+    return shlex.join([name, *PLUGIN_FLAGS])
 
 
 def show_data(

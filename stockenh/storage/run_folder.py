@@ -79,7 +79,7 @@ class Summary(TypedDict, total=False):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     parts: Required[dict[str, dict[Horizon, Scores]]]
-    target: Literal["absolute", "market_relative", "rank", "volatility_scaled"]
+    target: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,100}$")]  # a name of `Target`
     weights: Required[str]
     epochs: Required[Annotated[int, Field(ge=1)]]
     best_epoch: Required[int]
@@ -130,6 +130,15 @@ class Origin(TypedDict):
 EmbeddingOrigin = TypedDict("EmbeddingOrigin", {"from": str, "revision": str | None, "sha256": str})
 
 
+class PluginOrigin(TypedDict):
+    """A plugin that settings of a run come from, in manifest.json."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+    name: str
+    sha256: str | None
+    version: NotRequired[str | None]
+
+
 class Daily(TypedDict):
     """daily.json: returns of a trial's forecasts by day; see `rank_weighted_returns`."""
 
@@ -147,6 +156,7 @@ class Manifest(TypedDict, total=False):
     init_from: Origin | None
     teacher: Origin | None
     embedding: dict[str, EmbeddingOrigin] | None
+    plugins: list[PluginOrigin]
 
 
 class RunFolder:

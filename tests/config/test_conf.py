@@ -116,7 +116,8 @@ def test_every_key_has_a_comment(path):
     roots = ("train", "sweep", "ablate") if shared else ()
     known = {key.name: key.comment for root in roots for key in catalog.default_keys(root)}
     described = ("ablate.techniques.", "ablate.all_claims.")  # by the comment above them
-    keys = [key for key in catalog.option_keys(path) if not key.name.startswith(described)]
+    option = catalog.OptionFile.read(path)
+    keys = [key for key in catalog.option_keys(option) if not key.name.startswith(described)]
     assert [key.name for key in keys if not key.comment and not known.get(key.name)] == []
 
 

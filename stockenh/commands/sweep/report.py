@@ -32,7 +32,7 @@ from stockenh.commands.sweep.study import SharedStudy, attribute
 from stockenh.commands.train.result import result_table
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
-from stockenh.config import build
+from stockenh.config import build, plugins
 from stockenh.config.schema import OF_MACHINE, config_of, parse, to_dict
 from stockenh.errors import StockenhError
 from stockenh.report.page import PAGE, write_page
@@ -95,7 +95,7 @@ def _write_best(spec: SearchSpec, best: FrozenTrial, ended: int) -> list[str]:
     node = {key: value for key, value in to_dict(parse(raw)).items() if key not in (*OF_MACHINE, *of_teacher)}
     path = spec.folder.path / "best.yaml"
     teacher = [f"teacher={raw['teacher']}"] if raw.get("teacher") else []
-    short = shlex.join(["stockenh", command, *teacher, f"run_config={path}"])
+    short = shlex.join(["stockenh", command, *plugins.flags(), *teacher, f"run_config={path}"])
     lines = [
         f"# Trial {best.number} of {ended}: {spec.settings.metric} {number(best.value, 6)} on validation.",
         f"# Override: {short.removeprefix('stockenh ')}",
@@ -110,7 +110,7 @@ def _full_command(command: str, arguments: Sequence[str], overrides: Sequence[st
     own = [a for a in arguments if re.split("[=./]", a.lstrip("+~"), maxsplit=1)[0] not in OF_MANY]
     if not any(a.startswith("train.epochs=") for a in [*own, *overrides]):
         own.append(f"train.epochs={epochs}")
-    return shlex.join(["stockenh", command, *own, *overrides])
+    return shlex.join(["stockenh", command, *plugins.flags(), *own, *overrides])
 
 
 def _judge_on_test(

@@ -15,8 +15,8 @@ from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.commands.tracking import track, warn_once
 from stockenh.commands.train.resumed import is_finished, resumed_run
-from stockenh.config import compose
-from stockenh.config.schema import RunConfig, parse
+from stockenh.config import compose, registry
+from stockenh.config.schema import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
 from stockenh.report.trackers import NoTracker, Warn
@@ -147,6 +147,9 @@ def train_in(
     from stockenh.report.terminal import console
 
     out = console()
+    if fresh:
+        for line in registry.unused(type(getattr(config, group)) for group in GROUPS):
+            registry.warn(line)
     device = device_of(config, device_given, out)
     with track(config, warn or warn_once(out)) as tracked:
         with exclusive(folder, fresh, command, named, config.tracker.overrides()) as begin:

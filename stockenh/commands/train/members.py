@@ -21,7 +21,7 @@ from stockenh.commands.train.run import train
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import RunConfig, plugins_of
 from stockenh.report.table import of_target
 from stockenh.report.terminal import print_line
 from stockenh.report.trackers import NotTracked
@@ -126,7 +126,10 @@ def _conclude(
         score_calibration(session, calibration, forecasts, parts)
     if set(parts) & set(PART_TITLES):
         accuracy_chart(parts, folder.report / "accuracy.png", of_target(config.target.name))
-    origins = {"members": [member.to_dict() for member in members]}
+    origins = {
+        "members": [member.to_dict() for member in members],
+        "plugins": [plugin.to_dict() for plugin in plugins_of(config)],
+    }
     made_with = manifest(prepared.windows.digest(), device, precision, origins, prepared.warnings)
     folder.write_json(folder.manifest, made_with)
     summary = _summary(session, folders, parts, val_loss)

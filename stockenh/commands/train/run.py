@@ -24,7 +24,7 @@ from stockenh.commands.train.session import (
 )
 from stockenh.commands.trained import is_data_of, require_same_weights
 from stockenh.config import build
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import RunConfig, plugins_of
 from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.models.cpu.memory import keep_freed_memory
@@ -145,6 +145,7 @@ def _prepare(
             "init_from": start.to_dict() if start else None,
             "teacher": teacher_origin(config),
             "embedding": config.embedding.provenance(),
+            "plugins": [plugin.to_dict() for plugin in plugins_of(config)],
         }
         made_with = manifest(prepared.windows.digest(), device, precision, origins, prepared.warnings)
         folder.write_json(folder.manifest, made_with)
