@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -192,15 +193,18 @@ def conclude(
 
 def about(session: Session, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What a summary says of the scores and of what they were made with."""
+    prepared = session.prepared
+    trained_on = np.unique(prepared.windows.symbol[prepared.rows["train"]])
     return {
         "parts": parts,
+        "symbols": [prepared.windows.symbols[number] for number in trained_on],
         "target": session.config.target.name,
-        "windows": sum(map(len, session.prepared.rows.values())),
+        "windows": sum(map(len, prepared.rows.values())),
         "device": str(session.device),
         "precision": session.precision,
         "resident": session.ready.resident,
         "seed": session.config.seed,
-        "warnings": list(session.prepared.warnings),
+        "warnings": list(prepared.warnings),
     }
 
 
