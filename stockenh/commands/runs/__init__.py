@@ -35,7 +35,10 @@ def runs(arguments: list[str]) -> None:
         return
     kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
     if kept:
-        out.print(tables.listing(kept, tables.common_root(folders)))
+        root = tables.common_root(folders)
+        out.print(tables.listing(kept, root, out.width))
+        for line in tables.remarks(kept, root):
+            print_line(out, line)
     print_line(out, f"{len(kept)} of {len(found)} runs in {where}, newest first")
 
 
