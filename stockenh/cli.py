@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 import stockenh
 from stockenh.config.catalog import complete, default_keys, groups, groups_of, root_of
+from stockenh.config.hints import refuse_words
 from stockenh.errors import StockenhError, printable
 from stockenh.training.world import refuse_several
 
@@ -38,6 +39,12 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 class Composed(TyperCommand):
     """A command with a root config, whose groups and keys its help lists."""
+
+    def invoke(self, ctx: Any) -> Any:
+        arguments = ctx.params.get("overrides") or []
+        with guarded():
+            refuse_words(_root(ctx), arguments)
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
