@@ -113,6 +113,31 @@ def test_wrong_input_is_answered_in_two_lines_at_most(stockenh, arguments, messa
     assert answer.out == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train train.epochs=-1", "train model=nosuch", "train optimizer.lr=abc", "train optimizer.lr=-1",
+        "train data.horizons=[0]", "train data.horizons=[5,3]", "train data.lookback=0",
+        "train loss.gamma=-1",
+        "train model.dropout=high", "train model.layers=0", "train split.val=2", "train train.precision=fp8",
+        "train model=tft_xl model.dropout=2", "train model.layrs=2", "train optimizer.betas=1", "train lr=1",
+        "train epochs 5", "train init_from=x train.epochs=0", "train train.epochs=-1,-2 --multirun",
+        "find-lr finder.steps=0", "evaluate x",
+         "evaluate run=nosuch", "tta-predict run=nosuch", "train resume=nosuch",
+        "distill teacher=nosuch", "sweep --workers 2", "ablate quick",
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_answered_before_torch_is_imported(words):
+    code = (
+        f"import sys; from stockenh import cli; sys.argv = ['stockenh', *{words.split()!r}]\n"
+        "try: cli.main()\n"
+        "finally: print([m for m in ('torch', 'polars', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("stockenh: "), done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_unknown_cuda_device(stockenh):
     import torch
 

@@ -148,6 +148,7 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_xscale("log")
     axes.set_yticks(range(len(ratios)), [ratio["name"] for ratio in ratios], fontsize=8.5)
     axes.set_xlabel("times (dot: median; line: quartiles; triangle: the aim, that side of it)")
-    axes.margins(x=0.1, y=0.02)
+    axes.margins(x=0.1)
+    axes.set_ylim(-0.7, max(len(ratios), 1) - 0.3)  # whole dots at both ends
     legend_above(axes)
     return save(figure, f"Ratios on {_device(found['machine'])}", path)

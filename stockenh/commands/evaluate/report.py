@@ -46,6 +46,7 @@ from stockenh.evaluation.bootstrap import Floats, Resampling
 from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.pinball import quantile_figures
 from stockenh.evaluation.portfolio import Curve, next_bar_curves, strategy_figures
+from stockenh.evaluation.reliability import reliability_intervals
 from stockenh.evaluation.summary import (
     CALIBRATED,
     MODEL,
@@ -162,15 +163,11 @@ def _pictures(
     drawn = panel_charts(found, tranches, about, paths)
     drawn.append(baselines_chart(found["horizons"], found["own"], about, paths["baselines"]))
     if CALIBRATED in forecasts.forecasts:
-        raw, calibrated = (
-            reliability_curves(
-                np.stack([forecast.score for forecast in forecasts.forecasts[name]], 1),
-                part.y_ret if part.y_dir is None else part.y_dir,
-                part.horizons,
-            )
-            for name in OWN
-        )
-        drawn.append(reliability_chart(raw, calibrated, paths["reliability"], f"the {found['part']}"))
+        labels = part.y_ret if part.y_dir is None else part.y_dir
+        each = [np.stack([forecast.score for forecast in forecasts.forecasts[name]], 1) for name in OWN]
+        raw, calibrated = (reliability_curves(up_prob, labels, part.horizons) for up_prob in each)
+        ends = reliability_intervals(each[-1], labels, part.asof, part.horizons, Resampling())
+        drawn.append(reliability_chart(raw, calibrated, paths["reliability"], f"the {found['part']}", ends))
     drawn.append(coverage_chart(found["coverage"], about, paths["coverage"]))
     daily = {f"h{h}": _rank_ics(forecasts, column) for column, h in enumerate(part.horizons)}
     if all(len(values) > 1 for _, values in daily.values()):

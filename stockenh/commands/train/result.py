@@ -13,11 +13,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from stockenh.commands.runs.listing import option_of
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import shifts_probabilities
 from stockenh.config import build
+from stockenh.config.schema import RunConfig, to_dict
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.metrics import calibration_metrics
+from stockenh.evaluation.reliability import reliability_intervals
 from stockenh.inference.calibration import Calibration, reliability_curves
 from stockenh.inference.conformal import Conformal, has_interval
 from stockenh.inference.predict import Confidence, Predictions
@@ -166,7 +170,7 @@ def conclude(
                 session.folder.write_json(session.folder.daily, daily)
     history = session.folder.read_metrics()
     if has_all:
-        training_curves(history, session.folder.report / "curves.png")
+        training_curves(history, session.folder.report / "curves.png", _loss_in_words(session.config))
     if calibration is not None:
         score_calibration(session, calibration, forecasts, parts)
     summary = {
@@ -232,7 +236,18 @@ def score_calibration(
         if part == "test":
             raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
             path = session.folder.report / "reliability.png"
-            reliability_chart(raw, calibrated, path, f"the test part{of}")
+            asof = session.prepared.windows.asof[session.prepared.rows[part]]
+            ends = reliability_intervals(after, labels, asof, horizons, Resampling(seed=session.config.seed))
+            reliability_chart(raw, calibrated, path, f"the test part{of}", ends)
+
+
+def _loss_in_words(config: RunConfig) -> str:
+    """`loss=focal, augment=noise`: what a training loss is of."""
+    raw = to_dict(config)
+    words = [f"{group}={option_of(group, raw[group])}" for group in ("loss", "augment")]
+    if words[1] == "augment=none":
+        del words[1]
+    return ", ".join(words + ["of a teacher"] * (config.teacher is not None))
 
 
 def show_result(folder: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
