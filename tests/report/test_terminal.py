@@ -12,6 +12,7 @@ from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import PARTS, WalkForward
+from stockenh.errors import counted
 from stockenh.report.terminal import duration, embedding_progress, epoch_line, program, show_data
 
 SCORES = {
@@ -196,6 +197,13 @@ def test_an_epoch_is_a_line_with_losses_rank_ic_speed_and_time_left(changes, exp
     line = epoch_line(EPOCH | changes, 10, 250.0)
     assert expected in line
     assert ("left" in line) == (line.split("/")[0] != "10")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 seeds"), (1, "1 seed"), (2, "2 seeds"), (1888, "1,888 seeds")]
+)
+def test_one_is_singular(number, text):
+    assert counted(number, "seed") == text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from stockenh.commands.measure import Seconds
+from stockenh.errors import counted
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, save
 from stockenh.report.table import markdown_header, markdown_row, new_table, significant
 from stockenh.report.terminal import styled
@@ -107,7 +108,7 @@ def benchmark_markdown(found: Mapping[str, Any]) -> str:
 
 
 def _device(machine: Mapping[str, Any]) -> str:
-    return machine["device_name"] or f"{machine['processor']}, {machine['threads']} thread(s)"
+    return machine["device_name"] or f"{machine['processor']}, {counted(machine['threads'], 'thread')}"
 
 
 def _setting(found: Mapping[str, Any]) -> str:

@@ -240,7 +240,7 @@ def test_long_names_break_behind_their_signs(tmp_path):
     lines = [line.rstrip() for line in text(listing(runs, tmp_path), *comparison(runs)).splitlines()]
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("a-very-long-name-for-grid") for line in lines)
-    assert any(line.endswith("teacher") for line in lines)  # the path goes on in the next line
+    assert any("teacher" in line for line in lines)
     assert any("/home/someone/market/" in line for line in lines)
 
 
