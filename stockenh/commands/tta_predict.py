@@ -71,6 +71,8 @@ def forecast_table(
     new = {row["symbol"] for row in rows} - {*seen} if seen is not None else set()
     shown = _shown(ranked or rows, most, bool(ranked), new)
     more = [f"and {counted(len(rows) - len(shown), 'more row')} in the files"] * (len(rows) > len(shown))
+    if any(row["uncertainty"] is not None for row in shown):
+        more = ["+-: standard deviation over views and members", *more]
     more = ["*: no window of this symbol was in the train part"] * bool(new) + more
     if ranked:
         which = f"the highest and lowest of {len(ranked)}" if len(ranked) > most else f"the {len(ranked)}"

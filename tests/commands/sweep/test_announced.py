@@ -19,7 +19,8 @@ PARAMS = {
 def spec(*arguments, trials=10, workers=1):
     fixed = {argument.partition("=")[0] for argument in arguments}
     return SimpleNamespace(
-        arguments=list(arguments), choices={"model": "student", "loss": "focal"}, raw={"train": {"epochs": 3}},
+        arguments=list(arguments), choices={"model": "student", "loss": "focal"},
+        raw={"train": {"epochs": 3}},
         space=Space.of({name: node for name, node in PARAMS.items() if name not in fixed}),
         settings=SweepConfig(n_trials=trials, n_workers=workers, max_hours=2.0),
         config=OmegaConf.create({"sweep": {"params": PARAMS}}),
