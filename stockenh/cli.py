@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 import stockenh
 from stockenh.config.catalog import complete, default_keys, groups, groups_of, plugin_keys, root_of
+from stockenh.config.hints import refuse_words
 from stockenh.errors import StockenhError, printable
 from stockenh.training.world import refuse_several
 
@@ -64,6 +65,12 @@ class WithPlugins(TyperCommand):
 
 class Composed(WithPlugins):
     """A command with a root config, whose groups and keys its help lists."""
+
+    def invoke(self, ctx: Any) -> Any:
+        arguments = ctx.params.get("overrides") or []
+        with guarded():
+            refuse_words(_root(ctx), arguments)
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with guarded():

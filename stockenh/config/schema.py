@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from stockenh.config import registry
+from stockenh.config.early import skeleton
 from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
@@ -350,6 +351,8 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
         if name in raw and isinstance(cls, type) and dataclasses.is_dataclass(cls)
     }
     # after what needs no torch, which takes seconds to import
+    for name in GROUPS:
+        _check_early(name, raw[name])
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     _check_together(groups)
     groups["loss"].check_batch(nodes["train"].batch)
@@ -493,6 +496,15 @@ def group_settings(group: str, node: Any) -> Any:
     target = node["_target_"]
     cls = registry.class_of(group, target) if ":" in target else _locate(group, target, GROUPS[group])
     return settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_"})
+
+
+def _check_early(group: str, node: Any) -> None:
+    """Raises ConfigError for a value of a wrong type or beyond its bounds, without importing torch."""
+    if isinstance(node, Mapping) and isinstance(target := node.get("_target_"), str):
+        module, _, name = target.rpartition(".")
+        # only of the group's own package, as in `_locate`
+        if module.startswith(".".join(GROUPS[group].split(".")[:2])) and (cls := skeleton(module, name)):
+            settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_" and v != "???"})
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Scores(TypedDict):
 
     n: int
     tie_share: float | None
+    up_share: NotRequired[float | None]
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
@@ -79,6 +80,7 @@ class Summary(TypedDict, total=False):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     parts: Required[dict[str, dict[Horizon, Scores]]]
+    symbols: list[str]  # of the train part
     target: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,100}$")]  # a name of `Target`
     weights: Required[str]
     epochs: Required[Annotated[int, Field(ge=1)]]

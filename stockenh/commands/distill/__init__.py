@@ -51,13 +51,29 @@ def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
 
     config = parse(raw)
     # before the data are read, which may take long
-    opened(config.teacher or "", config.weights).require_inputs(config, "teacher")
+    teacher = opened(config.teacher or "", config.weights)
+    teacher.require_inputs(config, "teacher")
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
     warn = warn_once(console())
     train_in(folder, config, fresh=True, command="distill", warn=warn)
+    _warn_if_larger(folder, teacher.size)
     _finish(folder, config, warn)
+
+
+def _warn_if_larger(folder: RunFolder, teacher_bytes: int) -> None:
+    """Prints a warning where the student's weights take more bytes than its teacher's."""
+    from stockenh.commands.trained import Trained
+    from stockenh.report.terminal import console, print_line
+
+    own = Trained.open(folder, None).size
+    if own > teacher_bytes:
+        print_line(
+            console(),
+            f"warning  the student is larger than its teacher ({own:,} bytes of weights against "
+            f"{teacher_bytes:,}): nothing is saved; take a smaller model, such as model=student",
+        )
 
 
 def _resume(arguments: list[str]) -> None:

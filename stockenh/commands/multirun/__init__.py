@@ -49,6 +49,11 @@ def is_resumed(arguments: list[str]) -> bool:
 
 def new_arguments(arguments: list[str]) -> list[str]:
     """The arguments of a new multirun, with paths that hold from every folder."""
+    for argument in arguments:
+        if parts_of(argument)[0] == "hydra.run.dir":
+            raise ConfigError(
+                f"{argument}: the folder of many runs is hydra.sweep.dir={parts_of(argument)[1] or 'DIR'}"
+            )
     shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
     flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
     return [*flag, *map(_with_absolute_path, arguments)]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from stockenh.config.overrides import split_override, unquoted
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, counted
 
 
 def runs(arguments: list[str], to: str | None = None) -> None:
@@ -44,8 +44,11 @@ def runs(arguments: list[str], to: str | None = None) -> None:
         return
     kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
     if kept:
-        out.print(tables.listing(kept, tables.common_root(folders)))
-    print_line(out, f"{len(kept)} of {len(found)} runs in {where}, newest first")
+        root = tables.common_root(folders)
+        out.print(tables.listing(kept, root, out.width))
+        for line in tables.remarks(kept, root):
+            print_line(out, line)
+    print_line(out, f"{len(kept)} of {counted(len(found), 'run')} in {where}, newest first")
 
 
 def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from stockenh.commands.multirun.folder import OF_MANY
 from stockenh.commands.multirun.launch import show_line
 from stockenh.commands.report.sweep import sweep_page
-from stockenh.commands.sweep.figures import draw
+from stockenh.commands.sweep.figures import draw, undrawn
 from stockenh.commands.sweep.luck import luck_of_best
 from stockenh.commands.sweep.show import (
     best_of,
@@ -61,6 +61,8 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     show_line(console, "overfit", luck)
     lines = _report(spec, trials, best, ended, commands, scores, luck)
     lines += [f"![{path.stem}](report/{path.name})" for path in drawn]
+    missing = [f"{name}.png is not drawn: {why}" for name, why in undrawn(study.study).items()]
+    lines += ["", *(f"{line}." for line in missing)]
     report = folder.path / "report.md"
     write_atomic(report, ("\n".join(lines) + "\n").encode())
     shown = {
@@ -78,6 +80,8 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     write_json(folder.path / "report" / "sweep.json", shown)
     for name, found in (*(("picture", path) for path in drawn), ("report", report), ("best", commands[0])):
         show_line(console, name, found)
+    for line in missing:
+        show_line(console, "n/a", line)
     page = write_page(sweep_page(folder.path, study.study), folder.path / PAGE)
     show_line(console, "page", page)
     return best.value

@@ -6,16 +6,19 @@ import logging
 import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from stockenh.commands.finished import require_own_folder
-from stockenh.commands.multirun import is_resumed
+from stockenh.commands.multirun import SHOWS, is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.commands.tracking import track, warn_once
 from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose, registry
+from stockenh.config.overrides import split_override, unquoted
 from stockenh.config.schema import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
@@ -44,7 +47,50 @@ def train(arguments: list[str]) -> None:
             resume(arguments)
         else:
             root, rest = compose.with_file("train", arguments)
-            compose.run(root, train_job, rest)
+            with compared(rest) as given:
+                compose.run(root, train_job, given)
+
+
+@contextmanager
+def compared(arguments: list[str]) -> Iterator[list[str]]:
+    """The arguments, those of a grid with its folder; a table of the grid's runs follows, failed ones too."""
+    keys = [(split_override(argument) or ("", ""))[0] for argument in arguments]
+    if not GRID_FLAGS & set(arguments) or any(a.partition("=")[0] in SHOWS for a in arguments):
+        yield arguments
+        return
+    if "hydra.sweep.dir" in keys:
+        value = (split_override(arguments[keys.index("hydra.sweep.dir")]) or ("", ""))[1]
+        folder = unquoted(value)
+    else:
+        folder = Path(datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f"))
+        arguments = [*arguments, f"hydra.sweep.dir={folder}"]
+    try:
+        yield arguments
+    finally:
+        _compare(folder)
+
+
+def _compare(folder: Path) -> None:
+    """Prints a line per run of a grid: what its runs differ in, and their scores."""
+    from stockenh.commands.runs import listing as reading
+    from stockenh.commands.runs.show import incomparable, listing, remarks
+    from stockenh.report.terminal import console, print_line
+
+    jobs = [path for path in reading.find(folder) if path.parent == folder and path.name.isdecimal()]
+    runs = [reading.read(path) for path in sorted(jobs, key=lambda path: int(path.name))]
+    if len(runs) < 2:
+        return
+    out = console()
+    out.print()
+    differ = reading.differing(runs)
+    # that a value of an option was changed is said by the value itself
+    varied = {key: of for key, of in differ.items() if "." in key or len({str(v).strip("*") for v in of}) > 1}
+    out.print(listing(runs, folder, out.width, varied))
+    for line in remarks(runs, folder):
+        print_line(out, line)
+    if why := incomparable(runs):
+        out.print(why)
+    print_line(out, f"grid     {folder.absolute()}")
 
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
