@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,8 @@ def _tta_predict(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.tta_predict import forecast_run
 
     require_own_folder(folder, "the forecast")
-    _call(forecast_run, TtaPredictConfig, raw, folder)
+    ledger = raw.pop("ledger", None)
+    _call(partial(forecast_run, ledger=ledger), TtaPredictConfig, raw, folder)
 
 
 def _call(

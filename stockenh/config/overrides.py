@@ -36,6 +36,7 @@ PATH_KEYS = (
     "teacher",
     "init_from",
     "run_config",
+    "ledger",
     "cache_dir",
     "embedding.checkpoint",
     "embedding.tokenizer",
