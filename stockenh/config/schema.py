@@ -24,6 +24,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
+from stockenh.data.extra import ExtraSettings
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import read_yaml
@@ -55,7 +56,10 @@ GROUPS = {
 }
 # Groups that runs made before they existed lack: the option that such a run has, and its class.
 _ADDED = {"target": ("absolute", "stockenh.data.targets.Absolute")}
-_ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
+_ADDED_KEYS: dict[str, Any] = {  # likewise keys of a group, with the value that such a run has
+    "data.stride": 1,
+    **{f"data.extra.{key}": value for key, value in dataclasses.asdict(ExtraSettings()).items()},
+}
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
