@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stockenh.data.extra import ExtraColumn, ExtraColumns, ExtraSettings
-from stockenh.data.findings import Finding, Mask, first_few, quoted
+from stockenh.data.findings import Finding, Level, Mask, first_few, quoted
 from stockenh.data.readers import ReadSettings, list_files
 from stockenh.data.readers.columns import Index, Names, Table, equity_only, match_columns, plain
 from stockenh.data.readers.date_order import one_order
@@ -191,7 +191,7 @@ def _undated(file: str, symbols: pl.Series, time: NDArray[np.datetime64]) -> Ite
     wrong = np.isnat(time)
     if wrong.any():
         message, fix = "the date can't be read", "write it as 2024-01-31, or name it: data.columns.date=NAME"
-        yield _finding("drop", "date-unreadable", message, fix, file, wrong, symbols, time)
+        yield Finding("drop", "date-unreadable", message, fix, *_place(file, wrong, symbols, time))
 
 
 def _finite(
@@ -208,34 +208,32 @@ def _finite(
         infinite = np.abs(value) > _LARGEST
     value[infinite] = np.nan
     found = []
-    cases = (
-        ("extra-text", numbers.unreadable, "is not a number", "correct it, or leave the cell empty"),
-        ("extra-infinite", infinite, "is not finite", "write a number, or leave the cell empty"),
+    cases: tuple[tuple[Level, str, Mask, str, str], ...] = (
+        ("drop", "extra-text", numbers.unreadable, "a number", "correct it, or leave the cell empty"),
+        ("drop", "extra-infinite", infinite, "finite", "write a number, or leave the cell empty"),
     )
-    for rule, mask, what, fix in cases:
+    for level, rule, mask, what, fix in cases:
         if not mask.any():
             continue
-        cell = quoted(str(cells[int(mask.argmax())]), 40)
-        if rule == "extra-text" and not np.isfinite(value).any():
+        row, where = int(mask.argmax()), _place(file, mask, symbols, time)
+        cell = quoted(str(cells[row]), 40)
+        if mask is numbers.unreadable and not np.isfinite(value).any():
             message = f"{name!r} holds no numbers but text such as {cell}"
             fix = f"if it is a category of the symbol: data.extra.static=[{name}]; else write numbers"
-            found.append(_finding("error", "extra-not-numbers", message, fix, file, mask, symbols, time))
+            found.append(Finding("error", "extra-not-numbers", message, fix, *where))
             continue
-        message = f"{name!r}: {cell} in row {int(mask.argmax()) + 1} below the names {what}"
-        found.append(
-            _finding("drop", rule, f"{message}; it counts as missing", fix, file, mask, symbols, time)
-        )
+        message = f"{name!r}: {cell} in row {row + 1} below the names is not {what}; it counts as missing"
+        found.append(Finding(level, rule, message, fix, *where))
     return value, found
 
 
-def _finding(
-    level: str, rule: str, message: str, fix: str, file: str, mask: Mask, symbols: pl.Series,
-    time: NDArray[np.datetime64],
-) -> Finding:  # fmt: skip
+def _place(
+    file: str, mask: Mask, symbols: pl.Series, time: NDArray[np.datetime64]
+) -> tuple[str, str, str, int]:
+    """File, symbol and date of the first masked row, and the number of all, as a finding has them."""
     first = int(mask.argmax())
     date = "" if np.isnat(time[first]) else str(time[first])[:10]
-    count = int(mask.sum())
-    return Finding(level, rule, message, fix, file, symbols[first] or "", date, count)  # type: ignore[arg-type]
+    return file, symbols[first] or "", date, int(mask.sum())
 
 
 def _texts(column: pl.Series) -> pl.Series:
