@@ -23,6 +23,7 @@ from stockenh.data.readers.columns import (
     match_columns,
     mixed_symbols,
     no_volume,
+    plain,
     with_volume,
 )
 from stockenh.data.readers.dates import DateOrder, Dates, last_day, parse_clock, parse_dates
@@ -87,7 +88,8 @@ def parse_file(path: Path, settings: ReadSettings, today: np.datetime64) -> Pars
     if _has_error(found):
         return Parsed({}, found)
     found += more + volume + _number_findings(cells) + _order_clash(cells, table, index)
-    own = {f"own {name}": table.names.index(name) for name in settings.own if name in table.names}
+    named = {plain(name) for name in settings.own}
+    own = {f"own {name}": at for at, name in enumerate(table.names) if plain(name) in named}
     found += mixed_symbols(file, table, {**index, **own}, cells.rows.time, cells.rows.ohlcv[:, 3])
     if _has_error(found):
         return Parsed({}, found)

@@ -46,7 +46,7 @@ def findings_on(bars: Bars, wanted: ExtraSettings, path: Path, settings: ReadSet
     """Everything that is to be said of the wanted columns, errors too."""
     path = path if wanted.path is None else located(wanted.path, "data.extra.path")
     extra, found = read_extra(path, wanted, settings)
-    if not len(bars) or _fatal(found):
+    if not len(bars) or unusable(found):
         return found
     return (*found, *coverage(bars, extra, extra_features(bars, extra)))
 
@@ -64,12 +64,13 @@ def _content(file: Path) -> str:
         return repr(error)  # reading the file reports what is wrong with it
 
 
-def _fatal(findings: Sequence[Finding]) -> list[Finding]:
+def unusable(findings: Sequence[Finding]) -> list[Finding]:
+    """The errors that leave an own column out."""
     return [f for f in findings if f.level == "error" and f.rule.startswith(FATAL)]
 
 
 def _refuse(findings: Sequence[Finding]) -> None:
-    for finding in _fatal(findings):
+    for finding in unusable(findings):
         where = f"{finding.file}: " if finding.file else ""
         raise DataError(f"data.extra: {where}{finding.message}; {finding.fix}")
 
