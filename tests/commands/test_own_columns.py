@@ -18,7 +18,8 @@ DAYS = np.busday_offset("2018-01-01", np.arange(BARS), roll="forward")
 SECTORS = {"AAA": "Tech", "BBB": "Energy", "CCC": "Tech"}
 SMALL = [
     "data=files", "data.lookback=20", "data.horizons=[1,3]", "embedding=none", "device=cpu",
-    "train.batch_size=64", "model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16", "model.dropout=0",
+    "train.batch_size=64", "model.layers=1", "model.d_model=16", "model.heads=2", "model.ffn=16",
+    "model.dropout=0",
 ]  # fmt: skip
 COLUMNS = ["data.extra.past=[mood,pe]", "data.extra.static=[sector]"]
 
@@ -37,8 +38,8 @@ def write_market(folder, delay=1, tomorrow=0, without=()):
         frame = pl.DataFrame(
             {
                 "Date": DAYS, "Open": close * 0.999, "High": close * 1.02, "Low": close * 0.98,
-                "Close": close, "Volume": rng.integers(1_000, 9_000, BARS), "mood": mood, "pe": pe, "sector": [sector] * BARS,
-                "ahead": ahead,
+                "Close": close, "Volume": rng.integers(1_000, 9_000, BARS), "mood": mood, "pe": pe,
+                "sector": [sector] * BARS, "ahead": ahead,
             }
         )  # fmt: skip
         frame = frame.with_columns(pl.col("pe").fill_nan(None)).drop(without)
