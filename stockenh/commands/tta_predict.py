@@ -280,7 +280,7 @@ def forecast_run(
     engine: Engine = TorchEngine(net, ready, fitted, trained.calibration, views.precision)
     if tta.engine != "torch":
         exported = exported_model(trained, tta.engine)
-        engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
+        engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding, fitted)
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
     cutoff = confident_margin(trained, tta.coverage, console)
     target = config.target

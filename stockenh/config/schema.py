@@ -33,6 +33,7 @@ from stockenh.config.overrides import (
     value_of,
 )
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
+from stockenh.data.extra import ExtraSettings
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file, read_yaml
@@ -73,7 +74,10 @@ _ADDED = {
 # What a run's config.yaml does not decide: a folder that somebody else made must not say where this machine
 # writes or sends anything.
 _NOT_KEPT = ("cache_dir", "tracker")
-_ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
+_ADDED_KEYS: dict[str, Any] = {  # likewise keys of a group, with the value that such a run has
+    "data.stride": 1,
+    **{f"data.extra.{key}": value for key, value in dataclasses.asdict(ExtraSettings()).items()},
+}
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
