@@ -118,7 +118,7 @@ class YahooData(BarData):
     def _files(self, file: Path) -> FilesData:
         return FilesData(
             horizons=self.horizons, lookback=self.lookback, timeframes=self.timeframes, path=str(file),
-            max_gap_days=self.max_gap_days,
+            max_gap_days=self.max_gap_days, market=self.market,
         )  # fmt: skip
 
 

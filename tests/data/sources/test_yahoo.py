@@ -159,3 +159,8 @@ def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(store):
     copied = settings("AAPL", "BRK.B", downloaded=data.downloaded, path=str(moved))
     assert resolve(copied, elsewhere) == (copied, [])
     assert copied.load(elsewhere).windows.digest() == digest
+
+
+def test_inputs_of_the_market_are_made_of_what_was_downloaded(two, store):
+    plain, market = (replace(two, market=wanted).load(store).windows for wanted in (False, True))
+    assert len(market.context_names) == len(plain.context_names) + 8
