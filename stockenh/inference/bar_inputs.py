@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stockenh.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
+from stockenh.data.bars import CLOSE, HIGH, LOW, VOLUME
 from stockenh.data.features import (
     FIRST_MONDAY,
     LARGEST,
@@ -33,13 +32,13 @@ from stockenh.data.features.smart_money import BLOCK_MOVE, SWING_REACH
 from stockenh.data.features.technical import BAND, FLAT, LEAST_VOLUME, OBV_BARS, WILDER
 from stockenh.data.prices import scale
 from stockenh.embedding.kernel import KernelEmbedding, convolution_banks, quantise
+from stockenh.inference.export import OPSET, ExportError, quietly
 
 RECENT = 1024
 _BLOCK = 32  # a recursion over R bars runs in blocks of so many
 _DECAY = (WILDER - 1) / WILDER
 SHORTEST = 2 * SWING_REACH + 1  # bars that the first swing point takes; every other feature takes fewer
 _EPOCH = 719_468  # days from 0000-03-01 to 1970-01-01
-FORGOTTEN = 0.01  # weight of the first bar in an average below which more history is not asked for
 
 
 class BarInputs(nn.Module):
@@ -72,18 +71,23 @@ class BarInputs(nn.Module):
     def forward(self, time: Tensor, bars: Tensor) -> dict[str, Tensor]:
         """`ohlcv` (B, L, 5), `context` (B, F) and, where there is one, `embedding` (B, E), all fp32.
 
-        time (B, T) int64 seconds since 1970-01-01 00:00, strictly increasing; bars (B, T, 5) float64 open, high,
-        low, close, volume, adjusted like the run's; T is at least L and `SHORTEST`.
+        time (B, T) int64 seconds since 1970-01-01 00:00, strictly increasing; bars (B, T, 5) float64 open,
+        high, low, close, volume, adjusted like the run's; T is at least L and `SHORTEST`.
         """
-        features = [self.timeframes(time, bars[..., CLOSE]), self._structure(bars), self._technical(bars)]
-        window = bars[:, -self.lookback :].float()
-        made = {"ohlcv": window, "context": torch.cat(features, -1).clamp(-LARGEST, LARGEST).float()}
+        # padded, or the export would hold for T > L alone: at T = L a slice is all there is
+        window = F.pad(bars, (0, 0, 1, 0))[:, -self.lookback :]
+        features = torch.cat(
+            [self.timeframes(time, bars[..., CLOSE]), self._structure(bars, window), self._technical(bars)],
+            -1,
+        )
+        made = {"ohlcv": window.float(), "context": features.clamp(-LARGEST, LARGEST).float()}
         if self.embedding is not None:
-            made["embedding"] = self.embedding(window)
+            made["embedding"] = self.embedding(made["ohlcv"])
         return made
 
     def _technical(self, bars: Tensor) -> Tensor:
         """(B, 12) of `technical`."""
+        count = torch.ones_like(bars[0, :, 0]).sum()  # as a tensor: a size would be fixed at export
         close, volume = bars[..., CLOSE], bars[..., VOLUME]
         last = close[:, -1]
         moved = _recent(close - close[:, :1]) @ self.filters  # (B, K)
@@ -91,7 +95,7 @@ class BarInputs(nn.Module):
         first = close[:, 0] / last - 1
         change = close[:, 1:] - close[:, :-1]
         gain, loss, spread = self._wilder_mean(
-            torch.stack([change.clamp(min=0), (-change).clamp(min=0), _true_range(bars)], 1), bars.shape[1]
+            torch.stack([change.clamp(min=0), (-change).clamp(min=0), _true_range(bars)], 1), count
         ).unbind(-1)
         features = [
             _ratio(gain, gain + loss, 0.5),
@@ -99,7 +103,7 @@ class BarInputs(nn.Module):
             signal,
             _bollinger_position(close[:, -BAND:]),
             spread / last,
-            self._adx(bars),
+            self._adx(bars, count),
             _ratio(
                 (change.sign() * volume[:, 1:])[:, -OBV_BARS:].sum(-1), volume[:, -OBV_BARS:].mean(-1), 0.0
             ),
@@ -111,12 +115,11 @@ class BarInputs(nn.Module):
         ]
         return torch.stack(features, -1)
 
-    def _wilder_mean(self, x: Tensor, bars: int) -> Tensor:
-        """(B, n) from one value per change between the T bars (B, n, T - 1): the first 14 weigh the same."""
-        return _recent(x) @ (_DECAY ** self.ages.clamp(max=bars - 1 - WILDER) / WILDER)
+    def _wilder_mean(self, x: Tensor, count: Tensor) -> Tensor:
+        """(B, n) from values of the changes between bars (B, n, T - 1): the first 14 weigh the same."""
+        return _recent(x) @ (_DECAY ** torch.minimum(self.ages, count - 1 - WILDER) / WILDER)
 
-    def _adx(self, bars: Tensor) -> Tensor:
-        count = bars.shape[1]
+    def _adx(self, bars: Tensor, count: Tensor) -> Tensor:
         up = bars[:, 1:, HIGH] - bars[:, :-1, HIGH]
         down = bars[:, :-1, LOW] - bars[:, 1:, LOW]
         zero = torch.zeros_like(up)
@@ -133,7 +136,7 @@ class BarInputs(nn.Module):
         plus, minus, spread = self._recursion(_recent(torch.cat([head, rest], -1))).unbind(1)
         plus, minus = _ratio(plus, spread, 0.0), _ratio(minus, spread, 0.0)
         directional = _ratio((plus - minus).abs(), plus + minus, 0.0)
-        weights = _DECAY ** self.ages.clamp(max=count - 2 * WILDER) / WILDER
+        weights = _DECAY ** torch.minimum(self.ages, count - 2 * WILDER) / WILDER
         return directional @ torch.where(self.ages <= count - 1 - WILDER, weights, torch.zeros_like(weights))
 
     def _recursion(self, x: Tensor) -> Tensor:
@@ -141,12 +144,12 @@ class BarInputs(nn.Module):
         blocks = x.unflatten(-1, (RECENT // _BLOCK, _BLOCK))
         inside = blocks @ self.within
         before = inside[..., -1] @ self.across
-        return (inside + before.unsqueeze(-1) * self.into).flatten(-2)
+        joined: Tensor = inside + before.unsqueeze(-1) * self.into
+        return joined.flatten(-2)
 
-    def _structure(self, bars: Tensor) -> Tensor:
+    def _structure(self, bars: Tensor, window: Tensor) -> Tensor:
         """(B, 12) of `smart_money`."""
         close, last = bars[..., CLOSE], bars[:, -1, CLOSE]
-        window = bars[:, -self.lookback :]
         opening, high, low, closing, _ = window.unbind(-1)
         later = closing[:, 1:]
         bull_ob = (closing < opening)[:, :-1] & (later > (1.0 + BLOCK_MOVE) * high[:, :-1])
@@ -217,9 +220,7 @@ def _bollinger_position(close: Tensor) -> Tensor:
     deviation = (close - mean[:, None]).square().mean(-1).sqrt()
     moves = deviation > FLAT * mean
     one = torch.ones_like(mean)
-    return torch.where(
-        moves, 0.5 + (close[:, -1] - mean) / torch.where(moves, 4 * deviation, one), 0.5 * one
-    )
+    return torch.where(moves, 0.5 + (close[:, -1] - mean) / torch.where(moves, 4 * deviation, one), 0.5 * one)
 
 
 def _vwap_distance(bars: Tensor) -> Tensor:
@@ -232,7 +233,7 @@ def _vwap_distance(bars: Tensor) -> Tensor:
 def _swing_levels(price: Tensor) -> Tensor:
     """(B, 2, T) the last confirmed peak of each row of prices so far, minus infinity before the first."""
     count, inner = price.shape[-1], price[..., SWING_REACH:-SWING_REACH]  # 20 bars on either side
-    is_peak = inner == F.max_pool1d(price, 2 * SWING_REACH + 1, 1)
+    is_peak = inner == F.max_pool2d(price, (1, 2 * SWING_REACH + 1), 1)
     seen = is_peak.long().cumsum(-1)
     none = torch.full_like(price, -math.inf)
     # the k-th peak goes to place k; what is no peak to place 0, which is read before the first one
@@ -340,3 +341,41 @@ class _Kernel(nn.Module):
             above = (outputs - cast(Tensor, getattr(self, f"thresholds_{place}"))).clamp(0.0, 1.0)
             shares.append(2.0 * (above.sum(-1).flatten(1) / outputs.shape[-1]) - 1.0)
         return torch.cat(shares, 1).half().float()
+
+
+def write_features(inputs: BarInputs, least: int) -> bytes:
+    """`BarInputs` as an ONNX file, for any number of symbols that have the same number of bars.
+
+    least: bars, the fewest that it must take
+    """
+    count = least + 1
+    example = {
+        "time": torch.arange(2 * count).view(2, count),
+        "bars": torch.ones(2, count, 5, dtype=torch.float64),
+    }
+    batch, bars = (
+        torch.export.Dim("batch", min=1, max=1 << 16),
+        torch.export.Dim("bars", min=least, max=1 << 24),
+    )
+    names = ["ohlcv", "context", *(["embedding"] if inputs.embedding is not None else [])]
+    with quietly():
+        program = torch.export.export(
+            inputs.eval(),
+            (),
+            example,
+            dynamic_shapes={name: {0: batch, 1: bars} for name in example},
+            strict=False,
+        )
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(example),
+            output_names=names,
+            verbose=False,
+            external_data=False,
+        )
+    if made is None:
+        raise ExportError("torch returned no ONNX program")
+    content: bytes = made.model_proto.SerializeToString()
+    return content

@@ -28,6 +28,7 @@ from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAtt
 from stockenh.storage.files import write_atomic
 
 ONNX, PROGRAM, INT8 = "model.onnx", "model.pt2", "model.int8.onnx"
+FEATURES = "features.onnx"  # from raw bars to the inputs of the others
 OPSET = 23  # the first with attention and rotary positions
 Arrays = Mapping[str, NDArray[np.float32]]
 
