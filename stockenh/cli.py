@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,7 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 import stockenh
-from stockenh.config.catalog import complete, default_keys, groups, groups_of, root_of
+from stockenh.config.catalog import complete, default_keys, groups, groups_of, plugin_keys, root_of
+from stockenh.config.hints import refuse_words
 from stockenh.errors import StockenhError, printable
 from stockenh.training.world import refuse_several
 
@@ -21,6 +23,7 @@ from stockenh.training.world import refuse_several
 STRUCTURES = ("ablate.techniques", "ablate.all_claims", "sweep.params", "sweep.sampler", "sweep.pruner")
 USAGE = 2
 INTERRUPTED = 130
+PLUGINS = "stockenh.plugins"  # in a command's context
 LONGEST = 4000  # characters of a message, which may quote a value
 
 app = typer.Typer(
@@ -36,12 +39,53 @@ app.add_typer(data_app, name="data")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
-class Composed(TyperCommand):
+class WithPlugins(TyperCommand):
+    """A command that takes --plugin."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        from stockenh.config import registry
+
+        if ctx.resilient_parsing:  # completion
+            ctx.meta[PLUGINS] = registry.named_in(args)
+            return super().parse_args(ctx, args)
+        with guarded():
+            named, rest = registry.without_flags(args)
+        before = ctx.find_root().params.get("plugin") or ()
+        ctx.meta[PLUGINS] = [*before, *named]
+        return super().parse_args(ctx, rest)
+
+    def invoke(self, ctx: Any) -> Any:
+        with guarded():
+            from stockenh.config import plugins
+
+            plugins.use(ctx.meta[PLUGINS])
+            plugins.load()
+        return super().invoke(ctx)
+
+
+class Composed(WithPlugins):
     """A command with a root config, whose groups and keys its help lists."""
 
+    def invoke(self, ctx: Any) -> Any:
+        arguments = ctx.params.get("overrides") or []
+        with guarded():
+            refuse_words(_root(ctx), arguments)
+        return super().invoke(ctx)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        with guarded():
+            _load_named(ctx.meta.get(PLUGINS, ()))
         super().format_help(ctx, formatter)
         _print_keys(_root(ctx))
+
+
+def _load_named(named: Sequence[str]) -> None:
+    """Loads the plugins that a command line names, but none that are installed; imports nothing for none."""
+    if named:
+        from stockenh.config import plugins
+
+        plugins.use(named)
+        plugins.load(installed=False)
 
 
 def _print_keys(root: str) -> None:
@@ -57,12 +101,12 @@ def _print_keys(root: str) -> None:
         if group in known:
             default = f"   [dim](default: {option})[/dim]" if option is not None else ""
             console.print(f"   [bold]{group}[/bold]={' | '.join(known[group])}{default}", highlight=False)
-    console.print("\n Keys (KEY=VALUE), with those of each group's default option:")
+    console.print("\n Keys (KEY=VALUE), with those of each group's default option and of plugins:")
     table = Table(box=box.SIMPLE, padding=(0, 1), header_style="dim")
     table.add_column("key", no_wrap=True)
     table.add_column("default", overflow="fold")
     table.add_column("what it is", ratio=1)
-    for key in default_keys(root):
+    for key in [*default_keys(root), *plugin_keys(root)]:
         if not key.name.startswith(STRUCTURES):
             table.add_row(Text(key.name), Text(key.default), Text(key.comment))
     console.print(table)
@@ -78,6 +122,10 @@ def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     # bash's own words: typer leaves out those before the cursor, and an "=" under it
     words = os.environ.get("COMP_WORDS", "").split("\n")
     index = int(os.environ.get("COMP_CWORD") or 0)
+    with contextlib.suppress(Exception):  # what is wrong with a plugin is said when the command runs
+        from stockenh.config import registry
+
+        _load_named(registry.named_in(words[:index]) if index else ctx.meta.get(PLUGINS, ()))
     if 0 < index < len(words):
         return complete(_root(ctx), words[:index], words[index])
     return complete(_root(ctx), [], incomplete)
@@ -87,7 +135,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[GROUP=OPTION|KEY=VALUE]...",
-        help="Hydra overrides, and Hydra's flags such as --multirun, --cfg job, --config-dir DIR.",
+        help="Hydra overrides, and Hydra's flags such as --multirun, --cfg job, --config-dir DIR. "
+        "--plugin FILE.py, or a module: own models, losses and targets (docs/own_model.md).",
         autocompletion=_complete,
     ),
 ]
@@ -105,6 +154,10 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py|MODULE", help="Own models, losses and targets: docs/own_model.md."),
+    ] = None,
 ) -> None:
     if context.invoked_subcommand not in (None, "train"):
         with guarded():
@@ -149,7 +202,7 @@ def ablate(overrides: Overrides = None) -> None:
         task.ablate(overrides or [])
 
 
-@app.command()
+@app.command(cls=WithPlugins)
 def runs(
     arguments: Annotated[
         list[str] | None,
@@ -158,15 +211,22 @@ def runs(
             help="Folders to look in (default: outputs), and values that the runs' configs must have.",
         ),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Send the runs to a tracker: mlflow, tensorboard or wandb; with tracker.KEY=VALUE."
+        ),
+    ] = None,
 ) -> None:
-    """List run folders, newest first; set two or more side by side.
+    """List run folders, newest first; set two or more side by side; send them to a tracker.
 
-    Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN
+    Examples: stockenh runs; stockenh runs DIR model=timeformer loss=focal; stockenh runs RUN RUN;
+    stockenh runs DIR --to mlflow tracker.uri=http://HOST:5000
     """
     with guarded():
         from stockenh.commands import runs as task
 
-        task.runs(arguments or [])
+        task.runs(arguments or [], to)
 
 
 @app.command()
@@ -312,6 +372,19 @@ def guarded() -> Iterator[None]:
         raise typer.Exit(1) from None
     except OSError as error:
         _fail(f"{error.filename or ''} {error.strerror or error}".strip(), 1)
+    except Exception as error:
+        if (line := _blamed(error)) is None:
+            raise
+        _fail(line, USAGE)
+
+
+def _blamed(error: Exception) -> str | None:
+    """One line for what the code of a plugin raised; None for other errors."""
+    if "stockenh.config.plugins" not in sys.modules:
+        return None
+    from stockenh.config import plugins
+
+    return plugins.blame(error)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -45,3 +45,8 @@ class TrainingError(StockenhError):
 
 class Stopped(KeyboardInterrupt):
     """A requested stop, after what was to be saved is saved; the message names the command that goes on."""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 symbol`, `1,888 windows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -117,6 +117,25 @@ def run(*arguments: str, cwd: Path | None = None, first: str = "") -> subprocess
     return subprocess.CompletedProcess(arguments, process.poll() or 0, out, err)
 
 
+_STORES: list[Any] = []  # for as long as the processes that meet there
+
+
+def start_pair(*arguments: str, cwd: Path, first: str = "") -> list[Process]:
+    """Two processes with the environment that torchrun gives them."""
+    from torch.distributed import TCPStore  # the server imports this module before torch
+
+    # bound from here on, as torchrun's own: nobody else can take its port
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    _STORES.append(store)
+    meeting = {
+        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
+    return [
+        start(*arguments, cwd=cwd, first=first, RANK=rank, LOCAL_RANK=rank, **meeting) for rank in ("0", "1")
+    ]
+
+
 @functools.cache
 def _folder() -> Path:
     made = tempfile.mkdtemp(prefix="processes")

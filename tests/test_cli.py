@@ -67,7 +67,7 @@ WRONG = {
     ("hydra/launcher=jobib",): "hydra/launcher=jobib: no such hydra/launcher.",
     ("optimizer=null",): "optimizer=null: no such optimizer. Options: adamw",
     ("optimizer.lrr=1",): "optimizer.lrr: no such key. Nearest: optimizer.lr",
-    ("train.epoch=3",): "train.epoch: no such key. Nearest: train.epochs",
+    ("train.epoch=3",): "train.epoch: no such key; write train.epochs=3",
     ("+foo.bar=1",): "foo: no such key. Options: augment, averaging",
     ("+model.widht=1",): "model.widht: no such setting of TimeFormerSettings.",
     ("hydra.foo=1",): "hydra.foo: Hydra has no such key",
@@ -89,7 +89,8 @@ WRONG = {
     ("seed=-1",): "seed=-1 must be at least 0",
     ("optimizer.lr=a(b",): "optimizer.lr=a(b: the value has a character that Hydra's grammar reserves",
     ("train.epochs=[1",): "train.epochs=[1: the value has a character",
-    ("seed",): "seed: write GROUP=OPTION or KEY=VALUE",
+    ("seed",): "seed: write seed=VALUE",
+    ("nonsense",): "nonsense: write GROUP=OPTION or KEY=VALUE",
     ("=3",): "=3: write GROUP=OPTION or KEY=VALUE",
     ("seed=1,2",): "seed=1,2 holds several values: add --multirun",
     ("model.d_model=100", "model.heads=8"): "model.d_model=100 is not divisible by model.heads=8",
@@ -110,6 +111,31 @@ def test_wrong_input_is_answered_in_two_lines_at_most(stockenh, arguments, messa
     assert answer.err.startswith("stockenh: ") and message in answer.err
     assert len(answer.err.splitlines()) <= 2
     assert answer.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train train.epochs=-1", "train model=nosuch", "train optimizer.lr=abc", "train optimizer.lr=-1",
+        "train data.horizons=[0]", "train data.horizons=[5,3]", "train data.lookback=0",
+        "train loss.gamma=-1",
+        "train model.dropout=high", "train model.layers=0", "train split.val=2", "train train.precision=fp8",
+        "train model=tft_xl model.dropout=2", "train model.layrs=2", "train optimizer.betas=1", "train lr=1",
+        "train epochs 5", "train init_from=x train.epochs=0", "train train.epochs=-1,-2 --multirun",
+        "find-lr finder.steps=0", "evaluate x",
+         "evaluate run=nosuch", "tta-predict run=nosuch", "train resume=nosuch",
+        "distill teacher=nosuch", "sweep --workers 2", "ablate quick",
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_answered_before_torch_is_imported(words):
+    code = (
+        f"import sys; from stockenh import cli; sys.argv = ['stockenh', *{words.split()!r}]\n"
+        "try: cli.main()\n"
+        "finally: print([m for m in ('torch', 'polars', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("stockenh: "), done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_unknown_cuda_device(stockenh):

@@ -161,6 +161,12 @@ class TrainedEnsemble(Trained):
             return {}
         return dict(self.home.read_summary()["parts"].get("test", {}))
 
+    def seen_symbols(self) -> set[str] | None:
+        """The symbols that any member was trained on; None where one does not say."""
+        each = [member.seen_symbols() for member in self.members]
+        known = [symbols for symbols in each if symbols is not None]
+        return set().union(*known) if len(known) == len(each) else None
+
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
         return (
             Ensemble(

@@ -209,8 +209,8 @@ def _write_both(deployed: Deployed, inputs: Arrays, directory: Path, console: Co
     example = {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}
     console.print("export   ONNX and torch.export, which takes some seconds")
     with quietly():
-        write_program(deployed, example, directory / PROGRAM)
-        write_onnx(deployed, example, directory / ONNX)
+        strict = write_program(deployed, example, directory / PROGRAM)
+        write_onnx(deployed, example, directory / ONNX, strict)
 
 
 def _engines(deployed: Deployed, directory: Path) -> dict[str, Engine]:

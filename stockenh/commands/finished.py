@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stockenh.config import compose
 from stockenh.config.overrides import join_paths, split_override, split_paths, value_of
 from stockenh.config.schema import (
+    OF_MACHINE,
     AuditRunConfig,
     EvaluateRunConfig,
     ExplainRunConfig,
@@ -21,8 +22,8 @@ from stockenh.config.schema import (
     parse,
     to_dict,
 )
-from stockenh.errors import ConfigError
-from stockenh.storage.files import expanded
+from stockenh.errors import ConfigError, RunFolderError, counted
+from stockenh.storage.files import expanded, json_text
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file, require_plain_folder
 
@@ -181,6 +182,47 @@ def _missing(name: str, given: list[str]) -> str:
     return f"{name}= must be given: {name}=RUN, a folder that stockenh train left in outputs/"
 
 
+def _require_folds(path: Path, runs: list[RunFolder]) -> None:
+    """Raises ConfigError where a folder holds runs that are no grid or folds, RunFolderError where one of a
+    grid's failed or is not finished."""
+    if is_file(path / "config.yaml"):
+        return
+    if not runs:
+        if below := sorted(
+            [*path.glob("[!.]*/[!.]*/config.yaml"), *path.glob("[!.]*/[!.]*/[!.]*/config.yaml")]
+        ):
+            raise ConfigError(
+                f"{path} is no run, but has {counted(len(below), 'run')} in its folders: name one of these, "
+                f"such as run={below[-1].parent}"
+            )
+        return
+    is_grid = is_file(path / "multirun.yaml") and not is_file(path / "sweep.json")
+    if len(runs) > 1 and not is_grid and len({_apart_from_fold(run) for run in runs}) > 1:
+        raise ConfigError(
+            f"{path} holds {counted(len(runs), 'run')} that are no folds of one split: name one of them, "
+            f"such as run={runs[-1].path}, or those that are to forecast as one, run=[RUN,RUN]"
+        )
+    failed = {run.path.name for run in runs if not is_file(run.summary)}
+    # a job that failed before its run began left a log alone
+    jobs = {file.parent.parent.name for file in path.glob("[!.]*/.hydra/overrides.yaml")}
+    logs = jobs - {run.path.name for run in runs} - {RunFolder(path).report.name}
+    if failed | logs if is_grid else failed:
+        names = sorted(failed | logs, key=lambda name: (len(name), name))
+        raise RunFolderError(
+            f"{path}: {len(names)} of {counted(len(runs) + len(logs), 'run')} failed or stopped "
+            f"({', '.join(names)}; see run.log there). Train these again, or name the others: run=[RUN,RUN]"
+        )
+
+
+def _apart_from_fold(run: RunFolder) -> str:
+    """A run's config but for what the folds of one split, and networks of other seeds, differ in."""
+    config = run.read_config()
+    split = config.get("split")
+    if isinstance(split, dict):
+        config["split"] = {k: v for k, v in split.items() if k not in ("fold", "combination")}
+    return json_text({k: v for k, v in config.items() if k not in ("seed", *OF_MACHINE)})
+
+
 def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]]:
     """The finished runs of run=RUN, run=[RUN,RUN] or run=SWEEPDIR, and the folder named where it is one.
 
@@ -194,6 +236,8 @@ def runs_to_evaluate(arguments: list[str]) -> tuple[Path | None, list[RunFolder]
                 require_plain_folder(path)
                 inside = [] if is_file(path / "config.yaml") else path.glob("[!.]*/config.yaml")
                 paths += sorted(found.parent for found in inside) or [path]
+            for path in named:
+                _require_folds(path, [RunFolder(run) for run in paths if run.parent == path])
             folders = [RunFolder.open(path) for path in paths]
             for folder in folders:
                 folder.require_finished()

@@ -19,6 +19,8 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
+from stockenh.config import plugins
+
 LEAST_ROUNDS = 3
 
 Seconds = NDArray[np.float64]
@@ -129,7 +131,10 @@ def in_new_process(function: Callable[..., Any], *arguments: Any, timeout: float
 
     Raises subprocess.CalledProcessError where it fails, subprocess.TimeoutExpired where it takes longer.
     """
-    request = {"module": function.__module__, "function": function.__name__, "arguments": arguments}
+    request = {
+        "module": function.__module__, "function": function.__name__, "arguments": arguments,
+        "plugins": plugins.handed(),
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", __name__], input=json.dumps(request), capture_output=True, text=True,
         check=True, timeout=timeout,
@@ -140,6 +145,7 @@ def in_new_process(function: Callable[..., Any], *arguments: Any, timeout: float
 def main() -> None:
     """The new process: the request comes by standard input, the result is the last line of the output."""
     request = json.load(sys.stdin)
+    plugins.take(request["plugins"])
     function = getattr(importlib.import_module(request["module"]), request["function"])
     print(json.dumps(function(*request["arguments"])))
 

@@ -156,6 +156,11 @@ class Trained:
         summary = self.folder.read_summary()
         return dict(summary["parts"].get("test", {})) if summary["weights"] == self.name else {}
 
+    def seen_symbols(self) -> set[str] | None:
+        """The symbols of the train part; None where an earlier version trained the run."""
+        found = self.folder.read_summary().get("symbols")
+        return None if found is None else set(found)
+
     @property
     def quantile_levels(self) -> tuple[float, ...]:
         """Of the quantiles that it forecasts; empty where it forecasts none."""

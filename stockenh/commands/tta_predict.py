@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
 from stockenh.data.windows import BarWindows, Windows
+from stockenh.errors import counted
 from stockenh.evaluation.ic import PANEL_SYMBOLS
 from stockenh.inference.predict import (
     Engine,
@@ -46,17 +48,27 @@ if TYPE_CHECKING:
 
 
 def forecast_table(
-    rows: Sequence[Mapping[str, Any]], title: str, most: int = 12, target: str = "absolute"
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    most: int = 12,
+    target: str = "absolute",
+    seen: Collection[str] | None = None,
 ) -> Table:
     """The first `most` rows of a forecast file; all of them are in the file. Of a panel's one day, those that
     rank first and last at the largest horizon.
+
+    seen: the symbols of the train part; rows of others are shown too, up to as many again, and marked
 
     Of another target than the return itself, and where that is not known, the score and its rank of the day
     stand in place of the return.
     """
     ranked = _ranked(rows)
-    shown = [*ranked[: most // 2], *ranked[-(most // 2) :]] if len(ranked) > most else ranked or rows[:most]
-    more = f"and {len(rows) - len(shown):,} more rows in the files" if len(rows) > len(shown) else None
+    new = {row["symbol"] for row in rows} - {*seen} if seen is not None else set()
+    shown = _shown(ranked or rows, most, bool(ranked), new)
+    more = [f"and {counted(len(rows) - len(shown), 'more row')} in the files"] * (len(rows) > len(shown))
+    if any(row["uncertainty"] is not None for row in shown):
+        more = ["+-: standard deviation over views and members", *more]
+    more = ["*: no window of this symbol was in the train part"] * bool(new) + more
     if ranked:
         which = f"the highest and lowest of {len(ranked)}" if len(ranked) > most else f"the {len(ranked)}"
         title = f"{title}; {which} symbols by rank"
@@ -67,16 +79,69 @@ def forecast_table(
     confident = {True: "yes", False: "no", None: "n/a"}
     cells = [
         (
-            row["symbol"], str(row["date"]), str(row["horizon"]),
+            f"{row['symbol']}{' *' * (row['symbol'] in new)}", str(row["date"]), str(row["horizon"]),
             f"{100 * row['ret']:+.2f}%" if has_return else f"{row['score']:+.4f}",
             *((str(row["rank"]),) if "rank" in forecast else ()),
             percent(row["up_prob"]), percent(row["uncertainty"], 3), confident[row["confident"]],
         )
         for row in shown
     ]  # fmt: skip
-    table = as_table(Grid(f"{title}{of_target(target)}", names, [cells], more, names[:2]))
+    table = as_table(Grid(f"{title}{of_target(target)}", names, [cells], "\n".join(more) or None, names[:2]))
     table.padding = (0, 1)
     return table
+
+
+def _shown(
+    rows: Sequence[Mapping[str, Any]], most: int, ranked: bool, new: Collection[str]
+) -> list[Mapping[str, Any]]:
+    """`most` of the rows, the ends of a ranking or the first, and as many again of the symbols in `new`."""
+    ends = {*range(most // 2), *range(len(rows) - most // 2, len(rows))} if ranked else {*range(most)}
+    chosen = ends if len(rows) > most else {*range(len(rows))}
+    missing = [at for at, row in enumerate(rows) if row["symbol"] in new and at not in chosen]
+    later: Counter[str] = Counter()
+    order = []
+    for at in reversed(missing):  # a row of every symbol before the second of any
+        later[rows[at]["symbol"]] += 1
+        order.append((later[rows[at]["symbol"]], at))
+    return [rows[at] for at in sorted(chosen | {at for _, at in sorted(order)[:most]})]
+
+
+def verdict_lines(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Per horizon which way the forecasts point, and whether the run's direction on its own test part is
+    shown to be better than always the larger class.
+
+    scores: as of `Trained.test_scores`
+    """
+    lines = []
+    for horizon in sorted({row["horizon"] for row in rows}):
+        of = [row["up_prob"] > 0.5 for row in rows if row["horizon"] == horizon]
+        lines.append(f"{bars_text(f'h{horizon}')}: {_pointing(of)}, {_worth(scores.get(f'h{horizon}', {}))}")
+    return lines
+
+
+def _pointing(up: Sequence[bool]) -> str:
+    """`all 4 forecasts are up`."""
+    if sum(up) in (0, len(up)):
+        way = "up" if up[0] else "down"
+        all_of_them = {1: "the forecast is", 2: "both forecasts are"}
+        return f"{all_of_them.get(len(up), f'all {len(up):,} forecasts are')} {way}"
+    return f"{sum(up):,} of {len(up):,} forecasts {'is' if sum(up) == 1 else 'are'} up"
+
+
+def _worth(m: Mapping[str, Any]) -> str:
+    """Whether a direction was better than a constant one."""
+    accuracy, low, majority = (m.get(key) for key in ("accuracy", "accuracy_low", "majority"))
+    if accuracy is None or majority is None:
+        return "and no test figures of these weights say what they are worth"
+    share = m.get("up_share")
+    constant = "the larger class" if share is None else "always up" if share > 0.5 else "always down"
+    if low is None:
+        return f"and the run's test part has too few dates to compare them with {constant}"
+    figures = (
+        f"(accuracy {percent(accuracy)}, 95% {between(low, m.get('accuracy_high'), 100, 1)}, against "
+        f"{percent(majority)}, on the run's own test part)"
+    )
+    return f"{'better' if low > majority else 'not shown to be better'} than {constant} {figures}"
 
 
 def _ranked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -217,7 +282,7 @@ def forecast_run(
     interval = quantile_interval(trained, net, ready, prepared.rows["forecast"], fitted, console)
     frame = forecast_frame(prepared.windows, found, cutoff, is_return, interval)
     write_frame(frame, directory / "forecast")
-    newest = _newest(config, prepared.windows, frame, is_return)
+    newest = _newest(config, prepared.windows, frame, is_return, trained.seen_symbols())
     if newest is None:
         forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
     else:
@@ -227,24 +292,28 @@ def forecast_run(
         title += f", in {views.precision}"
     elif tta.engine != "torch":
         title += f", by the exported {tta.engine} file"
-    console.print(forecast_table(frame.to_dicts(), title, target=target.name))
+    rows = frame.to_dicts()
+    console.print(forecast_table(rows, title, target=target.name, seen=trained.seen_symbols()))
     if cutoff is not None:
         console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
     skill = skill_lines(trained.test_scores())
     for line in skill:
         print_line(console, f"skill    {line}")
+    verdicts = verdict_lines(rows, trained.test_scores())
+    for line in verdicts:
+        print_line(console, f"verdict  {line}")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     if newest is not None:
-        found_here = {"run": trained.source, "title": title, "notes": skill, "newest": newest}
+        found_here = {"run": trained.source, "title": title, "notes": [*skill, *verdicts], "newest": newest}
         write_json(directory / "forecast.json", found_here)
         leave_page(directory, console)
     return frame
 
 
 def _newest(
-    config: TtaPredictConfig, windows: Windows, frame: pl.DataFrame, is_return: bool
+    config: TtaPredictConfig, windows: Windows, frame: pl.DataFrame, is_return: bool, seen: set[str] | None
 ) -> dict[str, Any] | None:
     """The forecasts beside their bars; None without bars, or for a period in place of the newest bars."""
     if not isinstance(windows, BarWindows) or (config.tta.since, config.tta.until) != (None, None):
         return None
-    return newest_forecasts(windows, frame, is_return and config.target.name == "absolute")
+    return newest_forecasts(windows, frame, is_return and config.target.name == "absolute", seen)

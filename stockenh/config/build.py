@@ -233,12 +233,13 @@ def require_compiler(config: RunConfig, on: torch.device) -> None:
 
 
 def refuse_misfit(config: RunConfig, windows: Windows) -> None:
-    """Raises ConfigError where the model and these windows don't fit together; computes nothing."""
+    """Raises ConfigError where the model and these windows don't fit together; trains nothing."""
     spec = _spec(windows, config.embedding.width_of(windows))
     with torch.device("meta"):
         net = config.model.build(spec)
     parameters = sum(p.numel() for p in net.parameters())
     require_memory(BYTES_OF_A_PARAMETER * parameters, f"a model of {parameters:,} parameters")
+    config.model.try_out(spec)
 
 
 def _outside(windows: Windows, rows: NDArray[np.int64], lacking: dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +31,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from stockenh.config import plugins, registry
 from stockenh.config.catalog import conf_dir, groups, groups_of, options_with_key
 from stockenh.config.overrides import (
     config_folders,
@@ -213,12 +214,17 @@ def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]
 
 @dataclass(frozen=True)
 class Job:
-    """What Hydra and its launchers call for each job of a multirun. Can be pickled where `body` can."""
+    """What Hydra and its launchers call for each job of a multirun. Can be pickled where `body` can.
+
+    handed: the plugins of the command, for a job in another process
+    """
 
     body: Body
+    handed: list[plugins.Handed] = field(default_factory=plugins.handed)
 
     def __call__(self, config: DictConfig) -> None:
         """Raises StockenhError where the job failed; the others of a grid go on."""
+        plugins.take(self.handed)
         job = HydraConfig.get()
         folder = RunFolder(Path(job.runtime.output_dir))
         is_grid = job.sweeper["_target_"].endswith(".BasicSweeper")
@@ -328,6 +334,8 @@ def _check(
     for argument, text in zip(given, quoted, strict=True):
         refuse_odd_text(argument)
         key, equals, value = argument.partition("=")
+        if key.lstrip("+-") in ("plugin", "plugins"):
+            raise ConfigError(f"{key}: no such key. Write {registry.FLAG} {value or 'FILE.py'}")
         if key.lstrip("+") == "hydra.verbose" and _is_number(value):
             raise ConfigError(f"{argument}: write true, false, or the names of loggers")
         if not (key and equals) and not argument.startswith("~"):

@@ -24,6 +24,7 @@ from stockenh.config.catalog import (
     options_with_key,
     roots,
 )
+from stockenh.config.hints import instead
 from stockenh.errors import ConfigError
 from stockenh.storage.files import expanded
 
@@ -38,6 +39,8 @@ PATH_KEYS = (
     "cache_dir",
     "embedding.checkpoint",
     "embedding.tokenizer",
+    "tracker.dir",
+    "tracker.uri",
     "hydra.run.dir",
     "hydra.sweep.dir",
 )
@@ -277,7 +280,7 @@ def explain_error(error: Exception, root: str, arguments: Sequence[str]) -> str:
     text = str(error)
     root = root.removesuffix("_of_run")
     folders = config_folders(list(arguments))
-    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
+    if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or groups(*folders).get(group, [])
         return wrong_option(group, option, options)
@@ -324,6 +327,9 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     inside = [name for name in keys if rest and name.startswith(f"{group}.")]
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)
+    given = {parts[0]: parts[1] for a in arguments if (parts := split_override(a))}
+    if hint := instead(key, given.get(key, "VALUE"), root, folders, alike=not inside):
+        return f"{key}: no such key; {hint}"
     near = suggest(key, inside or [*known, *keys, *(["resume"] if root in _RESUMED else [])])
     if near.startswith("Options") and not inside:
         near = suggest(key, {*known, *(name.split(".")[0] for name in keys)})

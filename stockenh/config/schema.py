@@ -22,11 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from stockenh.config import registry
+from stockenh.config.early import skeleton
 from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import read_yaml
+from stockenh.storage.untrusted import is_file, read_yaml
 
 if TYPE_CHECKING:
     from stockenh.data.prices import Augment
@@ -35,13 +37,16 @@ if TYPE_CHECKING:
     from stockenh.data.targets import Target
     from stockenh.embedding import Embedding
     from stockenh.models import ModelSettings
+    from stockenh.report.trackers import TrackerSettings
     from stockenh.training.averaging import Averaging
     from stockenh.training.losses import Loss
     from stockenh.training.optimizers import OptimizerSettings, ScheduleSettings
 
-# What a group's `_target_` must be a subclass of. Only classes of this package qualify, because the config of
-# a run folder may come from somebody else and must not be able to name anything else.
+# What a group's `_target_` must be a subclass of. Only classes of this package and those of plugins that are
+# loaded already qualify, because the config of a run folder may come from somebody else and must not be able
+# to name anything else.
 GROUPS = {
+    "tracker": "stockenh.report.trackers.TrackerSettings",  # first: it needs no torch, and a package may lack
     "data": "stockenh.data.sources.DataSettings",
     "split": "stockenh.data.splits.Split",
     "target": "stockenh.data.targets.Target",
@@ -54,7 +59,13 @@ GROUPS = {
     "augment": "stockenh.data.prices.Augment",
 }
 # Groups that runs made before they existed lack: the option that such a run has, and its class.
-_ADDED = {"target": ("absolute", "stockenh.data.targets.Absolute")}
+_ADDED = {
+    "target": ("absolute", "stockenh.data.targets.Absolute"),
+    "tracker": ("none", "stockenh.report.trackers.NoTracker"),
+}
+# What a run's config.yaml does not decide: a folder that somebody else made must not say where this machine
+# writes or sends anything.
+_NOT_KEPT = ("cache_dir", "tracker")
 _ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
@@ -262,6 +273,7 @@ class RunConfig(_Common):
     schedule: ScheduleSettings
     averaging: Averaging
     augment: Augment
+    tracker: TrackerSettings
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -339,6 +351,8 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
         if name in raw and isinstance(cls, type) and dataclasses.is_dataclass(cls)
     }
     # after what needs no torch, which takes seconds to import
+    for name in GROUPS:
+        _check_early(name, raw[name])
     groups = {name: group_settings(name, raw[name]) for name in GROUPS}
     _check_together(groups)
     groups["loss"].check_batch(nodes["train"].batch)
@@ -404,17 +418,26 @@ def config_from(path: Path) -> dict[str, Any]:
 def config_of(folder: RunFolder) -> RunConfig:
     """A run's own config, checked as any other; those of version 0.1 included. Raises RunFolderError.
 
-    Where it cached is left out: a folder that somebody else made must not say where this machine writes.
+    Where it cached and which tracker it had is left out, see `_NOT_KEPT`.
     """
     try:
-        return parse(upgraded(folder.read_config()), RunConfig)
+        config = parse(upgraded(folder.read_config()), RunConfig)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config}: {error}") from None
+    if (plugins := plugins_of(config)) and is_file(folder.manifest):
+        for line in registry.changed(plugins, folder.read_manifest().get("plugins") or ()):
+            registry.warn(f"{folder.path.absolute()}: {line}")
+    return config
+
+
+def plugins_of(config: RunConfig) -> list[registry.Plugin]:
+    """The plugins that settings of a config come from."""
+    return registry.used(type(getattr(config, group)) for group in GROUPS)
 
 
 def upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without what version 0.1 kept of other commands."""
-    kept = {key: node for key, node in raw.items() if key not in _DROPPED and key != "cache_dir"}
+    kept = {key: node for key, node in raw.items() if key not in (*_DROPPED, *_NOT_KEPT)}
     if isinstance(kept.get("tta"), Mapping):
         kept["tta"] = {k: v for k, v in kept["tta"].items() if k not in ("engine", "from", "to")}
     if isinstance(kept.get("loss"), Mapping):
@@ -436,10 +459,15 @@ def is_default(key: str, value: Any) -> bool:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The inverse of `parse`: plain containers, as config.yaml of a run folder holds them."""
+    """The inverse of `parse`: plain containers, as config.yaml of a run folder holds them.
+
+    Without the tracker, whose address may hold a password.
+    """
     found: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
+        if f.name == "tracker":
+            continue
         if f.name in GROUPS:
             found[f.name] = _with_target(value)
         else:
@@ -449,7 +477,9 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def _with_target(settings: Any) -> dict[str, Any]:
     cls = type(settings)
-    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **_dumped(settings)}
+    option = registry.option_of(cls)
+    target = option.target if option is not None else f"{cls.__module__}.{cls.__qualname__}"
+    return {"_target_": target, **_dumped(settings)}
 
 
 def _dumped(settings: Any) -> dict[str, Any]:
@@ -463,8 +493,18 @@ def group_settings(group: str, node: Any) -> Any:
     """The frozen dataclass that a group's YAML describes, its values checked."""
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{group}: must be a mapping whose _target_ names a class of stockenh")
-    cls = _locate(group, node["_target_"], GROUPS[group])
+    target = node["_target_"]
+    cls = registry.class_of(group, target) if ":" in target else _locate(group, target, GROUPS[group])
     return settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_"})
+
+
+def _check_early(group: str, node: Any) -> None:
+    """Raises ConfigError for a value of a wrong type or beyond its bounds, without importing torch."""
+    if isinstance(node, Mapping) and isinstance(target := node.get("_target_"), str):
+        module, _, name = target.rpartition(".")
+        # only of the group's own package, as in `_locate`
+        if module.startswith(".".join(GROUPS[group].split(".")[:2])) and (cls := skeleton(module, name)):
+            settings_of(group, cls, {k: v for k, v in node.items() if k != "_target_" and v != "???"})
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -511,7 +551,7 @@ def settings_of(group: str, cls: type[Part], values: Any) -> Part:
         raise ConfigError(f"{group}: must be a mapping of settings, not {shortened(values)}")
     refuse_odd(values, group)
     kind: Any = cls  # mypy takes a type[Part] for something that can't be hashed
-    names = _keys(kind)
+    names = setting_names(kind)
     for key, value in values.items():
         if key not in names:
             near = suggest(shortened(key), names)
@@ -537,7 +577,7 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 @cache
-def _keys(cls: Any) -> list[str]:
+def setting_names(cls: Any) -> list[str]:
     """The keys of a settings dataclass as a config spells them: `from` where the field is `since`."""
     no_settings = {f.name for f in dataclasses.fields(cls) if not f.init}
     properties = _adapter(cls).json_schema(by_alias=True).get("properties", ())
@@ -584,6 +624,9 @@ def _message(error: ValidationError, prefix: str) -> str:
     key = prefix + ".".join(str(part) for part in names if not isinstance(part, int))
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
     value = None if value is None else shortened(value)
+    if not names and kind in ("value_error", "assertion_error"):  # of what must hold between settings
+        why = str(context["error"]) or "these settings don't fit together"
+        return f"{prefix.rstrip('.')}: {why}"
     if kind == "missing":
         return f"{key} must be given: {key}=..."
     if value is None:

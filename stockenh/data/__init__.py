@@ -24,6 +24,13 @@ def _is_date(text: str) -> str:
     return text
 
 
+def increasing(bars: list[int]) -> list[int]:
+    """The bars themselves. Raises ValueError unless they are increasing numbers from 1."""
+    if not bars or min(bars) < 1 or sorted(set(bars)) != bars:
+        raise ValueError("must be increasing numbers of bars from 1, for example [3, 5, 10]")
+    return bars
+
+
 Date = Annotated[str, AfterValidator(_is_date)]
 # Bounds that no real machine or data reach: a larger value is a slip, and would end in a lack of memory.
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -31,7 +38,9 @@ CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=2**16)]  # of a layer
 Repeats = Annotated[int, Field(ge=1, le=10**6)]  # of a measurement or an integral
 Few = Annotated[int, Field(ge=1, le=1024)]  # layers, heads, processes
-Horizons = Annotated[list[Annotated[int, Field(le=10**6)]], Field(max_length=100)]  # bars ahead
+Horizons = Annotated[  # bars ahead
+    list[Annotated[int, Field(le=10**6)]], Field(max_length=100), AfterValidator(increasing)
+]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 ShareOrZero = Annotated[float, Field(ge=0, lt=1)]

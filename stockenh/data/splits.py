@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from stockenh.data import CountOrZero, Share
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, counted
 
 DROPPED, TRAIN, VAL, TEST = -1, 0, 1, 2
 PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
@@ -55,8 +55,8 @@ class Split(ABC):
         dates, date = np.unique(asof, return_inverse=True)
         if len(dates) < len(self.parts):
             raise ConfigError(
-                f"split: {len(dates)} dates with labelled windows don't make {len(self.parts)} part(s); "
-                f"add bars, or lower data.lookback or data.horizons"
+                f"split: {counted(len(dates), 'date')} with labelled windows don't make "
+                f"{counted(len(self.parts), 'part')}; add bars, or lower data.lookback or data.horizons"
             )
         of_date, reached = self.part_of(dates), reach(self.embargo)
         parts = of_date[date]

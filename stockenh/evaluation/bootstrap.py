@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 LEVELS = (0.025, 0.975)  # of a 95% interval
 HORIZONS_IN_A_BLOCK = 3  # with 2, a sum over a horizon keeps 5/6 of its variance, with 3 8/9
 NORMAL = 1.96
+_MOST_EXACT = 50_000  # rows
+_BINS = 4096
 _DATES_AT_ONCE = 256
 
 
@@ -158,8 +160,11 @@ def pair_counts(score: Floats, up: NDArray[np.bool_], date: NDArray[np.int64], d
 
     score and up are (n,), date (n,) is the index of each row's date. An AUC (Mann and Whitney 1947) is the
     share of such pairs; with the dates drawn m times each it is m' P m / (m' rises x m' falls), so that one
-    matrix gives it for every draw.
+    matrix gives it for every draw. Of many rows, scores in the same one of 4,096 bins of equal size count as
+    ties, which moves an AUC by less than a ten-thousandth.
     """
+    if len(score) > _MOST_EXACT:
+        return _binned_pair_counts(score, up, date, dates)
     rises = np.flatnonzero(up)[np.argsort(date[up], kind="stable")]
     falls = np.flatnonzero(~up)[np.argsort(score[~up], kind="stable")]
     found = np.zeros((dates, dates))
@@ -173,6 +178,19 @@ def pair_counts(score: Floats, up: NDArray[np.bool_], date: NDArray[np.int64], d
         np.cumsum(date[falls][:, None] == columns, axis=0, dtype=np.float32, out=passed[1:])
         won = (passed[below] + passed[at_most]) / 2
         found[of_date[:, None], columns] = np.add.reduceat(won, begins, axis=0, dtype=np.float64)
+    return found
+
+
+def _binned_pair_counts(score: Floats, up: NDArray[np.bool_], date: NDArray[np.int64], dates: int) -> Floats:
+    edges = np.unique(np.quantile(score, np.arange(1, _BINS) / _BINS))
+    place = np.searchsorted(edges, score, side="right") + (len(edges) + 1) * date
+    shape = dates, len(edges) + 1
+    rises, falls = (
+        np.bincount(place[side], minlength=shape[0] * shape[1]).astype(np.float32).reshape(shape)
+        for side in (up, ~up)
+    )
+    passed = np.cumsum(falls, axis=1) - falls / 2
+    found: Floats = (rises @ passed.T).astype(np.float64)
     return found
 
 

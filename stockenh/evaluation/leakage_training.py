@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.errors import counted
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, first_few
 from stockenh.evaluation.metrics import horizon_metrics
@@ -80,7 +81,10 @@ def check_later_bars(
     anything after a changed bar moved; stale: features that the code now makes other than the run has them.
     """
     names = sorted((name for name, count in moved.items() if count), key=lambda name: -moved[name])
-    examined = f"{compared:,} windows up to {dates} dates of {symbols} symbol(s), every later bar replaced"
+    examined = (
+        f"{counted(compared, 'window')} up to {dates} dates of {counted(symbols, 'symbol')}, every later bar "
+        f"replaced"
+    )
     finding, result, advice = PASS, "inputs and forecasts the same to the last bit", ""
     if names:
         listed = first_few([f"{name} (in {moved[name]:,})" for name in names], 6)

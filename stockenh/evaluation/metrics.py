@@ -159,7 +159,7 @@ def horizon_metrics(
         low, high = draws.interval(observed["accuracy"], ratio(tp + tn, tp + tn + fp + fn), SHARE)
     about, moved = class_shares(side), side != 0
     return {
-        **{name: about[name] for name in ("n", "ties", "tie_share")},
+        **{name: about[name] for name in ("n", "ties", "tie_share", "up_share")},
         "accuracy": observed["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,

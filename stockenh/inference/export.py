@@ -176,32 +176,58 @@ class ExportError(StockenhError):
     """A model that can't be exported, or whose export gives other results."""
 
 
-def write_onnx(deployed: Deployed, example: Mapping[str, Tensor], path: Path) -> None:
-    """One ONNX file, batch dynamic, inputs and outputs by name. example: at least two windows."""
-    program = torch.onnx.export(
-        onnx_form(deployed).eval(),
-        kwargs=_inputs(example),
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes=_dynamic(example),
-        input_names=list(example),
-        output_names=list(deployed(**_inputs(example))),
-        verbose=False,
-        external_data=False,
-    )
+def write_onnx(deployed: Deployed, example: Mapping[str, Tensor], path: Path, strict: bool = False) -> None:
+    """One ONNX file, batch dynamic, inputs and outputs by name. example: at least two windows.
+
+    strict: whether `write_program` needed it
+    """
+    form = onnx_form(deployed).eval()
+    options: dict[str, Any] = {
+        "dynamo": True,
+        "opset_version": OPSET,
+        "input_names": list(example),
+        "output_names": list(deployed(**_inputs(example))),
+        "verbose": False,
+        "external_data": False,
+    }
+    if strict:  # by itself the exporter would fix the batch
+        program = torch.onnx.export(_exported(form, example)[0], **options)
+    else:
+        dynamic = _dynamic(example)
+        program = torch.onnx.export(form, kwargs=_inputs(example), dynamic_shapes=dynamic, **options)
     if program is None:
         raise ExportError("torch returned no ONNX program")
     write_atomic(path, program.model_proto.SerializeToString())
 
 
-def write_program(deployed: Deployed, example: Mapping[str, Tensor], path: Path) -> None:
-    """A `torch.export` program, batch dynamic, for `torch.export.load` or AOTInductor."""
-    program = torch.export.export(
-        deployed, (), kwargs=_inputs(example), dynamic_shapes=_dynamic(example), strict=False
-    )
+def write_program(deployed: Deployed, example: Mapping[str, Tensor], path: Path) -> bool:
+    """A `torch.export` program, batch dynamic, for `torch.export.load` or AOTInductor; whether it took
+    `strict`. Raises ExportError."""
+    program, strict = _exported(deployed, example)
     content = io.BytesIO()
     torch.export.save(program, content)
     write_atomic(path, content.getbuffer())
+    return strict
+
+
+def _exported(deployed: Deployed, example: Mapping[str, Tensor]) -> tuple[torch.export.ExportedProgram, bool]:
+    """The program, batch dynamic, and whether it took `strict`. Raises ExportError.
+
+    Networks of a user's own may need `strict`, which reads their Python: with it even len(x) is dynamic.
+    """
+    for strict in (False, True):
+        try:
+            program = torch.export.export(
+                deployed, (), kwargs=_inputs(example), dynamic_shapes=_dynamic(example), strict=strict
+            )
+            return program, strict
+        except Exception as error:
+            failed = error
+    lines = [line.strip() for line in str(failed).splitlines() if line.strip()]
+    raise ExportError(
+        f"torch.export can't follow the network: {' '.join(lines[:1]) or type(failed).__name__} A forward "
+        f"must work for any number of windows, without .item(), numpy or an if on what tensors hold"
+    )
 
 
 def write_int8(fp32: Path, path: Path) -> None:

@@ -84,6 +84,10 @@ class ModelSettings(ABC):
         fit.
         """
 
+    def try_out(self, inputs: InputSpec) -> None:
+        """Raises ConfigError where the network does not do what `build` says; those of this package do."""
+        return None
+
 
 def require_heads_divide(d_model: int, heads: int, even: bool = False) -> None:
     """Raises ConfigError unless the heads share d_model in equal widths; even, as rotary positions need."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from stockenh.errors import printable
+from stockenh.errors import counted, printable
 from stockenh.report.table import findings_summary, number
 
 if TYPE_CHECKING:
@@ -92,12 +91,15 @@ def print_files(console: Console, label: str, paths: Iterable[Path]) -> None:
         print_line(console, f"{label:<8} {path}")
 
 
+PLUGIN_FLAGS: list[str] = []  # those of the command, which another one on its results needs too
+
+
 def program() -> str:
-    """What to type for this program: its name, or where no shell finds that, its path."""
-    called = Path(sys.argv[0])
-    if called.name != "stockenh" or not called.is_file() or shutil.which("stockenh"):
-        return "stockenh"
-    return shlex.quote(min(str(called), os.path.relpath(called), key=len))
+    """What to type for this program: its name, or where no shell finds that, its path; then its plugins."""
+    called, name = Path(sys.argv[0]), "stockenh"
+    if called.name == "stockenh" and called.is_file() and not shutil.which("stockenh"):
+        name = min(str(called), os.path.relpath(called), key=len)
+    return shlex.join([name, *PLUGIN_FLAGS])
 
 
 def show_data(
@@ -109,22 +111,27 @@ def show_data(
 ) -> None:
     """What was read and how it is split, each part with its dates, and what a reader must know of it."""
     console.print(
-        f"data     {len(windows.symbols)} symbols, {len(windows):,} windows of {windows.lookback} bars"
+        f"data     {counted(len(windows.symbols), 'symbol')}, {counted(len(windows), 'window')} of "
+        f"{counted(windows.lookback, 'bar')}"
     )
     for line in findings_summary(findings):
         console.print(f"         {line}")
     for part, of_part in rows.items():
         asof = windows.asof[of_part].astype("datetime64[D]")
         name, n = PART_NAMES[part], len(of_part)
-        console.print(f"         {name:<10} {n:>9,} windows ending {asof.min()} to {asof.max()}")
+        console.print(
+            f"         {name:<10} {n:>9,} window{'s' * (n != 1)} ending {asof.min()} to {asof.max()}"
+        )
     if len(rows) > 1:
         labelled = windows.asof[windows.labelled]
         end = max(windows.asof[of_part].max() for of_part in rows.values())
         later = int((labelled > end).sum())
         left = len(labelled) - later - sum(map(len, rows.values()))
-        console.print(f"         {left:,} windows purged between the parts: no label reaches into the next")
+        console.print(
+            f"         {counted(left, 'window')} purged between the parts: no label reaches into the next"
+        )
         if later:
-            console.print(f"         {later:,} later windows are those of other folds")
+            console.print(f"         {counted(later, 'later window')} of other folds")
     else:
         console.print("         nothing is held out: no early stop, and the last epoch's weights are kept")
     for warning in warnings:
@@ -170,11 +177,8 @@ class LiveProgress:
         self._drawn, self._windows, self._steps = time.perf_counter(), 0, 0
 
 
-@dataclass
 class SilentProgress:
-    """Nobody is watching; the console, if there is one, gets what must not be missed."""
-
-    console: Console | None = None
+    """Nobody is watching."""
 
     def start(self, epoch: int, steps: int, done: int) -> None:
         pass
@@ -183,8 +187,7 @@ class SilentProgress:
         pass
 
     def finish(self, line: dict[str, Any]) -> None:
-        if self.console is not None:
-            _print_if_all_skipped(self.console, line)
+        pass
 
 
 def _print_if_all_skipped(console: Console, line: Mapping[str, Any]) -> None:
@@ -196,13 +199,64 @@ def _print_if_all_skipped(console: Console, line: Mapping[str, Any]) -> None:
         )
 
 
+class PrintedProgress:
+    """A line per epoch, where the output goes to a file or a pipe."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self.console = console
+        self.epochs = epochs
+        self._began: float | None = None
+        self._done = 0.0  # epochs of this session, the rest of a resumed one too
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        if self._began is None:
+            self._began = time.perf_counter()
+            self._done = -done / max(steps, 1)
+
+    def advance(self, windows: int, loss: Tensor) -> None:
+        pass
+
+    def finish(self, line: dict[str, Any]) -> None:
+        _print_if_all_skipped(self.console, line)
+        self._done += 1
+        seconds = time.perf_counter() - (self._began or 0.0)
+        left = (self.epochs - line["epoch"]) * seconds / self._done
+        print_line(self.console, f"epoch    {epoch_line(line, self.epochs, left)}")
+
+
+def epoch_line(line: Mapping[str, Any], epochs: int, seconds_left: float) -> str:
+    """`2/6  loss 0.4952  val loss 0.3920  rank IC 0.031 (10 bars)  3,830 windows/s  at most 12 s left`.
+
+    line: of metrics.jsonl; the rank IC is the largest horizon's, where there is one
+    """
+    parts = [f"{line['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {number(line['train_loss'])}"]
+    if line["val_loss"] is not None:
+        parts.append(f"val loss {number(line['val_loss'])}{' best' if line['best'] else ''}")
+    found = {int(h.removeprefix("h")): scores.get("rank_ic") for h, scores in line["val"].items()}
+    ranked = {bars: rank_ic for bars, rank_ic in found.items() if rank_ic is not None}
+    if ranked:
+        bars = max(ranked)
+        parts.append(f"rank IC {ranked[bars]:+.3f} ({counted(bars, 'bar')})")
+    parts.append(f"{line['windows_per_second']:,.0f} windows/s")
+    if line["skipped"]:
+        parts.append(f"{counted(line['skipped'], 'step')} skipped so far")
+    return "  ".join([*parts, f"at most {duration(seconds_left)} left"] if line["epoch"] < epochs else parts)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def training_progress(
     console: Console, epochs: int, per_epoch: int
-) -> Iterator[LiveProgress | SilentProgress]:
-    """A live line on a terminal, silence elsewhere."""
+) -> Iterator[LiveProgress | PrintedProgress]:
+    """A live line on a terminal, a line per epoch elsewhere."""
     if not console.is_terminal:
-        yield SilentProgress(console)
+        yield PrintedProgress(console, epochs)
         return
     loss, val = TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[val]}")
     with _progress(console, TextColumn("{task.description}"), BarColumn(24), loss, val) as progress:

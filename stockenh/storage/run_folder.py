@@ -54,6 +54,7 @@ class Scores(TypedDict):
 
     n: int
     tie_share: float | None
+    up_share: NotRequired[float | None]
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
@@ -79,7 +80,8 @@ class Summary(TypedDict, total=False):
 
     __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
     parts: Required[dict[str, dict[Horizon, Scores]]]
-    target: Literal["absolute", "market_relative", "rank", "volatility_scaled"]
+    symbols: list[str]  # of the train part
+    target: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,100}$")]  # a name of `Target`
     weights: Required[str]
     epochs: Required[Annotated[int, Field(ge=1)]]
     best_epoch: Required[int]
@@ -130,6 +132,15 @@ class Origin(TypedDict):
 EmbeddingOrigin = TypedDict("EmbeddingOrigin", {"from": str, "revision": str | None, "sha256": str})
 
 
+class PluginOrigin(TypedDict):
+    """A plugin that settings of a run come from, in manifest.json."""
+
+    __pydantic_config__ = AS_WRITTEN  # type: ignore[misc]
+    name: str
+    sha256: str | None
+    version: NotRequired[str | None]
+
+
 class Daily(TypedDict):
     """daily.json: returns of a trial's forecasts by day; see `rank_weighted_returns`."""
 
@@ -147,6 +158,7 @@ class Manifest(TypedDict, total=False):
     init_from: Origin | None
     teacher: Origin | None
     embedding: dict[str, EmbeddingOrigin] | None
+    plugins: list[PluginOrigin]
 
 
 class RunFolder:
@@ -164,6 +176,7 @@ class RunFolder:
         self.conformal = path / "conformal.json"  # of a model with quantiles
         self.daily = path / "daily.json"  # of a trial of a search
         self.manifest = path / "manifest.json"
+        self.tracker = path / "tracker.json"  # its id at trackers
         self.lr_finder = path / "lr_finder.json"
         self.lr_picture = path / "lr_finder.png"
         self.teacher_output = path / "teacher.safetensors"

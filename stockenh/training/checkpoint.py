@@ -9,6 +9,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ class FolderJournal(Journal):
     folder: RunFolder
     learner: Learner
     best_weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    written: Callable[[Metrics], None] = lambda line: None  # gets each line that metrics.jsonl got
 
     def best(self, name: str, state: State) -> None:
         self.folder.require_there()
@@ -134,6 +136,7 @@ class FolderJournal(Journal):
     def epoch(self, line: Metrics, state: State) -> None:
         self.folder.require_there()
         self.folder.append_metrics(line)
+        self.written(line)
         self.pause(state)
         losses = ("none" if line[k] is None else f"{line[k]:.5f}" for k in ("train_loss", "val_loss"))
         log.info(

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stockenh.data.batches import Counts, Group, TrainBatches
 from stockenh.errors import ConfigError
+from stockenh.models.own import UNUSED
 from stockenh.training.world import Rank
 
 # The others wait while rank 0 embeds, validates and evaluates. A dead process is noticed at once anyway.
@@ -165,6 +166,7 @@ class DistributedStep(SingleProcessStep):
             group.gpus = group.gpus or dist.new_group(backend="nccl")
         # buffers are constants here, or BatchNorm's, of which rank 0 keeps its own
         options: dict[str, Any] = {"process_group": group.gpus, _SYNC_BUFFERS: False}
+        options["find_unused_parameters"] = getattr(model, UNUSED, False)
         self._net = DistributedDataParallel(model, **options)
         self._net.register_comm_hook(group.gpus, _summed)
         self._group = group

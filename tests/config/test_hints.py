@@ -12,6 +12,83 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.mark.parametrize(
+    ("command", "words", "write"),
+    [
+        ("train", "lr=1e-3", "optimizer.lr=1e-3"),
+        ("train", "train.lr=1e-3", "optimizer.lr=1e-3"),
+        ("train", "model.lr=1e-3", "optimizer.lr=1e-3"),
+        ("train", "--lr=1e-3", "optimizer.lr=1e-3"),
+        ("train", "-lr 1e-3", "optimizer.lr=1e-3"),
+        ("train", "lr = 1e-3", "optimizer.lr=1e-3"),
+        ("train", "learning_rate=1e-3", "optimizer.lr=1e-3"),
+        ("train", "lrr=1e-3", "optimizer.lr=1e-3"),
+        ("train", "lr=1e-3,1e-4 --multirun", "optimizer.lr=1e-3,1e-4"),
+        ("train", "--epochs 5", "train.epochs=5"),
+        ("train", "model=student --max-epochs=5 loss=focal", "train.epochs=5"),
+        ("train", "epochs=5", "train.epochs=5"),
+        ("train", "epochs 5", "train.epochs=5"),
+        ("train", "batch_size=64", "train.batch_size=64"),
+        ("train", "--batch-size 64", "train.batch_size=64"),
+        ("train", "--train.batch-size 64", "train.batch_size=64"),
+        ("train", "--compile", "train.compile=true"),
+        ("train", "--compile device=cpu", "train.compile=true"),
+        ("train", "--model timeformer", "model=timeformer"),
+        ("train", "model timeformer", "model=timeformer"),
+        ("train", "timeformer", "model=timeformer"),
+        ("train", "focal", "loss=focal"),
+        ("train", "--data-path dir", "data.path=dir"),
+        ("train", "symbols=[A,B]", "data.symbols=[A,B]"),
+        ("train", "horizons=[5]", "data.horizons=[5]"),
+        ("train", "--output-dir x", "hydra.run.dir=x"),
+        ("train", "--resume x", "resume=x"),
+        ("train", "--config x.yaml", "run_config=x.yaml"),
+        ("train", "x.yaml", "run_config=x.yaml"),
+        ("train", "bars", "data=files data.path=bars"),
+        ("find-lr", "epochs=2", "train.epochs=2"),
+        ("sweep", "trials=3", "sweep.n_trials=3"),
+        ("sweep", "--workers 3", "sweep.n_workers=3"),
+        ("bench", "quick", "bench=quick"),
+        ("ablate", "quick", "ablate=quick"),
+        ("distill", "outputs/x", "teacher=outputs/x"),
+        ("distill", "--teacher outputs/x", "teacher=outputs/x"),
+        *((command, "outputs/x", "run=outputs/x")
+          for command in ("evaluate", "export", "tta-predict", "audit", "explain")),
+        ("evaluate", "x", "run=x"),
+        ("evaluate", "--run x", "run=x"),
+        ("evaluate", "run=x bars", "data=files data.path=bars"),
+        ("tta-predict", "run=x --views 8", "tta.views=8"),
+    ],
+)  # fmt: skip
+def test_words_of_other_programs_are_answered_with_the_key_to_write(stockenh, command, words, write):
+    Path("bars").mkdir()
+    err = stockenh(command, *words.split(), code=2).err
+    assert err.rstrip().endswith(f"write {write}"), err
+    assert len(err.splitlines()) == 1 and not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("train", "n_trials=3", "sweep.n_trials is a key of stockenh sweep"),
+        ("train", "--views 3", "write tta.views=3"),
+        ("train", "timeformr", "Nearest: model=timeformer"),
+        ("data check", "bars bars", "bars: one file or folder at a time"),
+        ("train", "--config-dir bars --cfg jbo", "invalid choice: 'jbo'"),
+    ],
+)
+def test_other_words_are_answered_too(stockenh, command, words, message):
+    Path("bars").mkdir()
+    assert message in stockenh(*command.split(), *words.split(), code=2).err
+
+
+def test_a_run_that_is_no_setting_is_to_be_resumed_or_started_from(stockenh):
+    Path("a run").mkdir()
+    Path("a run/config.yaml").touch()
+    err = stockenh("train", "a run", code=2).err
+    assert "resume='a run' to continue it, or init_from='a run'" in err
+
+
+@pytest.mark.parametrize(
     ("command", "given", "message"),
     [
         ("export", ["rnu=x"], "rnu: no such key. Nearest: run"),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from stockenh.evaluation import bootstrap
 from stockenh.evaluation.bootstrap import (
     BlockBootstrap,
     Resampling,
@@ -89,3 +90,21 @@ def test_p_is_small_for_a_clear_difference_one_for_none_and_never_0():
     seen = rng.normal(0.2, 0.1, 99999)
     low, _ = draws.interval(0.2, seen)
     assert draws.p_above_zero(0.2 - low, seen) == pytest.approx(0.025, abs=0.001)
+
+
+def test_auc_of_many_rows_is_that_of_few(monkeypatch):
+    rng = np.random.default_rng(3)
+    count, dates = 6_000, 40
+    date, score = rng.integers(0, dates, count), rng.normal(size=count)
+    up = rng.random(count) < 1 / (1 + np.exp(-score))
+    rises, falls = (np.bincount(date[side], minlength=dates).astype(float) for side in (up, ~up))
+    draws = rng.poisson(1, (50, dates)).astype(float)
+    exact = auc_of_draws(pair_counts(score, up, date, dates), rises, falls, draws)
+    monkeypatch.setattr(bootstrap, "_MOST_EXACT", 1_000)
+    binned = auc_of_draws(pair_counts(score, up, date, dates), rises, falls, draws)
+    assert np.abs(binned - exact).max() < 1e-4
+    few = np.round(score)  # fewer scores than bins: exact
+    assert np.array_equal(pair_counts(few, up, date, dates).sum(1) > 0, rises > 0)
+    binned = pair_counts(few, up, date, dates)
+    monkeypatch.setattr(bootstrap, "_MOST_EXACT", 10_000)
+    assert np.allclose(binned, pair_counts(few, up, date, dates))

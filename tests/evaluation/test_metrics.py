@@ -125,7 +125,9 @@ def test_without_labels_all_figures_but_counts_are_none(y_ret):
 def test_ties_or_one_class_alone_leave_what_needs_both_undefined():
     found = scores([0.1] * 8, [0.6] * 8, [0.0] * 8)
     undefined = {key for key, value in found.items() if value is None}
-    assert undefined == {"accuracy", "accuracy_low", "accuracy_high", "majority", "auc", "log_loss", "brier"}
+    assert undefined == {
+        "accuracy", "accuracy_low", "accuracy_high", "up_share", "majority", "auc", "log_loss", "brier",
+    }  # fmt: skip
     assert found["tie_share"] == 1
     ties = score(Forecast(np.full(4, 0.9)), np.zeros(4), np.arange(4), 4, None).figures()
     assert [ties[name] for name in FIGURES] == [None] * len(FIGURES)

@@ -14,6 +14,7 @@ from stockenh.commands.evaluate.panel_figures import decay_chart, quantiles_char
 from stockenh.commands.explain.show import attention_chart, attributions_chart, bars_chart, weights_chart
 from stockenh.commands.train.figures import accuracy_chart, reliability_chart, training_curves
 from stockenh.commands.tta_predict import forecast_chart
+from stockenh.evaluation.ic import hac_mean
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -62,8 +63,12 @@ def legend(axes):
 
 
 def test_training_curves_show_losses_the_best_epoch_accuracies_and_the_rate(draw):
-    figure = draw(training_curves, [epoch(1, 0.63, True), epoch(2, 0.61, True), epoch(3, 0.64, False)])
-    loss, accuracy, lr = figure.axes
+    history = [epoch(1, 0.63, True), epoch(2, 0.61, True), epoch(3, 0.64, False)]
+    figure = draw(lambda path: training_curves(history, path, "loss=focal"))
+    train, loss, accuracy, lr = figure.axes
+    assert lines(train)["training"] == [0.6] * 3 and "training" not in lines(loss)
+    assert "loss=focal" in train.get_ylabel() and "plain loss" in loss.get_ylabel()
+    assert "not comparable" in figure.get_suptitle()
     assert lines(loss)["validation"] == [0.63, 0.61, 0.64]
     assert lines(loss)["best epoch"] == [0.61]
     assert legend(accuracy) == ["3 bars", "10 bars", "majority"]
@@ -82,17 +87,18 @@ def test_training_curves_of_one_epoch_put_it_in_the_middle(draw, horizons):
     for axes in figure.axes:
         assert axes.get_xlim() == (0.5, 1.5)
         assert [t for t in axes.get_xticks() if 0.5 <= t <= 1.5] == [1.0]
-    assert len(legend(figure.axes[1])) == len(horizons) + 1
+    assert len(legend(figure.axes[2])) == len(horizons) + 1
 
 
 def test_training_curves_leave_null_figures_out(draw):
     figure = draw(training_curves, [epoch(1, None, False, accuracy=None), epoch(2, 0.6, True)])
-    loss, accuracy, _ = figure.axes
+    _, loss, accuracy, _ = figure.axes
     np.testing.assert_equal(lines(loss)["validation"], [np.nan, 0.6])
     np.testing.assert_equal(lines(accuracy)["3 bars"], [np.nan, 0.52])
     figure = draw(training_curves, [{**epoch(n, None, True), "val": {}} for n in (1, 2)])
-    loss, accuracy, _ = figure.axes
-    assert legend(loss) == ["training"] and texts(accuracy.texts) == ["no validation part"]
+    loss, val, accuracy, _ = figure.axes
+    assert legend(loss) == ["training"]
+    assert texts(val.texts) == texts(accuracy.texts) == ["no validation part"]
     assert figure.get_suptitle() == "Training by epoch"
 
 
@@ -154,6 +160,17 @@ def test_reliability_chart_draws_both_curves_and_their_errors(draw):
     assert lines(ten)["uncalibrated: ECE 0.100"] == [0.5, 0.7]
     assert lines(ten)["calibrated: ECE 0.010"] == [0.5, 0.68]
     assert legend(three) == ["uncalibrated: ECE 0.000", "calibrated: n/a"]
+    assert not any(line.get_linestyle() == "-" for line in ten.lines)  # ten bins in a row are no curve
+
+
+def test_reliability_chart_draws_an_interval_per_calibrated_bin(draw):
+    bins = {"h3": curve((0.4, 0.5), (0.6, 0.7))}
+    ends = {"h3": (np.array([0.3, np.nan]), np.array([0.65, np.nan]))}
+    (axes,) = draw(lambda path: reliability_chart(bins, bins, path, intervals=ends)).axes
+    bars = [segment.tolist() for segment in axes.collections[0].get_segments()]
+    assert bars[0] == [[0.4, 0.3], [0.4, 0.65]]
+    assert axes.get_ylim()[0] < 0.3 and axes.get_ylim()[1] > 0.7
+    assert "95% moving-block bootstrap" in axes.figure.get_suptitle()
 
 
 def forecasts(symbols, days, confident=True):
@@ -285,7 +302,20 @@ DAYS = np.arange("2024-01-01", "2024-01-04", dtype="datetime64[D]")
 def test_rank_ic_adds_up_over_time(draw):
     (axes,) = draw(ic_chart, {"h3": (DAYS, np.array([0.1, -0.3, 0.5]))}, "9 windows", least=0).axes
     assert list(axes.lines[0].get_ydata()) == pytest.approx([0.1, -0.2, 0.3])
-    assert legend(axes) == ["3 bars ahead: mean +0.100"]
+    assert axes.get_title() == "3 bars ahead: mean +0.100"
+    assert "too few dates for a band" in axes.figure.get_suptitle() and not axes.collections
+
+
+def test_rank_ic_has_a_band_that_widens(draw):
+    values = np.random.default_rng(0).normal(0.1, 0.5, 200)
+    days = np.arange("2024-01-01", "2024-07-19", dtype="datetime64[D]")
+    three, ten = draw(ic_chart, {"h3": (days, values), "h10": (days, values)}, "9 windows", least=0).axes
+    assert "bands: 95% at each date" in three.figure.get_suptitle()
+    for axes, horizon in ((three, 3), (ten, 10)):
+        edge = axes.collections[0].get_paths()[0].vertices[:, 1]
+        mean = hac_mean(values, horizon)
+        assert edge.min() < values.sum() < edge.max()
+        assert 200 * mean["low"] == pytest.approx(edge[np.abs(edge - 200 * mean["low"]).argmin()])
 
 
 def test_wealth_starts_at_1_and_falls_below_its_peak(draw):

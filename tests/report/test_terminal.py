@@ -12,7 +12,8 @@ from stockenh.data.cache import DiskCache
 from stockenh.data.findings import Finding
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import PARTS, WalkForward
-from stockenh.report.terminal import embedding_progress, program, show_data
+from stockenh.errors import counted
+from stockenh.report.terminal import duration, embedding_progress, epoch_line, program, show_data
 
 SCORES = {
     "n": 39_120, "ties": 0, "tie_share": 0.012, "accuracy": 0.774, "accuracy_low": 0.763,
@@ -156,7 +157,7 @@ def test_windows_of_later_folds_are_not_called_purged(fold, later, bars_folder):
     beyond = int((windows.asof[labelled] > windows.asof[rows["test"]].max()).sum())
     purged = len(labelled) - beyond - sum(map(len, rows.values()))
     assert f" {purged:,} windows purged" in output and purged > 0
-    assert (f" {beyond:,} later windows are those of other folds" in output) == later == (beyond > 0)
+    assert (f" {beyond:,} later windows of other folds" in output) == later == (beyond > 0)
 
 
 @pytest.mark.parametrize(
@@ -171,3 +172,42 @@ def test_a_terminal_shows_how_many_windows_are_embedded(terminal, counts, is_sho
     output = out.file.getvalue()
     assert ("embedding" in output) == ("2,048/11,482 windows" in output) == is_shown
     assert terminal or output == ""
+
+
+EPOCH = {
+    "epoch": 2, "train_loss": 0.49524, "val_loss": 0.392, "best": True, "skipped": 0,
+    "windows_per_second": 3829.6, "val": {"h3": {"rank_ic": 0.1}, "h10": {"rank_ic": 0.031}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, " 2/10  loss 0.4952  val loss 0.3920 best  rank IC +0.031 (10 bars)  3,830 windows/s"),
+        ({}, "3,830 windows/s  at most 4 min left"),
+        ({"best": False, "val": {"h1": {"rank_ic": 0.0}, "h5": {}}}, "0.3920  rank IC +0.000 (1 bar)"),
+        ({"val_loss": None, "val": {}}, "2/10  loss 0.4952  3,830 windows/s"),
+        ({"val": {"h3": {"rank_ic": None}}}, "best  3,830"),
+        ({"skipped": 1}, "1 step skipped so far"),
+        ({"train_loss": None, "skipped": 3}, "loss n/a"),
+        ({"epoch": 10}, "10/10  loss"),
+    ],
+)  # fmt: skip
+def test_an_epoch_is_a_line_with_losses_rank_ic_speed_and_time_left(changes, expected):
+    line = epoch_line(EPOCH | changes, 10, 250.0)
+    assert expected in line
+    assert ("left" in line) == (line.split("/")[0] != "10")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 seeds"), (1, "1 seed"), (2, "2 seeds"), (1888, "1,888 seeds")]
+)
+def test_one_is_singular(number, text):
+    assert counted(number, "seed") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0 s"), (89, "89 s"), (100, "2 min"), (3600, "60 min"), (9000, "2.5 h")]
+)
+def test_durations_have_a_unit_that_suits_them(seconds, text):
+    assert duration(seconds) == text

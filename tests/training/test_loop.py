@@ -22,7 +22,7 @@ from stockenh.data.placement import StreamedWindows
 from stockenh.errors import TrainingError
 from stockenh.inference.calibration import Calibration
 from stockenh.inference.predict import forecast, predict
-from stockenh.report.terminal import SilentProgress
+from stockenh.report.terminal import PrintedProgress
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
 from stockenh.training.loop import Interrupted, Journal, State, choose
@@ -139,11 +139,13 @@ def test_an_epoch_of_skipped_steps_says_so_and_the_next_goes_on(small, tmp_path)
     (tmp_path / "config.yaml").touch()
     printed, journal = io.StringIO(), FolderJournal(RunFolder(tmp_path), made.learner)
     journal.folder.config.touch()
-    progress = SilentProgress(Console(file=printed, width=200))
+    progress = PrintedProgress(Console(file=printed, width=200), 2)
     fit(made, losses(0.5, 0.4), 2, journal=journal, progress=progress)
     first, second = journal.folder.read_metrics()
     assert first["train_loss"] is None and first["steps"] == 0 and math.isfinite(second["train_loss"])
-    assert printed.getvalue().count("\n") == 1 and "epoch 1: fp16 skipped every step" in printed.getvalue()
+    warning, *lines = printed.getvalue().splitlines()
+    assert "epoch 1: fp16 skipped every step" in warning
+    assert len(lines) == 2 and "loss n/a" in lines[0] and "skipped" in lines[0]
 
 
 def test_a_train_loss_that_overflows_with_a_finite_gradient_stops_the_run(small):

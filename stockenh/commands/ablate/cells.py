@@ -15,7 +15,7 @@ from stockenh.commands.ablate.plan import Cell
 from stockenh.commands.multirun.folder import MultirunFolder
 from stockenh.errors import RunFolderError
 from stockenh.storage.files import is_locked, lock_folder, write_json
-from stockenh.storage.run_folder import AS_WRITTEN, RunFolder
+from stockenh.storage.run_folder import AS_WRITTEN, PluginOrigin, RunFolder
 from stockenh.storage.untrusted import is_file, read_json
 
 DONE, FAILED = "done", "failed"
@@ -31,6 +31,7 @@ class AblationRecord(TypedDict):
     arguments: list[str]
     base: dict[str, Any]  # the plain recipe, by dotted key
     recipes: dict[str, list[str]]  # of each the kind and its overrides
+    plugins: NotRequired[list[PluginOrigin]]
 
 
 class Figures(TypedDict, total=False):

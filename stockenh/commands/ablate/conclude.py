@@ -13,6 +13,7 @@ from stockenh.commands.ablate.results import collect
 from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.multirun.launch import show_line
 from stockenh.commands.report.pages import leave_page
+from stockenh.errors import counted
 from stockenh.report.table import of_target
 from stockenh.storage.files import write_atomic, write_json
 
@@ -23,7 +24,7 @@ def conclude(spec: AblationSpec, console: Console) -> None:
     bars, seeds, path = spec.settings.horizon, spec.plan.seeds, spec.folder.path
     lines = lines_of(spec.plan, found, spec.base, spec.configs, bars)
     command = shlex.join(["stockenh", "ablate", *spec.folder.read()["arguments"]])
-    title = f"Recipes on the test part at {bars} bars, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    title = f"Recipes on the test part at {counted(bars, 'bar')}, {counted(len(seeds), 'seed')}"
     title += of_target(spec.base.target.name)
     console.print(recipes_table(lines, f"h{bars}", title, console.width))
     console.print(claims_table(lines))

@@ -31,7 +31,7 @@ from stockenh.commands.multirun.folder import CONFIG_DIR
 from stockenh.commands.multirun.launch import last_line
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.commands.train.session import resolved
-from stockenh.config import build
+from stockenh.config import build, plugins
 from stockenh.config.schema import GROUPS, RunConfig, literals, parse
 from stockenh.data.batches import Counts, Group, Micro
 from stockenh.data.fitted import Fitted
@@ -76,7 +76,15 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> tuple[RunFolder, 
             "hydra/sweeper=stockenh_optuna", f"train.epochs={spec.base.train.epochs}", f"seed={cell.seed}",
             f"hydra.sweep.dir={folder.path}", *cell.recipe.overrides,
         ]  # fmt: skip
-        command = [sys.executable, "-m", "stockenh", "sweep", f"{CONFIG_DIR}{options}", *own]
+        command = [
+            sys.executable,
+            "-m",
+            "stockenh",
+            "sweep",
+            *plugins.flags(),
+            f"{CONFIG_DIR}{options}",
+            *own,
+        ]
         _run(command, directory / "search.log")
     looks = folder.read().get("test", [])
     if not looks:

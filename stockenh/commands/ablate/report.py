@@ -13,6 +13,7 @@ from stockenh.commands.ablate.lines import Line
 from stockenh.commands.ablate.perform import WINDOWS
 from stockenh.commands.ablate.results import Found
 from stockenh.commands.ablate.spec import AblationSpec
+from stockenh.errors import counted
 from stockenh.evaluation.paired import Interval
 from stockenh.report.figure import COLOURS, GREY, as_drawn, bars_text, legend_above, new_figure, save
 from stockenh.report.table import (
@@ -285,5 +286,5 @@ def forest(lines: Sequence[Line], horizon: str, path: Path) -> Path:
     axes.grid(axis="x", color="#E0E0E0", linewidth=0.8)
     legend_above(axes)
     seeds = max((line.seeds for line in shown), default=0)
-    title = f"Techniques against the plain recipe at {bars_text(horizon)}, {seeds} seed{'s' * (seeds != 1)}"
+    title = f"Techniques against the plain recipe at {bars_text(horizon)}, {counted(seeds, 'seed')}"
     return save(figure, title, path)

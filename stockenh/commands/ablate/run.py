@@ -17,7 +17,7 @@ from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import MultirunWatch, launch, show_line, time_left
 from stockenh.commands.multirun.worker import Worker
-from stockenh.errors import StockenhError
+from stockenh.errors import StockenhError, counted
 from stockenh.report import terminal
 from stockenh.storage.untrusted import is_file
 
@@ -50,8 +50,8 @@ def _begin(spec: AblationSpec, console: Console) -> None:
     earlier = sum(folder.lacks_forecasts(cell) for cell in cells if cell.recipe is not None)
     for cell in cells:
         folder.reopen(cell)
-    size = f"{len(spec.plan.recipes)} recipes x {len(spec.plan.seeds)} seeds"
-    done = f"{spec.count_ended()} of {len(cells)} cells done"
+    size = f"{counted(len(spec.plan.recipes), 'recipe')} x {counted(len(spec.plan.seeds), 'seed')}"
+    done = f"{spec.count_ended()} of {counted(len(cells), 'cell')} done"
     show_line(console, "resumed" if about else "ablation", f"{folder.path}: {size}, {done}")
     if earlier:
         console.print(

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from stockenh.commands.measure import Seconds
+from stockenh.errors import counted
 from stockenh.report.figure import COLOURS, GREY, legend_above, new_figure, save
 from stockenh.report.table import markdown_header, markdown_row, new_table, significant
 from stockenh.report.terminal import styled
@@ -107,7 +108,7 @@ def benchmark_markdown(found: Mapping[str, Any]) -> str:
 
 
 def _device(machine: Mapping[str, Any]) -> str:
-    return machine["device_name"] or f"{machine['processor']}, {machine['threads']} thread(s)"
+    return machine["device_name"] or f"{machine['processor']}, {counted(machine['threads'], 'thread')}"
 
 
 def _setting(found: Mapping[str, Any]) -> str:
@@ -148,6 +149,7 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_xscale("log")
     axes.set_yticks(range(len(ratios)), [ratio["name"] for ratio in ratios], fontsize=8.5)
     axes.set_xlabel("times (dot: median; line: quartiles; triangle: the aim, that side of it)")
-    axes.margins(x=0.1, y=0.02)
+    axes.margins(x=0.1)
+    axes.set_ylim(-0.7, max(len(ratios), 1) - 0.3)  # whole dots at both ends
     legend_above(axes)
     return save(figure, f"Ratios on {_device(found['machine'])}", path)

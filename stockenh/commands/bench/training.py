@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stockenh.commands.bench.figures import Aim, Figure, median, skipped
 from stockenh.commands.bench.setup import WARM, ProjectLoop, Setup, torch_layers
 from stockenh.commands.measure import Clock, in_new_process, peak_memory, process_peak
+from stockenh.errors import counted
 from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.storage.machine import has_bf16, lacks_compiler
 from stockenh.training.precision import DTYPES
@@ -250,6 +251,6 @@ def growth_with_parameters(raw: Mapping[str, Any], model: Mapping[str, Any], clo
     found = []
     for name, seconds in clock.in_turn(loops).items():
         each = f"{1e9 * seconds.min() / sizes[name]:.0f} ms for a million parameters"
-        note = f"{each}, {torch.get_num_threads()} thread(s)"
+        note = f"{each}, {counted(torch.get_num_threads(), 'thread')}"
         found.append(median(GROWTH, name, "ms", 1000 * seconds, note=note))
     return found

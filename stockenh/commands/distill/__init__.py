@@ -8,6 +8,7 @@ from typing import Any
 from stockenh.commands.finished import finished_runs
 from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import current
+from stockenh.commands.tracking import warn_once
 from stockenh.commands.train import (
     continue_run,
     device_of,
@@ -17,8 +18,9 @@ from stockenh.commands.train import (
 )
 from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose
-from stockenh.config.schema import GROUPS, config_of, parse, to_dict
+from stockenh.config.schema import GROUPS, RunConfig, config_of, parse, to_dict
 from stockenh.errors import ConfigError
+from stockenh.report.trackers import Warn
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 
@@ -45,15 +47,33 @@ def distill(arguments: list[str], root: str = "distill") -> None:
 def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
     """One student: alone, a job of a grid, or a trial of a search."""
     from stockenh.commands.ensembles import opened
+    from stockenh.report.terminal import console
 
     config = parse(raw)
     # before the data are read, which may take long
-    opened(config.teacher or "", config.weights).require_inputs(config, "teacher")
+    teacher = opened(config.teacher or "", config.weights)
+    teacher.require_inputs(config, "teacher")
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
-    train_in(folder, config, fresh=True, command="distill")
-    _finish(folder, config.cache_dir)
+    warn = warn_once(console())
+    train_in(folder, config, fresh=True, command="distill", warn=warn)
+    _warn_if_larger(folder, teacher.size)
+    _finish(folder, config, warn)
+
+
+def _warn_if_larger(folder: RunFolder, teacher_bytes: int) -> None:
+    """Prints a warning where the student's weights take more bytes than its teacher's."""
+    from stockenh.commands.trained import Trained
+    from stockenh.report.terminal import console, print_line
+
+    own = Trained.open(folder, None).size
+    if own > teacher_bytes:
+        print_line(
+            console(),
+            f"warning  the student is larger than its teacher ({own:,} bytes of weights against "
+            f"{teacher_bytes:,}): nothing is saved; take a smaller model, such as model=student",
+        )
 
 
 def _resume(arguments: list[str]) -> None:
@@ -63,23 +83,26 @@ def _resume(arguments: list[str]) -> None:
     if not is_finished(folder, config):
         continue_run(folder, config, changes)
     with errors_in_log():
-        _finish(folder, config.cache_dir)
+        _finish(folder, config)
 
 
-def _finish(folder: RunFolder, cache_dir: str | None) -> None:
-    """What follows once the student is trained: the same without a teacher, and the comparison."""
+def _finish(folder: RunFolder, own: RunConfig, warn: Warn | None = None) -> None:
+    """What follows once the student is trained: the same without a teacher, and the comparison.
+
+    own: the student's config, with this machine's cache and tracker
+    """
     from stockenh.commands.distill.compare import compare
     from stockenh.commands.report.pages import leave_page
     from stockenh.report.terminal import console
 
     out = console()
-    config = replace(config_of(folder), cache_dir=cache_dir)
+    config = replace(config_of(folder), cache_dir=own.cache_dir, tracker=own.tracker)
     alone = RunFolder(folder.path / "without_teacher")
-    plainly = parse({**config.raw, "teacher": None, "weights": None})
+    plainly = replace(config, teacher=None, weights=None)
     fresh = not is_file(alone.config)
     if fresh or not is_finished(alone, plainly, quiet=True):
         out.print("\nalone    the same student without a teacher, for comparison")
-        train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder)
+        train_in(alone, plainly, fresh=fresh, device_given=False, command="distill", named=folder, warn=warn)
     out.print()
     compare(config, folder, alone, device_of(config, False, out), out)
     leave_page(folder.path, out)

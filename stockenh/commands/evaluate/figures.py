@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockenh.commands.evaluate.tables import RULES, title
+from stockenh.evaluation.ic import hac_mean
 from stockenh.report.figure import (
     COLOURS,
     GREY,
@@ -97,20 +98,37 @@ def coverage_chart(
 
 
 def ic_chart(daily: Mapping[str, tuple[Dates, Series]], about: str, path: Path) -> Path:
-    """Running sum of the daily rank IC per horizon, rising steadily where there is skill; returns the path.
+    """Running sum of the daily rank IC with a band, a panel per horizon; returns the path.
 
-    daily: per horizon the dates (D,) that have a rank IC, and it.
+    daily: per horizon the dates (D,) that have a rank IC, and it. The band is 95% at each date by itself, by
+    Newey and West's error of the mean over all dates; there is none where these are too few.
     """
-    figure = new_figure(9, 4.4)
-    axes = figure.add_subplot()
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    figure = new_figure(max(3.3 * len(daily) + 0.6, 9), 4.4)
+    first: Axes | None = None
+    has_band = False
     for place, (horizon, (days, values)) in enumerate(daily.items()):
-        colour = COLOURS[place % len(COLOURS)]
-        label = f"{bars_text(horizon)} ahead: mean {values.mean():+.3f}"
-        axes.plot(days, np.cumsum(values), color=colour, linewidth=1.4, label=label)
-    axes.axhline(0, color="black", linestyle="--", linewidth=1, zorder=1)
-    axes.set_ylabel("sum of daily rank IC so far")
-    legend_above(axes)
-    return save(figure, f"Rank IC over time\n{about}", path)
+        axes = figure.add_subplot(1, len(daily), place + 1, sharey=first)
+        first = first or axes
+        total, colour = np.cumsum(values), COLOURS[place % len(COLOURS)]
+        mean = hac_mean(values.astype(np.float64), bars_of(horizon))
+        if mean["low"] is not None and mean["high"] is not None:
+            # the sum of t dates has sqrt(t / D) times the error of that of all D
+            share = np.arange(1, len(values) + 1) / len(values)
+            half = (mean["high"] - mean["low"]) / 2 * len(values) * np.sqrt(share)
+            axes.fill_between(days, total - half, total + half, color=colour, alpha=0.18, linewidth=0)
+            has_band = True
+        axes.plot(days, total, color=colour, linewidth=1.4)
+        axes.axhline(0, color="black", linestyle="--", linewidth=1, zorder=1)
+        axes.set_title(f"{bars_text(horizon)} ahead: mean {values.mean():+.3f}", fontsize=10.5)
+        locator = AutoDateLocator(minticks=3, maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+        if place == 0:
+            axes.set_ylabel("sum of daily rank IC so far")
+    band = "bands: 95% at each date" if has_band else "too few dates for a band"
+    return save(figure, f"Rank IC over time\n{about}\n{band}", path)
 
 
 def curve_chart(

@@ -18,9 +18,11 @@ from stockenh.commands.evaluate.panel_figures import panel_pictures
 from stockenh.commands.evaluate.rows import PartForecasts
 from stockenh.commands.evaluate.tables import EXECUTIONS, part_line
 from stockenh.commands.train.figures import reliability_chart
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.breakdown import breakdown
 from stockenh.evaluation.ic import daily_ic
 from stockenh.evaluation.portfolio import Curve
+from stockenh.evaluation.reliability import ends_as_lists, ends_of_lists, reliability_intervals
 from stockenh.evaluation.summary import CALIBRATED, MODEL, OWN
 from stockenh.inference.calibration import curves_as_lists, curves_of_lists, reliability_curves
 from stockenh.report.page import Picture
@@ -50,6 +52,9 @@ def details(forecasts: PartForecasts, curves: Mapping[str, Curve], tranches: Tra
         "reliability": {
             name: curves_as_lists(reliability_curves(up_prob[name], labels, part.horizons)) for name in own
         },
+        "intervals": ends_as_lists(
+            reliability_intervals(up_prob[own[-1]], labels, part.asof, part.horizons, Resampling())
+        ),
         "rank_ic": {
             f"h{horizon}": dict(zip(("days", "values"), _rank_ics(forecasts, column), strict=True))
             for column, horizon in enumerate(part.horizons)
@@ -73,7 +78,13 @@ def pictures(found: Mapping[str, Any], series: Mapping[str, Any]) -> list[Pictur
     made.append(Picture("baselines", "direction accuracy beside the baselines", draw))
     if CALIBRATED in series["reliability"]:
         raw, calibrated = (curves_of_lists(series["reliability"][name]) for name in OWN)
-        draw = partial(reliability_chart, raw, calibrated, part=f"the {found['part']}")
+        draw = partial(
+            reliability_chart,
+            raw,
+            calibrated,
+            part=f"the {found['part']}",
+            intervals=ends_of_lists(series["intervals"]),
+        )
         made.append(Picture("reliability", "how often prices rose by the forecast probability", draw))
     draw = partial(coverage_chart, found["coverage"], about)
     made.append(Picture("coverage", "accuracy of the forecasts that a rule keeps", draw))

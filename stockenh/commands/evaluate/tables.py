@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stockenh.commands.evaluate.paths import path_grid
+from stockenh.errors import counted
 from stockenh.evaluation.ic import FEWEST_SYMBOLS
 from stockenh.evaluation.summary import MARGIN, SPREAD
 from stockenh.report.table import Grid, between, interval, number, percent
@@ -36,8 +37,8 @@ def header(found: Found) -> list[str]:
 def part_line(found: Found) -> str:
     """The part with its size and dates."""
     return (
-        f"{found['part']}: {found['windows']:,} windows of {symbols(found)} on {found['dates']:,} dates, "
-        f"ending {found['from']} to {found['to']}"
+        f"{found['part']}: {counted(found['windows'], 'window')} of {symbols(found)} on "
+        f"{counted(found['dates'], 'date')}, ending {found['from']} to {found['to']}"
     )
 
 

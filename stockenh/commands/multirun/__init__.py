@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stockenh.commands.multirun.folder import CONFIG_DIR, MultirunFolder, parts_of
+from stockenh.commands.multirun.folder import CONFIG_DIR, MultirunFolder, parts_of, require_plugins
 from stockenh.commands.multirun.kept import followed, is_given_again
 from stockenh.config.overrides import (
     PATH_KEYS,
@@ -49,6 +49,11 @@ def is_resumed(arguments: list[str]) -> bool:
 
 def new_arguments(arguments: list[str]) -> list[str]:
     """The arguments of a new multirun, with paths that hold from every folder."""
+    for argument in arguments:
+        if parts_of(argument)[0] == "hydra.run.dir":
+            raise ConfigError(
+                f"{argument}: the folder of many runs is hydra.sweep.dir={parts_of(argument)[1] or 'DIR'}"
+            )
     shows = any(a.partition("=")[0] in SHOWS for a in arguments)  # the config, and runs nothing
     flag = [] if shows or set(MULTIRUN) & set(arguments) else ["--multirun"]
     return [*flag, *map(_with_absolute_path, arguments)]
@@ -81,7 +86,9 @@ def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Seq
     assert folder is not None
     require_plain_folder(folder.path, to_write=True)
     replaced = {key for key, _ in map(parts_of, changed)}
-    began = followed(folder.read()["arguments"], [*flags, *changed], folder.path)
+    about = folder.read()
+    require_plugins(folder.path, about.get("plugins", ()))
+    began = followed(about["arguments"], [*flags, *changed], folder.path)
     kept = [a for a in began if parts_of(a)[0] not in replaced]
     return ["--multirun", *flags, *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 

@@ -13,9 +13,10 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from stockenh.config import registry
 from stockenh.config.overrides import split_override
 from stockenh.config.schema import is_default
-from stockenh.errors import RunFolderError
+from stockenh.errors import ConfigError, RunFolderError
 from stockenh.report.terminal import program
 from stockenh.storage.files import remove_parts, write_atomic, write_json
 from stockenh.storage.untrusted import is_file, read_json
@@ -29,7 +30,7 @@ OF_MANY = ("hydra", "sweep", "ablate")  # nodes of a composed config that no sin
 # Settings that change nothing of what a run finds.
 IMMATERIAL = (
     "device", "threads", "cache_dir", "tta.", "export.", "explain.", "train.checkpoint_minutes",
-    "train.resident",
+    "train.resident", "tracker",
 )  # fmt: skip
 SHOWN = 4  # differences in a message
 
@@ -80,7 +81,8 @@ class MultirunFolder:
         self.workers.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path / "multirun.yaml", OmegaConf.to_yaml(config).encode())
         before = self.read() if is_file(self.about) else {}
-        self.write({**before, "arguments": kept_arguments(config), **more})
+        made_with = before.get("plugins") or plugins_of(config)
+        self.write({**before, "arguments": kept_arguments(config), "plugins": made_with, **more})
 
     def resume_command(self, flags: Sequence[str] = ()) -> str:
         """The command that resumes it; flags: those that it was started with, which must be given again."""
@@ -108,6 +110,23 @@ def config_dirs(config: DictConfig) -> list[str]:
     """The flag by which a command named a folder of the user's own options, which is no override."""
     sources = config.hydra.runtime.config_sources
     return [f"{CONFIG_DIR}{source.path}" for source in sources if source.provider == "command-line"]
+
+
+def plugins_of(config: DictConfig) -> list[dict[str, Any]]:
+    """What a folder keeps of the plugins that the groups of a multirun come from, or may come from."""
+    targets = {node.get("_target_") for node in config.values() if isinstance(node, DictConfig)}
+    options = [o for o in registry.OPTIONS.values() if o.plugin.flag is not None or o.target in targets]
+    return [plugin.to_dict() for plugin in dict.fromkeys(option.plugin for option in options)]
+
+
+def require_plugins(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError with the plugin that a resumed multirun lacks; warns of one that has changed."""
+    loaded = {option.plugin.name: option.plugin for option in registry.OPTIONS.values()}
+    for entry in recorded:
+        if entry["name"] not in loaded:
+            raise ConfigError(f"{folder} was made with {registry.missing(entry['name'])}")
+    for line in registry.changed(loaded.values(), recorded):
+        registry.warn(f"{folder}: {line}")
 
 
 def kept_arguments(config: DictConfig) -> list[str]:

@@ -34,8 +34,9 @@ _OPTION = re.compile(r"[A-Za-z0-9][\w-]*")
 
 def is_given_again(key: str) -> bool:
     """Whether a resumed multirun takes this key from the command line alone: it decides where the study is
-    stored, or what starts the jobs and how, which may be a shell command."""
-    return key in ("cache_dir", "sweep.storage", "hydra/launcher") or key.startswith("hydra.launcher")
+    stored, where runs are sent, or what starts the jobs and how, which may be a shell command."""
+    names = ("cache_dir", "sweep.storage", "hydra/launcher", "tracker")
+    return key in names or key.startswith(("hydra.launcher", "tracker."))
 
 
 def given_again(config: DictConfig) -> list[str]:
@@ -52,6 +53,7 @@ def followed(kept: Sequence[str], given: Sequence[str], folder: Path) -> list[st
     Raises ConfigError where one of them is not of the allow-list, and where one must be given again.
     """
     keys = {key for key, _ in map(parts_of, given)}
+    is_untracked = "tracker=none" in given
     folders = {_folder_of(flag) for flag in given if flag.startswith(CONFIG_DIR)}
     found = []
     for argument in kept:
@@ -62,8 +64,10 @@ def followed(kept: Sequence[str], given: Sequence[str], folder: Path) -> list[st
                     f"{folder} was made with options of its own: add {argument} if you trust it"
                 )
         elif is_given_again(key) and key != "cache_dir":
-            if key not in keys:
-                raise ConfigError(f"{folder} was made with {argument}: add it if you trust it")
+            of_tracker = key.startswith("tracker")
+            if key not in keys and not (of_tracker and is_untracked):
+                instead = ", or tracker=none" if of_tracker else ""
+                raise ConfigError(f"{folder} was made with {argument}: add it if you trust it{instead}")
         elif key not in OF_THIS_MACHINE and key not in keys:
             if key.endswith(".n_workers") and "hydra/launcher" not in keys:
                 _require_few(argument, folder)

@@ -18,6 +18,7 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from stockenh.config import plugins
 from stockenh.errors import StockenhError
 from stockenh.storage.files import WorkerLock, full_disk
 
@@ -77,6 +78,7 @@ class Worker:
     arguments: the overrides that all jobs share
     workers:   the folder of the workers' locks and output
     parent:    process id and start time of the command: on one machine, workers die with it
+    handed:    the plugins of the command
     """
 
     context: HydraContext
@@ -86,6 +88,7 @@ class Worker:
     arguments: Sequence[str]
     workers: Path
     parent: tuple[int, float] = field(default_factory=_this_process)
+    handed: list[plugins.Handed] = field(default_factory=plugins.handed)
     stopped: bool = False  # by a person, before all jobs were done
 
     def __call__(self, cfg: DictConfig) -> int:
@@ -95,6 +98,7 @@ class Worker:
     def work(self, index: int) -> int:
         """Runs jobs until none is left; index: of this worker among the others."""
         setup_globals()
+        plugins.take(self.handed)
         _die_with(*self.parent)
         _take_gpu(index)
         lock, done = WorkerLock(self.workers), 0
@@ -159,7 +163,9 @@ class Worker:
 
 def describe(error: Exception) -> str:
     """An error as a job's reason to fail: its class too where the message alone says little."""
-    return str(error) if isinstance(error, StockenhError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, StockenhError):
+        return str(error)
+    return plugins.blame(error) or f"{type(error).__name__}: {error}"
 
 
 def _die_with(pid: int, created: float) -> None:

@@ -19,8 +19,9 @@ from stockenh.commands.report.several import curves_chart
 from stockenh.commands.runs.listing import option_of
 from stockenh.commands.train.details import NAME
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
-from stockenh.commands.train.result import result_grid, title_of
+from stockenh.commands.train.result import loss_in_words, result_grid, title_of
 from stockenh.commands.train.verdict import test_verdicts
+from stockenh.evaluation.reliability import ends_of_lists
 from stockenh.inference.calibration import curves_of_lists
 from stockenh.report.candles import candles_chart, tiles
 from stockenh.report.page import Block, Code, Page, Picture, Tab, Table, Verdict, Words
@@ -47,7 +48,7 @@ def run_page(folder: RunFolder) -> Page:
     with damaged(folder.path):
         tabs = [
             Tab("Overview", _overview(config, summary, evaluated)),
-            Tab("Training", _training(folder, summary)),
+            Tab("Training", _training(folder, config, summary)),
             *evaluation_tabs(evaluated, series),
             Tab("Calibration", _calibration(summary, details)),
             Tab("Years and symbols", part_tables(series or details, of_target(_target(config)))),
@@ -161,7 +162,7 @@ def _cell(value: object) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _training(folder: RunFolder, summary: Found) -> list[Block]:
+def _training(folder: RunFolder, config: Found, summary: Found) -> list[Block]:
     if members := _member_histories(folder, summary):
         draw: Callable[[Path], object] = partial(curves_chart, members)
         names = ("seed", "weights", "best_epoch", "epochs", "val_loss", "seconds")
@@ -171,6 +172,7 @@ def _training(folder: RunFolder, summary: Found) -> list[Block]:
     history: list[dict[str, Any]] = [dict(line) for line in folder.read_metrics()]
     if not history:
         return []
+    draw = partial(training_curves, history, loss=loss_in_words(config))
     rows = [
         (
             str(line["epoch"]), number(line["train_loss"]), number(line["val_loss"]),
@@ -192,7 +194,7 @@ def _training(folder: RunFolder, summary: Found) -> list[Block]:
         "validation loss: the plain loss of the base recipe, whatever loss is trained, so that runs compare"
     )
     return [
-        Picture("curves", "loss, accuracy and learning rate by epoch", partial(training_curves, history)),
+        Picture("curves", "loss, accuracy and learning rate by epoch", draw),
         Table(Grid("Epochs", columns, [rows], caption, ("weights", "best so far"))),
     ]
 
@@ -201,12 +203,13 @@ def _calibration(summary: Found, details: Found) -> list[Block]:
     if not (curves := details.get("reliability")):
         return []
     before, after = (curves_of_lists(curves[name]) for name in ("before", "after"))
+    ends = ends_of_lists(details["intervals"])
     part = f"the test part{of_target(summary.get('target', 'absolute'))}"
     return [
         Picture(
             "reliability",
             "how often prices rose by the forecast probability",
-            partial(reliability_chart, before, after, part=part),
+            partial(reliability_chart, before, after, part=part, intervals=ends),
         )
     ]
 

@@ -6,16 +6,20 @@ import os
 from pathlib import Path
 
 from stockenh.config.overrides import split_override, unquoted
-from stockenh.errors import ConfigError
+from stockenh.errors import ConfigError, counted
 
 
-def runs(arguments: list[str]) -> None:
-    """Lists the runs below folders, newest first, or sets run folders side by side."""
+def runs(arguments: list[str], to: str | None = None) -> None:
+    """Lists the runs below folders, newest first, or sets run folders side by side.
+
+    to: a tracker, to which they are sent instead; its settings are among the arguments, as tracker.KEY=VALUE
+    """
     from stockenh.commands.runs import listing as reading
     from stockenh.commands.runs import show as tables
     from stockenh.report.terminal import console, print_line
 
-    paths, wanted = _paths_and_values(arguments)
+    words = [a for a in arguments if to is not None and a.startswith("tracker.")]
+    paths, wanted = _paths_and_values([a for a in arguments if a not in words])
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"{path}: no such folder; give folders of runs, or KEY=VALUE of their configs")
@@ -26,6 +30,11 @@ def runs(arguments: list[str]) -> None:
     if not found:
         print_line(out, f"no runs in {where}; stockenh train makes one")
         return
+    if to is not None:
+        from stockenh.commands.runs.send import send, tracker_of
+
+        send(reading.matching(found, wanted), tracker_of(to, words), out)
+        return
     if len(paths) > 1 and all(map(reading.is_run, paths)):
         side_by_side = reading.matching(map(reading.read, paths), wanted)
         for table in tables.comparison(side_by_side):
@@ -35,8 +44,11 @@ def runs(arguments: list[str]) -> None:
         return
     kept = sorted(reading.matching(found, wanted), key=lambda run: (run.written, run.path), reverse=True)
     if kept:
-        out.print(tables.listing(kept, tables.common_root(folders)))
-    print_line(out, f"{len(kept)} of {len(found)} runs in {where}, newest first")
+        root = tables.common_root(folders)
+        out.print(tables.listing(kept, root, out.width))
+        for line in tables.remarks(kept, root):
+            print_line(out, line)
+    print_line(out, f"{len(kept)} of {counted(len(found), 'run')} in {where}, newest first")
 
 
 def _paths_and_values(arguments: list[str]) -> tuple[list[Path], dict[str, str]]:

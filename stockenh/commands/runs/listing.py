@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from stockenh.config import registry
 from stockenh.config.catalog import groups, option_values
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError, RunFolderError
@@ -128,15 +129,15 @@ def option_of(group: str, node: Mapping[str, Any]) -> str:
     """
     target = node.get("_target_")
     nearest, agreed, all_agree = "", -1, False
-    for option, shipped in _options().get(group, {}).items():
+    for option, shipped in _options(tuple(registry.OPTIONS)).get(group, {}).items():
         if shipped.get("_target_") != target:
             continue
         values = {k: v for k, v in shipped.items() if not k.startswith("_") and v != "???"}
         equal = sum(_same(node.get(key), value) for key, value in values.items())
         if equal > agreed:
             nearest, agreed, all_agree = option, equal, equal == len(values)
-    if not nearest:
-        return str(target).rpartition(".")[2]
+    if not nearest:  # of a plugin that is not loaded, or an earlier version's
+        return str(target).rpartition(":" if ":" in str(target) else ".")[2]
     return nearest if all_agree else f"{nearest}*"
 
 
@@ -273,8 +274,8 @@ def _as_number(value: Any) -> float | None:
 
 
 @cache
-def _options() -> dict[str, dict[str, dict[str, Any]]]:
-    """Group -> option -> the settings that its YAML gives."""
+def _options(of_plugins: tuple[tuple[str, str], ...]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Group -> option -> the settings that its YAML gives; of_plugins: those that are loaded now."""
     return {
         group: {option: option_values(group, option) for option in options}
         for group, options in groups().items()

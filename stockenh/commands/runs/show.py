@@ -1,10 +1,10 @@
-"""Run folders as tables of 80 columns: a list, and some of them side by side."""
+"""Run folders as tables: a line each in a list, and some of them side by side."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +12,88 @@ from rich import box
 from rich.table import Table
 
 from stockenh.commands.runs.listing import Run, differing, is_run
-from stockenh.report.table import number, percent
+from stockenh.report.table import leave_out, new_table, number, percent
 
 WIDTH, KEY_WIDTH = 80, 23  # columns of the terminal, and of them for what a row is
-RUN_WIDTH = 26  # a run's own DATE/TIME
+NARROWEST = 20  # of the column with paths, which are folded
+LONGEST_CELL = 24  # characters of a value in a list
+GROUPS = ("model", "loss", "averaging")
 SIDE_BY_SIDE = 3  # runs that fit beside each other
 LONGEST = 200  # characters of a value that are shown
 FIGURES = ("parameters", "best_epoch", "seconds", "windows_per_second", "device", "precision")
 
 
-def listing(runs: Sequence[Run], root: Path) -> Table:
-    """A block of lines per run, its path relative to `root`, in the order given."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), collapse_padding=True, pad_edge=False, show_edge=False,
-                  caption_justify="left", caption=(
-        "accuracy, majority: of direction on the test part, ties left out. "
-        "epoch: done/planned. *: a value of that option was changed"
-    ))  # fmt: skip
-    table.add_column("run\nstate", overflow="fold", width=RUN_WIDTH)
-    table.add_column("model\nloss\naveraging", overflow="fold", min_width=15, max_width=16)
-    table.add_column("weights\nepoch\nval loss", justify="right")
-    for name in ("bars", "accuracy", "majority"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in runs:
-        test = run.scores.get("test", {})
-        done = f"{run.epochs}/{run.planned}" if run.planned is not None else "-"
-        columns = (
-            [folded(plain(text), RUN_WIDTH) for text in (os.path.relpath(run.path, root), run.state)],
-            [folded(plain(run.config.get(group, "-")), 16) for group in ("model", "loss", "averaging")],
-            [plain(run.weights or "-"), done, number(run.val_loss) if run.val_loss is not None else "-"],
-            [plain(horizon.removeprefix("h")) for horizon in test] or ["-"],
-            [percent(scores.get("accuracy")) for scores in test.values()] or ["-"],
-            [percent(scores.get("majority")) for scores in test.values()] or ["-"],
-        )
-        table.add_row(*("\n".join(lines) for lines in columns), end_section=True)
+def listing(
+    runs: Sequence[Run],
+    root: Path,
+    width: int = WIDTH,
+    varied: Mapping[str, Sequence[Any]] | None = None,
+) -> Table:
+    """A line per run in the order given, its path relative to `root`, the scores of the largest horizon.
+
+    varied: config keys with the value of each run, in place of its options. Where `width` characters are too
+    few, whole columns are left out, the least useful first, and the caption names them.
+    """
+    chosen = varied if varied is not None else {g: [run.config.get(g, "-") for run in runs] for g in GROUPS}
+    scores = [_of_largest(run.scores.get("test", {})) for run in runs]
+    columns = {
+        "run": [plain(os.path.relpath(run.path, root)) for run in runs],
+        "state": [parts_of_state(run)[0] for run in runs],
+        **{plain(key): [_cut(plain(value)) for value in values] for key, values in chosen.items()},
+        "weights": [_cut(plain(run.weights or "-")) for run in runs],
+        "epoch": [f"{run.epochs}/{run.planned}" if run.planned is not None else "-" for run in runs],
+        "val loss": ["-" if run.val_loss is None else number(run.val_loss) for run in runs],
+        "bars": [plain(horizon.removeprefix("h")) for horizon, _ in scores],
+        "rank IC": ["-" if of.get("rank_ic") is None else f"{of['rank_ic']:+.3f}" for _, of in scores],
+        **{
+            key: ["-" if of.get(key) is None else percent(of[key]) for _, of in scores]
+            for key in ("accuracy", "majority")
+        },
+    }
+    if {*columns["rank IC"]} == {"-"}:
+        del columns["rank IC"]
+    dispensable = ["averaging", "weights", "loss", "val loss", "epoch", "rank IC", *reversed([*chosen])]
+    left_out = leave_out(columns, [plain(name) for name in dispensable], width)
+    rest = sum(max(len(text) for text in (name, *columns[name])) + 1 for name in columns if name != "run")
+    columns["run"] = [folded(text, max(width - rest, NARROWEST)) for text in columns["run"]]
+    caption = (
+        "accuracy, majority: of direction on the test part at so many bars, ties left out"
+        f"{'. epoch: done/planned' * ('epoch' in columns)}. *: a value of that option was changed"
+    )
+    caption += f". No room for {', '.join(left_out)}" if left_out else ""
+    left = ("run", "state", *map(plain, chosen), "weights")
+    table = new_table(caption=caption, columns=[*columns], left=left)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     return table
+
+
+def remarks(runs: Sequence[Run], root: Path) -> list[str]:
+    """What a word for the state leaves out: why a folder is damaged, how many members are done."""
+    found = ((run, *parts_of_state(run)) for run in runs)
+    return [
+        f"{state:<8} {plain(os.path.relpath(run.path, root))}: {more}" for run, state, more in found if more
+    ]
+
+
+def parts_of_state(run: Run) -> tuple[str, str]:
+    """A run's state in a word, and what else is to say where no column of `listing` says it."""
+    if run.state.startswith("damaged: "):
+        return "damaged", plain(run.state.removeprefix("damaged: "))
+    word, _, more = run.state.partition(", ")
+    word = word.removesuffix(" early").partition(" at ")[0]
+    return word, more if "members" in more else ""
+
+
+def _of_largest(test: Mapping[str, Mapping[str, float]]) -> tuple[str, Mapping[str, float]]:
+    """The largest horizon and its scores; names that are no horizon's count as the smallest."""
+    size = {h: int(d) if (d := h.removeprefix("h")).isdecimal() and len(d) < 7 else 0 for h in test}
+    horizon = max(size, key=size.__getitem__, default="-")
+    return horizon, test.get(horizon, {})
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 3]}..."
 
 
 def comparison(runs: Sequence[Run]) -> Iterator[Table]:

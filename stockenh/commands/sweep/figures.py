@@ -11,12 +11,13 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from stockenh.errors import counted
 from stockenh.report.figure import GREY, legend_above, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST_FOR_IMPORTANCE = 4  # complete trials
+FEWEST_FOR_IMPORTANCE = 20  # complete trials; of fewer, importances change with every trial
 MOST_NAMED = 8  # trials in a legend
 
 
@@ -26,13 +27,15 @@ def draw(study: optuna.Study, metric: str, folder: Path, suffix: str = ".png") -
     from matplotlib import pyplot
 
     matplotlib.use("agg")
-    complete, differ = len(_values(study)), len(set(_values(study))) > 1
+    complete, missing = len(_values(study)), undrawn(study)
     wanted = {
         "history": complete > 0 and _history,
-        "intermediate": any(trial.intermediate_values for trial in study.trials) and _intermediate,
+        "intermediate": "intermediate" not in missing and _intermediate,
         "parallel": complete > 1 and _parallel,
-        "importance": complete >= FEWEST_FOR_IMPORTANCE and differ and _importance,
+        "importance": "importance" not in missing and _importance,
     }
+    for name in missing:  # of a search that was resumed
+        (folder / f"{name}.png").unlink(missing_ok=True)
     drawn = []
     for name, picture in wanted.items():
         # Optuna sets a style for all that is drawn afterwards, and warns of axes with one value
@@ -48,6 +51,21 @@ def draw(study: optuna.Study, metric: str, folder: Path, suffix: str = ".png") -
             finally:
                 pyplot.close("all")
     return drawn
+
+
+def undrawn(study: optuna.Study) -> dict[str, str]:
+    """The pictures that would show noise or nothing, by name, and why each is left out."""
+    missing, values = {}, _values(study)
+    if max((len(trial.intermediate_values) for trial in study.trials), default=0) < 2:
+        missing["intermediate"] = "no trial has two epochs, so there is no course to draw"
+    if len(values) < FEWEST_FOR_IMPORTANCE:
+        trials = counted(len(values), "complete trial")
+        missing["importance"] = (
+            f"{trials} of the {FEWEST_FOR_IMPORTANCE} that importances need, of fewer they are noise"
+        )
+    elif len(set(values)) < 2:
+        missing["importance"] = "all complete trials have the same metric"
+    return missing
 
 
 def _values(study: optuna.Study) -> list[float]:

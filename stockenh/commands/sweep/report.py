@@ -17,7 +17,7 @@ from rich.console import Console
 from stockenh.commands.multirun.folder import OF_MANY
 from stockenh.commands.multirun.launch import show_line
 from stockenh.commands.report.sweep import sweep_page
-from stockenh.commands.sweep.figures import draw
+from stockenh.commands.sweep.figures import draw, undrawn
 from stockenh.commands.sweep.luck import luck_of_best
 from stockenh.commands.sweep.show import (
     best_of,
@@ -32,7 +32,7 @@ from stockenh.commands.sweep.study import SharedStudy, attribute
 from stockenh.commands.train.result import result_table
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
-from stockenh.config import build
+from stockenh.config import build, plugins
 from stockenh.config.schema import OF_MACHINE, config_of, parse, to_dict
 from stockenh.errors import StockenhError
 from stockenh.report.page import PAGE, write_page
@@ -61,6 +61,8 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     show_line(console, "overfit", luck)
     lines = _report(spec, trials, best, ended, commands, scores, luck)
     lines += [f"![{path.stem}](report/{path.name})" for path in drawn]
+    missing = [f"{name}.png is not drawn: {why}" for name, why in undrawn(study.study).items()]
+    lines += ["", *(f"{line}." for line in missing)]
     report = folder.path / "report.md"
     write_atomic(report, ("\n".join(lines) + "\n").encode())
     shown = {
@@ -78,6 +80,8 @@ def conclude(spec: SearchSpec, study: SharedStudy, console: Console) -> float | 
     write_json(folder.path / "report" / "sweep.json", shown)
     for name, found in (*(("picture", path) for path in drawn), ("report", report), ("best", commands[0])):
         show_line(console, name, found)
+    for line in missing:
+        show_line(console, "n/a", line)
     page = write_page(sweep_page(folder.path, study.study), folder.path / PAGE)
     show_line(console, "page", page)
     return best.value
@@ -95,7 +99,7 @@ def _write_best(spec: SearchSpec, best: FrozenTrial, ended: int) -> list[str]:
     node = {key: value for key, value in to_dict(parse(raw)).items() if key not in (*OF_MACHINE, *of_teacher)}
     path = spec.folder.path / "best.yaml"
     teacher = [f"teacher={raw['teacher']}"] if raw.get("teacher") else []
-    short = shlex.join(["stockenh", command, *teacher, f"run_config={path}"])
+    short = shlex.join(["stockenh", command, *plugins.flags(), *teacher, f"run_config={path}"])
     lines = [
         f"# Trial {best.number} of {ended}: {spec.settings.metric} {number(best.value, 6)} on validation.",
         f"# Override: {short.removeprefix('stockenh ')}",
@@ -110,7 +114,7 @@ def _full_command(command: str, arguments: Sequence[str], overrides: Sequence[st
     own = [a for a in arguments if re.split("[=./]", a.lstrip("+~"), maxsplit=1)[0] not in OF_MANY]
     if not any(a.startswith("train.epochs=") for a in [*own, *overrides]):
         own.append(f"train.epochs={epochs}")
-    return shlex.join(["stockenh", command, *own, *overrides])
+    return shlex.join(["stockenh", command, *plugins.flags(), *own, *overrides])
 
 
 def _judge_on_test(

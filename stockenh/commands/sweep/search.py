@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from rich.console import Console
 
+from stockenh.commands.multirun.folder import parts_of
 from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import launch, show_line
 from stockenh.commands.multirun.worker import Worker
@@ -24,19 +26,23 @@ from stockenh.commands.sweep.show import Watch
 from stockenh.commands.sweep.spec import LOSS, SearchSpec
 from stockenh.commands.sweep.study import SharedStudy, attribute, pruner_of, sampler_of, without_password
 from stockenh.commands.sweep.trials import StudySource
+from stockenh.commands.tracking import describe, track, warn_once
 from stockenh.config import build
 from stockenh.config.catalog import groups
 from stockenh.config.overrides import PLAIN_KEY, suggest
 from stockenh.config.schema import RunConfig, parse
-from stockenh.errors import ConfigError, StockenhError
+from stockenh.errors import ConfigError, StockenhError, counted
 from stockenh.report import terminal
+from stockenh.report.terminal import duration
 from stockenh.storage.untrusted import require_plain_folder
 
 MOST_CORNERS = 2000  # of a space
 # What decides which rows and labels a trial is judged on: two trials that differ there can't be compared.
 JUDGED_BY = ("data", "split", "target", "seed")
 # What is no part of a model or its training.
-OUTSIDE = ("device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment")
+OUTSIDE = (
+    "device", "threads", "cache_dir", "sweep", "hydra", "run", "resume", "teacher", "experiment", "tracker",
+)  # fmt: skip
 
 
 def search(context: HydraContext, config: DictConfig, task: TaskFunction, arguments: Sequence[str]) -> float:
@@ -54,15 +60,19 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     require_plain_folder(folder.path, to_write=True)
     study = SharedStudy(settings, folder.path)
     study.require_same(spec.fingerprint)
-    _begin(spec, study, console)
-    deadline = time.time() + 3600 * settings.max_hours
-    source = StudySource(settings, folder.path, spec.space, spec.values, base.seed, deadline)
-    worker = Worker(context, config, task, source, spec.arguments, folder.workers)
-    size = min(settings.n_workers, settings.n_trials)
-    with Watch(study, size, deadline, console):
-        launch(worker, size, spec.arguments, study)
-    study.close_dead()
-    return _end(spec, study, console)
+    with track(base, warn_once(console)) as tracked:
+        _begin(spec, study, console)
+        tracked.start(lambda: describe(folder.path, spec.values, "sweep"))
+        deadline = time.time() + 3600 * settings.max_hours
+        source = StudySource(settings, folder.path, spec.space, spec.values, base.seed, deadline)
+        worker = Worker(context, config, task, source, spec.arguments, folder.workers)
+        size = min(settings.n_workers, settings.n_trials)
+        with Watch(study, size, deadline, console):
+            launch(worker, size, spec.arguments, study)
+        study.close_dead()
+        best = _end(spec, study, console)
+        tracked.results["summary/best"] = best
+    return best
 
 
 def _require_searchable(spec: SearchSpec, base: RunConfig) -> None:
@@ -96,12 +106,45 @@ def _begin(spec: SearchSpec, study: SharedStudy, console: Console) -> None:
     if settings.storage is not None:
         where = f"{study.name} in {without_password(settings.storage)}"
     doing = "resumed" if ended else "study"
-    show_line(console, doing, f"{where}: {ended} of {settings.n_trials} trials ended")
+    show_line(console, doing, f"{where}: {ended} of {counted(settings.n_trials, 'trial')} ended")
+    for line in [*overridden(spec), *([cost_line(spec, study)] if ended < settings.n_trials else [])]:
+        show_line(console, *line)
     if is_new and settings.enqueue_base:
         why = "; ".join(f"{name} is left out, {reason}" for name, reason in left_out.items())
         show_line(console, "trial 0", f"has the config's own values{f', but {why}' if why else ''}")
     if dead:
         console.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
+
+
+def overridden(spec: SearchSpec) -> list[tuple[str, str]]:
+    """A line for each value of the command line that the space searches all the same, or that takes a
+    parameter out of it; values of the shipped space's own keys are fixed by naming them."""
+    given = {key: argument for argument in spec.arguments if (key := parts_of(argument)[0])}
+    lines = []
+    chosen = {name: option for name, option in spec.choices.items() if name in given}
+    searched = [name for name, line in spec.space.parameters.items() if not line.helper]
+    for group, option in chosen.items():
+        if names := [name for name in searched if name.startswith(f"{group}.")]:
+            lines.append(("space", f"replaces values of {group}={option}: {', '.join(names)}"))
+    declared = OmegaConf.select(spec.config, "sweep.params") or {}
+    if fixed := [argument for key, argument in given.items() if key in declared and key not in searched]:
+        lines.append(("space", f"does not search what is given: {', '.join(fixed)}"))
+    return lines
+
+
+def cost_line(spec: SearchSpec, study: SharedStudy) -> tuple[str, str]:
+    """What the rest of a search takes at most: trials, epochs, and the time by those that have ended."""
+    settings, epochs = spec.settings, spec.raw["train"]["epochs"]
+    ended = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
+    left = settings.n_trials - study.count_ended()
+    text = f"{counted(left, 'trial')} of at most {counted(epochs, 'epoch')}, {left * epochs:,} in all"
+    seconds = [s / e for t in ended if (s := attribute(t, "seconds")) and (e := attribute(t, "epochs"))]
+    if seconds:
+        total = statistics.fmean(seconds) * left * epochs / min(settings.n_workers, max(left, 1))
+        text += f", about {duration(total)} by the trials so far"
+    else:
+        text += "; the first trial shows how long one takes"
+    return "cost", f"{text}; sweep.max_hours={settings.max_hours:g} ends it earlier"
 
 
 def _end(spec: SearchSpec, study: SharedStudy, console: Console) -> float:

@@ -15,6 +15,7 @@ from rich.table import Table
 from stockenh.commands.multirun.launch import MultirunWatch, time_left
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import SharedStudy, attribute
+from stockenh.errors import counted
 from stockenh.report.table import number
 
 SHOWN = 12  # rows of the live table
@@ -41,7 +42,7 @@ def count_states(trials: Sequence[FrozenTrial], total: int) -> str:
     """`12 trials: 8 complete, 3 pruned, 1 failed`."""
     counts = collections.Counter(state_of(trial) for trial in trials[:total])
     each = ", ".join(f"{n} {state}" for state, n in counts.items())
-    return f"{min(len(trials), total)} trials: {each}"
+    return f"{counted(min(len(trials), total), 'trial')}: {each}"
 
 
 def state_of(trial: FrozenTrial) -> str:
@@ -136,7 +137,7 @@ class Watch(MultirunWatch):
     def _progress(self, trials: Sequence[FrozenTrial]) -> str:
         """`7 of 12 trials, 2 workers, about 4 min left`."""
         ended, total = self.study.count_ended(), self.study.settings.n_trials
-        text = f"{ended} of {total} trials, {self.workers} worker{'s' * (self.workers > 1)}"
+        text = f"{ended} of {counted(total, 'trial')}, {counted(self.workers, 'worker')}"
         left = seconds_left(trials, total, self.workers)
         return text if left is None else f"{text}, {time_left(min(left, self.deadline - time.time()))}"
 

@@ -19,7 +19,7 @@ from stockenh.commands.sweep.space import Space, params_of
 from stockenh.config.schema import PositiveFinite, plain, settings_of
 from stockenh.data import Few
 from stockenh.errors import ConfigError
-from stockenh.storage.run_folder import AS_WRITTEN, Horizon, RunFolder, Scores
+from stockenh.storage.run_folder import AS_WRITTEN, Horizon, PluginOrigin, RunFolder, Scores
 
 # The metrics of a trial, and which way is better. Those of a horizon are written val.h5.auc.
 METRICS = {
@@ -85,6 +85,7 @@ class SweepRecord(TypedDict):
 
     arguments: list[str]
     command: Literal["train", "distill"]
+    plugins: NotRequired[list[PluginOrigin]]
     test: NotRequired[list[Look]]
 
 

@@ -232,10 +232,12 @@ class SharedStudy:
 
     def require_same(self, fingerprint: Mapping[str, Any]) -> None:
         """Stores what a study is made of, by dotted key; raises ConfigError with what differs from then."""
-        text = self.study.user_attrs.get(MADE_OF)
+        # optuna-dashboard shows all user attributes on the study's page; earlier versions made one of it
+        kept = self.storage.get_study_system_attrs(self._id)
+        text = kept.get(MADE_OF, self.study.user_attrs.get(MADE_OF))
         now = json.loads(json.dumps(fingerprint))
         if text is None:
-            self.study.set_user_attr(MADE_OF, json.dumps(now))
+            self.storage.set_study_system_attr(self._id, MADE_OF, json.dumps(now))
             return
         try:
             before = typed(dict[str, Any], parse_json(text), MADE_OF)

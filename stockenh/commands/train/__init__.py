@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from stockenh.commands.finished import require_own_folder
-from stockenh.commands.multirun import is_resumed
+from stockenh.commands.multirun import SHOWS, is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
+from stockenh.commands.tracking import track, warn_once
 from stockenh.commands.train.resumed import is_finished, resumed_run
-from stockenh.config import compose
-from stockenh.config.schema import RunConfig, parse
+from stockenh.config import compose, registry
+from stockenh.config.overrides import split_override, unquoted
+from stockenh.config.schema import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
+from stockenh.report.trackers import NoTracker, Warn
 from stockenh.storage.files import LogFile
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
@@ -42,7 +47,50 @@ def train(arguments: list[str]) -> None:
             resume(arguments)
         else:
             root, rest = compose.with_file("train", arguments)
-            compose.run(root, train_job, rest)
+            with compared(rest) as given:
+                compose.run(root, train_job, given)
+
+
+@contextmanager
+def compared(arguments: list[str]) -> Iterator[list[str]]:
+    """The arguments, those of a grid with its folder; a table of the grid's runs follows, failed ones too."""
+    keys = [(split_override(argument) or ("", ""))[0] for argument in arguments]
+    if not GRID_FLAGS & set(arguments) or any(a.partition("=")[0] in SHOWS for a in arguments):
+        yield arguments
+        return
+    if "hydra.sweep.dir" in keys:
+        value = (split_override(arguments[keys.index("hydra.sweep.dir")]) or ("", ""))[1]
+        folder = unquoted(value)
+    else:
+        folder = Path(datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f"))
+        arguments = [*arguments, f"hydra.sweep.dir={folder}"]
+    try:
+        yield arguments
+    finally:
+        _compare(folder)
+
+
+def _compare(folder: Path) -> None:
+    """Prints a line per run of a grid: what its runs differ in, and their scores."""
+    from stockenh.commands.runs import listing as reading
+    from stockenh.commands.runs.show import incomparable, listing, remarks
+    from stockenh.report.terminal import console, print_line
+
+    jobs = [path for path in reading.find(folder) if path.parent == folder and path.name.isdecimal()]
+    runs = [reading.read(path) for path in sorted(jobs, key=lambda path: int(path.name))]
+    if len(runs) < 2:
+        return
+    out = console()
+    out.print()
+    differ = reading.differing(runs)
+    # that a value of an option was changed is said by the value itself
+    varied = {key: of for key, of in differ.items() if "." in key or len({str(v).strip("*") for v in of}) > 1}
+    out.print(listing(runs, folder, out.width, varied))
+    for line in remarks(runs, folder):
+        print_line(out, line)
+    if why := incomparable(runs):
+        out.print(why)
+    print_line(out, f"grid     {folder.absolute()}")
 
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
@@ -67,12 +115,15 @@ def train_assigned(
     from stockenh.config import build
     from stockenh.training.loop import Interrupted
 
-    quiet = Console(quiet=True)
+    quiet, device = Console(quiet=True), build.device(config.device)
     with folder.lock():
         if not is_file(folder.last):
             folder.begin(config.raw)
         try:
-            summary = train_run(config, folder, build.device(config.device), quiet, assignment.report, judged)
+            # a failure is in the trial's own log: the command has warned of it already
+            with track(config, warn_once(quiet)) as tracked:
+                report = assignment.report
+                summary = train_run(config, folder, device, quiet, report, judged, tracked=tracked)
         except Interrupted:
             log.info("stopped; its state is saved")
             assignment.give_back()
@@ -93,11 +144,15 @@ def resume(arguments: list[str]) -> None:
 
 def continue_run(folder: RunFolder, config: RunConfig, changes: Mapping[str, Any]) -> bool:
     """Trains on in the folder of an old run, whose log goes on; returns whether it is a teacher's student."""
+    from stockenh.report.terminal import console, print_line
+
     handler = LogFile(folder.log)
     handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     log.info("resumed")
+    if isinstance(config.tracker, NoTracker) and is_file(folder.tracker):
+        print_line(console(), "tracker  this run was sent to one: add tracker=NAME to go on there")
     command = "train" if config.teacher is None else "distill"
     with errors_in_log():
         given = "device" in changes
@@ -124,10 +179,12 @@ def train_in(
     command: str = "train",
     named: RunFolder | None = None,
     changes: Mapping[str, Any] | None = None,
+    warn: Warn | None = None,
 ) -> None:
     """Trains in a folder to the end and shows the result; see `exclusive` and `device_of`.
 
-    changes: the settings that a resumed run takes from the command line, by dotted key
+    changes: the settings that a resumed run takes from the command line, by dotted key; warn: gets the
+    failure of a tracker, by default that of this run alone
     """
     from stockenh.commands.report.pages import leave_page
     from stockenh.commands.train.members import train_members
@@ -136,23 +193,32 @@ def train_in(
     from stockenh.report.terminal import console
 
     out = console()
+    if fresh:
+        for line in registry.unused(type(getattr(config, group)) for group in GROUPS):
+            registry.warn(line)
     device = device_of(config, device_given, out)
-    with exclusive(folder, fresh, command, named) as begin:
-        if config.train.members > 1:
-            summary = train_members(config, folder, device, out, begin, changes or {})
-        else:
-            summary = train_run(config, folder, device, out, begin=begin)
-    show_result(folder, summary, out)
-    leave_page(folder.path, out)
+    with track(config, warn or warn_once(out)) as tracked:
+        with exclusive(folder, fresh, command, named, config.tracker.overrides()) as begin:
+            if config.train.members > 1:
+                summary = train_members(config, folder, device, out, begin, changes or {}, tracked)
+            else:
+                summary = train_run(config, folder, device, out, begin=begin, tracked=tracked)
+        show_result(folder, summary, out)
+        leave_page(folder.path, out)
 
 
 @contextmanager
 def exclusive(
-    folder: RunFolder, fresh: bool, command: str = "train", named: RunFolder | None = None
+    folder: RunFolder,
+    fresh: bool,
+    command: str = "train",
+    named: RunFolder | None = None,
+    words: Sequence[str] = (),
 ) -> Iterator[Callable[[RunConfig], None] | None]:
     """Locks the folder of an old run; for a new one yields what makes and locks it once the run begins.
 
-    A stop within leaves with 130 and the command that continues `named`, by default the folder.
+    A stop within leaves with 130 and the command that continues `named`, by default the folder; words: what
+    that command must be given again.
     """
     from stockenh.training.loop import Interrupted
 
@@ -171,10 +237,12 @@ def exclusive(
         try:
             yield begin if fresh else None
         except (Interrupted, KeyboardInterrupt) as stop:
-            raise _stopped(folder, stop, command, named or folder) from None
+            raise _stopped(folder, stop, command, named or folder, words) from None
 
 
-def _stopped(folder: RunFolder, stop: BaseException, command: str, named: RunFolder) -> Stopped:
+def _stopped(
+    folder: RunFolder, stop: BaseException, command: str, named: RunFolder, words: Sequence[str]
+) -> Stopped:
     """What a stop says: the command that continues, where there is something to continue."""
     from stockenh.report.terminal import program
     from stockenh.training.loop import Interrupted
@@ -183,7 +251,7 @@ def _stopped(folder: RunFolder, stop: BaseException, command: str, named: RunFol
         return Stopped("interrupted before the run began: nothing was written")
     saved = "stopped; its state is saved" if isinstance(stop, Interrupted) else "interrupted at once"
     log.info("%s", saved)
-    again = f"{program()} {command} resume={shlex.quote(str(named))}"
+    again = " ".join([f"{program()} {command} resume={shlex.quote(str(named))}", *map(shlex.quote, words)])
     return Stopped(f"{saved}. Continue with: {again}")
 
 

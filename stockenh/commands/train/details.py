@@ -19,12 +19,16 @@ from stockenh.commands.forecasts import (
     newest_forecasts,
     quantile_interval,
 )
+from stockenh.commands.train.figures import reliability_chart
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.data.windows import BarWindows, Windows
+from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.breakdown import breakdown
+from stockenh.evaluation.reliability import ends_as_lists, reliability_intervals
 from stockenh.inference.calibration import curves_as_lists, reliability_curves
 from stockenh.inference.predict import Forecast, Predictions, predict
+from stockenh.report.table import of_target
 
 NAME = "details.json"
 
@@ -37,11 +41,14 @@ def write_details(session: Session, trained: Trained, net: nn.Module, test: Pred
         windows, rows = session.prepared.windows, session.prepared.rows["test"]
         labels = session.directions("test")
         up_prob = trained.calibration.apply(test.up_logits)
-        curves = {
-            name: curves_as_lists(reliability_curves(p, labels, windows.horizons))
-            for name, p in (("before", test.up_prob), ("after", up_prob))
-        }
-        found |= {"reliability": curves, **by_part(windows, rows, up_prob)}
+        before, after = (reliability_curves(p, labels, windows.horizons) for p in (test.up_prob, up_prob))
+        resampling = Resampling(seed=session.config.seed)
+        ends = reliability_intervals(up_prob, labels, windows.asof[rows], windows.horizons, resampling)
+        curves = {"before": curves_as_lists(before), "after": curves_as_lists(after)}
+        found |= {"reliability": curves, "intervals": ends_as_lists(ends), **by_part(windows, rows, up_prob)}
+        if trained.held_out:
+            title = f"the test part{of_target(session.config.target.name)}"
+            reliability_chart(before, after, session.folder.report / "reliability.png", title, ends)
     session.folder.write_json(session.folder.report / NAME, found)
 
 

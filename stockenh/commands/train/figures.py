@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stockenh.report.figure import (
     COLOURS,
     GREY,
+    as_drawn,
     bars_of,
     bars_text,
     legend_above,
@@ -30,80 +31,119 @@ if TYPE_CHECKING:
 Reliability = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integer]]
 
 
+Intervals = tuple[NDArray[np.floating], NDArray[np.floating]]
+
+
 def reliability_chart(
     before: Mapping[str, Reliability],
     after: Mapping[str, Reliability],
     path: Path,
     part: str = "the test part",
+    intervals: Mapping[str, Intervals] | None = None,
 ) -> Path:
-    """Draws how often prices went up against the forecast probability; returns the path.
+    """Draws how often prices went up against the forecast probability, a panel per horizon; returns the path.
 
-    Both map "h3" to (mean forecast, share of up, rows) of each bin, before and after calibration.
+    Both map "h3" to (mean forecast, share of up, rows) of each bin, before and after calibration; intervals:
+    (low, high) of each calibrated bin's share, NaN where it has none.
     """
     horizons = sorted(before, key=bars_of)
     figure = new_figure(3.4 * max(len(horizons), 2) + 0.6, 4.4)
     for place, horizon in enumerate(horizons):
         axes = figure.add_subplot(1, len(horizons), place + 1)
-        curves = (("uncalibrated", before[horizon]), ("calibrated", after[horizon]))
-        edges = [*(v for _, (p, up, _) in curves for v in (*p, *up)), 0.45, 0.55]
-        low, high = min(edges), max(edges)
-        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, zorder=1)
-        lines = []
-        for colour, (name, (forecast, share, count)) in zip((COLOURS[1], COLOURS[0]), curves, strict=False):
-            error = float(np.abs(forecast - share) @ count / max(count.sum(), 1))
-            label = f"{name}: ECE {error:.3f}" if len(count) else f"{name}: n/a"
-            lines += axes.plot(forecast, share, "o-", color=colour, markersize=4, label=label, zorder=3)
+        ends = (intervals or {}).get(horizon)
+        handles = _draw_reliability(axes, before[horizon], after[horizon], ends)
         axes.set_title(f"{bars_text(horizon)} ahead", fontsize=10.5, pad=36)
         axes.set_xlabel("forecast probability of up")
         for axis in (axes.xaxis, axes.yaxis):
             short_percent(axis)
         axes.legend(
-            handles=lines, loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=9,
+            handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=9,
             borderaxespad=0.2,
         )  # fmt: skip
         if place == 0:
             axes.set_ylabel("share that went up")
-    return save(figure, f"Reliability on {part}, in ten bins of equal size", path)
+    title = f"Reliability on {part}, in ten bins of equal size"
+    if intervals:
+        title += "\nbars: 95% moving-block bootstrap over dates; dashed: forecast and share agree"
+    return save(figure, title, path)
+
+
+def _draw_reliability(
+    axes: Axes, raw: Reliability, calibrated: Reliability, ends: Intervals | None
+) -> list[Any]:
+    """Small hollow dots for the model's own bins, and dots with intervals for the calibrated ones."""
+    handles: list[Any] = []
+    styles: tuple[dict[str, Any], ...] = (
+        {"color": COLOURS[1], "markersize": 4, "markerfacecolor": "white", "zorder": 3},
+        {"color": COLOURS[0], "markersize": 5.5, "zorder": 2},
+    )
+    for name, curve, style in zip(("uncalibrated", "calibrated"), (raw, calibrated), styles, strict=True):
+        forecast, share, count = curve
+        error = float(np.abs(forecast - share) @ count / max(count.sum(), 1))
+        label = f"{name}: ECE {error:.3f}" if len(count) else f"{name}: n/a"
+        handles += axes.plot(forecast, share, "o", label=label, **style)
+    if ends is not None:
+        axes.vlines(calibrated[0], *ends, color=COLOURS[0], linewidth=1.4, alpha=0.6, zorder=1)
+    seen = [*raw[0], *calibrated[0]]
+    middle, width = (min(seen) + max(seen)) / 2 if seen else 0.5, max(seen) - min(seen) if seen else 0.0
+    half = max(0.6 * width, 0.03)
+    axes.axline((0.5, 0.5), slope=1, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    axes.set_xlim(middle - half, middle + half)
+    values = [v for v in (*raw[1], *calibrated[1], *np.ravel(ends or [])) if math.isfinite(v)]
+    low, high = min([*values, middle - half]), max([*values, middle + half])
+    axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    return handles
 
 
 PART_TITLES = {"val": "validation", "test": "test"}
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draws loss, validation accuracy per horizon and learning rate against epochs; returns the path.
+def training_curves(
+    history: Sequence[Mapping[str, Any]], path: Path, loss: str = "the run's own loss"
+) -> Path:
+    """Draws both losses, validation accuracy per horizon and learning rate against epochs; returns the path.
 
+    The training loss has a panel of its own: it may be another function than the validation loss, and is of
+    a model that changes during the epoch, with dropout.
     history: one mapping per epoch with `epoch`, `lr`, `train_loss`, `val_loss`, `val` ({"h3": {"accuracy",
     "majority"}, ...}) and `best`, whether the epoch was the best so far. Figures may be None.
+    loss: what the training loss is
     """
-    figure = new_figure(9, 6.2)
-    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), wspace=0.06)
-    loss_axes, accuracy_axes = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-    lr_axes = figure.add_subplot(grid[1, :])
+    figure = new_figure(9, 6.6)
+    grid = figure.add_gridspec(2, 2, wspace=0.06)
+    train_axes, val_axes, accuracy_axes, lr_axes = (
+        figure.add_subplot(grid[row, column]) for row in (0, 1) for column in (0, 1)
+    )
     epochs = [row["epoch"] for row in history]
     validated = [row for row in history if row.get("val_loss") is not None]
     best = next((row for row in reversed(validated) if row.get("best")), None)
 
-    line(loss_axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
+    line(train_axes, epochs, [row.get("train_loss") for row in history], COLOURS[0], "training")
+    train_axes.set_ylabel(f"training loss\n{as_drawn(loss)}")
     if validated:
         label = "validation" + ", calibrated" * ("val_loss_uncalibrated" in validated[-1])
-        line(loss_axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], label)
+        line(val_axes, epochs, [row.get("val_loss") for row in history], COLOURS[1], label)
+    else:
+        val_axes.annotate("no validation part", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
     if best is not None:
-        loss_axes.plot(
+        val_axes.plot(
             best["epoch"], best["val_loss"], "*", color="black", label="best epoch", markersize=12, zorder=4
         )
-    loss_axes.set_ylabel("loss")
+    val_axes.set_ylabel("validation loss\nthe plain loss of every run")
     _draw_accuracies(accuracy_axes, epochs, [row.get("val") or {} for row in history])
     line(lr_axes, epochs, [row.get("lr") for row in history], COLOURS[2])
     lr_axes.set_ylabel("learning rate")
     lr_axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
-    for axes in (loss_axes, accuracy_axes, lr_axes):
+    for axes in figure.axes:
         _epoch_axis(axes, epochs, None if best is None else best["epoch"])
-    for axes in (loss_axes, accuracy_axes):
+    for axes in (train_axes, val_axes, accuracy_axes):
         legend_above(axes)
     title = "Training and validation by epoch" if validated or not history else "Training by epoch"
     if best is not None:
         title += f": epoch {best['epoch']} of {len(history)} is best on validation"
+    if validated:
+        title += "\nthe two losses are not comparable"
     return save(figure, title, path)
 
 

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from stockenh.commands.ensembles import NAME, TrainedEnsemble, member_folders, opened
+from stockenh.commands.tracking import start_tracking, track
 from stockenh.commands.train.details import write_details
 from stockenh.commands.train.figures import PART_TITLES, accuracy_chart
 from stockenh.commands.train.result import about, calibrate, score_calibration
@@ -20,9 +21,10 @@ from stockenh.commands.train.run import train
 from stockenh.commands.train.session import Session
 from stockenh.commands.trained import Trained
 from stockenh.config import build
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import RunConfig, plugins_of
 from stockenh.report.table import of_target
 from stockenh.report.terminal import print_line
+from stockenh.report.trackers import NotTracked
 from stockenh.storage.machine import manifest
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
@@ -40,14 +42,18 @@ def train_members(
     console: Console,
     begin: Begin | None,
     changes: Mapping[str, Any],
+    tracked: NotTracked,
 ) -> dict[str, Any]:
     """Trains what is left of every member, then scores their mean; returns its summary, as `train` does.
 
-    begin: see `train`; changes: settings of a resumed run by dotted key, for members that have begun already.
+    begin: see `train`; changes: settings of a resumed run by dotted key, for members that have begun already;
+    tracked: what follows the whole at a tracker.
     """
     if world.own_rank() is not None:
         world.refuse_several(f"train.members={config.train.members}")
     members = member_folders(folder, config)
+    if begin is None:
+        start_tracking(tracked, folder, config)
     for number, member in enumerate(members):
         own = _member_config(config, member, number, changes)
         with ExitStack() as locked:
@@ -55,7 +61,7 @@ def train_members(
             if is_file(member.config):
                 locked.enter_context(member.lock())
             else:
-                begin_member = _begins(member, locked, config, begin)
+                begin_member = _begins(member, locked, config, begin, tracked, folder)
             print_line(console, f"member   {number + 1} of {len(members)}, seed {own.seed}")
             if begin_member is None and is_finished(member, own, quiet=True):
                 continue
@@ -63,7 +69,8 @@ def train_members(
                 folder.reopen()
             # what is the same for all is said once
             said = console if number == 0 else Console(quiet=True)
-            train(own, member, device, said, begin=begin_member, progress=console)
+            with track(own, tracked.warn) as mine:
+                train(own, member, device, said, begin=begin_member, progress=console, tracked=mine)
         begin = None
     return _conclude(config, folder, members, device, console)
 
@@ -76,12 +83,21 @@ def _member_config(
     return replace(config, seed=config.seed + number, train=replace(config.train, members=1))
 
 
-def _begins(member: RunFolder, locked: ExitStack, whole: RunConfig, begin: Begin | None) -> Begin:
+def _begins(
+    member: RunFolder,
+    locked: ExitStack,
+    whole: RunConfig,
+    begin: Begin | None,
+    tracked: NotTracked,
+    folder: RunFolder,
+) -> Begin:
     """What makes and locks a member's folder once its data are read; before the first, that of the whole."""
 
     def begin_member(own: RunConfig) -> None:
         if begin is not None:
-            begin(replace(own, seed=whole.seed, train=replace(own.train, members=whole.train.members)))
+            config = replace(own, seed=whole.seed, train=replace(own.train, members=whole.train.members))
+            begin(config)
+            start_tracking(tracked, folder, config)
         member.path.mkdir(parents=True, exist_ok=True)
         locked.enter_context(member.lock())
         member.begin(own.raw)
@@ -110,7 +126,10 @@ def _conclude(
         score_calibration(session, calibration, forecasts, parts)
     if set(parts) & set(PART_TITLES):
         accuracy_chart(parts, folder.report / "accuracy.png", of_target(config.target.name))
-    origins = {"members": [member.to_dict() for member in members]}
+    origins = {
+        "members": [member.to_dict() for member in members],
+        "plugins": [plugin.to_dict() for plugin in plugins_of(config)],
+    }
     made_with = manifest(prepared.windows.digest(), device, precision, origins, prepared.warnings)
     folder.write_json(folder.manifest, made_with)
     summary = _summary(session, folders, parts, val_loss)

@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 import torch
 
 from stockenh.commands.train.session import Session
-from stockenh.config import build
+from stockenh.config import build, registry
 from stockenh.config.build import Prepared
-from stockenh.config.schema import parse
+from stockenh.config.schema import parse, plugins_of
 from stockenh.data.batches import TrainBatches
 from stockenh.data.fitted import Fitted
 from stockenh.errors import StockenhError, TrainingError
@@ -103,6 +103,7 @@ def share(
     group.broadcast(
         {
             "config": session.config.raw,
+            "plugins": [plugin.to_dict() for plugin in plugins_of(session.config)],
             "device": session.device.type,
             "fitted": session.fitted.to_dict(),
             "data": session.prepared.windows.digest(),
@@ -141,6 +142,8 @@ def _join(group: ProcessGroup) -> NoReturn:
 
 def _prepare(run: dict[str, Any]) -> tuple[Learner, TrainBatches, Prepared]:
     config = parse(run["config"])
+    if others := registry.changed(plugins_of(config), run["plugins"]):
+        raise StockenhError(f"{others[0]}; every machine must have the file of process 0")
     device = build.device(device_name(run["device"]))
     prepared = build.data(config, device)
     if prepared.windows.digest() != run["data"]:

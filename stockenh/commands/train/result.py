@@ -9,20 +9,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from stockenh.commands.runs.listing import option_of
 from stockenh.commands.train.details import write_details
-from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, reliability_chart, training_curves
+from stockenh.commands.train.figures import PART_TITLES, accuracy_chart, training_curves
 from stockenh.commands.train.session import Session
+from stockenh.commands.train.verdict import test_verdicts
 from stockenh.commands.trained import Trained, shifts_probabilities
 from stockenh.config import build
+from stockenh.config.schema import to_dict
 from stockenh.evaluation.metrics import calibration_metrics
-from stockenh.inference.calibration import Calibration, reliability_curves
+from stockenh.inference.calibration import Calibration
 from stockenh.inference.conformal import Conformal, has_interval
 from stockenh.inference.predict import Confidence, Predictions
 from stockenh.report.table import Grid, as_table, between, interval, leave_out, number, of_target, percent
-from stockenh.report.terminal import print_files
+from stockenh.report.terminal import print_files, print_line
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.loop import State, choose
 
@@ -172,7 +176,7 @@ def conclude(
                 session.folder.write_json(session.folder.daily, daily)
     history = session.folder.read_metrics()
     if has_all:
-        training_curves(history, session.folder.report / "curves.png")
+        training_curves(history, session.folder.report / "curves.png", loss_in_words(to_dict(session.config)))
     if calibration is not None:
         score_calibration(session, calibration, forecasts, parts)
     summary = {
@@ -201,15 +205,18 @@ def conclude(
 
 def about(session: Session, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What a summary says of the scores and of what they were made with."""
+    prepared = session.prepared
+    trained_on = np.unique(prepared.windows.symbol[prepared.rows["train"]])
     return {
         "parts": parts,
+        "symbols": [prepared.windows.symbols[number] for number in trained_on],
         "target": session.config.target.name,
-        "windows": sum(map(len, session.prepared.rows.values())),
+        "windows": sum(map(len, prepared.rows.values())),
         "device": str(session.device),
         "precision": session.precision,
         "resident": session.ready.resident,
         "seed": session.config.seed,
-        "warnings": list(session.prepared.warnings),
+        "warnings": list(prepared.warnings),
     }
 
 
@@ -226,24 +233,30 @@ def score_calibration(
     forecasts: Mapping[str, Predictions],
     parts: dict[str, dict[str, Any]],
 ) -> None:
-    """Adds the scores of calibrated probabilities to the held-out parts, and draws those of test."""
+    """Adds the scores of calibrated probabilities to the held-out parts."""
     horizons = session.prepared.windows.horizons
-    of = of_target(session.config.target.name)
     for part in HELD_OUT & forecasts.keys():
         before, labels = forecasts[part].up_prob, session.directions(part)
         after = calibration.apply(forecasts[part].up_logits)
         more = calibration_metrics(before, after, labels, horizons)
         parts[part] = {horizon: {**scores, **more[horizon]} for horizon, scores in parts[part].items()}
-        if part == "test":
-            raw, calibrated = (reliability_curves(up_prob, labels, horizons) for up_prob in (before, after))
-            path = session.folder.report / "reliability.png"
-            reliability_chart(raw, calibrated, path, f"the test part{of}")
+
+
+def loss_in_words(raw: Mapping[str, Any]) -> str:
+    """`loss=focal, augment=noise`: what a training loss is of. raw: the config as plain containers."""
+    words = [f"{group}={option_of(group, raw[group])}" for group in ("loss", "augment")]
+    if words[1] == "augment=none":
+        del words[1]
+    return ", ".join(words + ["of a teacher"] * (raw.get("teacher") is not None))
 
 
 def show_result(folder: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
     """Prints the table, speed and device, and where the files are."""
     target = summary.get("target", "absolute")
     console.print(result_table(summary["parts"], title_of(summary), console.width, target))
+    is_relative = target in ("market_relative", "rank")
+    for _, text in test_verdicts(summary["parts"].get("test", {}), is_relative):
+        print_line(console, f"verdict  {text}")
     console.print(
         f"trained  {summary['seconds']:,.0f} s, {summary['windows_per_second']:,.0f} windows/s on "
         f"{summary['device']} in {summary['precision']}"

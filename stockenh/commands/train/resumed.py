@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stockenh.config.compose import compose
 from stockenh.config.overrides import make_paths_absolute, split_override, suggest, value_of
-from stockenh.config.schema import RunConfig, config_of, parse, upgraded
+from stockenh.config.schema import RunConfig, config_of, parse, plain, upgraded
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.files import expanded
 from stockenh.storage.run_folder import RunFolder
@@ -14,19 +15,23 @@ from stockenh.storage.untrusted import is_file
 
 RESUME_KEYS = (
     "train.epochs", "device", "data.path", "embedding.checkpoint", "embedding.tokenizer", "cache_dir",
+    "tracker",
 )  # fmt: skip
+NOT_TRACKED = {"_target_": "stockenh.report.trackers.NoTracker"}
 
 
 def resumed_run(arguments: list[str]) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     """The folder of resume=RUN, its config with what changes, and these changes by dotted key."""
-    changes = _resume_overrides(arguments)
+    changes = _resume_overrides([a for a in arguments if not _is_of_tracker(a)])
+    if of_tracker := [a for a in arguments if _is_of_tracker(a)]:
+        changes["tracker"] = plain(compose(of_tracker))["tracker"]
     folder = RunFolder.open(expanded(changes.pop("resume")))
     return folder, changed_config(folder, changes), changes
 
 
 def changed_config(folder: RunFolder, changes: Mapping[str, Any]) -> RunConfig:
     """The config of a run that is resumed with these changes. Raises ConfigError, RunFolderError."""
-    raw: dict[str, Any] = {**upgraded(folder.read_config()), "cache_dir": None}
+    raw: dict[str, Any] = {**upgraded(folder.read_config()), "cache_dir": None, "tracker": NOT_TRACKED}
     for key, value in changes.items():
         node, _, leaf = key.rpartition(".")
         target = raw.get(node) if node else raw
@@ -64,6 +69,10 @@ def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bo
     out.print(f"{folder} is finished ({why}); nothing to resume", soft_wrap=True)
     show_result(folder, summary, out)
     return True
+
+
+def _is_of_tracker(argument: str) -> bool:
+    return (split_override(argument) or ("", ""))[0].partition(".")[0] == "tracker"
 
 
 def _resume_overrides(arguments: list[str]) -> dict[str, Any]:

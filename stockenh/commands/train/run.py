@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from stockenh.commands.tracking import start_tracking
 from stockenh.commands.train.processes import share
 from stockenh.commands.train.range_test import search
 from stockenh.commands.train.result import conclude
@@ -23,11 +24,12 @@ from stockenh.commands.train.session import (
 )
 from stockenh.commands.trained import is_data_of, require_same_weights
 from stockenh.config import build
-from stockenh.config.schema import RunConfig
+from stockenh.config.schema import RunConfig, plugins_of
 from stockenh.data.fitted import Fitted
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.terminal import PART_NAMES, embedding_progress, print_line, show_data, training_progress
+from stockenh.report.trackers import NotTracked
 from stockenh.storage.machine import manifest
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
@@ -50,12 +52,13 @@ def train(
     judged: Container[str] = PART_NAMES,
     begin: Callable[[RunConfig], None] | None = None,
     progress: Console | None = None,
+    tracked: NotTracked | None = None,
 ) -> dict[str, Any]:
     """Trains from the state of the folder (a new one: from the start) to its summary, which is returned.
 
     report: called after each epoch, may end the run; judged: the parts of the data that the summary covers;
     begin: makes the folder of a new run, once the data are read and the model fits them; progress: where the
-    progress is shown, where that is not the console.
+    progress is shown, where that is not the console; tracked: what follows the run at a tracker.
     The caller holds the folder's lock, or `begin` takes it. Raises Interrupted once a requested stop is
     saved; whatever it raises, a folder that was made can be resumed.
     """
@@ -74,8 +77,10 @@ def train(
     settings = session.config.train
     batches = build.batches(session.config, session.prepared, session.ready)
     learner = build.learner(session.config, net, session.fitted, device, batches.steps)
-    journal = FolderJournal(folder, learner)
+    tracked = tracked or NotTracked()
+    journal = FolderJournal(folder, learner, written=tracked.log)
     state = journal.resume()
+    start_tracking(tracked, folder, session.config)
     # always the plain loss, so that runs with other losses or models stay comparable
     plain = Objective(HuberBCE(returns="huber"))
     averages, calibrated = learner.averages, session.validates_calibrated()
@@ -140,6 +145,7 @@ def _prepare(
             "init_from": start.to_dict() if start else None,
             "teacher": teacher_origin(config),
             "embedding": config.embedding.provenance(),
+            "plugins": [plugin.to_dict() for plugin in plugins_of(config)],
         }
         made_with = manifest(prepared.windows.digest(), device, precision, origins, prepared.warnings)
         folder.write_json(folder.manifest, made_with)

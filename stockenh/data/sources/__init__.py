@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 
-from stockenh.data import Count, Horizons
+from stockenh.data import Count, Horizons, increasing
 from stockenh.data import features as context
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
@@ -112,10 +112,10 @@ class BarData(DataSettings):
 
 def check_horizons(horizons: list[int]) -> None:
     """Raises ConfigError unless horizons are increasing numbers of bars."""
-    if not horizons or min(horizons) < 1 or sorted(set(horizons)) != list(horizons):
-        raise ConfigError(
-            f"data.horizons={horizons} must be increasing numbers of bars from 1, for example [3, 5, 10]"
-        )
+    try:
+        increasing(list(horizons))
+    except ValueError as error:
+        raise ConfigError(f"data.horizons={horizons} {error}") from None
 
 
 def located(path: str) -> Path:

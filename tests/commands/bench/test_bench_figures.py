@@ -66,6 +66,17 @@ def test_three_digits_count(value, text):
     assert significant(value) == text
 
 
+def test_no_dot_is_cut_at_the_edge(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("stockenh.commands.bench.figures.save", lambda figure, *_: drawn.append(figure))
+    values = (0.1, 1.0, 50.0)
+    benchmark_chart(found(*(median("training", f"ratio {n}", "times", [n] * 3) for n in values)), tmp_path)
+    (axes,) = drawn[0].axes
+    low, high = axes.get_ylim()
+    assert low <= -0.5 and high >= len(values) - 0.5
+    assert axes.get_xlim()[0] < min(values) / 1.3 and axes.get_xlim()[1] > max(values) * 1.3
+
+
 def test_the_picture_shows_every_ratio_that_was_measured(tmp_path):
     ratios = [median("training", f"ratio {n}", "times", [n, n + 1.0, n + 2.0], Aim(2)) for n in (1.0, 9.0)]
     other = [Figure("growth", "time", "s", 3.0), skipped("techniques", "CUDA graphs", "no CUDA device")]

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot
 from optuna.trial import TrialState
 
-from stockenh.commands.sweep.figures import draw
+from stockenh.commands.sweep.figures import draw, undrawn
 
 ALL = ["history", "intermediate", "parallel", "importance"]
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -40,11 +40,13 @@ def style() -> dict[str, object]:
     ("states", "epochs", "values", "drawn"),
     [
         ([FAIL], 0, [0.5], []),
-        ([PRUNED, FAIL], 1, [0.5], ["intermediate"]),
-        ([COMPLETE], 1, [0.5], ["history", "intermediate"]),
+        ([PRUNED, FAIL], 2, [0.5], ["intermediate"]),
+        ([COMPLETE], 1, [0.5], ["history"]),
         ([COMPLETE, FAIL, COMPLETE], 2, [0.5], ["history", "intermediate", "parallel"]),
-        ([COMPLETE] * 5, 1, [0.5], ["history", "intermediate", "parallel"]),
-        ([COMPLETE, PRUNED] * 6, 3, [0.5, 0.6, 0.4, 50.0], ALL),
+        ([COMPLETE] * 5, 1, [0.5], ["history", "parallel"]),
+        ([COMPLETE, PRUNED] * 6, 3, [0.5, 0.6, 0.4, 50.0], ["history", "intermediate", "parallel"]),
+        ([COMPLETE] * 20, 1, [0.5], ["history", "parallel"]),
+        ([COMPLETE, PRUNED] * 20, 3, [0.5, 0.6, 0.4, 50.0], ALL),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -52,8 +54,10 @@ def test_pictures_that_the_trials_allow_are_drawn(
     states, epochs, values, drawn, direction, tmp_path, pictures
 ):
     before = style()
-    paths = draw(study(states, epochs, values, direction), "val_loss", tmp_path / "report")
+    made = study(states, epochs, values, direction)
+    paths = draw(made, "val_loss", tmp_path / "report")
     assert [path.stem for path in paths] == drawn
+    assert undrawn(made).keys() == {"intermediate", "importance"} - set(drawn)
     assert all(path.stat().st_size > 5_000 for path in paths)
     assert pyplot.get_fignums() == []
     assert style() == before

@@ -318,3 +318,16 @@ def test_when_the_time_is_over_no_trial_begins_and_a_running_one_is_taken_up_lat
     assert source.take() is None and not trial.stopped
     assert states(shared(tmp_path, settings)) == {"WAITING": 2}
     assert shared(tmp_path, settings).trials()[0].intermediate_values == {1: 0.7, 2: 0.7}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "of an earlier version"])
+def test_what_a_study_is_made_of_is_none_of_the_attributes_that_people_see(tmp_path, earlier):
+    study = shared(tmp_path)
+    if earlier:
+        study.study.set_user_attr("made_of", '{"model.layers": 2}')
+    study.require_same({"model.layers": 2})
+    again = shared(tmp_path)
+    assert again.study.user_attrs.keys() == ({"made_of"} if earlier else set())
+    again.require_same({"model.layers": 2})
+    with pytest.raises(ConfigError, match=r"model\.layers: 3, was 2"):
+        again.require_same({"model.layers": 3})

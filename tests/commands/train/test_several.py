@@ -8,12 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import processes
 import pytest
 import torch
-from processes import Process
+from processes import Process, start_pair
 from safetensors.torch import load_file
-from torch.distributed import TCPStore
 from waiting import wait_for
 
 from stockenh.training.world import own_rank
@@ -24,22 +22,6 @@ SHORT = [
     "model.dropout=0", "schedule=constant", "train.batch_size=17", "train.accumulate=7", "averaging=ema",
     "train.epochs=2",
 ]  # fmt: skip
-STORES: list[TCPStore] = []  # for as long as the processes that meet there
-
-
-def start_pair(*arguments: str, cwd: Path, first: str = "") -> list[Process]:
-    """Two processes with the environment that torchrun gives them."""
-    # bound from here on, as torchrun's own: nobody else can take its port
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    STORES.append(store)
-    meeting = {
-        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2",
-        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
-    }  # fmt: skip
-    return [
-        processes.start(*arguments, cwd=cwd, first=first, RANK=rank, LOCAL_RANK=rank, **meeting)
-        for rank in ("0", "1")
-    ]
 
 
 def end(pair: list[Process]) -> tuple[list[int | None], str, str]:
