@@ -280,7 +280,7 @@ class OnnxModel:
         self.prices = self.session.get_inputs()[0].name
         self.outputs = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
         """Outputs by name, from inputs by name. Raises ExportError where the graph does not take them."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         try:
