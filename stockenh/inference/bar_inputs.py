@@ -3,13 +3,12 @@
 The same definitions as in `stockenh.data.features` and `stockenh.embedding.kernel`, at the last bar only and
 in operators that ONNX has. There a recursion over all bars is a weighted sum of the last 1024: the weights of
 older bars are below what float64 resolves.
-Legend: B symbols, T bars, L bars in a window, F features, R = 1024 recent bars, K filters, P timeframes.
+Legend: B symbols, T bars, L bars in a window, F features, R = 1024 recent bars, K filters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -19,26 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stockenh.data.bars import CLOSE, HIGH, LOW, VOLUME
-from stockenh.data.features import (
-    FIRST_MONDAY,
-    LARGEST,
-    MONTHS,
-    SECONDS,
-    TOLERANCE,
-    FeatureSettings,
-    parse_timeframe,
-)
+from stockenh.data.features import LARGEST, FeatureSettings
 from stockenh.data.features.smart_money import BLOCK_MOVE, SWING_REACH
 from stockenh.data.features.technical import BAND, FLAT, LEAST_VOLUME, OBV_BARS, WILDER
 from stockenh.data.prices import scale
 from stockenh.embedding.kernel import KernelEmbedding, convolution_banks, quantise
+from stockenh.inference.bar_timeframes import Timeframes
 from stockenh.inference.export import OPSET, ExportError, quietly
 
 RECENT = 1024
 _BLOCK = 32  # a recursion over R bars runs in blocks of so many
 _DECAY = (WILDER - 1) / WILDER
 SHORTEST = 2 * SWING_REACH + 1  # bars that the first swing point takes; every other feature takes fewer
-_EPOCH = 719_468  # days from 0000-03-01 to 1970-01-01
 
 
 class BarInputs(nn.Module):
@@ -54,7 +45,7 @@ class BarInputs(nn.Module):
     def __init__(self, settings: FeatureSettings, embedding: KernelEmbedding | None) -> None:
         super().__init__()
         self.lookback = settings.lookback
-        self.timeframes = _Timeframes(settings.timeframes)
+        self.timeframes = Timeframes(settings.timeframes)
         self.embedding = None if embedding is None else _Kernel(embedding, settings.lookback)
         ages = np.arange(RECENT - 1.0, -1.0, -1.0)
         steps = np.arange(_BLOCK)
@@ -247,77 +238,6 @@ def _nearest_distance(level: Tensor, found: Tensor, close: Tensor) -> Tensor:
     distance = torch.where(found, level, torch.full_like(level, math.inf)).flip(-1) - close[:, None]
     nearest = distance.gather(-1, distance.abs().argmin(-1, keepdim=True))[:, 0]
     return torch.where(found.any(-1), nearest, torch.zeros_like(nearest)) / close
-
-
-class _Timeframes(nn.Module):
-    """`alignment` on every timeframe; P = clock + calendar timeframes."""
-
-    seconds: Tensor
-    origin: Tensor
-    months: Tensor
-    order: Tensor
-    fast: Tensor
-    slow: Tensor
-
-    def __init__(self, timeframes: Sequence[str]) -> None:
-        super().__init__()
-        parsed = [parse_timeframe(timeframe) for timeframe in timeframes]
-        clock = [place for place, (_, unit) in enumerate(parsed) if unit in SECONDS]
-        calendar = [place for place, (_, unit) in enumerate(parsed) if unit in MONTHS]
-        ages = np.arange(RECENT)
-        for name, values in {
-            "seconds": [parsed[i][0] * SECONDS[parsed[i][1]] for i in clock],
-            "origin": [FIRST_MONDAY if parsed[i][1] == "w" else 0 for i in clock],
-            "months": [parsed[i][0] * MONTHS[parsed[i][1]] for i in calendar],
-            "fast": (1.0 - 2.0 / 10) ** ages,
-            "slow": (1.0 - 2.0 / 22) ** ages,
-        }.items():
-            self.register_buffer(name, torch.tensor(np.asarray(values, np.float64)))
-        self.register_buffer("order", torch.tensor(np.argsort(clock + calendar), dtype=torch.int64))
-
-    def forward(self, time: Tensor, close: Tensor) -> Tensor:
-        """(B, P) from time (B, T) and close (B, T)."""
-        if not len(self.order):
-            return close[:, :0]
-        groups = self._groups(time.double()[:, None])
-        change = (groups[..., 1:] != groups[..., :-1]).long()
-        period = F.pad(change.cumsum(-1), (1, 0))  # (B, P, T)
-        is_last = F.pad(change, (0, 1), value=1)
-        age = (period[..., -1:] - period).clamp(max=RECENT - 1)
-        last = close[:, -1, None]
-        closes, is_first = is_last * close[:, None], (period == 0).double()
-        fast, slow = (
-            (closes * (alpha + (1.0 - alpha) * is_first) * table[age]).sum(-1)
-            for table, alpha in ((self.fast, 2.0 / 10), (self.slow, 2.0 / 22))
-        )
-        margin = TOLERANCE * last
-        up = (last - fast > margin) & (fast - slow > margin)
-        down = (fast - last > margin) & (slow - fast > margin)
-        return (up.double() - down.double())[:, self.order]
-
-    def _groups(self, time: Tensor) -> Tensor:
-        """(B, P, T) numbers of calendar periods from (B, 1, T) seconds; whole numbers in fp64."""
-        by_clock = torch.floor((time - self.origin[:, None]) / self.seconds[:, None])
-        if not len(self.months):
-            return by_clock
-        by_month = torch.floor(_month(torch.floor(time / 86_400.0)) / self.months[:, None])
-        return torch.cat([by_clock, by_month], 1)
-
-
-def _month(day: Tensor) -> Tensor:
-    """Months since January 1970 of days since 1970-01-01 in the Gregorian calendar; whole numbers in fp64.
-
-    Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in March.
-    """
-    day = day + _EPOCH
-    era = torch.floor(day / 146_097)
-    day = day - 146_097 * era
-    year = torch.floor(
-        (day - torch.floor(day / 1460) + torch.floor(day / 36_524) - torch.floor(day / 146_096)) / 365
-    )
-    day = day - (365 * year + torch.floor(year / 4) - torch.floor(year / 100))
-    month = torch.floor((5 * day + 2) / 153)
-    return 12 * (year + 400 * era - 1970) + month + 2
 
 
 class _Kernel(nn.Module):
