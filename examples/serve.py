@@ -1,8 +1,8 @@
 """Forecasts from raw bars by an export alone, with onnxruntime and numpy: python serve.py RUN/export AAPL.csv
 
-Bars are CSV with a header, or JSON, as a list {"symbol": "AAPL", "bars": [{"date": "2024-01-31", ...}, ...]} or
-by column {"bars": {"date": [...], "open": [...], ...}}. Columns are date, open, high, low, close, volume, and
-symbol and adj_close where there are any. The oldest bar comes first. A forecast is for the bars after the last.
+Bars are CSV with a header, or JSON: {"symbol": "AAPL", "bars": [{"date": "2024-01-31", ...}, ...]}, or by
+column: {"bars": {"date": [...], "open": [...], ...}}. Columns are date, open, high, low, close, volume, and
+symbol and adj_close where there are any. The oldest bar comes first. Forecasts are for bars after the last.
 """
 
 import csv

@@ -2,7 +2,8 @@
 
 The same definitions as in `stockenh.data.features` and `stockenh.embedding.kernel`, at the last bar only and
 in operators that ONNX has. There a recursion over all bars is a weighted sum of the last 1024: the weights of
-older bars are below what float64 resolves.
+older bars are below what float64 resolves. Constants that must be exact are buffers, since the exporter rounds
+Python numbers to float32.
 Legend: B symbols, T bars, L bars in a window, F features, R = 1024 recent bars, K filters.
 """
 
@@ -29,7 +30,7 @@ from stockenh.inference.export import OPSET, ExportError, quietly
 RECENT = 1024
 _BLOCK = 32  # a recursion over R bars runs in blocks of so many
 _DECAY = (WILDER - 1) / WILDER
-SHORTEST = 2 * SWING_REACH + 1  # bars that the first swing point takes; every other feature takes fewer
+SHORTEST = 2 * SWING_REACH + 2  # bars that two swing points take; every other feature takes fewer
 
 
 class BarInputs(nn.Module):
@@ -41,6 +42,8 @@ class BarInputs(nn.Module):
     across: Tensor
     into: Tensor
     seed: Tensor
+    decay: Tensor
+    beyond: Tensor
 
     def __init__(self, settings: FeatureSettings, embedding: KernelEmbedding | None) -> None:
         super().__init__()
@@ -56,6 +59,8 @@ class BarInputs(nn.Module):
             "across": np.triu(_DECAY ** (_BLOCK * np.maximum(steps - 1.0 - steps[:, None], 0)), 1),
             "into": _DECAY ** (steps + 1.0),
             "seed": _DECAY ** (np.arange(WILDER - 1) - (WILDER - 2.0)),
+            "decay": np.array(_DECAY),
+            "beyond": np.array([1.0 + BLOCK_MOVE, 1.0 - BLOCK_MOVE]),
         }.items():
             self.register_buffer(name, torch.from_numpy(values))
 
@@ -108,7 +113,7 @@ class BarInputs(nn.Module):
 
     def _wilder_mean(self, x: Tensor, count: Tensor) -> Tensor:
         """(B, n) from values of the changes between bars (B, n, T - 1): the first 14 weigh the same."""
-        return _recent(x) @ (_DECAY ** torch.minimum(self.ages, count - 1 - WILDER) / WILDER)
+        return _recent(x) @ (self.decay ** torch.minimum(self.ages, count - 1 - WILDER) / WILDER)
 
     def _adx(self, bars: Tensor, count: Tensor) -> Tensor:
         up = bars[:, 1:, HIGH] - bars[:, :-1, HIGH]
@@ -127,7 +132,7 @@ class BarInputs(nn.Module):
         plus, minus, spread = self._recursion(_recent(torch.cat([head, rest], -1))).unbind(1)
         plus, minus = _ratio(plus, spread, 0.0), _ratio(minus, spread, 0.0)
         directional = _ratio((plus - minus).abs(), plus + minus, 0.0)
-        weights = _DECAY ** torch.minimum(self.ages, count - 2 * WILDER) / WILDER
+        weights = self.decay ** torch.minimum(self.ages, count - 2 * WILDER) / WILDER
         return directional @ torch.where(self.ages <= count - 1 - WILDER, weights, torch.zeros_like(weights))
 
     def _recursion(self, x: Tensor) -> Tensor:
@@ -143,8 +148,8 @@ class BarInputs(nn.Module):
         close, last = bars[..., CLOSE], bars[:, -1, CLOSE]
         opening, high, low, closing, _ = window.unbind(-1)
         later = closing[:, 1:]
-        bull_ob = (closing < opening)[:, :-1] & (later > (1.0 + BLOCK_MOVE) * high[:, :-1])
-        bear_ob = (closing > opening)[:, :-1] & (later < (1.0 - BLOCK_MOVE) * low[:, :-1])
+        bull_ob = (closing < opening)[:, :-1] & (later > self.beyond[0] * high[:, :-1])
+        bear_ob = (closing > opening)[:, :-1] & (later < self.beyond[1] * low[:, :-1])
         block = ((high + low) / 2)[:, :-1]
         bull_gap, bear_gap = low[:, 2:] > high[:, :-2], high[:, 2:] < low[:, :-2]
         gap = torch.where(bull_gap, low[:, 2:] + high[:, :-2], high[:, 2:] + low[:, :-2]) / 2

@@ -25,21 +25,21 @@ class Timeframes(nn.Module):
     origin: Tensor
     months: Tensor
     order: Tensor
-    fast: Tensor
-    slow: Tensor
+    alphas: Tensor
+    kept: Tensor
 
     def __init__(self, timeframes: Sequence[str]) -> None:
         super().__init__()
         parsed = [parse_timeframe(timeframe) for timeframe in timeframes]
         clock = [place for place, (_, unit) in enumerate(parsed) if unit in SECONDS]
         calendar = [place for place, (_, unit) in enumerate(parsed) if unit in MONTHS]
-        ages = np.arange(_OLDEST + 1)
+        alphas = [2.0 / (span + 1) for span in (9, 21)]
         for name, values in {
             "seconds": [parsed[i][0] * SECONDS[parsed[i][1]] for i in clock],
             "origin": [FIRST_MONDAY if parsed[i][1] == "w" else 0 for i in clock],
             "months": [parsed[i][0] * MONTHS[parsed[i][1]] for i in calendar],
-            "fast": (1.0 - 2.0 / 10) ** ages,
-            "slow": (1.0 - 2.0 / 22) ** ages,
+            "alphas": alphas,
+            "kept": [(1.0 - alpha) ** np.arange(_OLDEST + 1) for alpha in alphas],
         }.items():
             self.register_buffer(name, torch.tensor(np.asarray(values, np.float64)))
         self.register_buffer("order", torch.tensor(np.argsort(clock + calendar), dtype=torch.int64))
@@ -56,8 +56,8 @@ class Timeframes(nn.Module):
         last = close[:, -1, None]
         closes, is_first = is_last * close[:, None], (period == 0).double()
         fast, slow = (
-            (closes * (alpha + (1.0 - alpha) * is_first) * table[age]).sum(-1)
-            for table, alpha in ((self.fast, 2.0 / 10), (self.slow, 2.0 / 22))
+            (closes * (alpha + (1.0 - alpha) * is_first) * kept[age]).sum(-1)
+            for alpha, kept in zip(self.alphas, self.kept, strict=True)
         )
         margin = TOLERANCE * last
         up = (last - fast > margin) & (fast - slow > margin)
