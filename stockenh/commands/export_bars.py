@@ -45,7 +45,7 @@ def export_bars(
 
     own: forecasts of `rows`. Raises ExportError where one is more than `limit` away.
     """
-    reason = _unavailable(run)
+    reason = unavailable(run)
     if reason is not None:
         print_line(console, f"bars     not exported: {reason}; the model takes its inputs instead")
         return {"bars": None, "bars_unavailable": reason}
@@ -80,7 +80,7 @@ def export_bars(
     return {"bars": of_bars, "interval": _interval(run), **_units(run)}
 
 
-def _unavailable(run: Run) -> str | None:
+def unavailable(run: Run) -> str | None:
     """Why the run's inputs can't be computed from the bars of one symbol; None where they can."""
     config, windows = run.config, run.prepared.windows
     if not isinstance(windows, BarWindows) or not isinstance(config.data, BarData):

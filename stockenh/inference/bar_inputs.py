@@ -2,8 +2,8 @@
 
 The same definitions as in `stockenh.data.features` and `stockenh.embedding.kernel`, at the last bar only and
 in operators that ONNX has. There a recursion over all bars is a weighted sum of the last 1024: the weights of
-older bars are below what float64 resolves. Constants that must be exact are buffers, since the exporter rounds
-Python numbers to float32.
+older bars are below what float64 resolves. Constants that must be exact are buffers, since the exporter
+rounds Python numbers to float32.
 Legend: B symbols, T bars, L bars in a window, F features, R = 1024 recent bars, K filters.
 """
 

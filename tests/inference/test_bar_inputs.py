@@ -63,7 +63,8 @@ def damaged(seed, length):
 
 
 SERIES = [
-    random_series, smooth_series, flat, untraded, rising, before_1970, over_a_century, intraday, cheap, damaged,
+    random_series, smooth_series, flat, untraded, rising, before_1970, over_a_century, intraday, cheap,
+    damaged,
 ]  # fmt: skip
 
 
