@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,23 +19,27 @@ HEADER = "date,open,high,low,close,volume"
 
 
 class Client:
-    """A server's process and a connection to it."""
+    """A server's process, and requests to it."""
 
     def __init__(self, process, port):
         self.process, self.port = process, port
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
-    def post(self, body, path="/forecast", **headers):
-        self.connection.request("POST", path, body, headers)
-        return self.read()
+    def connect(self):
+        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60))
+
+    def post(self, body, path="/forecast"):
+        with self.connect() as connection:
+            return answered(connection, "POST", path, body)
 
     def get(self, path):
-        self.connection.request("GET", path)
-        return self.read()
+        with self.connect() as connection:
+            return answered(connection, "GET", path)
 
-    def read(self):
-        answer = self.connection.getresponse()
-        return answer.status, json.loads(answer.read() or "null")
+
+def answered(connection, method, path, body=None):
+    connection.request(method, path, body.encode() if isinstance(body, str) else body)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +155,11 @@ def lines(edit):
     ],
 )  # fmt: skip
 def test_bad_bars_are_refused_in_a_line(server, plain, edit, message):
-    status, answer = server.post(edit(plain))
+    with server.connect() as connection:
+        status, answer = answered(connection, "POST", "/forecast", edit(plain))
+        assert answered(connection, "POST", "/forecast", plain)[0] == 200  # the connection stays
     assert status == 422 and set(answer) == {"error"}, answer
     assert message in answer["error"] and "\n" not in answer["error"] and len(answer["error"]) < 400
-    assert server.get("/health")[0] == 200  # on the same connection
 
 
 def test_too_much_is_refused_before_it_is_read(server, plain):
@@ -193,13 +199,13 @@ def test_a_client_that_goes_away_leaves_it_running(server, plain):
     assert server.post(plain)[0] == 200
 
 
-def test_more_connections_than_it_takes_are_refused_until_some_are_free(server, plain):
+def test_more_connections_than_it_takes_are_refused_until_some_are_free(server):
     most = example("server").MAX_CONNECTIONS
+    assert server.get("/health")[0] == 200
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(most)]
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as refused:
             assert b" 503 " in refused.makefile("rb").readline()
-        assert server.post(plain)[0] == 200  # who is connected goes on
     finally:
         for one in held:
             one.close()
@@ -218,9 +224,11 @@ def test_memory_does_not_grow_with_requests(server, plain):
     rows = plain.split()
 
     def send(count):
-        for number in range(count):
-            status, _ = server.post("\n".join(rows[: 50 + number % 100]) if number % 10 else "nonsense")
-            assert status == (200 if number % 10 else 422)
+        with server.connect() as connection:
+            for number in range(count):
+                body = "\n".join(rows[: 50 + number % 100]) if number % 10 else "nonsense"
+                status, _ = answered(connection, "POST", "/forecast", body)
+                assert status == (200 if number % 10 else 422)
 
     send(300)
     before = resident(server.process.pid)
