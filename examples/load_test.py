@@ -41,6 +41,15 @@ def resident_bytes(pid):
         return None
 
 
+def cpu_seconds(pid):
+    """Processor time that a process has taken; None where /proc is not there."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return None
+
+
 def start(folder, core=None):
     """The server's process and its port."""
     command = [sys.executable, str(Path(__file__).with_name("server.py")), str(folder), "--port", "0"]
@@ -100,9 +109,9 @@ def main():
     try:
         body = random_bars(given.history)
         send(port, body, given.rate, int(given.rate))  # what is allocated once is allocated now
-        before = resident_bytes(process.pid)
+        before, begun = resident_bytes(process.pid), cpu_seconds(process.pid)
         spent, failed, rate = send(port, body, given.rate, int(given.rate * given.seconds))
-        after = resident_bytes(process.pid)
+        after, ended = resident_bytes(process.pid), cpu_seconds(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -113,6 +122,7 @@ def main():
         "p99_ms": round(float(np.percentile(spent, 99)), 2),
         "max_ms": round(float(spent.max()), 2),
         "errors": len(failed),
+        "cpu_ms_per_request": None if begun is None else round(1000 * (ended - begun) / len(spent), 2),
         "memory_mb": None if before is None else round(after / 1e6, 1),
         "memory_growth_mb": None if before is None else round((after - before) / 1e6, 2),
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,

@@ -146,7 +146,7 @@ def read(content):
 
 
 def from_csv(text):
-    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    rows = [row for row in csv.reader(io.StringIO(text)) if "".join(row).strip()]
     if len(rows) < 2:
         raise BadBars("there are no bars")
     limited(len(rows) - 1)
