@@ -62,7 +62,8 @@ class Timeframes(nn.Module):
         margin = TOLERANCE * last
         up = (last - fast > margin) & (fast - slow > margin)
         down = (fast - last > margin) & (slow - fast > margin)
-        return (up.double() - down.double())[:, self.order]
+        trend: Tensor = up.double() - down.double()
+        return trend[:, self.order]
 
     def _groups(self, time: Tensor) -> Tensor:
         """(B, P, T) numbers of calendar periods from (B, 1, T) seconds; whole numbers in fp64."""

@@ -183,6 +183,7 @@ def test_the_manifest_says_what_the_features_take(run):
                 "model.patch=5",
                 "embedding=none",
                 "target=volatility_scaled",
+                "target.bars=10",
                 "data.timeframes=[]",
             ],
             set(),
