@@ -271,6 +271,18 @@ def tta_predict(overrides: Overrides = None) -> None:
 
 
 @app.command(cls=Composed, context_settings=PASS_ON)
+def track(overrides: Overrides = None) -> None:
+    """Score recorded forecasts by the bars since, beside what the run's own test part promised.
+
+    Example: stockenh track ledger=FILE data=files data.path=DIR
+    """
+    with guarded():
+        from stockenh.commands import track as task
+
+        task.track(overrides or [])
+
+
+@app.command(cls=Composed, context_settings=PASS_ON)
 def distill(overrides: Overrides = None) -> None:
     """Train a student on a finished run, and the same student without it; a table sets them side by side.
 

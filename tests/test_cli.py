@@ -124,7 +124,10 @@ def test_wrong_input_is_answered_in_two_lines_at_most(stockenh, arguments, messa
         "train epochs 5", "train init_from=x train.epochs=0", "train train.epochs=-1,-2 --multirun",
         "find-lr finder.steps=0", "evaluate x",
          "evaluate run=nosuch", "tta-predict run=nosuch", "train resume=nosuch",
-        "distill teacher=nosuch", "sweep --workers 2", "ablate quick",
+        "distill teacher=nosuch", "sweep --workers 2", "ablate quick", "sweep sweep.n_trials=0",
+        "bench bench.rounds=-1", "evaluate run=x evaluate.resamples=1", "tta-predict run=x tta.views=-1",
+        "export run=x export.int8=perhaps", "explain run=x explain.windows=-1", "ablate ablate.seeds=3",
+        "distill teacher=x distill.weight=-1", "audit run=x seed=-1",
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_answered_before_torch_is_imported(words):

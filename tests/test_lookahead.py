@@ -11,6 +11,7 @@ from random_bars import smooth_series
 from stockenh.data.bars import Bars
 from stockenh.data.batches import DeviceWindows
 from stockenh.data.cache import DiskCache
+from stockenh.data.extra import ExtraSettings
 from stockenh.data.fitted import Fitted
 from stockenh.data.prices import NoAugment
 from stockenh.data.sources import files as sample
@@ -166,6 +167,57 @@ def test_changing_every_later_bar_of_the_sample_changes_nothing_before(tmp_path,
     monkeypatch.setattr(sample, "load_sample", lambda: Bars.from_series(changed))
     after, _ = run(SampleData(), tmp_path / "cache", fitted)
     assert_blind_to_later_bars(before, after, original[0][1][t])
+
+
+def own_values(seed: int) -> np.ndarray:
+    """(N, 2) sentiment with empty cells, and a value for each Monday alone."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 1, (N, 2))
+    values[rng.random(N) < 0.2, 0] = np.nan
+    values[DAYS.astype("datetime64[D]").astype(int) % 7 != 4, 1] = np.nan
+    return values
+
+
+def write_own(path, values):
+    """`symbol date sentiment weekly` of both symbols; a row without any value is left out."""
+    lines = ["symbol,date,sentiment,weekly"]
+    for name, of_symbol in values.items():
+        cells = [["" if np.isnan(v) else f"{v:.6f}" for v in row] for row in of_symbol]
+        lines += [f"{name},{day},{','.join(row)}" for day, row in zip(DAYS, cells, strict=True) if any(row)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_changing_every_later_value_of_own_columns_changes_nothing_before(tmp_path, lag):
+    t, bars = 219, str(write(tmp_path / "bars", market()))
+    values = {name: own_values(seed) for seed, name in enumerate("AB")}
+    other = {
+        name: np.where((np.arange(N) > t)[:, None], own_values(7 + seed), values[name])
+        for seed, name in enumerate("AB")
+    }
+    settings = [
+        FilesData(
+            path=bars,
+            extra=ExtraSettings(
+                past=["sentiment", "weekly"], path=write_own(tmp_path / f"{of}.csv", own), lag=lag
+            ),
+        )
+        for of, own in (("before", values), ("after", other))
+    ]
+    before, fitted = run(settings[0], tmp_path / "cache")
+    after, _ = run(settings[1], tmp_path / "cache", fitted)
+    seen = t + lag  # the bar at which the first changed value is an input is the next
+    known, later = (np.flatnonzero(which) for which in (
+        before.windows.asof <= DAYS[seen], before.windows.asof > DAYS[seen],
+    ))  # fmt: skip
+    for name in EVERYTHING:
+        assert before.arrays[name][known].tobytes() == after.arrays[name][known].tobytes(), name
+    first = np.flatnonzero(before.windows.asof == DAYS[seen + 1].astype("datetime64[s]"))
+    assert (before.arrays["x_ctx"][first] != after.arrays["x_ctx"][first]).any()
+    assert (before.arrays["ret"][later] != after.arrays["ret"][later]).any()
+    assert before.windows.digest() != after.windows.digest()
+    assert before.windows.price_digest() == after.windows.price_digest()
 
 
 def test_the_labels_of_a_window_are_all_that_looks_ahead(files):

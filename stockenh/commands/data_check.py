@@ -16,6 +16,7 @@ from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
 from stockenh.data.bars import Bars
 from stockenh.data.findings import Finding
+from stockenh.data.sources.extra_files import unusable
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import Split
 from stockenh.data.windows import index_windows
@@ -29,7 +30,8 @@ _STYLES = {"error": "red", "drop": "yellow", "warning": "cyan"}
 
 
 def data_check(path: Path, overrides: list[str]) -> None:
-    """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable."""
+    """Prints every finding on a user's bars. Raises SystemExit(2) where nothing of them is usable, or one of
+    the wanted own columns is not."""
     groups = plain(compose([f"data.path={path}", *overrides], "data_check"))
     settings, split = (group_settings(group, groups[group]) for group in ("data", "split"))
     if not isinstance(settings, FilesData):
@@ -47,7 +49,7 @@ def data_check(path: Path, overrides: list[str]) -> None:
         f"symbol{'s' * (symbols != 1)}, {len(result.bars):,} bars",
         soft_wrap=True,
     )  # fmt: skip
-    if not len(result.bars):
+    if not len(result.bars) or unusable(findings):
         raise SystemExit(2)
 
 

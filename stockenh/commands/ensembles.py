@@ -168,10 +168,18 @@ class TrainedEnsemble(Trained):
         return set().union(*known) if len(known) == len(each) else None
 
     def net(self, prepared: Prepared, device: torch.device) -> nn.Module:
+        fitted = [build.fitted_of(member.folder, prepared) for member in self.members]
+        for member, own in zip(self.members, fitted, strict=True):
+            if own.categories != fitted[0].categories:
+                names = ", ".join(own.categories)
+                raise ConfigError(
+                    f"run={member.folder} and run={self.folder} know other categories ({names}): train them "
+                    f"on the same symbols to forecast as one"
+                )
         return (
             Ensemble(
                 [member.net(prepared, device) for member in self.members],
-                [build.fitted_of(member.folder, prepared) for member in self.members],
+                fitted,
                 [member.calibration for member in self.members],
                 has_quantiles=bool(self.quantile_levels),
             )

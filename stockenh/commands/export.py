@@ -110,7 +110,7 @@ NAMES = (ONNX, PROGRAM, INT8, FEATURES, "example.npz")
 EXAMPLES = 8
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
-Arrays = Mapping[str, NDArray[np.float32]]
+Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
 Outputs = Mapping[str, NDArray[np.floating]]
 Engine = Callable[[Arrays], Outputs]
 
@@ -195,13 +195,15 @@ def outputs(engine: Engine, inputs: Arrays) -> dict[str, NDArray[np.floating]]:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def _inputs(run: Run, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+def _inputs(run: Run, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """What goes into an exported model for these windows, by name."""
     raw, embedding = run.ready.prices.raw(torch.from_numpy(rows), AS_IT_IS).numpy(), run.prepared.embedding
     prices = "ohlcv" if run.config.data.brings_bars else "prices"
     found = {prices: raw, "context": run.prepared.windows.context[rows]}
     if embedding.shape[1]:
         found["embedding"] = embedding[rows].astype(np.float32)
+    if run.fitted.categories:
+        found["category"] = run.fitted.indices(run.prepared.windows, rows)
     return found
 
 
@@ -293,13 +295,14 @@ def _manifest(
         "target": run.config.target.name,
         "horizons": list(windows.horizons),
         "context_names": list(windows.context_names),
+        **({"categories": run.fitted.categories} if run.fitted.categories else {}),
         "inputs": {name: _tensor(array) for name, array in inputs.items()},
         "outputs": {name: _tensor(array) for name, array in found.items()},
         "parity": {"part": part, "windows": len(inputs["context"]), "largest_difference": worst},
     }
 
 
-def _tensor(array: NDArray[np.floating]) -> dict[str, Any]:
+def _tensor(array: NDArray[Any]) -> dict[str, Any]:
     return {"shape": ["batch", *array.shape[1:]], "dtype": str(array.dtype)}
 
 

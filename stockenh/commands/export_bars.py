@@ -91,7 +91,8 @@ def unavailable(run: Run) -> str | None:
         return "its embedding comes from another model (embedding=kernel or none can be exported)"
     if config.embedding.shuffle:
         return "embedding.shuffle=true gives each window the embedding of another"
-    more = [name for name in windows.context_names if name not in feature_names(_settings(config.data))]
+    known = feature_names(_settings(config.data))
+    more = [name for name in (*windows.context_names, *windows.static_names) if name not in known]
     if more:
         return f"bars don't have its columns {', '.join(more[:5])}"
     return None

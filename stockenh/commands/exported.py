@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from typing_extensions import TypedDict
 from stockenh.commands.ensembles import NAME
 from stockenh.commands.trained import Trained
 from stockenh.data.batches import ReadyWindows
+from stockenh.data.fitted import Fitted
 from stockenh.data.prices import Augment
 from stockenh.data.windows import Windows
 from stockenh.errors import ConfigError, RunFolderError
@@ -47,18 +49,21 @@ class OnnxEngine:
     data: ReadyWindows
     windows: Windows
     embedding: NDArray[np.floating]
+    fitted: Fitted
 
     def __call__(
         self, rows: Tensor, augment: Augment, together: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """See `stockenh.inference.predict.Engine`."""
         index = rows.numpy()
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             self.model.prices: self.data.prices.raw(rows, augment).numpy(),
             "context": np.tile(self.windows.context[index], (together, 1)),
         }
         if self.embedding.shape[1]:
             inputs["embedding"] = np.tile(self.embedding[index].astype(np.float32), (together, 1))
+        if self.fitted.categories:
+            inputs["category"] = np.tile(self.fitted.indices(self.windows, index), (together, 1))
         out = self.model(inputs)
         shape = (together, len(index), len(self.windows.horizons))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from stockenh.config.schema import (
     Kind,
     RunConfig,
     TtaPredictConfig,
+    check_values,
     config_of,
     parse,
     to_dict,
@@ -38,11 +40,12 @@ _NEAR = 0.6  # how much alike a key and a misspelt one are
 def audit(arguments: list[str]) -> None:
     """Leaves audit.md, audit.json and audit.png in RUN/report, or where hydra.run.dir says."""
     # the report folder holds what people read: the composed config is the run's own
-    _run("audit", _audit, arguments, lambda run: run.report, ("hydra.output_subdir=null",))
+    _run("audit", AuditRunConfig, _audit, arguments, lambda run: run.report, ("hydra.output_subdir=null",))
 
 
 def evaluate(arguments: list[str]) -> None:
     """Leaves the report in RUN/report, of a sweep in SWEEPDIR/report, or where hydra.run.dir says."""
+    check_values(arguments, EvaluateRunConfig)
     source, folders = runs_to_evaluate(arguments)
     if source is not None and "hydra.run.dir" not in _keys(arguments):
         arguments = [f"hydra.run.dir={source / 'report'}", *arguments]
@@ -53,17 +56,17 @@ def evaluate(arguments: list[str]) -> None:
 
 def explain(arguments: list[str]) -> None:
     """Leaves tables and pictures in RUN/explain, or where hydra.run.dir says."""
-    _run("explain", _explain, arguments, lambda run: run.explained)
+    _run("explain", ExplainRunConfig, _explain, arguments, lambda run: run.explained)
 
 
 def export(arguments: list[str]) -> None:
     """Leaves the files in RUN/export, or where hydra.run.dir says."""
-    _run("export", _export, arguments, lambda run: run.exported)
+    _run("export", ExportRunConfig, _export, arguments, lambda run: run.exported)
 
 
 def tta_predict(arguments: list[str]) -> None:
     """Forecasts of a finished run, in a folder of their own."""
-    _run("tta_predict", _tta_predict, arguments)
+    _run("tta_predict", TtaPredictConfig, _tta_predict, arguments)
 
 
 def _audit(raw: dict[str, Any], folder: RunFolder) -> None:
@@ -100,7 +103,8 @@ def _tta_predict(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.tta_predict import forecast_run
 
     require_own_folder(folder, "the forecast")
-    _call(forecast_run, TtaPredictConfig, raw, folder)
+    ledger = raw.pop("ledger", None)
+    _call(partial(forecast_run, ledger=ledger), TtaPredictConfig, raw, folder)
 
 
 def _call(
@@ -124,6 +128,7 @@ def _keys(arguments: list[str]) -> list[str]:
 
 def _run(
     root: str,
+    kind: type[RunConfig],
     body: compose.Body,
     arguments: list[str],
     directory: Callable[[RunFolder], Path] | None = None,
@@ -135,6 +140,7 @@ def _run(
     are several runs, whose result gets a folder of its own.
     Raises ConfigError where run= is missing, RunFolderError where it is no finished run.
     """
+    check_values(arguments, kind)
     run, *others = finished_runs(arguments)
     name = compose.with_run(root, to_dict(config_of(run)), arguments)
     if directory is not None and not others and "hydra.run.dir" not in _keys(arguments):

@@ -18,11 +18,13 @@ from stockenh.commands.exported import OnnxEngine, exported_model
 from stockenh.commands.forecasts import confident_margin, forecast_frame, newest_forecasts, quantile_interval
 from stockenh.commands.frames import write_frame
 from stockenh.commands.report.pages import leave_page
+from stockenh.commands.track.recording import record
 from stockenh.commands.trained import Trained
 from stockenh.config import build
 from stockenh.config.schema import TtaPredictConfig
+from stockenh.data.targets import Relative
 from stockenh.data.windows import BarWindows, Windows
-from stockenh.errors import counted
+from stockenh.errors import ConfigError, counted
 from stockenh.evaluation.ic import PANEL_SYMBOLS
 from stockenh.inference.predict import (
     Engine,
@@ -41,7 +43,7 @@ from stockenh.report.figure import (
 )
 from stockenh.report.table import Grid, as_table, between, findings_summary, number, of_target, percent
 from stockenh.report.terminal import embedding_progress, print_files, print_line
-from stockenh.storage.files import write_json
+from stockenh.storage.files import expanded, write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -247,7 +249,11 @@ def _draw_through_time(axes: Axes, forecasts: Mapping[str, Sequence[Mapping[str,
 
 
 def forecast_run(
-    config: TtaPredictConfig, trained: Trained, directory: Path, console: Console
+    config: TtaPredictConfig,
+    trained: Trained,
+    directory: Path,
+    console: Console,
+    ledger: str | None = None,
 ) -> pl.DataFrame:
     """Forecasts the newest windows, or those of the dates in `tta`; leaves forecast.parquet, .csv and .png in
     `directory`, prints a table.
@@ -274,7 +280,7 @@ def forecast_run(
     engine: Engine = TorchEngine(net, ready, fitted, trained.calibration, views.precision)
     if tta.engine != "torch":
         exported = exported_model(trained, tta.engine)
-        engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding)
+        engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding, fitted)
     found = forecast_with(engine, ready, prepared.rows["forecast"], views)
     cutoff = confident_margin(trained, tta.coverage, console)
     target = config.target
@@ -302,6 +308,12 @@ def forecast_run(
     verdicts = verdict_lines(rows, trained.test_scores())
     for line in verdicts:
         print_line(console, f"verdict  {line}")
+    if ledger is not None:
+        if not isinstance(prepared.windows, BarWindows) or newest is None:
+            raise ConfigError("ledger= records the newest bars: leave tta.from, tta.to and data=windows out")
+        relative = isinstance(target, Relative)
+        line = record(expanded(ledger), trained, frame, prepared.windows, relative)
+        print_line(console, f"ledger   {line}")
     print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
     if newest is not None:
         found_here = {"run": trained.source, "title": title, "notes": [*skill, *verdicts], "newest": newest}

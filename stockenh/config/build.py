@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from stockenh.config.schema import RunConfig, TtaPredictConfig
 from stockenh.data import require_memory
 from stockenh.data.batches import DateBatches, ReadyWindows, TrainBatches
 from stockenh.data.cache import DiskCache, default_root
-from stockenh.data.findings import Finding
-from stockenh.data.fitted import Fitted
+from stockenh.data.findings import Finding, first_few
+from stockenh.data.fitted import Fitted, categories
 from stockenh.data.placement import Placement, choose_placement
 from stockenh.data.prices import NoAugment, RawNoise
 from stockenh.data.splits import PARTS, Split, every_date
@@ -28,6 +28,7 @@ from stockenh.embedding.compute import Watch, earlier_windows, embed, shuffled, 
 from stockenh.errors import ConfigError, DataError, RunFolderError
 from stockenh.inference.predict import Views
 from stockenh.models import InputSpec
+from stockenh.models.categories import network
 from stockenh.report.terminal import console, counting
 from stockenh.storage.files import expanded
 from stockenh.storage.machine import lacks_compiler
@@ -55,8 +56,13 @@ class Prepared:
 
     @property
     def spec(self) -> InputSpec:
-        """The widths that a model must take."""
-        return _spec(self.windows, self.embedding.shape[1])
+        """The widths that a model of the train part must take."""
+        known = categories(self.windows, self.rows["train"]) if "train" in self.rows else {}
+        return self.spec_of(known)
+
+    def spec_of(self, known: Mapping[str, Sequence[str]]) -> InputSpec:
+        """The same for a model that knows these categories."""
+        return _spec(self.windows, self.embedding.shape[1], known)
 
 
 def device(name: str) -> torch.device:
@@ -195,10 +201,14 @@ def views(config: RunConfig) -> Views:
     return Views(tta.views, RawNoise(tta.price, tta.volume), config.seed, tta.precision)
 
 
-def model(config: RunConfig, prepared: Prepared, on: torch.device) -> nn.Module:
-    """The model with its initial weights, which depend on the seed alone."""
+def model(config: RunConfig, prepared: Prepared, on: torch.device, fitted: Fitted | None = None) -> nn.Module:
+    """The model with its initial weights, which depend on the seed alone.
+
+    fitted: whose categories it knows; None: those of the train part
+    """
     torch.manual_seed(config.seed)
-    return config.model.build(prepared.spec).to(on)
+    spec = prepared.spec if fitted is None else prepared.spec_of(fitted.categories)
+    return network(config.model, spec).to(on)
 
 
 def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device, steps: int) -> Learner:
@@ -234,9 +244,10 @@ def require_compiler(config: RunConfig, on: torch.device) -> None:
 
 def refuse_misfit(config: RunConfig, windows: Windows) -> None:
     """Raises ConfigError where the model and these windows don't fit together; trains nothing."""
-    spec = _spec(windows, config.embedding.width_of(windows))
+    known = {name: set(of) for name, of in zip(windows.static_names, windows.static, strict=True)}
+    spec = _spec(windows, config.embedding.width_of(windows), known)
     with torch.device("meta"):
-        net = config.model.build(spec)
+        net = network(config.model, spec)
     parameters = sum(p.numel() for p in net.parameters())
     require_memory(BYTES_OF_A_PARAMETER * parameters, f"a model of {parameters:,} parameters")
     config.model.try_out(spec)
@@ -313,8 +324,12 @@ def placement(config: RunConfig, prepared: Prepared, on: torch.device) -> Placem
 def fitted_of(folder: RunFolder, prepared: Prepared) -> Fitted:
     """A run's own statistics. Raises RunFolderError where they don't fit the data at hand."""
     fitted = Fitted.from_dict(folder.read_json(folder.fitted))
-    if fitted.context_names != list(prepared.windows.context_names):
-        raise RunFolderError(f"{folder} was trained on other context features than this data has")
+    windows = prepared.windows
+    known, here = [*fitted.context_names, *fitted.categories], windows.input_names
+    if known != list(here):
+        absent = [name for name in known if name not in here]
+        more = f": there is no {first_few(absent, 5)} here" if absent else ""
+        raise RunFolderError(f"{folder} was trained on other context features than this data has{more}")
     if len(fitted.return_std) != len(prepared.windows.horizons):
         raise RunFolderError(
             f"{folder} was trained on {len(fitted.return_std)} horizons, this data has others"
@@ -327,12 +342,13 @@ def trained_model(
 ) -> nn.Module:
     """The model with the weights called `name` that a run folder holds."""
     state, source = folder.read_weights(name), f"{folder.weights(name)}"
+    spec = prepared.spec_of(fitted_of(folder, prepared).categories)
     # an untrusted config may describe a model of any size: its shapes are compared before memory is taken
     with torch.random.fork_rng([]), torch.device("meta"):
-        shapes = {key: tensor.shape for key, tensor in config.model.build(prepared.spec).state_dict().items()}
+        shapes = {key: tensor.shape for key, tensor in network(config.model, spec).state_dict().items()}
     if shapes != {key: tensor.shape for key, tensor in state.items()}:
         raise _other_model(source)
-    net = config.model.build(prepared.spec)
+    net = network(config.model, spec)
     load_weights(net, state, source)
     return net.to(on).eval()
 
@@ -349,11 +365,12 @@ def _other_model(source: str) -> RunFolderError:
     return RunFolderError(f"{source} holds the weights of another model than the run's config describes")
 
 
-def _spec(windows: Windows, embedding: int) -> InputSpec:
+def _spec(windows: Windows, embedding: int, known: Mapping[str, Collection[str]]) -> InputSpec:
     return InputSpec(
         lookback=windows.lookback,
         price=5,
         embedding=embedding,
         context=windows.context.shape[1],
         horizons=len(windows.horizons),
+        categories=tuple(max(len(names), 1) for names in known.values()),
     )

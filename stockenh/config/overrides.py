@@ -36,6 +36,7 @@ PATH_KEYS = (
     "teacher",
     "init_from",
     "run_config",
+    "ledger",
     "cache_dir",
     "embedding.checkpoint",
     "embedding.tokenizer",
@@ -227,6 +228,9 @@ def make_paths_absolute(raw: dict[str, Any]) -> None:
     node = raw.get("data")
     if isinstance(node, dict) and isinstance(node.get("path"), str) and node["path"] != "???":
         node["path"] = str(expanded(node["path"]).absolute())
+    extra = node.get("extra") if isinstance(node, dict) else None
+    if isinstance(extra, dict) and isinstance(extra.get("path"), str):
+        extra["path"] = str(expanded(extra["path"]).absolute())
     node = raw.get("embedding")
     if isinstance(node, dict):
         # what is no folder may be a Hub id, OWNER/NAME

@@ -12,7 +12,7 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,16 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from stockenh.config import registry
 from stockenh.config.early import skeleton
-from stockenh.config.overrides import literal, refuse_odd, shortened, suggest
+from stockenh.config.overrides import (
+    literal,
+    refuse_odd,
+    shortened,
+    split_override,
+    suggest,
+    value_of,
+)
 from stockenh.data import Count, Date, Few, Horizons, Repeats, Seed, Share, ShareOrZero
+from stockenh.data.extra import ExtraSettings
 from stockenh.errors import ConfigError, RunFolderError
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file, read_yaml
@@ -66,7 +74,10 @@ _ADDED = {
 # What a run's config.yaml does not decide: a folder that somebody else made must not say where this machine
 # writes or sends anything.
 _NOT_KEPT = ("cache_dir", "tracker")
-_ADDED_KEYS = {"data.stride": 1}  # likewise keys of a group, with the value that such a run has
+_ADDED_KEYS: dict[str, Any] = {  # likewise keys of a group, with the value that such a run has
+    "data.stride": 1,
+    **{f"data.extra.{key}": value for key, value in dataclasses.asdict(ExtraSettings()).items()},
+}
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
@@ -362,6 +373,33 @@ def parse(raw: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> RunConfi
             f"leave train.members out"
         )
     return kind(**vars(common), **groups, **nodes)
+
+
+def check_values(arguments: Sequence[str], kind: type[RunConfig], **others: type) -> None:
+    """Raises ConfigError for a wrong value among overrides, before anything imports torch.
+
+    Looks at keys that are plain values, and at those one level below a node of settings: `seed`,
+    `tta.views`. kind: the command's config; others: nodes that are not in it.
+    """
+    nodes: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(kind)}
+    kinds = {name: cls for name, cls in {**nodes, **others}.items()
+             if isinstance(cls, type) and dataclasses.is_dataclass(cls)}  # fmt: skip
+    plain_keys = {f.name for f in dataclasses.fields(_Common)}
+    given: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        key, value = split_override(argument) or ("", "")
+        head, _, rest = key.partition(".")
+        # several values are a sweep, and an interpolation is known only when it is composed
+        if "${" in value or ("," in value and not value.startswith("[")):
+            continue
+        if head in kinds and rest in setting_names(kinds[head]):
+            given.setdefault(head, {})[rest] = value_of(argument)
+        elif key in plain_keys:
+            given.setdefault("", {})[key] = value_of(argument)
+    for head, values in given.items():
+        cls: Any = kinds[head] if head else _Common
+        # without what the class checks of several values together: the others are not known yet
+        settings_of(head, skeleton(cls.__module__, cls.__name__) or cls, values)
 
 
 def _check_together(groups: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ Exact = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # in JSON: a 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 # Keys of a data source that make a model's inputs and outputs, besides its embedding.
-INPUT_KEYS = ("horizons", "lookback", "timeframes", "market")
+INPUT_KEYS = ("horizons", "lookback", "timeframes", "market", "extra")
 
 
 def require_memory(needed: int, what: str) -> None:

@@ -43,7 +43,8 @@ class TeacherOutput:
 class Micro:
     """One micro batch.
 
-    x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32
+    x_price (B, T, 5), x_embedding (B, E), x_ctx (B, F) float32; behind its features x_ctx has the index of
+        each category of the user's own columns
     y_ret (B, H) in train standard deviations; y_up (B, H) 1 up, 0 down, 0.5 where there is no direction
     labelled (B, H) the weight of the label, 1 without weights; 0 where there is none (and y_ret is 0 there)
     moved (B, H) the same where a direction is labelled: a return of exactly 0 is neither up nor down
@@ -147,7 +148,7 @@ class DeviceWindows(ReadyWindows):
         teacher: TeacherOutput | None = None,
     ) -> None:
         super().__init__(windows, windows.prices(device), device, device)
-        self.context = torch.from_numpy(fitted.standardise(windows.context)).to(device)
+        self.context = torch.from_numpy(fitted.inputs(windows)).to(device)
         self.embedding = torch.from_numpy(embedding).to(device)
         made = labels(windows.y_ret, windows.direction, fitted, windows.weight)
         self.y_ret, self.y_up, self.labelled = (t.to(device) for t in made)

@@ -75,7 +75,8 @@ def choose_placement(
 
 def needed_bytes(windows: Windows, embedding: NDArray[np.floating]) -> int:
     """Bytes of all windows on a device: prices, embedding, context, labels."""
-    context, labels = 4 * windows.context.size, 3 * 4 * windows.y_ret.size
+    width: int = windows.context.shape[1] + len(windows.static_names)
+    context, labels = 4 * len(windows) * width, 3 * 4 * windows.y_ret.size
     return windows.price_bytes + embedding.nbytes + context + labels
 
 
@@ -157,8 +158,7 @@ class StreamedWindows(ReadyWindows):
             self._embedding, index, axis=0, out=x_embedding.numpy(), mode="clip"
         )  # "raise" would buffer a copy
         release_pages(self._embedding)  # Linux maps up to 2 MiB of a file around every row
-        context = self._fitted.standardise(np.take(self.windows.context, index, axis=0))
-        return [x_embedding, torch.from_numpy(context)]
+        return [x_embedding, torch.from_numpy(self._fitted.inputs(self.windows, index))]
 
     def _finish(self, transfer: Transfer, augment: Augment) -> Micro:
         """The work that is left for the device, on the stream that computes."""

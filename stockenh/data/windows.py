@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from stockenh.data.bars import CLOSE, OPEN, Bars
+from stockenh.data.extra import ExtraColumns
 from stockenh.data.prices import BarPrices, Prices, StoredPrices
 
 # No price moves by a billionth: a smaller return is rounding of an unchanged adjusted close.
@@ -36,6 +37,9 @@ class Windows(ABC):
     y_dir: (n, H) above 0 where the direction is up, below 0 where it is down, else 0; None: the same as y_ret
     raw_ret: (n, H) simple returns, NaN where those bars don't exist; None: the same as y_ret
     weight: (n, H) what a label weighs in training; None: 1
+    extra: the user's own columns, whose past ones are the last context features
+    static_names, static: names of those with categories, and of each the category of every symbol, "" if
+        unknown
     """
 
     symbols: tuple[str, ...]
@@ -51,6 +55,9 @@ class Windows(ABC):
     y_dir: NDArray[np.float32] | None = field(default=None, kw_only=True)
     raw_ret: NDArray[np.float32] | None = field(default=None, kw_only=True)
     weight: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    extra: ExtraColumns | None = field(default=None, kw_only=True)
+    static_names: tuple[str, ...] = field(default=(), kw_only=True)
+    static: tuple[tuple[str, ...], ...] = field(default=(), kw_only=True)
 
     # the fields with one entry per window
     _per_window: ClassVar[tuple[str, ...]] = ("symbol", "asof", "context", "y_ret")
@@ -65,6 +72,16 @@ class Windows(ABC):
         """Only these windows, in this order; the digest stays that of all windows."""
         known = [name for name in self._per_window_or_none if getattr(self, name) is not None]
         return replace(self, **{name: getattr(self, name)[rows] for name in (*self._per_window, *known)})
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Of the context features and the categories."""
+        return (*self.context_names, *self.static_names)
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """Of the inputs that are the user's columns."""
+        return () if self.extra is None else (*self.extra.settings.inputs, *self.static_names)
 
     @property
     def direction(self) -> NDArray[np.float32]:
@@ -122,7 +139,11 @@ class Windows(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """Hash of the content that prices and labels come from."""
+        """Hash of the content that inputs and labels come from."""
+
+    def price_digest(self) -> str:
+        """Hash of the content that prices come from."""
+        return self.digest()
 
 
 @dataclass(frozen=True)
@@ -173,6 +194,12 @@ class BarWindows(Windows):
         return 4 * self.bars.ohlcv.size + self.end.nbytes
 
     def digest(self) -> str:
+        if self.extra is None:
+            return self.bars.digest()
+        both = f"{self.bars.digest()}{self.extra.digest()}"
+        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
+
+    def price_digest(self) -> str:
         return self.bars.digest()
 
 

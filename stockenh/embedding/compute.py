@@ -73,7 +73,7 @@ def embed(
         return np.zeros((len(windows), 0), np.float32)
     embedding = embedding.resolve(device)
     code = code_of("embedding"), code_of("data")
-    key = key_of(windows.digest(), windows.lookback, embedding.identity(), *code)
+    key = key_of(windows.price_digest(), windows.lookback, embedding.identity(), *code)
     parts = cache.parts("embedding", key)
 
     def compute() -> dict[str, NDArray[np.floating]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stockenh.evaluation.leakage import FAIL, NOT_APPLICABLE, PASS, Check, Rows, first_few
+from stockenh.evaluation.leakage import FAIL, NOT_APPLICABLE, PASS, WARN, Check, Rows, first_few
 
 Floats = NDArray[np.floating]
 Doubles = NDArray[np.float64]
@@ -148,6 +149,60 @@ def check_correlations(
     return Check(name, PASS, measured, "", figures)
 
 
+def check_own_columns(
+    names: Sequence[str],
+    used: Floats,
+    dated: Floats,
+    returns: Floats,
+    dates: NDArray[np.datetime64],
+    horizons: Sequence[int],
+    plausible: float,
+    lag: int,
+) -> Check:
+    """No own column holds a return of bars after it, as the models see it or by the dates of its rows.
+
+    used, dated: (n, F) what the models see, and what the rows say without the lag, NaN where missing
+    returns: (n, H) over the next `horizons` bars, of 1 bar too, which shows a copy of tomorrow's return best
+    Each column is judged on the rows where it is known.
+    """
+    name, tests, figures = "own columns", 2 * len(names) * len(horizons), dict[str, Any]()
+    found = dict[str, list[tuple[float, str]]](used=[], dated=[])
+    highest = (0.0, "")
+    for which, inputs in (("used", used), ("dated", dated)):
+        for column, x in zip(names, inputs.T, strict=True):
+            known = ~np.isnan(x)
+            y, when = returns[known], dates[known]
+            strongest = correlations(x[known, None], y).strongest[0]
+            limit = correlation_limits(plausible, y, when, horizons, tests)
+            figures.setdefault(which, {})[column] = {
+                f"h{h}": {"correlation": float(c), "limit": float(most)}
+                for h, c, most in zip(horizons, strongest, limit, strict=True)
+            }
+            at = int(np.argmax(strongest - limit))
+            shown = f"{column} ({strongest[at]:.2f} with {horizons[at]} bars, limit {limit[at]:.2f})"
+            highest = max(highest, (float(strongest.max()), column))
+            if strongest[at] > limit[at]:
+                found[which].append((-float(strongest[at]), shown))
+    if found["used"]:
+        return Check(
+            name, FAIL, f"own columns hold a label: {first_few(shown for _, shown in sorted(found['used']))}",
+            "date its rows by when the value was known, or raise data.extra.lag", figures,
+        )  # fmt: skip
+    if found["dated"]:
+        listed = first_few(shown for _, shown in sorted(found["dated"]))
+        return Check(
+            name, WARN,
+            f"rows hold what was not known at their dates: {listed}; data.extra.lag={lag} keeps it out of "
+            f"the inputs",
+            "date its rows by when the value was known; with a shorter lag this is a leak", figures,
+        )  # fmt: skip
+    measured = (
+        f"{len(names)} inputs against returns of {', '.join(map(str, horizons))} bars, with the lag of {lag} "
+        f"and without; the highest is {highest[1]} with {highest[0]:.2f}"
+    )
+    return Check(name, PASS, measured, "", figures)
+
+
 def statistics(context: Floats, y_ret: Floats, y_dir: Floats | None = None) -> dict[str, Doubles]:
     """Means and scales of features (n, F) and returns (n, H); a constant column has the scale 1.
 
@@ -155,18 +210,27 @@ def statistics(context: Floats, y_ret: Floats, y_dir: Floats | None = None) -> d
     """
     y_dir = y_ret if y_dir is None else y_dir
     x, y, side = (array.astype(np.float64) for array in (context, y_ret, y_dir))
+    context_mean, deviation = _known_moments(x)
     labelled = ~np.isnan(y)
     count = np.maximum(labelled.sum(0), 1)
     mean = np.where(labelled, y, 0).sum(0) / count
     spread = np.sqrt((np.where(labelled, y - mean, 0) ** 2).sum(0) / count)
     moved = np.maximum((labelled & (side != 0)).sum(0), 1)
-    context_std, return_std = (np.where(std > 1e-12, std, 1.0) for std in (x.std(0), spread))
     return {
-        "context_mean": x.mean(0),
-        "context_std": context_std,
-        "return_std": return_std,
+        "context_mean": context_mean,
+        "context_std": np.where(deviation > 1e-12, deviation, 1.0),
+        "return_std": np.where(spread > 1e-12, spread, 1.0),
         "up_share": (np.nan_to_num(side) > 0).sum(0) / moved,
     }
+
+
+def _known_moments(x: Doubles) -> tuple[Doubles, Doubles]:
+    """Mean and standard deviation (F,) of what is not NaN in each column (n, F); 0 and 1 without any."""
+    mean, deviation = x.mean(0), x.std(0)
+    for column in np.flatnonzero(np.isnan(mean)):
+        known = x[~np.isnan(x[:, column]), column]
+        mean[column], deviation[column] = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
+    return mean, deviation
 
 
 def distance(stored: Statistics, found: Mapping[str, Doubles]) -> float:

@@ -6,12 +6,14 @@ Legend: N bars of all series, n windows, F features, H horizons.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stockenh.data.extra import ExtraColumns
 from stockenh.errors import counted
 from stockenh.evaluation.bootstrap import Resampling
 from stockenh.evaluation.leakage import FAIL, INFO, NOT_APPLICABLE, PASS, WARN, Check, first_few
@@ -24,6 +26,7 @@ LATER_BARS = "later bars"
 MODELS = ("logistic regression", "gradient boosting")
 _LEVEL = 1.3  # so far from the last known close the other path begins, up or down: no swing outlives it
 _DAILY = 0.02
+_MISSING = 0.3  # of the other values of an own column
 _CERTAINTY = 0.999  # of the one-sided t test over shuffles
 
 
@@ -48,6 +51,22 @@ def other_bars(
         rng = np.random.default_rng([seed, series])
         changed[start + known : stop] = _walk(rng, stop - start - known, level, float(np.median(own[:, 4])))
     return changed
+
+
+def other_columns(extra: ExtraColumns, after: np.datetime64, seed: int) -> ExtraColumns:
+    """The same own columns up to `after`, and from there other values, known where none was and the reverse.
+
+    On daily bars a row belongs to its whole day: then `after` is the end of one.
+    """
+    changed = []
+    for number, column in enumerate(extra.past):
+        later = column.time > after
+        rng = np.random.default_rng([seed, number])
+        spread = float(np.nan_to_num(np.nanstd(column.value[~later]) if (~later).any() else 0)) or 1.0
+        other = np.nan_to_num(column.value) + spread * rng.normal(2, 1, len(later))
+        other[rng.random(len(later)) < _MISSING] = np.nan
+        changed.append(replace(column, value=np.where(later, other, column.value)))
+    return replace(extra, past=tuple(changed))
 
 
 def _walk(rng: np.random.Generator, n: int, level: float, volume: float) -> NDArray[np.float64]:

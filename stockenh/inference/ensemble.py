@@ -56,6 +56,7 @@ class _Member(nn.Module):
         super().__init__()
         self.net = net
         self.restandardise = (own.context_mean, own.context_std) != (first.context_mean, first.context_std)
+        self.features = len(own.context_mean)  # categories of the user's own columns follow them
         for name, values in (
             ("unit", [a / b for a, b in zip(own.return_std, first.return_std, strict=True)]),
             ("mean", own.context_mean),
@@ -78,8 +79,10 @@ class _Member(nn.Module):
     def forward(self, x_price: Tensor, x_embedding: Tensor, x_ctx: Tensor) -> dict[str, Tensor]:
         if self.restandardise:
             # what the first member's scale clips stays clipped
-            raw = x_ctx * self.first_std + self.first_mean
-            x_ctx = ((raw - self.mean) / self.std).clamp(-CLIP, CLIP)
+            raw = x_ctx[:, : self.features] * self.first_std + self.first_mean
+            scaled = ((raw - self.mean) / self.std).clamp(-CLIP, CLIP)
+            rest = x_ctx[:, self.features :]
+            x_ctx = torch.cat([scaled, rest], 1) if rest.shape[1] else scaled
         out = self.net(x_price, x_embedding, x_ctx)
         made = {"ret": out["ret"] * self.unit, "up_logits": out["up_logits"] / self.temperature + self.bias}
         if "quantiles" in out:

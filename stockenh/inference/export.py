@@ -1,6 +1,7 @@
 """Export: a trained network with its pre- and postprocessing as one graph, from raw inputs to forecasts.
 
-Legend: B windows, T bars, E embedding width, F context features, H horizons, Q quantiles, L tokens, D width.
+Legend: B windows, T bars, E embedding width, F context features, K categories of a symbol, H horizons,
+Q quantiles, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stockenh.storage.files import write_atomic
 ONNX, PROGRAM, INT8 = "model.onnx", "model.pt2", "model.int8.onnx"
 FEATURES = "features.onnx"  # from raw bars to the inputs of the others
 OPSET = 23  # the first with attention and rotary positions
-Arrays = Mapping[str, NDArray[np.float32]]
+Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
 
 
 class Deployed(nn.Module):
@@ -51,21 +52,34 @@ class Deployed(nn.Module):
         self.prepare: Callable[[Tensor], Tensor] = normalise if raw_bars else torch.nn.Identity()
         for name, values in (
             ("mean", fitted.context_mean),
-            ("std", fitted.context_std),
+            ("std", fitted.scale.tolist()),
             ("unit", fitted.return_std),
             ("temperature", calibration.temperature),
             ("bias", calibration.bias),
         ):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+        self.has_missing = fitted.has_missing
 
-    def forward(self, prices: Tensor, context: Tensor, embedding: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        prices: Tensor,
+        context: Tensor,
+        embedding: Tensor | None = None,
+        category: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """`ret` (B, H) in raw units, `up_prob` (B, H) calibrated; where the network has them, `quantiles`
         (B, H, Q) of returns in raw units, and `member_up_prob` (B, K, H) of an ensemble.
 
-        prices (B, T, 5): open, high, low, close, volume, raw or normalised; context (B, F) raw features;
-        embedding (B, E), omitted where the network has none. All fp32.
+        prices (B, T, 5): open, high, low, close, volume, raw or normalised; context (B, F) raw features, NaN
+        where an own column is missing; embedding (B, E), omitted where the network has none. All fp32.
+        category (B, K): int64, the place of each category among those that the run knows, from 1; 0: none of
+        them; omitted where it knows none.
         """
         x_ctx = ((context - self.mean) / self.std).clamp(-CLIP, CLIP)
+        if self.has_missing:
+            x_ctx = torch.where(torch.isnan(context), 0.0, x_ctx)
+        if category is not None:
+            x_ctx = torch.cat([x_ctx, category.to(x_ctx.dtype)], 1)
         out = self.net(self.prepare(prices), context[:, :0] if embedding is None else embedding, x_ctx)
         made = {
             "ret": out["ret"] * self.unit,

@@ -53,6 +53,7 @@ class InputSpec:
     embedding: width of the foundation-model embedding; 0 where there is none
     context:   number of context features
     horizons:  number of forecast horizons
+    categories: of each own column of categories how many train has, see `stockenh.models.categories`
     """
 
     lookback: int
@@ -60,6 +61,7 @@ class InputSpec:
     embedding: int
     context: int
     horizons: int
+    categories: tuple[int, ...] = ()
 
 
 class ModelSettings(ABC):

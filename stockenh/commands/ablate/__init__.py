@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from stockenh.commands.ablate.cells import AblationFolder
+from stockenh.commands.ablate.plan import AblateSettings
 from stockenh.commands.multirun import start_or_resume
 from stockenh.commands.multirun.worker import current
 from stockenh.commands.train import train_assigned
 from stockenh.config import compose
-from stockenh.config.schema import parse
+from stockenh.config.schema import RunConfig, check_values, parse
 from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import RunFolder
 
@@ -20,6 +21,7 @@ JUDGED = ("val", "test")
 
 def ablate(arguments: list[str]) -> None:
     """A new ablation, or with resume=DIR one that was stopped or is to have more seeds."""
+    check_values(arguments, RunConfig, ablate=AblateSettings)
     start_or_resume(
         arguments, AblationFolder, RESUME_KEYS, "cells", lambda given: compose.run("ablate", cell_job, given)
     )

@@ -58,7 +58,8 @@ def costs(config: RunConfig, spec: AblationSpec, device: torch.device) -> dict[s
     kept = [r for r in spec.plan.recipes if r.kind == "train" and not r.name.startswith("without_")]
     rows = [row for row in spec.plan.rows if row.recipe in configs and not row.name.startswith("without_")]
     names, rounds = [recipe.name for recipe in kept], spec.settings.rounds
-    found = measure(configs, names, rows, prepared.spec, device, rounds)
+    spec_of = replace(prepared.spec, categories=())  # an embedding of a symbol's category costs nothing
+    found = measure(configs, names, rows, spec_of, device, rounds)
     return {**found, "train_windows": len(prepared.rows["train"])}
 
 
@@ -203,7 +204,7 @@ def training_memory(config: RunConfig, spec: InputSpec, device: torch.device) ->
     return found
 
 
-def memory_here(raw: Mapping[str, Any], widths: Mapping[str, int], device_name: str) -> int | None:
+def memory_here(raw: Mapping[str, Any], widths: Mapping[str, Any], device_name: str) -> int | None:
     """`training_memory` in this process, which must be new."""
     config, spec, device = parse(raw), InputSpec(**widths), torch.device(device_name)
     keep_freed_memory()

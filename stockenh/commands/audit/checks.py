@@ -22,7 +22,9 @@ from stockenh.config import build
 from stockenh.config.compose import open_folder
 from stockenh.config.schema import AuditRunConfig
 from stockenh.data.bars import CLOSE
-from stockenh.data.windows import BarWindows, Windows
+from stockenh.data.extra import ExtraColumns
+from stockenh.data.features.as_of import extra_features
+from stockenh.data.windows import BarWindows, Windows, returns_ahead
 from stockenh.errors import ConfigError, DataError, RunFolderError, StockenhError
 from stockenh.evaluation.leakage import (
     NOT_APPLICABLE,
@@ -40,6 +42,7 @@ from stockenh.evaluation.leakage_features import (
     check_calibration,
     check_correlations,
     check_fitted,
+    check_own_columns,
     check_stored_context,
     correlation_limits,
     correlations,
@@ -128,12 +131,19 @@ def _checks(run: Run, advance: Advance, figures: dict[str, Any]) -> Iterator[Che
     yield check_overlap(calendar, windows.lookback, rows)
     advance(4)
     yield _correlations(run, figures)
+    if isinstance(windows, BarWindows) and windows.extra is not None and windows.extra.past:
+        yield _own_columns(run, windows, windows.extra)
     advance(4)
     yield shuffled_training(run, advance)
     figures["splits"] = {}
     if "test" in rows:
         figures["splits"] = random_against_purged(
-            windows.context, windows.direction, windows.asof, rows, windows.horizons, config.seed
+            run.fitted.fill(windows.context),
+            windows.direction,
+            windows.asof,
+            rows,
+            windows.horizons,
+            config.seed,
         )
     advance(10)
     yield check_random(figures["splits"], run_is_random=bool(split.figures.get("out_of_order")))
@@ -196,7 +206,8 @@ def _correlations(run: Run, figures: dict[str, Any]) -> Check:
     steps = [h for h in horizons if h < windows.lookback]
     close = np.concatenate([prices[:, :, CLOSE] for prices in _prices(run, rows)])
     moves = [close[:, -1] - close[:, -1 - h] for h in steps]
-    inputs = np.column_stack([windows.context[rows], *moves, embedding[rows].astype(np.float32)])
+    context = run.fitted.fill(windows.context[rows])
+    inputs = np.column_stack([context, *moves, embedding[rows].astype(np.float32)])
     named = [*windows.context_names, *(f"last {h} closes of x_price" for h in steps)]
     names = [*named, *(f"embedding {i}" for i in range(embedding.shape[1]))]
     best = None if windows.best_prob is None else windows.best_prob[rows]
@@ -209,3 +220,15 @@ def _correlations(run: Run, figures: dict[str, Any]) -> Check:
         shown.append(len(named) + int(found.strongest[len(named) :].max(1).argmax()))
     figures["correlations"] = found.table(names, horizons, shown)
     return check_correlations(names, found, limit, horizons)
+
+
+def _own_columns(run: Run, windows: BarWindows, extra: ExtraColumns) -> Check:
+    """The user's own columns beside the returns that follow, on train, with their lag and without."""
+    rows, lag = evenly(run.prepared.rows["train"], MOST_ROWS), extra.settings.lag
+    names, horizons = extra.settings.inputs, sorted({1, *windows.horizons})
+    unlagged = replace(extra, settings=replace(extra.settings, lag=0))
+    dated = extra_features(windows.bars, unlagged)[windows.end[rows]]
+    used = windows.context[rows][:, -len(names) :]
+    returns = returns_ahead(windows, rows, horizons)
+    plausible = run.config.audit.correlation
+    return check_own_columns(names, used, dated, returns, windows.asof[rows], horizons, plausible, lag)

@@ -26,6 +26,7 @@ from stockenh.evaluation.leakage_training import (
     check_shuffled,
     moved_rows,
     other_bars,
+    other_columns,
     shuffled_labels,
     up_probability,
 )
@@ -62,13 +63,16 @@ def later_bars(run: Run, advance: Advance) -> Check:
         return Check(LATER_BARS, NOT_APPLICABLE, "data=windows brings no raw bars to replace", "")
     dates = dates_to_change(windows, run.prepared.rows.get("test"), config.audit.dates)
     bars = windows.bars
-    base = config.data.windows_of(bars)
+    base = config.data.windows_of(bars, windows.extra)
+    is_daily = bool((bars.time == bars.time.astype("datetime64[D]")).all())
     outputs = ("x_price", "x_embedding", "x_ctx", "ret", "up_prob")
     moved = dict.fromkeys((*windows.context_names, *outputs), 0)
     compared, noticed = 0, False
     for number, date in enumerate(dates):
         changed = other_bars(bars.ohlcv, bars.time, bars.offsets, date, number)
-        other = config.data.windows_of(replace(bars, ohlcv=changed))
+        last = date + np.timedelta64(86_399, "s") if is_daily else date
+        extra = None if windows.extra is None else other_columns(windows.extra, last, number)
+        other = config.data.windows_of(replace(bars, ohlcv=changed), extra)
         known = windows.asof <= date
         differ = moved_rows(base.context[known], other.context[known])
         for name, count in zip(windows.context_names, differ.sum(0), strict=True):
@@ -120,7 +124,8 @@ def shuffled_training(run: Run, advance: Advance) -> Check:
             accuracies[model].setdefault(horizon, []).append(accuracy)
             majority[horizon] = larger
 
-    linear, x_train, x_test = "logistic regression", windows.context[train], windows.context[test]
+    linear = "logistic regression"
+    x_train, x_test = (run.fitted.fill(windows.context[part]) for part in (train, test))
     for shuffle in range(LINEAR_SHUFFLES * audit.shuffles):
         for column, y in enumerate(shuffled(seed + shuffle, windows.direction).T):
             add(linear, column, up_probability(linear, x_train, y, x_test, 0))
@@ -153,7 +158,7 @@ def _trained_on(
     shuffled = replace(windows, y_ret=y_ret, y_dir=y_dir)
     blind = replace(run.prepared, windows=shuffled, rows={"train": train, "test": test})
     config = replace(run.config, seed=seed, teacher=None, averaging=Averaging())
-    net = build.model(config, blind, device)
+    net = build.model(config, blind, device, run.fitted)
     # the run may have been trained on another device: the precision is this one's
     precision = resolve("auto", device, net)
     settings = replace(config.train, epochs=epochs, accumulate=1, compile=False, precision=precision)

@@ -9,13 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from stockenh.config import compose
 from stockenh.config.catalog import groups, option_values
 from stockenh.config.overrides import split_override, suggest
-from stockenh.config.schema import BenchConfig, parse, settings_of
+from stockenh.config.schema import BenchConfig, RunConfig, check_values, parse, settings_of
 from stockenh.errors import ConfigError
 from stockenh.storage.run_folder import RunFolder
 
 
 def bench(arguments: list[str]) -> None:
     """A benchmark in a folder of its own."""
+    check_values(arguments, RunConfig, bench=BenchConfig)
     compose.run("bench", _bench, arguments)
 
 

@@ -55,7 +55,11 @@ def inference(raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock) -
             )
         teacher = setups[TEACHER]
         exported = OnnxEngine(
-            OnnxModel(files[TEACHER]), teacher.resident, teacher.prepared.windows, teacher.prepared.embedding
+            OnnxModel(files[TEACHER]),
+            teacher.resident,
+            teacher.prepared.windows,
+            teacher.prepared.embedding,
+            teacher.fitted,
         )
         return found + _views(f"{TEACHER}: {VIEWS + 1} views, tta.engine=onnx", exported, teacher, clock)
 

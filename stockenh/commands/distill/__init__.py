@@ -18,7 +18,7 @@ from stockenh.commands.train import (
 )
 from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose
-from stockenh.config.schema import GROUPS, RunConfig, config_of, parse, to_dict
+from stockenh.config.schema import GROUPS, RunConfig, check_values, config_of, parse, to_dict
 from stockenh.errors import ConfigError
 from stockenh.report.trackers import Warn
 from stockenh.storage.run_folder import RunFolder
@@ -36,6 +36,7 @@ def distill(arguments: list[str], root: str = "distill") -> None:
     if is_resumed(arguments):
         _resume(arguments)
         return
+    check_values(arguments, RunConfig)
     teacher, *_ = finished_runs(arguments, "teacher")
     config, rest = compose.config_file(arguments)
     of_teacher = to_dict(config_of(teacher))
@@ -58,22 +59,7 @@ def distill_job(raw: dict[str, Any], folder: RunFolder) -> None:
         return
     warn = warn_once(console())
     train_in(folder, config, fresh=True, command="distill", warn=warn)
-    _warn_if_larger(folder, teacher.size)
     _finish(folder, config, warn)
-
-
-def _warn_if_larger(folder: RunFolder, teacher_bytes: int) -> None:
-    """Prints a warning where the student's weights take more bytes than its teacher's."""
-    from stockenh.commands.trained import Trained
-    from stockenh.report.terminal import console, print_line
-
-    own = Trained.open(folder, None).size
-    if own > teacher_bytes:
-        print_line(
-            console(),
-            f"warning  the student is larger than its teacher ({own:,} bytes of weights against "
-            f"{teacher_bytes:,}): nothing is saved; take a smaller model, such as model=student",
-        )
 
 
 def _resume(arguments: list[str]) -> None:

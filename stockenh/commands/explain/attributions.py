@@ -6,6 +6,7 @@ Legend: k windows, H horizons.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from stockenh.evaluation.attribution import (
 )
 from stockenh.inference.predict import CHUNK
 from stockenh.models import EMBEDDING, PRICE_SERIES, Interpretable
+from stockenh.models.categories import OnEmbeddings, on_embeddings
 from stockenh.report.table import of_target
 from stockenh.report.terminal import PART_NAMES, counted_progress, print_files, print_line
 from stockenh.storage.files import write_json
@@ -120,7 +122,9 @@ def explain_run(
 def input_groups(prepared: Prepared) -> dict[str, str]:
     """Every named input in the order of its attribution, and its group."""
     found = {name: "price and volume" for name in PRICE_SERIES}
-    found |= {name: feature_family(name) for name in prepared.windows.context_names}
+    windows = prepared.windows
+    own = dict.fromkeys(windows.own_names, "own columns")
+    found |= {name: own.get(name, feature_family(name)) for name in windows.input_names}
     return found | ({EMBEDDING: EMBEDDING} if prepared.embedding.shape[1] else {})
 
 
@@ -140,7 +144,7 @@ def _weights(run: LoadedRun[ExplainRunConfig], net: Interpretable, rows: NDArray
         _array(torch.cat([c.price for c in chunks])),
         _array(torch.cat([c.static for c in chunks])),
         _array(torch.cat([c.attention.mean(1) for c in chunks])),
-        chunks[0].static_names(run.prepared.windows.context_names),
+        chunks[0].static_names(run.prepared.windows.input_names),
         PRICE_SERIES,
     )
 
@@ -151,7 +155,9 @@ def _attributions(
     """Of every output and horizon. Raises ExplainError where one of them misses its forecast."""
     wanted = run.config.explain
     (whole,) = run.ready.sweep(rows, len(rows))
-    baseline = average_window(run.ready, run.prepared.rows["train"])
+    opened = on_embeddings(run.net)
+    net, inputs = opened or run.net, _embedded(opened, whole.inputs)
+    baseline = average_window(run.ready, run.prepared.rows["train"], opened)
     run.net.requires_grad_(False)  # slopes in the inputs alone
     found = []
     steps = len(rows) * len(columns) * len(wanted.outputs)
@@ -159,26 +165,35 @@ def _attributions(
         for output in wanted.outputs:
             for horizon, column in columns.items():
                 made = attribute(
-                    _output(run.net, MODEL_OUTPUTS[output], column), whole.inputs, baseline,
+                    _output(net, MODEL_OUTPUTS[output], column), inputs, baseline,
                     steps=wanted.steps, max_steps=wanted.max_steps, advance=advance,
                 )  # fmt: skip
                 _refuse_incomplete(made, output, horizon, wanted.max_steps)
+                if opened is not None:
+                    made = replace(made, context=opened.by_name(made.context))
                 unit = run.fitted.return_std[column] if output == "ret" else 1.0
                 found.append(_explained(made, output, horizon, unit, input_groups(run.prepared)))
     return found
 
 
-def average_window(ready: ReadyWindows, train: NDArray[np.int64]) -> Inputs:
-    """The baseline, one window: bars, embedding and context at their train means.
+def _embedded(opened: OnEmbeddings | None, inputs: Inputs) -> Inputs:
+    return inputs if opened is None else (inputs[0], inputs[1], opened.embedded(inputs[2]))
+
+
+def average_window(
+    ready: ReadyWindows, train: NDArray[np.int64], opened: OnEmbeddings | None = None
+) -> Inputs:
+    """The baseline, one window: bars, embedding and context at their train means, embedded categories too.
 
     Bars that stand still would be a simpler baseline. But a layer norm of inputs near 0 jumps, which takes
     two to four times the steps, and every attribution to prices would hold the difference between an average
     window and a flat one.
     """
     (sample,) = ready.sweep(evenly(train, BASELINE_WINDOWS), BASELINE_WINDOWS)
-    price, embedding, context = sample.inputs
-    bars, vector = (x.double().mean(0, keepdim=True).float() for x in (price, embedding))
-    return bars, vector, torch.zeros_like(context[:1])  # standardised by the train mean
+    means = (x.double().mean(0, keepdim=True).float() for x in _embedded(opened, sample.inputs))
+    bars, vector, middle = means
+    middle[:, : opened.context if opened else None] = 0  # standardised by the train mean
+    return bars, vector, middle
 
 
 def _output(net: nn.Module, name: str, column: int) -> Scalar:
@@ -227,6 +242,7 @@ def _write_windows(
     """A row per window, output and horizon: the forecast, the baseline's, and what each input adds."""
     windows = prepared.windows
     dates = dates_of(windows.asof[rows])
+    keys = ("symbol", "date", "output", "horizon", "value", "baseline", "gap", "steps")
     parts = [
         pl.DataFrame(
             {
@@ -238,7 +254,8 @@ def _write_windows(
                 "baseline": np.full(len(rows), e.baseline),
                 "gap": e.gap,
                 "steps": e.steps,
-                **{name: e.inputs[:, i] for i, name in enumerate(e.names)},
+                # an own column may be called value, say
+                **{f"input {n}" if n in keys else n: e.inputs[:, i] for i, n in enumerate(e.names)},
             }
         )
         for e in explained

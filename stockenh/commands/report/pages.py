@@ -13,6 +13,8 @@ from stockenh.commands.report.forecast import FILE, forecast_page
 from stockenh.commands.report.run import run_page
 from stockenh.commands.report.several import several_page
 from stockenh.commands.report.sweep import sweep_page
+from stockenh.commands.track.show import FILE as TRACK
+from stockenh.commands.track.show import track_page
 from stockenh.errors import RunFolderError
 from stockenh.report.page import PAGE, Page, write_page
 from stockenh.report.terminal import print_files
@@ -26,6 +28,7 @@ PAGES: Mapping[str, Callable[[Path], Page]] = {
     "config.yaml": lambda path: run_page(RunFolder(path)),
     "evaluation.json": evaluation_page,
     FILE: forecast_page,
+    TRACK: track_page,
 }
 
 
@@ -35,7 +38,8 @@ def page_of(folder: Path) -> Page:
         if is_file(folder / name):
             return make(folder)
     raise RunFolderError(
-        f"{folder} holds no result of stockenh: a run, an evaluation, a sweep, an ablation or a forecast"
+        f"{folder} holds no result of stockenh: a run, an evaluation, a sweep, an ablation, a forecast or a "
+        f"track record"
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from stockenh.commands.distill import distill
 from stockenh.commands.multirun import start_or_resume
 from stockenh.commands.multirun.folder import parts_of
-from stockenh.commands.sweep.spec import SweepFolder
+from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.commands.train import train_job
 from stockenh.config import compose
+from stockenh.config.schema import RunConfig, check_values
 
 # What may change when a sweep is resumed.
 RESUME_KEYS = (
@@ -17,6 +18,7 @@ RESUME_KEYS = (
 
 def sweep(arguments: list[str]) -> None:
     """A new search, or with resume=DIR one that was stopped or is to have more trials."""
+    check_values(arguments, RunConfig, sweep=SweepConfig)
     start_or_resume(arguments, SweepFolder, RESUME_KEYS, "trials", _run)
 
 

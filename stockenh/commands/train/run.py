@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from stockenh.commands.ensembles import opened
 from stockenh.commands.tracking import start_tracking
 from stockenh.commands.train.processes import share
 from stockenh.commands.train.range_test import search
@@ -41,6 +42,7 @@ from stockenh.training.step import Objective
 
 # torchrun repeats a terminal's Ctrl-C to every process, which got it from the terminal already
 GRACE_SECONDS = 5.0
+BYTES_OF_A_WEIGHT = 4  # of its file, in float32
 
 
 def train(
@@ -73,6 +75,8 @@ def train(
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {group.own.size} processes" if group is not None else ""
     console.print(f"model    {parameters:,} parameters, {session.precision} on {device}{several}")
+    if config.teacher is not None:
+        _warn_if_larger(parameters, config, console)
     session = _with_lr(session, net, console)
     settings = session.config.train
     batches = build.batches(session.config, session.prepared, session.ready)
@@ -154,6 +158,18 @@ def _prepare(
     console.print(f"windows  {placement}")
     ready = placement.place(prepared.windows, prepared.embedding, fitted, device, taught)
     return Session(config, folder, prepared, fitted, ready, device, precision), net
+
+
+def _warn_if_larger(parameters: int, config: RunConfig, console: Console) -> None:
+    """Prints a warning where a student has more parameters than its teacher."""
+    teacher = opened(config.teacher or "", config.weights)
+    of_teacher = teacher.size // BYTES_OF_A_WEIGHT
+    if parameters > of_teacher:
+        print_line(
+            console,
+            f"warning  the student is larger than its teacher ({parameters:,} parameters against about "
+            f"{of_teacher:,}): nothing is saved; take a smaller model, such as model=student",
+        )
 
 
 def _with_lr(session: Session, net: nn.Module, console: Console) -> Session:

@@ -19,7 +19,7 @@ from stockenh.config import build
 from stockenh.config.build import Prepared
 from stockenh.config.schema import Kind, RunConfig, config_of
 from stockenh.data.batches import ReadyWindows, TeacherOutput
-from stockenh.data.fitted import Fitted
+from stockenh.data.fitted import Fitted, categories
 from stockenh.data.windows import BarWindows, next_returns
 from stockenh.errors import RunFolderError
 from stockenh.evaluation.bootstrap import Resampling
@@ -284,8 +284,13 @@ def initial_weights(init_from: str | None, weights: str | None, folder: RunFolde
 
 
 def load_initial(start: Trained, net: nn.Module, prepared: Prepared) -> None:
-    """Sets a model's weights. Raises RunFolderError where names, shapes or context features differ."""
-    build.fitted_of(start.folder, prepared)
+    """Sets a model's weights. Raises RunFolderError where names, shapes, features or categories differ."""
+    known = build.fitted_of(start.folder, prepared).categories
+    if known != categories(prepared.windows, prepared.rows["train"]):
+        raise RunFolderError(
+            f"init_from={start.folder}: its train part has other categories ({', '.join(known)}), whose "
+            f"embeddings would be mistaken for each other"
+        )
     tensors = start.folder.read_weights(start.name)
     here, there = (
         {name: "x".join(map(str, tensor.shape)) or "a number" for name, tensor in of_model.items()}

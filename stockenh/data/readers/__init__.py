@@ -24,16 +24,16 @@ _LATE_DAYS: Final = 10
 _DAY: Final = np.timedelta64(1, "D")
 
 
-def list_files(path: Path) -> list[Path]:
+def list_files(path: Path, key: str = "data.path") -> list[Path]:
     """The files to read: the file itself, or a folder's CSV, text and Parquet files by name.
 
-    Raises DataError where there is no such path, or where a folder has none of them.
+    key: what names the path. Raises DataError where there is no such path, or none of them in the folder.
     """
     if path.is_file():
         return [path]
     name = printable_line(str(path))
     if not path.is_dir():
-        fix = "set data.path to a CSV or Parquet file, or to a folder of them"
+        fix = f"set {key} to a CSV or Parquet file, or to a folder of them"
         what = "not a regular file" if path.exists() else "no such file or folder"
         raise DataError(f"{name}: {what}; {fix}")
     files = sorted(file for file in path.iterdir() if _is_table_file(file))
@@ -41,7 +41,7 @@ def list_files(path: Path) -> list[Path]:
         what = "no .csv, .tsv, .txt or .parquet file in this folder"
         others = _others(path, files)
         there = f", only {first_few(others, 4)}" if others else ""
-        raise DataError(f"{name}: {what}{there}; set data.path to a folder that has some")
+        raise DataError(f"{name}: {what}{there}; set {key} to a folder that has some")
     return files
 
 

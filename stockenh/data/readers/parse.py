@@ -23,6 +23,7 @@ from stockenh.data.readers.columns import (
     match_columns,
     mixed_symbols,
     no_volume,
+    plain,
     with_volume,
 )
 from stockenh.data.readers.dates import DateOrder, Dates, last_day, parse_clock, parse_dates
@@ -45,6 +46,7 @@ class ReadSettings:
     max_gap_days: a symbol's history is cut where more calendar days lie between two bars
     min_bars:     shorter stretches are left out
     dayfirst:     whether 1/4/1999 is 1 April where no date of the file proves an order; None: the likely one
+    own:          columns that the user says are something else: no symbols
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class ReadSettings:
     max_gap_days: int = 30
     min_bars: int = 131
     dayfirst: bool | None = None
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,13 @@ def parse_file(path: Path, settings: ReadSettings, today: np.datetime64) -> Pars
     if _has_error(found):
         return Parsed({}, found)
     found += more + volume + _number_findings(cells) + _order_clash(cells, table, index)
-    found += mixed_symbols(file, table, index, cells.rows.time, cells.rows.ohlcv[:, 3])
+    named = {plain(name) for name in settings.own}
+    own = {f"own {name}": at for at, name in enumerate(table.names) if plain(name) in named}
+    found += mixed_symbols(file, table, {**index, **own}, cells.rows.time, cells.rows.ohlcv[:, 3])
     if _has_error(found):
         return Parsed({}, found)
     alive, drops = leave_out(_hits(cells, today), cells.rows, cells.only)
-    found += drops + _date_findings(cells)
+    found += drops + date_findings(cells.dates, file, cells.only)
     if not alive.any() and not _has_error(drops):
         message = "no row is left after the others were left out"
         found += (cells.finding("error", "too-short", message, "correct the file, or fetch it again"),)
@@ -151,12 +156,12 @@ class _Cells:
 def _read_cells(
     file: str, table: Table, index: Index, file_symbol: str, settings: ReadSettings, today: np.datetime64
 ) -> _Cells:
-    symbols = _symbols(table, index, file_symbol)
-    dates = _dates(table, index, today, settings.dayfirst)
+    symbols = symbols_of(table, index, file_symbol)
+    dates = dates_of(table, index, today, settings.dayfirst)
     fields = [name for name in _OHLCV if name in index]
     fields += ["adj_close"] if "adj_close" in index and settings.adjust else []
     raw = {name: table.column(index[name]) for name in fields}
-    numbers, sign = _numbers(raw, table.separator)
+    numbers, sign = numbers_of(raw, table.separator)
     unreadable = np.logical_or.reduce([number.unreadable for number in numbers.values()])
     untraded = np.zeros(len(symbols))
     ohlcv = np.stack([numbers[name].value if name in numbers else untraded for name in _OHLCV], axis=1)
@@ -176,7 +181,8 @@ def _read_cells(
     )
 
 
-def _numbers(raw: Mapping[str, pl.Series], separator: str) -> tuple[dict[str, Numbers], DecimalSign]:
+def numbers_of(raw: Mapping[str, pl.Series], separator: str) -> tuple[dict[str, Numbers], DecimalSign]:
+    """A file's columns of numbers, read with the one decimal sign that they prove together."""
     numbers = {name: parse_numbers(column) for name, column in raw.items()}
     if all(number.plain for number in numbers.values()):
         return numbers, DecimalSign()
@@ -186,7 +192,8 @@ def _numbers(raw: Mapping[str, pl.Series], separator: str) -> tuple[dict[str, Nu
     return numbers, sign
 
 
-def _symbols(table: Table, index: Index, file_symbol: str) -> pl.Series:
+def symbols_of(table: Table, index: Index, file_symbol: str) -> pl.Series:
+    """The symbol of each row, null where it is empty; without a column of symbols that of the file's name."""
     from_name = pl.Series([file_symbol]).new_from_index(0, table.frame.height)
     if "symbol" not in index:
         return from_name
@@ -199,7 +206,8 @@ def _symbols(table: Table, index: Index, file_symbol: str) -> pl.Series:
     return symbols.replace({name: clean for name in names if (clean := printable_line(name)) != name})
 
 
-def _dates(table: Table, index: Index, today: np.datetime64, day_first: bool | None) -> Dates:
+def dates_of(table: Table, index: Index, today: np.datetime64, day_first: bool | None) -> Dates:
+    """The date of each row, with its time of day where that is a column of its own."""
     dates = parse_dates(table.column(index["date"]), today, day_first)
     dates = replace(dates, zone=table.zones.get(index["date"], dates.zone))
     if "time" not in index:
@@ -264,20 +272,21 @@ def _order_clash(cells: _Cells, table: Table, index: Index) -> tuple[Finding, ..
     return (cells.finding("error", "date-order", message, fix),)
 
 
-def _date_findings(cells: _Cells) -> tuple[Finding, ...]:
+def date_findings(dates: Dates, file: str, symbol: str = "") -> tuple[Finding, ...]:
+    """Warnings about dates whose order or time zone was assumed."""
     found = []
-    if cells.dates.ambiguous:
+    if dates.ambiguous:
         message = "day and month can't be told apart in any date; month first was assumed"
         fix = "if the day comes first: data.dayfirst=true, else data.dayfirst=false; or write 2024-01-31"
-        found.append(cells.finding("warning", "date-order", message, fix))
-    if cells.dates.zone == "epoch":
+        found.append(Finding("warning", "date-order", message, fix, file, symbol))
+    if dates.zone == "epoch":
         message = "dates are counted from 1970 and were read as UTC"
         fix = "write the exchange's dates as 2024-01-31"
-        found.append(cells.finding("warning", "time-zone", message, fix))
-    elif cells.dates.zone:
-        message = f"dates carry a time zone ({cells.dates.zone}): used as written, without the zone"
+        found.append(Finding("warning", "time-zone", message, fix, file, symbol))
+    elif dates.zone:
+        message = f"dates carry a time zone ({dates.zone}): used as written, without the zone"
         fix = "nothing to do if they are the exchange's dates; else convert them"
-        found.append(cells.finding("warning", "time-zone", message, fix))
+        found.append(Finding("warning", "time-zone", message, fix, file, symbol))
     return tuple(found)
 
 

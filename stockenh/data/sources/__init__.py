@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -15,7 +15,10 @@ from stockenh.data import Count, Horizons, increasing
 from stockenh.data import features as context
 from stockenh.data.bars import Bars
 from stockenh.data.cache import DiskCache, code_of, key_of
+from stockenh.data.extra import ExtraColumns
 from stockenh.data.features import FeatureSettings, parse_timeframe
+from stockenh.data.features.as_of import extra_features
+from stockenh.data.features.market import MARKET_NAMES
 from stockenh.data.findings import Finding
 from stockenh.data.windows import BarWindows, Windows, index_windows
 from stockenh.errors import ConfigError, DataError
@@ -64,8 +67,9 @@ class DataSettings(ABC):
         itself.
         """
 
-    def windows_of(self, bars: Bars) -> Windows:
-        """Windows of other bars with these settings, uncached. Raises ConfigError for ready windows."""
+    def windows_of(self, bars: Bars, extra: ExtraColumns | None = None) -> Windows:
+        """Windows of other bars and own columns with these settings, uncached. Raises ConfigError for ready
+        windows."""
         raise ConfigError("data=windows brings no bars to make other windows of")
 
 
@@ -88,20 +92,31 @@ class BarData(DataSettings):
         if len(set(self.timeframes)) < len(self.timeframes):
             raise ConfigError(f"data.timeframes={self.timeframes}: name each once")
 
-    def windows_of(self, bars: Bars) -> Windows:
-        return self._windows(bars, DiskCache(None), labels=False)
+    def windows_of(self, bars: Bars, extra: ExtraColumns | None = None) -> Windows:
+        return self._windows(bars, DiskCache(None), labels=False, extra=extra)
 
-    def _windows(self, bars: Bars, cache: DiskCache, labels: bool) -> BarWindows:
+    def own_inputs(self) -> set[str]:
+        """The names of all context features that there are without the user's columns."""
+        settings = FeatureSettings(tuple(self.timeframes), self.lookback, self.market)
+        return {*context.feature_names(settings), *MARKET_NAMES, "embedding"}
+
+    def _windows(
+        self, bars: Bars, cache: DiskCache, labels: bool, extra: ExtraColumns | None = None
+    ) -> BarWindows:
         settings = FeatureSettings(tuple(self.timeframes), self.lookback, self.market)
         key = key_of(bars.digest(), settings, code_of("data"))
         arrays = cache.arrays("features", key, lambda: {"context": context.context_features(bars, settings)})
-        windows = index_windows(
-            bars,
-            arrays["context"].astype(np.float32, copy=False),
-            context.feature_names(settings),
-            self.horizons,
-            self.lookback,
-        )
+        features = arrays["context"].astype(np.float32, copy=False)
+        names = context.feature_names(settings)
+        if extra is not None:
+            features = np.concatenate([features, extra_features(bars, extra)], axis=1)
+            names += extra.settings.inputs
+        windows = index_windows(bars, features, names, self.horizons, self.lookback)
+        if extra is not None:
+            names = tuple(extra.settings.static)
+            windows = replace(
+                windows, extra=extra, static_names=names, static=extra.category(windows.symbols)
+            )
         if labels and not windows.labelled.any():
             raise DataError(
                 f"no symbol has the {self.lookback} bars of data.lookback and the {min(self.horizons)} more "
@@ -118,14 +133,12 @@ def check_horizons(horizons: list[int]) -> None:
         raise ConfigError(f"data.horizons={horizons} {error}") from None
 
 
-def located(path: str) -> Path:
-    """The path of a data set. Raises ConfigError where its name is not UTF-8 text."""
+def located(path: str, key: str = "data.path") -> Path:
+    """The path of a data set, which `key` names. Raises ConfigError where its name is not UTF-8 text."""
     found = expanded(path)
     try:
         str(found).encode()
     except UnicodeEncodeError:
         shown = str(found).encode("utf-8", "backslashreplace").decode()
-        raise ConfigError(
-            f"data.path={shown}: its name has bytes that are not UTF-8 text; rename it"
-        ) from None
+        raise ConfigError(f"{key}={shown}: its name has bytes that are not UTF-8 text; rename it") from None
     return found

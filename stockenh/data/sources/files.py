@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -16,9 +15,11 @@ from stockenh.data import Count
 from stockenh.data import readers as read
 from stockenh.data.bars import VOLUME, Bars, adjust_bars
 from stockenh.data.cache import DiskCache, code_of, key_of
+from stockenh.data.extra import ExtraSettings
 from stockenh.data.findings import Finding
 from stockenh.data.readers import ReadResult, ReadSettings, list_files
 from stockenh.data.sources import BarData, Loaded, located
+from stockenh.data.sources.extra_files import content_key, findings_on, load_extra
 from stockenh.errors import DataError, printable_line
 
 Part = Literal["symbol", "date", "open", "high", "low", "close", "volume", "adj_close"]  # of a bar
@@ -60,10 +61,18 @@ class FilesData(BarData):
     adjust: bool = True
     dayfirst: bool | None = None
     max_gap_days: Count = 30
+    extra: ExtraSettings = field(default_factory=ExtraSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.extra.refuse_names(self.own_inputs() | {part.casefold() for part in get_args(Part)})
 
     def read(self) -> ReadResult:
         """The bars and every finding. Raises DataError where there is no file at all."""
-        return read.read_bars(located(self.path), self._read_settings())
+        path, settings = located(self.path), self._read_settings()
+        result = read.read_bars(path, settings)
+        found = findings_on(result.bars, self.extra, path, settings) if self.extra else ()
+        return replace(result, findings=(*result.findings, *found))
 
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
         path = located(self.path)
@@ -75,7 +84,10 @@ class FilesData(BarData):
         if not len(bars):
             name = printable_line(str(path))
             raise DataError(f"{name}: no usable bars. {_worst(findings)} See: stockenh data check {name}")
-        return Loaded(self._windows(bars, cache, labels), findings)
+        if not self.extra:
+            return Loaded(self._windows(bars, cache, labels), findings)
+        extra, found = load_extra(bars, self.extra, path, settings, cache, labels)
+        return Loaded(self._windows(bars, cache, labels, extra), (*findings, *found))
 
     def _read_settings(self) -> ReadSettings:
         return ReadSettings(
@@ -84,20 +96,12 @@ class FilesData(BarData):
             max_gap_days=self.max_gap_days,
             min_bars=self.lookback + min(self.horizons),
             dayfirst=self.dayfirst,
+            own=tuple(self.extra.names),
         )
 
     def _key(self, path: Path, settings: ReadSettings) -> str:
-        files = list_files(path)
         names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-        return key_of([(file.name, _content(file)) for file in files], names, settings, code_of("data"))
-
-
-def _content(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").hexdigest()
-    except OSError as error:
-        return repr(error)  # reading the file reports what is wrong with it
+        return key_of(content_key(list_files(path)), names, settings, code_of("data"))
 
 
 def _pack(result: ReadResult) -> dict[str, NDArray[np.generic]]:

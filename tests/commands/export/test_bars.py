@@ -207,11 +207,12 @@ def test_every_kind_of_model_forecasts_from_bars(small_run, bars, stockenh, here
         assert set(found[0]) == {"symbol", "date", "horizon", "up_prob", scale} | more
 
 
-def loaded(data=None, embedding=None, names=()):
+def loaded(data=None, embedding=None, names=(), static=()):
     windows = plain_windows(Bars.from_series([("A", *smooth_series(1, 60))]))
     config = SimpleNamespace(data=data or FilesData(path="."), embedding=embedding or KernelEmbedding())
     changed = SimpleNamespace(config=config, prepared=SimpleNamespace(windows=windows))
     object.__setattr__(windows, "context_names", tuple(names))
+    object.__setattr__(windows, "static_names", tuple(static))
     return changed
 
 
@@ -222,6 +223,7 @@ def loaded(data=None, embedding=None, names=()):
         (loaded(embedding=StoredEmbedding()), "another model"),
         (loaded(embedding=KernelEmbedding(shuffle=True)), "another"),
         (loaded(names=["rsi_14", "sentiment"]), "sentiment"),
+        (loaded(names=["rsi_14"], static=["sector"]), "sector"),
         (loaded(), None),
         (loaded(embedding=NoEmbedding()), None),
     ],
