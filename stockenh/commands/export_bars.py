@@ -92,7 +92,7 @@ def unavailable(run: Run) -> str | None:
     if config.embedding.shuffle:
         return "embedding.shuffle=true gives each window the embedding of another"
     known = feature_names(_settings(config.data))
-    more = [name for name in (*windows.context_names, *windows.static_names) if name not in known]
+    more = [name for name in windows.input_names if name not in known]
     if more:
         return f"bars don't have its columns {', '.join(more[:5])}"
     return None
