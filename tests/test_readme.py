@@ -129,11 +129,11 @@ def test_a_report(start, short, printed, file, stockenh, run, bars_folder, here)
     assert printed in answer.out and len(list(here.glob(file))) == 1
 
 
-def test_an_export_serves_forecasts(stockenh, run) -> None:
+def test_an_export_serves_forecasts(stockenh, run, bars_folder) -> None:
     for start in ("stockenh export", "stockenh tta-predict run=RUN tta.engine=onnx"):
         answer = stockenh(*words_of(line_of(start), RUN="run"))
         assert answer.code == 0, answer.err
-    serve = [sys.executable, ROOT / "examples/serve.py", "run/export"]
+    serve = [sys.executable, ROOT / "examples/serve.py", "run/export", bars_folder / "AAA.csv"]
     done = subprocess.run(serve, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 import stockenh
+from stockenh.commands.export_bars import export_bars
 from stockenh.commands.measure import Clock
 from stockenh.commands.trained import LoadedRun, Trained
 from stockenh.config.build import AS_IT_IS
 from stockenh.config.schema import ExportRunConfig
 from stockenh.inference.export import (
+    FEATURES,
     INT8,
     ONNX,
     OPSET,
@@ -104,7 +106,7 @@ def parity_chart(parity: Mapping[str, Mapping[str, NDArray[np.floating]]], limit
 
 PARITY = 1e-5
 MANIFEST = "manifest.json"
-NAMES = (ONNX, PROGRAM, INT8, "example.npz")
+NAMES = (ONNX, PROGRAM, INT8, FEATURES, "example.npz")
 EXAMPLES = 8
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -138,7 +140,7 @@ def export_run(
             path.replace(directory / path.name)
         write_json(directory / MANIFEST, manifest)  # the last: without it the files are not used
     console.print(speed_table(manifest["speed"], torch.get_num_threads()))
-    files = sorted(directory.glob("model.*"))
+    files = [*sorted(directory.glob("*.onnx")), directory / PROGRAM]
     print_files(console, "export", (*files, directory / MANIFEST, picture))
     return manifest
 
@@ -167,11 +169,12 @@ def _checked(
     for name, found in worst.items():
         listed = ", ".join(f"{key} {value:.1e}" for key, value in found.items())
         print_line(console, f"         {name}: {listed}")
+    manifest.update(export_bars(run, rows, own, directory, PARITY, console))
     if config.export.int8:
         manifest["int8"] = _int8(run, directory, engines, inputs, own, rows)
         console.print(int8_table(manifest["int8"]))
     manifest["speed"] = _speed(engines, inputs)
-    files = sorted(directory.glob("model.*"))
+    files = [*directory.glob("*.onnx"), directory / PROGRAM]
     manifest["files"] = {path.name: _sha256(path) for path in files}
     _write_example(directory / "example.npz", inputs, own)
     return manifest, picture

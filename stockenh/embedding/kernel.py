@@ -86,6 +86,11 @@ class ConvolutionBank:
     def to(self, device: torch.device) -> ConvolutionBank:
         return replace(self, weights=self.weights.to(device), thresholds=self.thresholds.to(device))
 
+    @property
+    def padding(self) -> int:
+        """Zeros at each end."""
+        return self.dilation * (_TAPS // 2) if self.padded else 0
+
     def features(self, grid: Tensor) -> Tensor:
         """(B, C, T) integers -> (B, K x Q) features in [-1, 1]."""
         outputs = self.convolve(grid).unsqueeze(2)
@@ -96,9 +101,8 @@ class ConvolutionBank:
 
     def convolve(self, grid: Tensor) -> Tensor:
         """(B, C, T) -> (B, K, outputs), in float32 even within a lower-precision autocast."""
-        padding = self.dilation * (_TAPS // 2) if self.padded else 0
         with torch.autocast(grid.device.type, enabled=False):
-            return F.conv1d(grid, self.weights, padding=padding, dilation=self.dilation)
+            return F.conv1d(grid, self.weights, padding=self.padding, dilation=self.dilation)
 
 
 def quantise(x_price: Tensor) -> Tensor:

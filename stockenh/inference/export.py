@@ -29,6 +29,7 @@ from stockenh.models.layers import CrossAttention, GatedResidualNetwork, SelfAtt
 from stockenh.storage.files import write_atomic
 
 ONNX, PROGRAM, INT8 = "model.onnx", "model.pt2", "model.int8.onnx"
+FEATURES = "features.onnx"  # from raw bars to the inputs of the others
 OPSET = 23  # the first with attention and rotary positions
 Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
 
@@ -293,7 +294,7 @@ class OnnxModel:
         self.prices = self.session.get_inputs()[0].name
         self.outputs = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
         """Outputs by name, from inputs by name. Raises ExportError where the graph does not take them."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         try:

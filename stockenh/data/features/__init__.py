@@ -22,17 +22,17 @@ from stockenh.errors import ConfigError
 
 # A damaged bar (a price of 1e-100 beside one of 100) must not become infinite in float32. Real values stay
 # below about 100.
-_LARGEST = 1e6
+LARGEST = 1e6
 _ALIGNMENT = "align_"
 
 _PATTERN = re.compile(r"([1-9]\d{0,5})(min|h|d|w|mo|q)")
-_SECONDS = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_MONTHS = {"mo": 1, "q": 3}
-_FIRST_MONDAY = 4 * 86_400  # 1970-01-05, in seconds from the epoch (which was a Thursday)
+SECONDS = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+MONTHS = {"mo": 1, "q": 3}
+FIRST_MONDAY = 4 * 86_400  # 1970-01-05, in seconds from the epoch (which was a Thursday)
 
 # On flat prices an EMA differs from the close by rounding alone (about 1e-16 of it), which must not count
 # as a trend; no real trend is this small.
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def context_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float3
     features = np.empty((len(bars), len(feature_names(settings))), np.float32)
     if settings.market:
         of_panel = slice(-len(MARKET_NAMES), None)
-        features[:, of_panel] = np.clip(market_features(bars, settings.lookback), -_LARGEST, _LARGEST)
+        features[:, of_panel] = np.clip(market_features(bars, settings.lookback), -LARGEST, LARGEST)
     for series in range(len(bars.symbols)):
         rows = bars.rows(series)
         if rows.stop > rows.start:
@@ -92,7 +92,7 @@ def _series_features(
     aligned = [alignment(time, columns[:, CLOSE], timeframe) for timeframe in settings.timeframes]
     structure = smart_money_features(columns, settings.lookback)
     features = np.column_stack([*aligned, structure, technical_features(columns)])
-    return np.clip(features, -_LARGEST, _LARGEST)
+    return np.clip(features, -LARGEST, LARGEST)
 
 
 def parse_timeframe(timeframe: str) -> tuple[int, str]:
@@ -117,11 +117,11 @@ def timeframe_groups(time: NDArray[np.datetime64], timeframe: str) -> NDArray[np
     January 1970. Raises ConfigError for a bad timeframe.
     """
     count, unit = parse_timeframe(timeframe)
-    if unit in _MONTHS:
-        return time.astype("datetime64[M]").astype(np.int64) // (count * _MONTHS[unit])
+    if unit in MONTHS:
+        return time.astype("datetime64[M]").astype(np.int64) // (count * MONTHS[unit])
     seconds = time.astype("datetime64[s]").astype(np.int64)
-    origin = _FIRST_MONDAY if unit == "w" else 0
-    return (seconds - origin) // (count * _SECONDS[unit])
+    origin = FIRST_MONDAY if unit == "w" else 0
+    return (seconds - origin) // (count * SECONDS[unit])
 
 
 def alignment(
@@ -140,7 +140,7 @@ def alignment(
     period_close = close[is_last]
     fast = _forming_ema(close, period_close, period, span=9)
     slow = _forming_ema(close, period_close, period, span=21)
-    margin = _TOLERANCE * close
+    margin = TOLERANCE * close
     up = (close - fast > margin) & (fast - slow > margin)
     down = (fast - close > margin) & (slow - fast > margin)
     return up.astype(np.float64) - down

@@ -27,8 +27,8 @@ SMART_MONEY_NAMES = (
     "choch_bear",
 )
 
-_BLOCK_MOVE = 0.02  # how far beyond the block candle the next bar must close
-_SWING_REACH = 20  # bars on either side of a swing point
+BLOCK_MOVE = 0.02  # how far beyond the block candle the next bar must close
+SWING_REACH = 20  # bars on either side of a swing point
 _CHUNK = 1024  # bars processed at once, which bounds the memory of long series
 
 Mask = NDArray[np.bool_]
@@ -75,8 +75,8 @@ def order_blocks(ohlcv: NDArray[np.float64]) -> tuple[Mask, Mask, Series]:
     """
     opening, high, low, close = (ohlcv[:-1, c] for c in (OPEN, HIGH, LOW, CLOSE))
     next_close = ohlcv[1:, CLOSE]
-    bull = _at_end((close < opening) & (next_close > (1.0 + _BLOCK_MOVE) * high), len(ohlcv))
-    bear = _at_end((close > opening) & (next_close < (1.0 - _BLOCK_MOVE) * low), len(ohlcv))
+    bull = _at_end((close < opening) & (next_close > (1.0 + BLOCK_MOVE) * high), len(ohlcv))
+    bear = _at_end((close > opening) & (next_close < (1.0 - BLOCK_MOVE) * low), len(ohlcv))
     level = np.full(len(ohlcv), np.nan)
     level[1:] = (high + low) / 2
     return bull, bear, np.where(bull | bear, level, np.nan)
@@ -103,7 +103,7 @@ def swing_levels(ohlcv: NDArray[np.float64]) -> tuple[Series, Series]:
     on.
     """
     high, low = ohlcv[:, HIGH], ohlcv[:, LOW]
-    width = 2 * _SWING_REACH + 1
+    width = 2 * SWING_REACH + 1
     is_high = (high == maximum_filter1d(high, width)) if len(high) >= width else np.zeros(len(high), bool)
     is_low = (low == minimum_filter1d(low, width)) if len(low) >= width else np.zeros(len(low), bool)
     return _last_confirmed(high, is_high), _last_confirmed(low, is_low)
@@ -137,8 +137,8 @@ def _at_end(found: Mask, length: int) -> Mask:
 
 
 def _last_confirmed(price: Series, is_swing: Mask) -> Series:
-    seen = np.arange(len(price)) - _SWING_REACH  # the only bar that bar t can newly confirm
-    fresh = (seen >= _SWING_REACH) & is_swing[np.maximum(seen, 0)]
+    seen = np.arange(len(price)) - SWING_REACH  # the only bar that bar t can newly confirm
+    fresh = (seen >= SWING_REACH) & is_swing[np.maximum(seen, 0)]
     last = np.maximum.accumulate(np.where(fresh, seen, -1))
     return np.where(last >= 0, price[last], np.nan)
 

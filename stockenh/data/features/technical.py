@@ -28,11 +28,11 @@ TECHNICAL_NAMES = (
     "volume_ratio",
 )
 
-_WILDER = 14
-_BAND = 20  # bars of the Bollinger band, the VWAP and the volume average
-_OBV_BARS = 10
-_LEAST_VOLUME = 1e-3  # share of the mean volume, so that the log of zero volume stays finite
-_FLAT = 1e-9  # a standard deviation below this share of the price is rounding, not movement
+WILDER = 14
+BAND = 20  # bars of the Bollinger band, the VWAP and the volume average
+OBV_BARS = 10
+LEAST_VOLUME = 1e-3  # share of the mean volume, so that the log of zero volume stays finite
+FLAT = 1e-9  # a standard deviation below this share of the price is rounding, not movement
 
 Series = NDArray[np.float64]
 
@@ -71,11 +71,11 @@ def rsi(close: Series) -> Series:
     """
     index = np.full(len(close), 0.5)
     change = np.diff(close)
-    if len(change) < _WILDER:
+    if len(change) < WILDER:
         return index
     moves = np.stack([np.maximum(change, 0.0), np.maximum(-change, 0.0)])
     gain, loss = _wilder_mean(moves)
-    index[_WILDER:] = _ratio(gain, gain + loss, default=0.5)
+    index[WILDER:] = _ratio(gain, gain + loss, default=0.5)
     return index
 
 
@@ -97,9 +97,9 @@ def average_true_range(ohlcv: NDArray[np.float64]) -> Series:
     """
     ranges = true_range(ohlcv)
     average = ranges.copy()
-    average[1:] = rolling_mean(ranges[1:], _WILDER)
-    if len(ranges) > _WILDER:
-        average[_WILDER:] = _wilder_mean(ranges[1:])
+    average[1:] = rolling_mean(ranges[1:], WILDER)
+    if len(ranges) > WILDER:
+        average[WILDER:] = _wilder_mean(ranges[1:])
     return average
 
 
@@ -110,7 +110,7 @@ def adx(ohlcv: NDArray[np.float64]) -> Series:
     bar 27. 0 before that, and where nothing has moved.
     """
     index = np.zeros(len(ohlcv))
-    if len(ohlcv) < 2 * _WILDER:
+    if len(ohlcv) < 2 * WILDER:
         return index
     up, down = np.diff(ohlcv[:, HIGH]), -np.diff(ohlcv[:, LOW])
     moves = np.stack(
@@ -123,7 +123,7 @@ def adx(ohlcv: NDArray[np.float64]) -> Series:
     plus, minus, ranges = _wilder_sum(moves)
     plus, minus = _ratio(plus, ranges, default=0.0), _ratio(minus, ranges, default=0.0)
     directional = _ratio(np.abs(plus - minus), plus + minus, default=0.0)
-    index[2 * _WILDER - 1 :] = _wilder_mean(directional)
+    index[2 * WILDER - 1 :] = _wilder_mean(directional)
     return index
 
 
@@ -132,13 +132,13 @@ def bollinger_position(close: Series) -> Series:
 
     0 is the lower band, 1 the upper; 0.5 where the price is flat.
     """
-    bars = np.minimum(np.arange(len(close)) + 1, _BAND)
-    mean = rolling_mean(close, _BAND)
+    bars = np.minimum(np.arange(len(close)) + 1, BAND)
+    mean = rolling_mean(close, BAND)
     squares = np.zeros(len(close))
-    for lag in range(min(_BAND, len(close))):
+    for lag in range(min(BAND, len(close))):
         squares[lag:] += (close[: len(close) - lag] - mean[lag:]) ** 2
     deviation = np.sqrt(squares / bars)
-    moves = deviation > _FLAT * mean
+    moves = deviation > FLAT * mean
     return np.where(moves, 0.5 + (close - mean) / np.where(moves, 4.0 * deviation, 1.0), 0.5)
 
 
@@ -149,7 +149,7 @@ def obv_trend(close: Series, volume: Series) -> Series:
     """
     signed = np.zeros(len(close))
     signed[1:] = np.sign(np.diff(close)) * volume[1:]
-    return _ratio(rolling_sum(signed, _OBV_BARS), rolling_mean(volume, _OBV_BARS), default=0.0)
+    return _ratio(rolling_sum(signed, OBV_BARS), rolling_mean(volume, OBV_BARS), default=0.0)
 
 
 def vwap_distance(ohlcv: NDArray[np.float64]) -> Series:
@@ -159,15 +159,15 @@ def vwap_distance(ohlcv: NDArray[np.float64]) -> Series:
     """
     close, volume = ohlcv[:, CLOSE], ohlcv[:, VOLUME]
     typical = (ohlcv[:, HIGH] + ohlcv[:, LOW] + close) / 3.0
-    traded = rolling_sum(volume, _BAND)
-    vwap = _ratio(rolling_sum(typical * volume, _BAND), traded, default=0.0)
+    traded = rolling_sum(volume, BAND)
+    vwap = _ratio(rolling_sum(typical * volume, BAND), traded, default=0.0)
     return _ratio(close, vwap, default=1.0) - 1.0
 
 
 def volume_ratio(volume: Series) -> Series:
     """Log of volume over its 20-bar mean, (T,); at least that of 0.1% of the mean, 0 where all are 0."""
-    ratio = _ratio(volume, rolling_mean(volume, _BAND), default=1.0)
-    return np.log(np.maximum(ratio, _LEAST_VOLUME))
+    ratio = _ratio(volume, rolling_mean(volume, BAND), default=1.0)
+    return np.log(np.maximum(ratio, LEAST_VOLUME))
 
 
 def ema(x: NDArray[np.float64], span: int) -> NDArray[np.float64]:
@@ -199,19 +199,19 @@ def rolling_mean(x: Series, bars: int) -> Series:
 
 def _wilder_mean(x: Series) -> Series:
     """y = (13 y + x) / 14 along the last axis, from the mean of the first 14 values on."""
-    return _recursion(x[..., _WILDER:], x[..., :_WILDER].mean(axis=-1), gain=1.0 / _WILDER)
+    return _recursion(x[..., WILDER:], x[..., :WILDER].mean(axis=-1), gain=1.0 / WILDER)
 
 
 def _wilder_sum(x: Series) -> Series:
     """y = 13/14 y + x along the last axis, seeded with the sum of the first 13 values, which is left out."""
-    seed = x[..., : _WILDER - 1].sum(axis=-1)
-    return _recursion(x[..., _WILDER - 1 :], seed, gain=1.0)[..., 1:]
+    seed = x[..., : WILDER - 1].sum(axis=-1)
+    return _recursion(x[..., WILDER - 1 :], seed, gain=1.0)[..., 1:]
 
 
 def _recursion(x: Series, seed: Series, gain: float) -> Series:
     from scipy.signal import lfilter  # takes half a second to import, which a cache hit can do without
 
-    decay = (_WILDER - 1) / _WILDER
+    decay = (WILDER - 1) / WILDER
     smoothed, _ = lfilter([gain], [1.0, -decay], x, zi=decay * seed[..., None])
     return np.concatenate([seed[..., None], smoothed], axis=-1)
 

@@ -3,36 +3,17 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import processes
 import pytest
+from serving import QUICK
 
-import stockenh as package
 from stockenh.commands import export
 
 pytestmark = pytest.mark.slow
-
-SERVE = Path(package.__file__).parents[1] / "examples" / "serve.py"
-
-QUICK = ["model.conv_dilations=[]"]  # a smaller graph; test_deployed exports one with all its parts
-
-
-@pytest.fixture(scope="module")
-def run(small_run, tmp_path_factory):
-    """A finished run with raw and EMA weights, its raw ones exported."""
-    folder = tmp_path_factory.mktemp("exported") / "a run (1)"
-    for arguments in (
-        ["train", *small_run, *QUICK, "averaging=ema", "train.epochs=2", f"hydra.run.dir={folder}"],
-        ["export", f"run={folder}", "weights=raw", "export.int8=true"],
-    ):
-        done = processes.run(*arguments)
-        assert done.returncode == 0, done.stderr
-    return folder
 
 
 def test_the_manifest_describes_the_files(run):
@@ -41,7 +22,7 @@ def test_the_manifest_describes_the_files(run):
     for name, stored in manifest["files"].items():
         content = (folder / name).read_bytes()
         assert stored == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert set(manifest["files"]) == {"model.onnx", "model.pt2", "model.int8.onnx"}
+    assert set(manifest["files"]) == {"features.onnx", "model.onnx", "model.pt2", "model.int8.onnx"}
     weights = (run / "weights/raw.safetensors").read_bytes()
     assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
     assert manifest["inputs"]["ohlcv"] == {"shape": ["batch", 20, 5], "dtype": "float32"}
@@ -66,15 +47,6 @@ def test_killed_midway_it_leaves_no_unchecked_file_and_the_next_one_cleans_up(ru
     done = processes.run("export", f"run={copy}", "weights=raw")
     assert done.returncode == 0, done.stderr
     assert (folder / "model.pt2").is_file() and not list(folder.glob(".part-*"))
-
-
-def test_the_example_serves_with_onnxruntime_and_numpy_alone(run):
-    block = "import sys; sys.modules['torch'] = sys.modules['stockenh'] = None; "
-    code = f"{block}import runpy; sys.argv = ['serve.py', sys.argv[1]]; runpy.run_path({str(SERVE)!r})"
-    done = subprocess.run([sys.executable, "-c", code, str(run / "export")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["3 bars", "5 bars", "10 bars"]
-    assert len(SERVE.read_text().splitlines()) <= 25
 
 
 def predicted(stockenh, run: Path, directory: Path, *arguments: str) -> pl.DataFrame:
@@ -140,7 +112,7 @@ def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stoc
     assert "nowhere" in refused("export", f"run={copy}", "data.path=nowhere")
     answer = stockenh("export", f"run={copy}", "weights=ema", code=0)
     manifest = json.loads((copy / "export/manifest.json").read_text())
-    assert set(manifest["files"]) == {"model.onnx", "model.pt2"} and "int8" not in answer.out
+    assert set(manifest["files"]) == {"features.onnx", "model.onnx", "model.pt2"} and "int8" not in answer.out
     err = refused("tta-predict", f"run={copy}", "weights=ema", "tta.engine=int8")
     assert "is not there; make it with stockenh export run=" in err
 
