@@ -44,7 +44,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 UNDRAWN = """
 from pathlib import Path
 from matplotlib.figure import Figure
+from stockenh.report.page import Picture
 Figure.savefig = lambda figure, *_, **__: None
+Picture.svg = "<svg></svg>"
 """
 # of summary.json: all that does not depend on the clock or the free memory
 FIGURES = (
