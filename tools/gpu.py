@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import gpu_parts
+import psutil
 import torch
 from gpu_parts import Job
 
@@ -69,19 +70,29 @@ def run_part(part: str, device: str, directory: Path, tiny: bool, seconds: float
     command = [sys.executable, __file__, "--part", part, "--device", device, "--directory", str(directory)]
     began, state, error = time.monotonic(), "done", ""
     with log.open("w") as file:
-        try:
-            subprocess.run(
-                [*command, *(["--tiny"] if tiny else [])],
-                stdout=file, stderr=subprocess.STDOUT, check=True, timeout=seconds,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            state, error = "cut off", f"after its {seconds:.0f} s"
-        except subprocess.CalledProcessError:
-            state = "failed"
+        code = run_command([*command, *(["--tiny"] if tiny else [])], file, seconds)
+    if code is None:
+        state, error = "cut off", f"after its {seconds:.0f} s"
+    elif code:
+        state = "failed"
     if state == "failed":
         error = next(reversed(log.read_text(errors="replace").strip().splitlines()), "it printed nothing")
     found = [json.loads(line) for line in figures.read_text().splitlines()] if figures.exists() else []
     return Outcome(part, state, time.monotonic() - began, found, error)
+
+
+def run_command(command: Sequence[str], output: IO[str], seconds: float) -> int | None:
+    """The exit code of a process; None where it took longer, and was ended with all that it had started."""
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.returncode is None:
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.kill()
+            process.wait()
 
 
 def do(part: str, device: torch.device, directory: Path, tiny: bool) -> None:

@@ -41,8 +41,8 @@ from stockenh.training.step import Gradients, KeptGradients, Learner, Objective
 AS_IT_IS = NoAugment()
 Divide = Callable[[RunConfig, Windows], tuple[Windows, dict[str, NDArray[np.int64]]]]
 ON_MPS = (
-    "device=mps: untested by this project. Embeddings are computed on the CPU; there is no train.compile, no "
-    "train.precision=fp16 and no second process"
+    "device=mps: untested by this project. Embeddings and attributions are computed on the CPU; there is no "
+    "train.compile, no train.precision=fp16 and no second process"
 )
 BYTES_OF_A_PARAMETER = 16  # in training: float32 weight, gradient and two moments
 

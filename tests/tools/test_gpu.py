@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from torch import nn
+from waiting import wait_for
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 CPU = torch.device("cpu")
@@ -142,21 +144,42 @@ def test_a_part_that_fails_or_takes_too_long_is_named_and_the_others_go_on(gpu, 
     (here / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setattr(gpu, "__file__", str(here / "stand_in.py"))
     monkeypatch.setattr(gpu, "PARTS", {"tft": 300, "compiled": 20, "waits": 300})
-    run = subprocess.run
+    run = gpu.run_command
 
-    def timed(command, timeout, **options):
-        done = run(command, **options)
-        if timeout == 20:
-            raise subprocess.TimeoutExpired(command, timeout)
-        return done
+    def timed(command, output, seconds):
+        code = run(command, output, 300)
+        return None if seconds == 20 else code
 
-    monkeypatch.setattr(subprocess, "run", timed)
+    monkeypatch.setattr(gpu, "run_command", timed)
     outcomes = gpu.run_all("cpu", here / "out", list(gpu.PARTS), True, 1000.0)
     assert [(o.part, o.state) for o in outcomes] == [
         ("tft", "failed"), ("compiled", "cut off"), ("waits", "done"),
     ]  # fmt: skip
     assert [o.error for o in outcomes] == ["no such GPU", "after its 20 s", ""]
     assert [o.figures for o in outcomes] == [[], [{"name": "found before"}], [{"name": "found before"}]]
+
+
+def test_what_a_part_has_started_ends_with_it(gpu, here):
+    program = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open('child', 'w').write(f'{child.pid} ')\n"
+        "child.wait()\n"
+    )
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            """Takes too long as soon as the child is there."""
+            if timeout is None:
+                return super().wait()
+            wait_for(lambda: Path("child").exists() and Path("child").read_text().endswith(" "))
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    with pytest.MonkeyPatch.context() as patched, open("log", "w") as log:
+        patched.setattr(subprocess, "Popen", Process)
+        assert gpu.run_command([sys.executable, "-c", program], log, 9.0) is None
+    child = int(Path("child").read_text())
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
 
 
 def test_the_time_of_all_parts_is_bounded(gpu, here):

@@ -29,7 +29,7 @@ from stockenh.models.layers import copied, in_other_forms
 from stockenh.storage import machine
 from stockenh.training import checkpoint, distributed
 from stockenh.training.averaging import Ema, Swa
-from stockenh.training.distributed import DistributedStep, device_name
+from stockenh.training.distributed import DistributedStep, RankBatches, device_name
 from stockenh.training.lr_finder import range_test, unchanged
 from stockenh.training.precision import Precision, resolve, sum_dtype
 from stockenh.training.step import Gradients, KeptGradients
@@ -398,6 +398,19 @@ def test_the_floor_counts_the_products_of_an_lstm():
     setup = SimpleNamespace(net=Recurrent, inputs=lambda n: (torch.ones(7, n, 6),), batch_size=4)
     products = 3 * 2 * 7 * 4 * (4 * 5) * (6 + 5)  # forward and twice that backward; 7 bars of 4 windows
     assert floor(setup, Peaks({"fp32": 1.0}, bandwidth=1e12), "fp32") == products / 4
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_of_several_processes_prefetches_streamed_windows(small, monkeypatch, rank):
+    made, ahead = small("train.resident=false", "train.accumulate=2"), []
+    micros = made.resident.micros
+    monkeypatch.setattr(
+        made.resident,
+        "micros",
+        lambda parts, augment, count: ahead.append(count) or micros(parts, augment, count),
+    )
+    batches = RankBatches(made.batches, made.prepared.windows.y_ret, Rank(rank, rank, 2))
+    assert len(list(batches.groups(0, 0))) == batches.steps and ahead == [4]
 
 
 # MPS
