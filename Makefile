@@ -9,7 +9,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup train test lint type bench clean
+.PHONY: help setup train test lint type bench gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ type: $(READY)  ## mypy --strict
 
 bench: $(READY)  ## measure this machine: training, inference, data, against the plain recipe (under ten minutes)
 	$(BIN)/stockenh bench
+
+gpu: $(READY)  ## check and measure this machine's GPU, in outputs/gpu (at most six minutes)
+	@$(BIN)/python tools/gpu.py
 
 clean:  ## remove the virtual environment and caches, keep outputs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

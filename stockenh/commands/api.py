@@ -227,13 +227,15 @@ def contained() -> Iterator[None]:
     from hydra.core.hydra_config import HydraConfig
 
     from stockenh.models.cpu.memory import hand_back_freed_memory
+    from stockenh.training.checkpoint import unchanged_rng
 
     root, hydra = logging.getLogger(), HydraConfig.instance()
     handlers, level, argv = list(root.handlers), root.level, list(sys.argv)
     threads, config = torch.get_num_threads(), hydra.cfg
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with torch.random.fork_rng(devices):
+        other = torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        with torch.random.fork_rng(devices), unchanged_rng(other):
             yield
     finally:
         for handler in set(root.handlers) - set(handlers):

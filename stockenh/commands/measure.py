@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import math
@@ -20,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from stockenh.config import plugins
+from stockenh.storage.machine import synchronize
 
 LEAST_ROUNDS = 3
+LONGEST_QUEUE = 1e-3  # seconds of calls that a GPU is given without waiting for it
 
 Seconds = NDArray[np.float64]
 
@@ -57,14 +60,14 @@ class Clock:
 
     def now(self) -> float:
         """The time at which the device has finished all its work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return time.process_time() if self._is_single_threaded else time.perf_counter()
 
     def in_turn(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, Seconds]:
         """Mean seconds of each call in each round; the first call of each only warms up."""
         for call in calls.values():
             call()
+        synchronize(self.device)
         began = time.perf_counter()
         taken: dict[str, list[float]] = {name: [] for name in calls}
         for done in range(self.rounds):
@@ -88,9 +91,13 @@ class Clock:
         for _ in range(self.warm):
             call()
         began, until, count = self.now(), time.perf_counter() + self.turn, 0
+        burst = 1
         while not count or time.perf_counter() < until:
-            call()
-            count += 1
+            for _ in range(burst):
+                call()
+            count += burst
+            if self.device.type != "cpu":
+                burst = max(1, int(LONGEST_QUEUE * count / (self.now() - began)))
         return (self.now() - began) / count
 
 
@@ -111,6 +118,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
     and does not count.
     """
     if device.type == "cuda":
+        gc.collect()  # what only a cycle holds would be freed meanwhile, and be missing in the difference
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(device)

@@ -37,10 +37,14 @@ from stockenh.training.loop import Limits
 from stockenh.training.losses import Distilled, Loss
 from stockenh.training.optimizers import Schedule, with_swa
 from stockenh.training.precision import Precision
-from stockenh.training.step import Learner, Objective
+from stockenh.training.step import Gradients, KeptGradients, Learner, Objective
 
 AS_IT_IS = NoAugment()
 Divide = Callable[[RunConfig, Windows], tuple[Windows, dict[str, NDArray[np.int64]]]]
+ON_MPS = (
+    "device=mps: untested by this project. Embeddings and attributions are computed on the CPU; there is no "
+    "train.compile, no train.precision=fp16 and no second process"
+)
 BYTES_OF_A_PARAMETER = 16  # in training: float32 weight, gradient and two moments
 
 
@@ -66,15 +70,17 @@ class Prepared:
 
 
 def device(name: str) -> torch.device:
-    """The device that `device=` names. Raises ConfigError where there is none such here."""
+    """The device that `device=` names; MPS by its name alone. Raises ConfigError where there is none such."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device={name}: write auto, cpu, cuda or cuda:1") from None
-    if found.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={name}: write auto, cpu, cuda or cuda:1")
+        found = torch.device("meta")  # none of those below
+    if found.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device={name}: write auto, cpu, cuda or cuda:1 (or mps, on a Mac)")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device={name}: torch finds no MPS here; write device=cpu or device=auto")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={name}: no CUDA device is available here; write device=cpu or device=auto")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
@@ -213,9 +219,10 @@ def model(config: RunConfig, prepared: Prepared, on: torch.device, fitted: Fitte
 
 def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device, steps: int) -> Learner:
     """The model with everything that trains it; the precision is resolved. steps: in an epoch."""
+    graphs = config.train.compile and on.type == "cuda"
     if config.train.compile:
         # every batch size is compiled on its own, the short last one of an epoch too; graphs need a GPU
-        net.compile(dynamic=False, mode="reduce-overhead" if on.type == "cuda" else "default")
+        net.compile(dynamic=False, mode="reduce-overhead" if graphs else "default")
     optimizer = config.optimizer.build(net.parameters())
     return Learner(
         model=net,
@@ -225,6 +232,7 @@ def learner(config: RunConfig, net: nn.Module, fitted: Fitted, on: torch.device,
         precision=Precision(config.train.precision, on),
         averages=config.averaging.build(net, config.train.epochs),
         max_norm=config.train.max_norm,
+        gradients=KeptGradients() if graphs else Gradients(),
     )
 
 
@@ -237,7 +245,11 @@ def limits(config: RunConfig) -> Limits:
 
 
 def require_compiler(config: RunConfig, on: torch.device) -> None:
-    """Raises ConfigError where train.compile is set and there is no compiler."""
+    """Raises ConfigError where train.compile is set and there is no compiler, and where MPS lacks more."""
+    if on.type == "mps":
+        if config.train.compile or config.train.precision == "fp16":
+            raise ConfigError("device=mps has neither train.compile nor train.precision=fp16 here")
+        _warn(ON_MPS)
     if config.train.compile and (lacking := lacks_compiler(on)) is not None:
         raise ConfigError(f"train.compile=true: {lacking} is found here; install one, or leave it out")
 

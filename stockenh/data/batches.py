@@ -299,7 +299,7 @@ class DateBatches(TrainBatches):
         for micro, days in zip(group.micros, self._days_of(epoch, step), strict=True):
             widths = torch.tensor([len(day) for day in days])
             day = torch.repeat_interleave(torch.arange(len(days)), widths)
-            micros.append(replace(micro, day=day.to(micro.y_ret.device)))
+            micros.append(replace(micro, day=sent(day, micro.y_ret.device)))
         return replace(group, micros=tuple(micros))
 
     def _days_of(self, epoch: int, step: int) -> list[list[Tensor]]:
@@ -313,6 +313,13 @@ class DateBatches(TrainBatches):
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, _shuffled(len(self._days), self.seed, epoch))
         return self._order[1]
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on the device; a GPU copies it from pinned memory, so that the host does not wait."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> Tensor:

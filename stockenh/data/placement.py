@@ -211,7 +211,7 @@ class Transfer:
 
 
 class HostToDevice:
-    """Copies host arrays to the device through pinned memory and a second stream; on a CPU a no-op."""
+    """Copies host arrays to a GPU through pinned memory and a second stream; on a CPU a no-op."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -224,7 +224,7 @@ class HostToDevice:
     def send(self, tensors: list[Tensor]) -> Transfer:
         """Starts the copies. torch reuses pinned memory only once its copy is done."""
         if self._stream is None:
-            return Transfer(tensors, None)
+            return Transfer([tensor.to(self.device) for tensor in tensors], None)
         with torch.cuda.stream(self._stream):
             pinned = [t if t.is_pinned() else t.pin_memory() for t in tensors]
             copies = [t.to(self.device, non_blocking=True) for t in pinned]

@@ -7,6 +7,7 @@ Legend: B windows, T bars; the last axis is open, high, low, close, volume.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -59,11 +60,16 @@ class RawNoise(Augment):
 
     def apply(self, ohlcv: Tensor, noise: Tensor) -> Tensor:
         """The bars (..., T, 5) moved by standard normal noise of a shape that broadcasts with theirs."""
-        scale = noise.new_tensor([self.price] * 4 + [self.volume])
-        moved = ohlcv * torch.exp(scale * noise)
+        moved = ohlcv * torch.exp(_scale(self.price, self.volume, noise.device) * noise)
         price = moved[..., :4]
         opening, _, _, close, volume = moved.unbind(-1)
         return torch.stack([opening, price.amax(-1), price.amin(-1), close, volume], -1)
+
+
+@functools.cache
+def _scale(price: float, volume: float, device: torch.device) -> Tensor:
+    """Copied to a device once: a copy at every step would make the host wait."""
+    return torch.tensor([price] * 4 + [volume], device=device)
 
 
 class Prices(ABC):

@@ -65,8 +65,10 @@ def embed(
 ) -> NDArray[np.floating]:
     """(n, E) embedding of all windows, cached by bars, settings, weights and code.
 
-    It continues from what a killed process had embedded. `embedding.shuffle` is not applied here.
+    It continues from what a killed process had embedded. `embedding.shuffle` is not applied here. On a CPU
+    instead of MPS, which has no float64.
     """
+    device = torch.device("cpu") if device.type == "mps" else device
     if isinstance(embedding, StoredEmbedding):
         return embedding.vectors(windows)
     if isinstance(embedding, NoEmbedding):
@@ -102,7 +104,7 @@ def _compute(
                 parts.write(first, vectors[first:start])
             first = int(rows[-1]) + 1
             continue
-        part = embed_rows(torch.from_numpy(rows).to(device))
+        part = embed_rows(torch.from_numpy(filled(rows, size, device)).to(device))[: len(rows)]
         vectors[rows] = part.to(embedding.storage).cpu().numpy()
         done[rows] = True
         watch(int(done.sum()), len(vectors))
@@ -111,6 +113,15 @@ def _compute(
             release_pages(vectors)
             first, saved = start + size, time.monotonic()
     return vectors
+
+
+def filled(rows: NDArray[np.int64], size: int, device: torch.device) -> NDArray[np.int64]:
+    """The rows (k,), on a GPU repeated up to a multiple of `size`.
+
+    A GPU has other kernels for other batch sizes, which round otherwise: a window's results would depend on
+    how many others it is computed with.
+    """
+    return rows if device.type == "cpu" else np.resize(rows, -(-len(rows) // size) * size)
 
 
 def _resume(vectors: NDArray[np.floating], parts: Parts) -> NDArray[np.bool_]:

@@ -32,8 +32,8 @@ _CHUNK = 4096  # windows at a time, which bounds the memory
 _CPU_CHUNK = 128  # and on a processor keeps a chunk's convolutions in its cache
 
 # Prices become integers up to 1024 (2048 where an augmentation leaves [-1, 1]). Those have at most 11
-# significant bits, which TF32 holds, and no sum reaches 2**24, so float32 convolutions are exact. As
-# thresholds lie half-way between integers, even a rounding error below 0.5 could change nothing.
+# significant bits, which TF32 holds, and no sum reaches 2**24, so float32 convolutions are exact. Algorithms
+# that transform their inputs (Winograd, FFT) are not: an error below 0.5 is rounded off.
 _GRID = 1024
 _LIMIT = 2048
 
@@ -100,9 +100,10 @@ class ConvolutionBank:
         return 2.0 * (above / torch.full_like(above, outputs.shape[-1])) - 1.0
 
     def convolve(self, grid: Tensor) -> Tensor:
-        """(B, C, T) -> (B, K, outputs), in float32 even within a lower-precision autocast."""
+        """(B, C, T) -> (B, K, outputs) integers, in float32 even within a lower-precision autocast."""
         with torch.autocast(grid.device.type, enabled=False):
-            return F.conv1d(grid, self.weights, padding=self.padding, dilation=self.dilation)
+            outputs = F.conv1d(grid, self.weights, padding=self.padding, dilation=self.dilation)
+        return outputs.round_()
 
 
 def quantise(x_price: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ def _spread(count: int) -> NDArray[np.float64]:
 
 def _with_thresholds(bank: ConvolutionBank, examples: Tensor, levels: NDArray[np.float64]) -> ConvolutionBank:
     """Puts a convolution's thresholds just above the (K, Q) quantile levels of its outputs on examples."""
-    outputs = bank.convolve(examples).transpose(0, 1).flatten(1).round().sort(dim=1).values
+    outputs = bank.convolve(examples).transpose(0, 1).flatten(1).sort(dim=1).values
     places = torch.from_numpy((levels * outputs.shape[1]).astype(np.int64))
     quantiles = outputs.gather(1, places)
     return replace(bank, thresholds=(quantiles + 0.5).unsqueeze(-1))

@@ -44,7 +44,11 @@ class Predictions:
 
 
 def chunk_on(device: torch.device) -> int:
-    """Windows forecast at a time: fixed by the kind of device, so that forecasts are bit-identical."""
+    """Windows forecast at a time: fixed by the kind of device, so that the same rows give the same bits.
+
+    A window among others gives the same on a CPU. A GPU has other kernels for other batch sizes: there it is
+    the same up to the rounding of float32.
+    """
     return CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
@@ -80,7 +84,7 @@ def predict(
     if objective is None:  # else the loss says so
         outputs = (torch.cat(of).cpu().flatten(1).numpy() for of in (rets, logits, quantiles) if of)
         _require_finite(data, rows, *outputs)
-    total = _mean_loss(*torch.stack(losses).T) if losses else None
+    total = _mean_loss(*torch.stack(losses).cpu().T) if losses else None
     unit = np.asarray(fitted.return_std)
     return Predictions(
         ret=torch.cat(rets).cpu().double().numpy() * unit,
@@ -221,7 +225,7 @@ def forecast(
 ) -> Forecast:
     """Forecasts of the windows `rows`, in evaluation mode; the model's mode is restored afterwards.
 
-    Without views they are bit-identical to `predict` with calibrated logits.
+    Without views they are those of `predict` with calibrated logits: bit-identical for the same rows.
     """
     was_training = model.training
     model.eval()

@@ -212,9 +212,25 @@ def initialise_linear(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def copied(net: Net) -> Net:
+    """A deep copy, with the weights of each LSTM in one block of memory again, as cuDNN needs them."""
+    return compacted(copy.deepcopy(net))
+
+
+def compacted(net: Net) -> Net:
+    """The network, with the weights of each LSTM in one block; on a CPU as it is.
+
+    A deep copy scatters them: cuDNN would warn, and copy them together at every forward pass.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+    return net
+
+
 def in_other_forms(net: Net, forms: Mapping[type, Callable[[Any], nn.Module]]) -> Net:
     """A copy of a network in which `forms` replaces each layer whose class, subclasses excluded, it names."""
-    net = copy.deepcopy(net)
+    net = copied(net)
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if type(child) in forms:

@@ -67,6 +67,12 @@ class TftSettings(ModelSettings):
         return TemporalFusionTransformer(self, inputs)
 
 
+def _in_float32(device: torch.device) -> bool:
+    """Whether the LSTM leaves autocast there: torch's form for cuDNN computes in fp16 whatever autocast says,
+    and bf16 has no loss scaling that fp16 gradients need. cuDNN's float32 uses TF32."""
+    return device.type != "cpu"
+
+
 class QuantileHead(nn.Module):
     """Quantiles that can't cross: the median, and softplus steps up and down from it; (B, D) to (B, H, Q).
 
@@ -172,6 +178,12 @@ class TemporalFusionTransformer(nn.Module, Interpretable):
 
     def _recur(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
         """Every LSTM layer starts from the same static state (B, D); (T, B, D) to (T, B, D)."""
+        if not _in_float32(x.device):
+            return self._layers(x, h, c)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._layers(x.float(), h, c)
+
+    def _layers(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
         start = (h.unsqueeze(0).to(x.dtype), c.unsqueeze(0).to(x.dtype))
         for number, layer in enumerate(self.lstm):
             x = layer(self.between(x) if number else x, start)[0]

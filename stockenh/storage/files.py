@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -11,6 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,10 +22,16 @@ from filelock import FileLock, Timeout
 from stockenh.errors import ConfigError, RunFolderError, StockenhError
 from stockenh.storage.untrusted import open_file, require_plain_folder
 
+try:
+    import fcntl
+except ImportError:  # on Windows, which lets nobody remove or replace a file that a process has open
+    fcntl = None  # type: ignore[assignment]
+
 LOCK: Final = ".lock"  # in a folder that only one process may work in
 _LOCK_SECONDS: Final = 0.2  # `is_locked` holds a lock for a moment, which is no reason to refuse a folder
 _PART: Final = ".part"
 MOST_LOCK_BYTES: Final = 2**20
+_DAY: Final = 24 * 60 * 60  # seconds after which a folder that can't be claimed is a dead process's
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,6 +66,9 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                if fcntl is not None:  # while it is claimed
+                    temporary.replace(path)
+            if fcntl is None:
                 temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -76,8 +85,7 @@ def remove_parts(folder: Path) -> None:
         is_folder = path.name.startswith(f"{_PART}-")
         if not (path.is_dir() if is_folder else path.is_file()):
             continue
-        with suppress(OSError), _opened(path) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), _unclaimed(path, is_folder):
             if is_folder:
                 shutil.rmtree(path)
             else:
@@ -95,13 +103,16 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _claimed_folder(parent: Path) -> tuple[Path, int]:
+def _claimed_folder(parent: Path) -> tuple[Path, int | None]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_PART}-", dir=parent))
+        if fcntl is None:
+            return folder, None
         with suppress(FileNotFoundError):
             handle = os.open(folder, os.O_RDONLY)
             _claim(handle)
@@ -111,11 +122,17 @@ def _claimed_folder(parent: Path) -> tuple[Path, int]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """The descriptor of a path that is no link."""
+def _unclaimed(path: Path, is_folder: bool) -> Iterator[None]:
+    """Holds a path that is no link and no living process's own. Raises OSError where it is one's."""
+    if fcntl is None:
+        if is_folder and time.time() - path.stat().st_mtime < _DAY:
+            raise BlockingIOError
+        yield
+        return
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        yield handle
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(handle)
 
@@ -123,8 +140,9 @@ def _opened(path: Path) -> Iterator[int]:
 def _claim(handle: int) -> None:
     """Marks an open file or folder as a living process's own. On a file system without locks nothing is
     marked, and nothing is removed."""
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -176,12 +194,17 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds this lock file.
 
-    It only reads, so it may probe an untrusted folder; a FileLock would create and truncate files there.
+    It only reads, so it may probe an untrusted folder; a FileLock would create and truncate files there. Only
+    a FileLock can probe on Windows, and there it does so to a regular file of a lock's size alone.
     """
     try:
+        if fcntl is None:
+            open_file(path, MOST_LOCK_BYTES).close()
+            with FileLock(path).acquire(blocking=False):
+                return False
         with open_file(path, MOST_LOCK_BYTES) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, Timeout):
         return True
     except (OSError, RunFolderError):
         return False

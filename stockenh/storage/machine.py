@@ -6,8 +6,10 @@ import os
 import platform
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +22,41 @@ import stockenh
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 natively; others emulate it slowly."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # torch answers for the current GPU
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def lacks_compiler(device: torch.device) -> str | None:
-    """Why torch.compile can't work here, or None: it compiles C++ for a CPU, and C beside a GPU's kernels."""
+    """Why torch.compile can't work here, or None: it compiles C++ for a CPU, and C beside a GPU's kernels.
+
+    Both include Python's own header, and a GPU's kernels are Triton's.
+    """
     variable, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
     named = os.environ.get(variable)
-    if any(shutil.which(name) for name in ([named] if named else usual)):
-        return None
-    return f"no compiler ({named or ' or '.join(usual)})"
+    if not any(shutil.which(name) for name in ([named] if named else usual)):
+        return f"no compiler ({named or ' or '.join(usual)})"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "no Triton (pip install triton)"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "no Python.h (the python3-dev package of most systems)"
+    return None
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all its work; a CPU always has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the device has free; on a CPU those that processes can still get."""
+    """Bytes that the device has free; on a CPU, and where memory is shared with it, those that processes can
+    still get. What this process's allocator keeps of a GPU without using it is free, too."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     available = int(psutil.virtual_memory().available)
     limit = _container_memory()
     return available if limit is None else min(available, limit)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from stockenh.data import ShareOrZero
+from stockenh.models.layers import compacted
 
 Inputs = tuple[Tensor, ...]
 
@@ -20,7 +21,7 @@ class Average:
     """One set of averaged weights, in a copy of the model."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = AveragedModel(model).requires_grad_(False)
+        self._model = compacted(AveragedModel(model)).requires_grad_(False)
 
     def step(self, model: nn.Module) -> None:
         """Called after every optimizer step that was taken."""

@@ -9,7 +9,8 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,19 +104,37 @@ def _require_whole_tensors(value: Any) -> None:
             _require_whole_tensors(part)
 
 
-def rng_state() -> dict[str, Any]:
-    """The state of torch's random generators on this machine."""
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The state of torch's random generators on the CPU and on this device; other GPUs are not touched."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restores the generators, those of GPUs only where their number is the same."""
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """Restores the generators; that of a device only where the state is of its kind."""
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    own = state.get(device.type)
+    if device.type == "cuda" and isinstance(own, list):  # version 0.1 kept the generators of all GPUs
+        number = torch.cuda.current_device() if device.index is None else device.index
+        own = own[number] if number < len(own) else None
+    if device.type == "cuda" and own is not None:
+        torch.cuda.set_rng_state(own, device)
+    elif device.type == "mps" and own is not None:
+        torch.mps.set_rng_state(own)
+
+
+@contextmanager
+def unchanged_rng(device: torch.device) -> Iterator[None]:
+    """Restores the generators when the block ends."""
+    state = rng_state(device)
+    try:
+        yield
+    finally:
+        set_rng_state(state, device)
 
 
 @dataclass
@@ -153,7 +172,7 @@ class FolderJournal(Journal):
         content: dict[str, Any] = {
             "state": state.to_dict(),
             "learner": self.learner.checkpoint(),
-            "rng": rng_state(),
+            "rng": rng_state(self.learner.precision.device),
             "best_weights": self.best_weights,
         }
         save(self.folder.last, content)
@@ -172,7 +191,7 @@ class FolderJournal(Journal):
             self._require_own(state, content)
             self.learner.restore(content["learner"])
             self.best_weights.update(content["best_weights"])
-            set_rng_state(content["rng"])
+            set_rng_state(content["rng"], self.learner.precision.device)
         except Exception as error:  # a state that somebody made up can break anything
             why = (str(error).splitlines() or [""])[0]
             raise RunFolderError(f"{self.folder.last} does not fit the run's config: {why}") from None

@@ -30,6 +30,8 @@ from stockenh.training.world import Rank
 
 # The others wait while rank 0 embeds, validates and evaluates. A dead process is noticed at once anyway.
 TIMEOUT = datetime.timedelta(days=7)
+# Of a sum between GPUs, which no process reaches much later than another; a dead one would hang it.
+NCCL_TIMEOUT = datetime.timedelta(minutes=5)
 
 # torch 2.13 has a new name for the option
 _OPTIONS = inspect.signature(DistributedDataParallel).parameters
@@ -135,11 +137,14 @@ class ProcessGroup:
 
 
 def device_name(name: str) -> str:
-    """What `device=` means in this process: of several, each has a GPU of its own. Raises ConfigError."""
+    """What `device=` means in this process: of several, each has a GPU of its own, which becomes the current
+    one. Raises ConfigError."""
     if ProcessGroup.current is None:
         return name
     if name.startswith("cuda:"):
         raise ConfigError(f"device={name}: each of several processes has its own GPU; write device=cuda")
+    if name == "mps":
+        raise ConfigError("device=mps trains in one process: write device=cpu for several")
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name
     gpus, number = torch.cuda.device_count(), ProcessGroup.current.own.local_rank
@@ -148,6 +153,7 @@ def device_name(name: str) -> str:
             f"{number + 1} processes or more on a machine with {gpus} CUDA device(s): write "
             f"--nproc-per-node={gpus}, or device=cpu"
         )
+    torch.cuda.set_device(number)  # before data are placed: what names no GPU would take the first
     return f"cuda:{number}"
 
 
@@ -162,8 +168,7 @@ class DistributedStep(SingleProcessStep):
         """Communicates by NCCL between GPUs, by gloo between CPUs."""
         group.is_mid_step = True
         if device.type == "cuda":
-            torch.cuda.set_device(device)
-            group.gpus = group.gpus or dist.new_group(backend="nccl")
+            group.gpus = group.gpus or dist.new_group(backend="nccl", timeout=NCCL_TIMEOUT)
         # buffers are constants here, or BatchNorm's, of which rank 0 keeps its own
         options: dict[str, Any] = {"process_group": group.gpus, _SYNC_BUFFERS: False}
         options["find_unused_parameters"] = getattr(model, UNUSED, False)

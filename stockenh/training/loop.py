@@ -21,7 +21,7 @@ from torch import Tensor
 from stockenh.data.batches import TrainBatches
 from stockenh.errors import TrainingError
 from stockenh.storage.untrusted import typed
-from stockenh.training.precision import NonFiniteGradient
+from stockenh.training.precision import NonFiniteGradient, sum_dtype
 from stockenh.training.step import Learner
 
 
@@ -205,8 +205,8 @@ def _train_epoch(
     learner.model.train()
     progress.start(state.epoch + 1, batches.steps, state.step_in_epoch)
     device = batches.data.device
-    loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)
-    label_sum = torch.tensor(state.label_sum, dtype=torch.float64, device=device)
+    loss_sum = torch.tensor(state.loss_sum, dtype=sum_dtype(device), device=device)
+    label_sum = torch.tensor(state.label_sum, dtype=sum_dtype(device), device=device)
     before, began, saved = state.train_seconds, time.perf_counter(), time.perf_counter()
     with closing(batches.groups(state.epoch, state.step_in_epoch)) as groups:
         for step, group in enumerate(groups, state.step_in_epoch):

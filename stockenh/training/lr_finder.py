@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from stockenh.data.batches import Group, TrainBatches
+from stockenh.models.layers import copied
 from stockenh.training.checkpoint import rng_state, set_rng_state
 from stockenh.training.optimizers import Schedule, ramp
 from stockenh.training.precision import NonFiniteGradient
@@ -136,7 +137,7 @@ def range_test(
     """
     with unchanged(learner):
         learner.model.train()
-        reference = replace(learner, model=copy.deepcopy(learner.model))
+        reference = replace(learner, model=copied(learner.model))
         rising = Schedule(learner.optimizer, ramp(start_lr, end_lr, steps))
         return _climb(replace(learner, schedule=rising), reference, batches, steps, smoothing, diverge)
 
@@ -144,9 +145,11 @@ def range_test(
 @contextmanager
 def unchanged(learner: Learner) -> Iterator[None]:
     """Restores everything that a step changes when the block ends."""
-    state, random = copy.deepcopy(learner.checkpoint()), rng_state()
+    device = learner.precision.device
+    state, random = copy.deepcopy(learner.checkpoint()), rng_state(device)
     modes = {module: module.training for module in learner.model.modules()}
-    gradients = {p: p.grad for p in learner.model.parameters()}  # a step drops them, it doesn't write to them
+    # a step may drop them or write to them
+    gradients = {p: None if p.grad is None else p.grad.clone() for p in learner.model.parameters()}
     try:
         yield
     finally:
@@ -155,7 +158,7 @@ def unchanged(learner: Learner) -> Iterator[None]:
             module.training = training
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
-        set_rng_state(random)
+        set_rng_state(random, device)
 
 
 def _climb(
@@ -194,10 +197,11 @@ def _climb(
 
 def _loss_of(reference: Learner, group: Group) -> float:
     """A group's loss with the dropout of the next step; the random state stays as it is."""
-    random = rng_state()
+    device = reference.precision.device
+    random = rng_state(device)
     with torch.no_grad():
         loss = float(torch.stack(list(reference.losses(group))).sum())
-    set_rng_state(random)
+    set_rng_state(random, device)
     return loss
 
 

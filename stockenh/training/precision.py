@@ -26,6 +26,11 @@ MOST_SKIPS_IN_A_ROW = 20
 DEFERRED_STEPS = 50
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Of sums over many steps: float64, which MPS does not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class NonFiniteGradient(TrainingError):
     """The gradient is not finite and no loss scale helps; the optimizer was not stepped.
 

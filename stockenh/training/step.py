@@ -6,7 +6,7 @@ Legend: B windows in a micro batch, H horizons.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,6 +57,36 @@ class Objective:
         return weighted.sum() + 0.5 * share * log_var.float().sum()
 
 
+class Gradients:
+    """Where a step's gradients are: in memory of their own, which the next step drops."""
+
+    def clear(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called before the first micro batch of a step."""
+        optimizer.zero_grad()
+
+    def keep(self, model: nn.Module) -> None:
+        """Called after the backward pass of each micro batch."""
+
+
+class KeptGradients(Gradients):
+    """In the same memory at every step, where they are added up.
+
+    A CUDA graph writes its results to where its next replay overwrites them. Autograd takes a first gradient
+    as it comes, so that the next micro batch would change it.
+    """
+
+    def __init__(self) -> None:
+        self._own: dict[nn.Parameter, Tensor] = {}
+
+    def clear(self, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=False)
+
+    def keep(self, model: nn.Module) -> None:
+        for parameter in model.parameters():
+            if parameter.grad is not None and parameter.grad is not self._own.get(parameter):
+                parameter.grad = self._own[parameter] = parameter.grad.clone()
+
+
 @dataclass(frozen=True)
 class Learner:
     """A model and what changes it. A technique that is off is a neutral object among these."""
@@ -69,6 +99,7 @@ class Learner:
     averages: Averages
     max_norm: float
     processes: SingleProcessStep = SINGLE_PROCESS
+    gradients: Gradients = field(default_factory=Gradients)
 
     def step(self, group: Group) -> tuple[Tensor, bool]:
         """One optimizer step on an accumulation group: its mean loss (a scalar), and whether it was taken.
@@ -84,10 +115,11 @@ class Learner:
     def update(self, group: Group) -> tuple[Tensor, bool]:
         """The part of a step that computes: forward, loss, backward, clipping, optimizer."""
         self.processes.begin()
-        self.optimizer.zero_grad()
+        self.gradients.clear(self.optimizer)
         losses = []
         for loss in self.losses(group):
             self.precision.backward(loss)
+            self.gradients.keep(self.model)
             losses.append(loss.detach())
         total = self.processes.total(torch.stack(losses).sum())
         taken = self.precision.step(self.optimizer, self.model.parameters(), self.max_norm)

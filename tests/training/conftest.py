@@ -100,11 +100,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def resumed_from_file(made: Small, path: Path, make: Callable[[], Small]) -> Small:
     """A new learner with the state of `made`, weights and random numbers, by way of a file."""
-    checkpoint.save(path, {"learner": made.learner.checkpoint(), "rng": checkpoint.rng_state()})
+    checkpoint.save(path, {"learner": made.learner.checkpoint(), "rng": checkpoint.rng_state(CPU)})
     fresh, content = make(), checkpoint.load(path)
     fresh.batches.seed = made.batches.seed
     fresh.learner.restore(content["learner"])
-    checkpoint.set_rng_state(content["rng"])
+    checkpoint.set_rng_state(content["rng"], CPU)
     return fresh
 
 
@@ -112,7 +112,7 @@ def assert_resumes(made: Small, path: Path, make: Callable[[], Small], go_on: Ca
     """What follows gives the same bits in `made` and in a new learner that continues from its checkpoint."""
     fresh = resumed_from_file(made, path, make)
     for learner in (made, fresh):
-        checkpoint.set_rng_state(checkpoint.load(path)["rng"])
+        checkpoint.set_rng_state(checkpoint.load(path)["rng"], CPU)
         go_on(learner)
     assert same(made.all_weights(), fresh.all_weights())
     assert made.learner.schedule.lr == fresh.learner.schedule.lr

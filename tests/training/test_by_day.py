@@ -177,6 +177,21 @@ def test_gradients_are_finite_and_days_too_short_have_none(kind, ret):
     assert float(found.detach()) == 0 and (out["ret"].grad == 0).all()
 
 
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_day_without_any_label_adds_nothing(kind):
+    loss, found = kind(direction_weight=0.0), []
+    for absent in (0, 4):
+        labelled = [[1.0]] * len(Y) + [[0.0]] * absent
+        target = micro([*Y, *[[1.0]] * absent], [*DAY, *[max(DAY) + 1] * absent], labelled)
+        out = output([*RET, *[[0.5]] * absent])
+        out["ret"].requires_grad_()
+        total = Objective(loss)(out, target, loss.count([target], Counts.of([target])))
+        total.backward()
+        found.append((float(total.detach()), out["ret"].grad))
+    assert found[1][0] == pytest.approx(found[0][0]) and found[1][1].isfinite().all()
+    assert (found[1][1][len(Y) :] == 0).all()
+
+
 def test_scores_of_ties_and_of_absent_rows():
     y, present = torch.tensor([[2.0], [1.0], [1.0], [5.0]]), torch.tensor([[1.0], [1.0], [1.0], [0.0]])
     scores = normal_scores(y, present, torch.ones(4, 4))

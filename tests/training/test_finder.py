@@ -10,7 +10,7 @@ import numpy as np
 import processes
 import pytest
 import torch
-from conftest import SMALL, TFT, line_group, line_learner
+from conftest import CPU, SMALL, TFT, line_group, line_learner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
@@ -197,7 +197,7 @@ def test_it_leaves_everything_as_it_was_to_the_last_bit(small, base, precision, 
         return copy.deepcopy(
             {
                 "learner": learner.checkpoint(),
-                "random": checkpoint.rng_state(),
+                "random": checkpoint.rng_state(CPU),
                 "modes": [m.training for m in learner.model.modules()],
                 "gradients": [p.grad for p in learner.model.parameters()],
                 "rates": (learner.schedule.lr, learner.optimizer.state_dict()),

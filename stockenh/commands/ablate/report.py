@@ -188,7 +188,7 @@ def _cost_note(found: Found) -> str:
     cost = found.cost
     if not cost:
         return "Not measured."
-    clock = "time on the GPU" if cost["device"] == "cuda" else "processor time of one thread"
+    clock = "time on the GPU" if cost["device"] != "cpu" else "processor time of one thread"
     plain = cost["train_windows_per_second"]["plain"]
     return (
         f"On {cost['device']}, {clock}, all recipes in turn, {cost['rounds']} rounds on ready batches; "

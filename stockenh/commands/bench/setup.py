@@ -2,12 +2,13 @@
 
 The plain recipe is training as a notebook writes it, the yardstick of every speed ratio: a DataLoader over
 five tensors in memory, float32, eager, AdamW as it comes, batch by batch to the device, and the loss read at
-every step. Legend: B batch, L tokens, D width.
+every step; on a GPU without TF32. Legend: B batch, L tokens, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from stockenh.data.fitted import Fitted
 from stockenh.data.sources.synthetic import SyntheticData
 from stockenh.models.cpu.memory import hand_back_freed_memory, keep_freed_memory
 from stockenh.models.layers import CausalConv, CrossAttention, Dropout, SelfAttention, in_other_forms
-from stockenh.training.precision import DTYPES, resolve
+from stockenh.training.precision import DTYPES, resolve, sum_dtype
 from stockenh.training.step import Learner
 
 SYMBOLS, BARS, EMBEDDING = 4, 700, 512
@@ -127,7 +128,7 @@ class ProjectLoop:
         self.batches = setup.batches()
         self.learner = setup.learner(self.batches.steps)
         self.done = 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=setup.device)
+        self.loss_sum = torch.zeros((), dtype=sum_dtype(setup.device), device=setup.device)
         self.windows = self.batches.group_size
 
     def __call__(self) -> None:
@@ -150,13 +151,18 @@ class PlainRecipe:
         fused: bool | None = None,
         precision: str = "fp32",
         accumulate: int = 1,
+        tf32: bool = False,
     ) -> None:
         self.net, self.batches, self.device = net.to(device).train(), batches, device
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=LR, fused=fused)
-        self.dtype, self.accumulate = DTYPES[precision], accumulate
+        self.dtype, self.accumulate, self.tf32 = DTYPES[precision], accumulate, tf32
         self.total = 0.0
 
     def __call__(self) -> None:
+        with float32_products(self.device, self.tf32):
+            self._step()
+
+    def _step(self) -> None:
         self.optimizer.zero_grad()
         for _ in range(self.accumulate):
             x_price, x_embedding, x_ctx, y_ret, y_up = (x.to(self.device) for x in next(self.batches))
@@ -168,6 +174,23 @@ class PlainRecipe:
             self.total += loss.item()
         nn.utils.clip_grad_norm_(self.net.parameters(), MAX_NORM)
         self.optimizer.step()
+
+
+@contextmanager
+def float32_products(device: torch.device, tf32: bool) -> Iterator[None]:
+    """Within, a GPU computes float32 products exactly or in TF32. By default torch has exact matrix products,
+    and convolutions in TF32."""
+    if device.type != "cuda":
+        yield
+        return
+    matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matrices)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def loaded(tensors: Sequence[Tensor], batch_size: int) -> Iterator[Sequence[Tensor]]:

@@ -5,6 +5,7 @@ Legend: A the plain recipe, B the project's loop; both take the same batch size.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ class Peaks:
     def measured(cls, clock: Clock) -> Peaks:
         """By matrix products in every precision that the device has, and a copy that no cache holds."""
         device = clock.device
-        side, block = SIDE[device.type], BLOCK[device.type]
+        side, block = (sizes.get(device.type, sizes["cpu"]) for sizes in (SIDE, BLOCK))
         names = [
             "fp32",
             *(["bf16"] if has_bf16(device) else []),
@@ -77,23 +78,32 @@ def training(name: str, setup: Setup, clock: Clock, peaks: Peaks) -> list[Figure
     """Windows per second of both, their ratio, and the share of the floor that the project's loop reaches."""
     setup = setup.with_fixed_precision()
     # the step before handles memory its own way, and what it gave back would be charged to this one
-    taken = replace(clock, warm=WARM).in_turn(
-        {
-            "plain": setup.plain_step(torch_layers(setup.net())),
-            "own layers": setup.plain_step(setup.net()),
-            "project": ProjectLoop(setup),
-        }
-    )
+    calls: dict[str, Callable[[], None]] = {
+        "plain": setup.plain_step(torch_layers(setup.net())),
+        "own layers": setup.plain_step(setup.net()),
+        "project": ProjectLoop(setup),
+    }
+    if setup.device.type == "cuda":
+        calls["TF32"] = setup.plain_step(torch_layers(setup.net()), tf32=True)
+    taken = replace(clock, warm=WARM).in_turn(calls)
     a, same, b = (taken[key] / setup.batch_size for key in ("plain", "own layers", "project"))
     precision, aim = setup.config.train.precision, AIMS.get((name, setup.device.type))
     plain_share, own_share = (
         100 * floor(setup, peaks, of) / seconds for of, seconds in (("fp32", a), (precision, b))
     )
     figure = partial(median, TRAINING)
+    beside = []
+    if "TF32" in taken:
+        with_tf32 = taken["TF32"] / setup.batch_size
+        beside = [
+            figure(f"{name}: plain recipe with TF32", "windows/s", 1 / with_tf32),
+            figure(f"{name}: project's loop / plain recipe with TF32", "times", with_tf32 / b),
+        ]
     return [
         figure(f"{name}: plain recipe", "windows/s", 1 / a),
         figure(f"{name}: project's loop, {precision}", "windows/s", 1 / b),
         figure(f"{name}: project's loop / plain recipe", "times", a / b, aim),
+        *beside,
         figure(f"{name}: project's loop / plain loop, same layers", "times", same / b),
         figure(f"{name}: share of the floor, plain recipe, fp32", "%", plain_share),
         figure(f"{name}: share of the floor, project's loop, {precision}", "%", own_share),
@@ -108,12 +118,32 @@ def floor(setup: Setup, peaks: Peaks, precision: str) -> float:
     cache could hold them.
     """
     net = setup.net()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=LSTM_PRODUCTS) as counter:
         out = net(*setup.inputs(setup.batch_size))
         (out["ret"].sum() + out["up_logits"].sum()).backward()
     passes = 2 + 3 + 6
     moved = passes * sum(p.numel() * p.element_size() for p in net.parameters())
     return peaks.floor(float(counter.get_total_flops()), float(moved), precision) / setup.batch_size
+
+
+def _lstm(passes: int) -> Callable[..., int]:
+    """Multiplications and additions of an LSTM over (T, B, inputs), from the shapes of its weights: torch's
+    counter does not know cuDNN's and oneDNN's."""
+
+    def count(x: Sequence[int], *others: Any, **_: Any) -> int:
+        weights = others[0] if isinstance(others[0], list) else others[:4]
+        products = sum(math.prod(shape) for shape in weights if len(shape) == 2)
+        return passes * 2 * x[0] * x[1] * products
+
+    return count
+
+
+LSTM_PRODUCTS = {
+    torch.ops.aten._cudnn_rnn: _lstm(1),
+    torch.ops.aten._cudnn_rnn_backward: _lstm(2),
+    torch.ops.aten.mkldnn_rnn_layer: _lstm(1),
+    torch.ops.aten.mkldnn_rnn_layer_backward: _lstm(2),
+}
 
 
 def loop_overhead(name: str, setup: Setup, clock: Clock) -> list[Figure]:

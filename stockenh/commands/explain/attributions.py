@@ -76,7 +76,10 @@ def explain_run(
     captum is missing and the model has no weights of its own to show.
     """
     columns = _columns(config)
-    run = LoadedRun.load(config, trained, build.device(config.device), console)
+    device = build.device(config.device)
+    if device.type == "mps":  # which has no float64, that sums of attributions need
+        device = torch.device("cpu")
+    run = LoadedRun.load(config, trained, device, console)
     if not has_captum() and not isinstance(run.net, Interpretable):
         raise ExplainError(NO_CAPTUM)
     windows, part = run.prepared.windows, run.held_out_part

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from stockenh.storage.files import WorkerLock, full_disk
 
 # The part of the data that a job of a search is judged on: the test part stays unseen.
 JUDGED = ("val",)
+
+GRAPHS = "torch._inductor.cudagraph_trees"
 
 log = logging.getLogger(__name__)
 
@@ -100,26 +103,26 @@ class Worker:
         setup_globals()
         plugins.take(self.handed)
         _die_with(*self.parent)
-        _take_gpu(index)
         lock, done = WorkerLock(self.workers), 0
         try:
             self.source.open(lock.id)
             while not self.stopped and (assignment := self.source.take()) is not None:
-                self._run(assignment)
+                self._run(assignment, index)
                 self.stopped = assignment.stopped
                 done += not self.stopped
         finally:
             lock.release()
         return done
 
-    def _run(self, assignment: Assignment) -> None:
+    def _run(self, assignment: Assignment, index: int = 0) -> None:
         """Runs a job. Raises DiskError where the disk is full, once the job has been given back."""
         ended, full = False, None
 
         def task(cfg: DictConfig) -> Any:
             nonlocal ended, full
             try:
-                self.task(cfg)
+                with _own_gpu(str(cfg.get("device", "cpu")), index):
+                    self.task(cfg)
             except Exception as error:
                 full = full_disk(error)
                 if full is not None:  # raised below: Hydra would keep it to itself
@@ -186,9 +189,23 @@ def _die_with(pid: int, created: float) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _take_gpu(index: int) -> None:
-    """A GPU of its own for each worker of a machine: `cuda` then means that one."""
+@contextmanager
+def _own_gpu(device: str, index: int) -> Iterator[None]:
+    """A GPU of its own for each worker of a machine: with device=cuda or auto a job's `cuda` is that one.
+
+    What compiled steps and CUDA graphs keep is freed after the job. Other jobs leave CUDA alone, which takes
+    memory of a GPU as soon as it is used.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if device == "cpu" or not torch.cuda.is_available():
+        yield
+        return
+    if device in ("auto", "cuda"):
         torch.cuda.set_device(index % torch.cuda.device_count())
+    try:
+        yield
+    finally:
+        if GRAPHS in sys.modules:  # else nothing was compiled, and importing it takes seconds
+            torch.compiler.reset()
+        torch.cuda.empty_cache()

@@ -22,7 +22,7 @@ from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.figure import COLOURS, legend_above, new_figure, save
 from stockenh.report.terminal import embedding_progress, print_files, show_data
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training.checkpoint import rng_state, set_rng_state
+from stockenh.training.checkpoint import unchanged_rng
 from stockenh.training.lr_finder import Curve, Suggestions, median, range_test, suggest
 
 log = logging.getLogger(__name__)
@@ -95,9 +95,8 @@ def search(session: Session, net: nn.Module, console: Console) -> float:
         f"{train.batch_size * train.accumulate} windows each, rates from {settings.start_lr:g} to "
         f"{settings.end_lr:g}"
     )
-    random = rng_state()
-    curves = {seed: _curve(session, net, seed) for seed in _seeds(session.config)}
-    set_rng_state(random)
+    with unchanged_rng(session.device):
+        curves = {seed: _curve(session, net, seed) for seed in _seeds(session.config)}
     each = {seed: suggest(curve) for seed, curve in curves.items()}
     found = median(list(each.values()))
     session.folder.write_json(session.folder.lr_finder, _record(session, curves, each, found))

@@ -32,6 +32,7 @@ from stockenh.models.cpu.memory import default_threads, threads
 from stockenh.report.terminal import print_line
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
+from stockenh.training.checkpoint import unchanged_rng
 from stockenh.training.precision import resolve
 from stockenh.training.step import Objective
 
@@ -194,7 +195,7 @@ def teacher_answers(
             console, f"teacher  {teacher.name} weights of {teacher.source} answer {len(rows):,} windows"
         )
         # building a network draws from the random state that the student's training starts from
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with unchanged_rng(device):
             given = teacher_predictions(config, teacher, prepared, rows, device)
         folder.write_tensors(
             folder.teacher_output,

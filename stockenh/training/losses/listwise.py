@@ -29,5 +29,6 @@ class Listwise(ByDay):
             """Of each row among the rows of its day."""
             return x - torch.where(is_absent, ABSENT, x).logsumexp(1)
 
-        wanted = present * log_softmax(scores).exp()
+        # where a whole day is absent the sum is near 0: masked before exp, which would be infinite times 0
+        wanted = torch.where(present > 0, log_softmax(scores), ABSENT).exp()
         return -(same @ (wanted * log_softmax(forecast)))
