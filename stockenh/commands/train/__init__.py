@@ -123,10 +123,13 @@ def train_assigned(
             # a failure is in the trial's own log: the command has warned of it already
             with track(config, warn_once(quiet)) as tracked:
                 report = assignment.report
-                summary = train_run(config, folder, device, quiet, report, judged, tracked=tracked)
-        except Interrupted:
+                summary = train_run(
+                    config, folder, device, quiet, report, judged, tracked=tracked, stops=assignment.stops
+                )
+        except Interrupted as stop:
             log.info("stopped; its state is saved")
             assignment.give_back()
+            stop.pass_on()
             return
     kept = next(line for line in folder.read_metrics() if line["epoch"] == summary["best_epoch"])
     assignment.complete(summary, dict(kept["by_weights"][summary["weights"]]))
