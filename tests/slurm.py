@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node, this machine, from Debian's packages: munged, slurmctld and slurmd, no systemd."""
+"""A Slurm cluster of one node, this machine, by Debian's packages: munged, slurmctld, slurmd."""
 
 from __future__ import annotations
 
@@ -121,6 +121,15 @@ class Cluster:
         """How often a job was requeued."""
         words = self.run("scontrol", "show", "job", job).split()
         return next((int(word.partition("=")[2]) for word in words if word.startswith("Restarts=")), 0)
+
+    def hasten(self, job: str) -> None:
+        """Returns once a requeued job runs again, which Slurm otherwise lets wait for two minutes."""
+
+        def runs() -> bool:
+            self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+            return self.run("squeue", "-h", "-o", "%T", "-j", job) == "RUNNING"
+
+        wait_for(runs)
 
     def _daemon(self, program: str, pid_file: str, *arguments: str) -> None:
         """Starts a program that becomes a daemon, and stops it in the end."""

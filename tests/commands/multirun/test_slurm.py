@@ -1,4 +1,4 @@
-"""Searches whose workers are jobs of a real Slurm cluster: a stop, preemption, the time limit lose nothing."""
+"""Searches whose workers are jobs of a real Slurm cluster: neither a stop nor preemption loses anything."""
 
 from __future__ import annotations
 
@@ -33,9 +33,15 @@ def cluster() -> Iterator[Cluster]:
 
 
 def sweep(cluster: Cluster, hold: Hold, *arguments: str) -> Process:
-    space = ["sweep=base", "model.dropout=0.1,0.2", f"train.epochs={EPOCHS}", "sweep.pruner=null"]
+    space = [
+        "sweep=base",
+        "sweep.enqueue_base=false",
+        "model.dropout=0.1,0.2",
+        f"train.epochs={EPOCHS}",
+        "sweep.pruner=null",
+    ]
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
-    return start("sweep", *space, *launcher, *arguments, hold=hold, **cluster.environment)
+    return start("sweep", *arguments, *space, *launcher, hold=hold, **cluster.environment)
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -52,9 +58,7 @@ def require_whole(folder: Path, number: int) -> None:
         assert [json.loads(line)["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
 
 
-def test_a_stop_of_the_command_reaches_its_jobs_and_the_search_goes_on(
-    cluster, small_run, stockenh, tmp_path
-):
+def test_a_stop_of_the_command_reaches_its_jobs(cluster, small_run, stockenh, tmp_path):
     folder, hold = tmp_path / "stopped", Hold(tmp_path / "hold", epochs=1)
     size = ["sweep.n_trials=3", "sweep.n_workers=2", f"hydra.sweep.dir={folder}"]
     going = sweep(cluster, hold, *small_run, *size)
@@ -81,6 +85,7 @@ def test_a_preempted_job_saves_its_trial_is_requeued_and_goes_on(cluster, small_
     cluster.run("scancel", "--signal=USR2", job)
     wait_for(lambda: cluster.restarts(job) == 1, going)
     hold.release()
+    cluster.hasten(job)
     out, err = going.communicate()
     assert going.returncode == 0, out + err
     require_whole(folder, 1)
