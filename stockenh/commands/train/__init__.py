@@ -6,8 +6,6 @@ import logging
 import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +17,6 @@ from stockenh.commands.tracking import track, warn_once
 from stockenh.commands.train import grid
 from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose, registry
-from stockenh.config.overrides import split_override, unquoted
 from stockenh.config.schema import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
@@ -61,7 +58,7 @@ def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
-    with grid.job() as stops:
+    with grid.job(folder) as stops:
         if stops is None or not stops():
             train_in(folder, config, fresh=not grid.is_requeued(folder), stops=stops)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -43,11 +44,9 @@ def compared(arguments: list[str]) -> Iterator[list[str]]:
         folder = Path(datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f"))
         arguments = [*arguments, f"hydra.sweep.dir={folder}"]
     stops.withdraw(folder)
-    is_launched = any(
-        key == "hydra/launcher" and a != "hydra/launcher=basic" for key, a in zip(keys, arguments)
-    )
+    launcher = next((a for a in reversed(arguments) if a.startswith("hydra/launcher=")), "")
     try:
-        if not is_launched:
+        if launcher in ("", "hydra/launcher=basic"):
             yield arguments
             return
         with stops.heeded(folder, lambda: bool(_running(folder)), waits=True):
@@ -84,16 +83,16 @@ def _compare(folder: Path) -> None:
 
 
 @contextmanager
-def job() -> Iterator[Callable[[], bool] | None]:
+def job(run: RunFolder) -> Iterator[Callable[[], bool] | None]:
     """Around a job of a grid: whether the grid's stop file is there; None for a run alone.
 
     Under a launcher a stop is no error of the job: the command that started the grid says what became of it.
     """
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+    config = HydraConfig.get() if HydraConfig.initialized() else None
+    folder = run.path.absolute().parent
+    if config is None or config.mode != RunMode.MULTIRUN or Path(str(config.sweep.dir)).absolute() != folder:
         yield None
         return
-    config = HydraConfig.get()
-    folder = Path(str(config.sweep.dir)).absolute()
     try:
         yield lambda: stops.is_requested(folder)
     except Stopped as stop:
@@ -106,7 +105,7 @@ def requeue(folder: RunFolder, stop: Interrupted) -> None:
     """Passes a preemption on to the launcher, which may end this process and start its job again."""
     marker = folder.path / REQUEUED
     with suppress(OSError):
-        marker.touch()
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     with suppress(Exception):  # of a job that may not be requeued
         stop.pass_on()
     with suppress(OSError):
