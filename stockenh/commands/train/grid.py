@@ -103,6 +103,10 @@ def job(run: RunFolder) -> Iterator[Callable[[], bool] | None]:
 
 def requeue(folder: RunFolder, stop: Interrupted) -> None:
     """Passes a preemption on to the launcher, which may end this process and start its job again."""
+    from stockenh.training.loop import PREEMPTION  # imports torch
+
+    if stop.signum is None or stop.signum != PREEMPTION:
+        return
     marker = folder.path / REQUEUED
     with suppress(OSError):
         os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
