@@ -214,13 +214,18 @@ def fit(
         state.seconds += time.perf_counter() - began
         journal.epoch(line, state)
         progress.finish(line)
-        if from_first(partial(_ends, report, state.epoch, line)):
+        if from_first(partial(_ends, report, stop, state.epoch, line)):
             return True
     return False
 
 
-def _ends(report: Report | None, epoch: int, line: Metrics) -> bool:
-    return report is not None and report(epoch, line)
+def _ends(report: Report | None, stop: StopRequest, epoch: int, line: Metrics) -> bool:
+    """Whether the report ends the run. Raises Interrupted where it is to stop: an epoch is saved anyway."""
+    if report is not None and report(epoch, line):
+        return True
+    if stop.look is not None and stop.look():
+        raise Interrupted
+    return False
 
 
 def _is_stale(state: State, limits: Limits) -> bool:

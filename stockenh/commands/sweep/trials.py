@@ -91,14 +91,14 @@ class StudyTrial:
     def report(self, epoch: int, metrics: dict[str, Any]) -> bool:
         """Sends the metric of an epoch to the study; True where the pruner ends the trial.
 
-        Raises Interrupted where it is to stop, and ConfigError where there is no such metric.
+        Raises Interrupted where the time of the sweep is over, and ConfigError where there is no such metric.
         """
         value = metric_of(metrics["by_weights"][metrics["weights"]], self.study.settings.metric)
         # a resumed trial repeats an epoch that is stored already
         if epoch not in self.study.trials()[self.number].intermediate_values:
             self.trial.report(value, epoch)
         self.pruned = self.trial.should_prune()
-        if not self.pruned and self.stops():
+        if not self.pruned and time.time() >= self.deadline:
             raise Interrupted
         return self.pruned
 
