@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
@@ -237,6 +237,12 @@ class WorkerLock:
         self.path = folder / f"{self.id}.lock"
         self._lock = FileLock(self.path, thread_local=False)
         self._lock.acquire()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Frees the lock and removes its file."""

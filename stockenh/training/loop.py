@@ -24,41 +24,77 @@ from stockenh.storage.untrusted import typed
 from stockenh.training.precision import NonFiniteGradient, sum_dtype
 from stockenh.training.step import Learner
 
+# SIGUSR2 is what Slurm's launchers send before the time limit and before a job makes room for another.
+PREEMPTION: int | None = getattr(signal, "SIGUSR2", None)
+STOP_SIGNALS = tuple(s for s in (signal.SIGINT, signal.SIGTERM, PREEMPTION) if s is not None)
+LOOK_SECONDS = 1.0  # between two looks for a stop that is no signal: a shared disk may be slow
+
 
 class Interrupted(Exception):
-    """A stop was requested, and the run has saved its state."""
+    """A stop was requested, and the run has saved its state; signum: the signal, if it was one."""
+
+    def __init__(self, signum: int | None = None) -> None:
+        super().__init__()
+        self.signum = signum
+
+    def pass_on(self) -> None:
+        """Sends a preemption to the handler that was there before training, which may requeue the job."""
+        if self.signum is not None and self.signum == PREEMPTION and callable(signal.getsignal(PREEMPTION)):
+            signal.raise_signal(PREEMPTION)
 
 
 @dataclass
 class StopRequest:
-    """Whether a stop was requested."""
+    """Whether a stop was requested: by a signal, or because `look` says so.
+
+    signum: the signal, of several the one that may requeue the job
+    """
 
     requested: bool = False
+    look: Callable[[], bool] | None = None
+    signum: int | None = None
+    _looked: float = -math.inf
+
+    def request(self, signum: int) -> None:
+        self.requested = True
+        if self.signum != PREEMPTION:
+            self.signum = signum
+
+    def is_due(self) -> bool:
+        """Whether to stop after this step; it looks at most every second."""
+        if not self.requested and self.look is not None:
+            now = time.monotonic()
+            if now - self._looked >= LOOK_SECONDS:
+                self._looked, self.requested = now, self.look()
+        return self.requested
 
 
 @contextmanager
-def stop_on_signal(grace: float = 0.0) -> Iterator[StopRequest]:
-    """Turns the first SIGINT or SIGTERM of the block into a request; a second one interrupts at once.
+def stop_on_signal(grace: float = 0.0, look: Callable[[], bool] | None = None) -> Iterator[StopRequest]:
+    """Turns SIGINT, SIGTERM and SIGUSR2 into a request; a second SIGINT or SIGTERM interrupts at once.
 
     grace: seconds within which a second one still counts as the first: torchrun passes a terminal's Ctrl-C
-    on to processes that already got it from the terminal. Does nothing outside the main thread, which alone
-    can catch signals.
+    on to processes that already got it from the terminal. look: another reason to stop, looked at about
+    every second. Outside the main thread, which alone can catch signals, only that one counts.
     """
-    stop = StopRequest()
+    stop = StopRequest(look=look)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    first = 0.0
+    first: float | None = None
 
     def note(signum: int, frame: FrameType | None) -> None:
         nonlocal first
-        if not stop.requested:
-            stop.requested, first = True, time.monotonic()
+        stop.request(signum)
+        if signum == PREEMPTION:  # often beside a SIGTERM, and never a person's second try
+            return
+        if first is None:
+            first = time.monotonic()
         elif time.monotonic() - first >= grace:
             raise KeyboardInterrupt
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, note) for s in STOP_SIGNALS}
     try:
         yield stop
     finally:
@@ -178,13 +214,18 @@ def fit(
         state.seconds += time.perf_counter() - began
         journal.epoch(line, state)
         progress.finish(line)
-        if from_first(partial(_ends, report, state.epoch, line)):
+        if from_first(partial(_ends, report, stop, state.epoch, line)):
             return True
     return False
 
 
-def _ends(report: Report | None, epoch: int, line: Metrics) -> bool:
-    return report is not None and report(epoch, line)
+def _ends(report: Report | None, stop: StopRequest, epoch: int, line: Metrics) -> bool:
+    """Whether the report ends the run. Raises Interrupted where it is to stop: an epoch is saved anyway."""
+    if report is not None and report(epoch, line):
+        return True
+    if stop.look is not None and stop.look():
+        raise Interrupted
+    return False
 
 
 def _is_stale(state: State, limits: Limits) -> bool:
@@ -219,7 +260,7 @@ def _train_epoch(
                 state.steps += taken
                 state.skipped += not taken
                 progress.advance(group.windows, loss)
-                now, stops = time.perf_counter(), stop.requested
+                now, stops = time.perf_counter(), stop.is_due()
                 saves = stops or now - saved > limits.checkpoint_seconds
                 learner.precision.require_finite(now=saves or step + 1 == batches.steps)
             except NonFiniteGradient as error:
@@ -230,7 +271,7 @@ def _train_epoch(
                 journal.pause(state)
                 saved = now
             if stops:
-                raise Interrupted
+                raise Interrupted(stop.signum)
     state.loss_sum, state.label_sum = float(loss_sum), float(label_sum)
     state.train_seconds = before + time.perf_counter() - began
 

@@ -91,6 +91,11 @@ class AblationFolder(MultirunFolder):
                 return {}
         return dict(found)
 
+    def has_begun(self, cell: Cell) -> bool:
+        """Whether the run of a cell can be resumed from a checkpoint, or its search from its study."""
+        is_search = cell.recipe is not None and cell.recipe.kind == "search"
+        return (self.path / cell.path / "search").is_dir() if is_search else is_file(self.run(cell).last)
+
     def lacks_forecasts(self, cell: Cell) -> bool:
         """Whether an earlier version recorded this cell as done, without its forecasts."""
         return is_file(self.path / cell.path / "cell.json") and not is_file(self.forecasts(cell))

@@ -29,6 +29,7 @@ from stockenh.commands.ablate.spec import AblationSpec
 from stockenh.commands.measure import Clock, Seconds, in_new_process, peak_memory
 from stockenh.commands.multirun.folder import CONFIG_DIR
 from stockenh.commands.multirun.launch import last_line
+from stockenh.commands.multirun.stops import is_requested
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.commands.train.session import resolved
 from stockenh.config import build, plugins
@@ -86,7 +87,7 @@ def search(cell: Cell, spec: AblationSpec, directory: Path) -> tuple[RunFolder, 
             f"{CONFIG_DIR}{options}",
             *own,
         ]
-        _run(command, directory / "search.log")
+        _run(command, directory / "search.log", spec.folder.path)
     looks = folder.read().get("test", [])
     if not looks:
         raise StockenhError(f"{folder.path}: the search has no best trial that was judged on the test part")
@@ -119,12 +120,17 @@ def write_as_options(config: Mapping[str, Any], directory: Path, flags: Sequence
     return [f"{group}={AS_PLAIN}" for group in nodes]
 
 
-def _run(command: Sequence[str], log: Path) -> None:
-    """Runs a command to its end; passes on a Ctrl-C and waits for it. Raises StockenhError."""
+def _run(command: Sequence[str], log: Path, ablation: Path) -> None:
+    """Runs a command to its end; passes on a Ctrl-C or a stop of the ablation and waits for it.
+
+    Raises StockenhError where it fails, KeyboardInterrupt after a stop.
+    """
     with log.open("a") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            code = process.wait()
+            while (code := _code(process)) is None:
+                if is_requested(ablation):
+                    raise KeyboardInterrupt
         except BaseException:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -133,6 +139,13 @@ def _run(command: Sequence[str], log: Path) -> None:
             raise
     if code:
         raise StockenhError(f"the search ended with exit code {code}: {last_line(log)}")
+
+
+def _code(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit code of a process; None where it still runs after a second."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(1.0)
+    return None
 
 
 def measure(

@@ -16,6 +16,7 @@ from stockenh.commands.ablate.cells import DONE, FAILED, AblationFolder
 from stockenh.commands.ablate.plan import PLAIN, AblateSettings, Cell, Plan, Recipe
 from stockenh.commands.multirun.folder import IMMATERIAL, config_dirs, differences, of_one_run, parsed
 from stockenh.commands.multirun.kept import given_again
+from stockenh.commands.multirun.stops import STOP, Stop, is_requested
 from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.spec import SweepConfig
@@ -119,11 +120,26 @@ class AblationSpec:
         """Whether cells wait that a new worker could take."""
         return any(not self.folder.state(c) and not self.folder.is_claimed(c) for c in self.plan.cells)
 
+    def is_running(self) -> bool:
+        """Whether a worker has a cell."""
+        return any(self.folder.is_claimed(cell) for cell in self.plan.cells)
+
+    def stopped(self) -> Stop:
+        """What became of the cells that ran before a stop."""
+        left = [cell for cell in self.plan.cells if not self.folder.state(cell)]
+        running = [cell for cell in left if self.folder.is_claimed(cell)]
+        ended = [cell for cell in left if cell not in running]
+        lost = [cell for cell in ended if is_file(self.folder.file_of(cell, "tries"))]
+        saved = [cell for cell in ended if cell not in lost and self.folder.has_begun(cell)]
+        why = "ended without saving and goes on from its last checkpoint, if it has one"
+        saves = f"saves once its worker sees {self.folder.path / STOP}"
+        return Stop(len(saved), [f"{c.path} {why}" for c in lost], [f"{c.path} {saves}" for c in running])
+
     def take(self) -> Assignment | None:
         """The next cell; waits where all that is left needs a run that another worker trains."""
         while True:
             found, is_waiting = self._look()
-            if found is not None or not is_waiting:
+            if found is not None or not is_waiting or is_requested(self.folder.path):
                 return found
             time.sleep(WAIT_SECONDS)
 
@@ -208,6 +224,10 @@ class CellAssignment:
         """Closes the cell as failed, which does not concern the others."""
         self.spec.folder.close(self.cell, FAILED, {"why": why})
         self.release()
+
+    def stops(self) -> bool:
+        """Whether the ablation's stop file is there."""
+        return is_requested(self.spec.folder.path)
 
     def give_back(self) -> None:
         """Lets the cell be resumed where it was saved."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stockenh.commands.multirun.folder import CONFIG_DIR, MultirunFolder, parts_of, require_plugins
 from stockenh.commands.multirun.kept import followed, is_given_again
+from stockenh.commands.multirun.stops import MultirunStopped
 from stockenh.config.overrides import (
     PATH_KEYS,
     config_folders,
@@ -38,8 +39,9 @@ def start_or_resume(
     arguments = resume_arguments(arguments, kind, keys) if is_resumed(arguments) else new_arguments(arguments)
     try:
         run(arguments)
-    except KeyboardInterrupt:
-        raise Stopped(stop_message(arguments, kind, jobs)) from None
+    except KeyboardInterrupt as stop:
+        became = stop.stop.text(jobs) if isinstance(stop, MultirunStopped) else None
+        raise Stopped(stop_message(arguments, kind, became)) from None
 
 
 def is_resumed(arguments: list[str]) -> bool:
@@ -93,8 +95,8 @@ def resume_arguments(arguments: list[str], kind: type[MultirunFolder], keys: Seq
     return ["--multirun", *flags, *kept, *changed, f"hydra.sweep.dir={folder.path}"]
 
 
-def stop_message(arguments: list[str], kind: type[MultirunFolder], jobs: str) -> str:
-    """The line after a stop, with the command that resumes; jobs: what the runs are called."""
+def stop_message(arguments: list[str], kind: type[MultirunFolder], became: str | None) -> str:
+    """The line after a stop, with the command that resumes; became: what became of the runs, if any began."""
     where = [value for key, value in map(parts_of, arguments) if key == "hydra.sweep.dir"]
     if where:
         flags = [f"{CONFIG_DIR}{folder.absolute()}" for folder in config_folders(arguments)]
@@ -102,7 +104,7 @@ def stop_message(arguments: list[str], kind: type[MultirunFolder], jobs: str) ->
         again = kind(unquoted(where[-1]).absolute()).resume_command(flags)
     else:
         again = f"{program()} {kind.command} resume=DIR, the folder named above"
-    return f"stopped; running {jobs} saved where they are. Continue with: {again}"
+    return f"stopped; {became or 'nothing was running'}. Continue with: {again}"
 
 
 def _with_absolute_path(argument: str) -> str:

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from stockenh.commands.multirun import stops
 from stockenh.config import registry
 from stockenh.config.overrides import split_override
 from stockenh.config.schema import is_default
@@ -75,9 +76,11 @@ class MultirunFolder:
     def begin(self, config: DictConfig, more: Mapping[str, Any]) -> None:
         """Records how to resume it, and `more` besides what the folder keeps already.
 
-        What killed commands left half-written goes; a writer that lives keeps its own.
+        What killed commands left half-written goes, and the file that stops workers; a writer that lives
+        keeps its own.
         """
         remove_parts(self.path)
+        stops.withdraw(self.path)
         self.workers.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path / "multirun.yaml", OmegaConf.to_yaml(config).encode())
         before = self.read() if is_file(self.about) else {}

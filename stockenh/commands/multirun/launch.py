@@ -25,7 +25,9 @@ from hydra.core.plugins import Plugins
 from rich.console import Console
 from rich.live import Live
 
+from stockenh.commands.multirun import stops
 from stockenh.commands.multirun.folder import WORKERS
+from stockenh.commands.multirun.stops import Stop, StopSignals
 from stockenh.commands.multirun.worker import Worker
 from stockenh.config import compose
 from stockenh.errors import StockenhError
@@ -47,27 +49,38 @@ class Jobs(Protocol):
     def has_waiting(self) -> bool:
         """Whether jobs wait that a new worker could take."""
 
+    def is_running(self) -> bool:
+        """Whether a job runs in a worker of this command."""
+
+    def stopped(self) -> Stop:
+        """What became of the jobs that ran, once a stop has been requested."""
+
 
 def launch(worker: Worker, size: int, arguments: Sequence[str], jobs: Jobs) -> None:
     """Runs `size` workers until no job waits, or no further job ends.
 
-    arguments: the overrides of every worker's own job, for a launcher. After a Ctrl-C or SIGTERM workers
-    save their state, and KeyboardInterrupt follows. Raises StockenhError where workers fail repeatedly.
+    arguments: the overrides of every worker's own job, for a launcher. After a signal or by the folder's stop
+    file workers save their state, and MultirunStopped follows. Raises StockenhError where workers fail
+    repeatedly.
     """
     if not jobs.has_waiting():
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if worker.config.hydra.runtime.choices["hydra/launcher"] != "basic":
-            _run_by_launcher(worker, size, arguments, jobs)
-        elif size > 1:
-            _run_pool(worker, size, jobs)
-        else:
-            worker.work(0)
-            if worker.stopped:
-                raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    is_launched = worker.config.hydra.runtime.choices["hydra/launcher"] != "basic"
+    with stops.heeded(worker.folder, jobs.is_running, waits=is_launched) as signals:
+        try:
+            if is_launched:
+                _run_by_launcher(worker, size, arguments, jobs, signals)
+            elif size > 1:
+                _run_pool(worker, size, jobs)
+            else:
+                worker.work(0)
+            is_stopped = worker.stopped or signals.requested
+            is_stopped = is_stopped or (stops.is_requested(worker.folder) and jobs.has_waiting())
+        except KeyboardInterrupt:
+            is_stopped = True
+    if is_stopped:
+        stops.request(worker.folder)
+        raise stops.MultirunStopped(jobs.stopped())
 
 
 def _run_pool(worker: Worker, size: int, jobs: Jobs) -> None:
@@ -150,24 +163,30 @@ def _cause(code: int) -> str:
     return f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
 
 
-def _run_by_launcher(worker: Worker, size: int, arguments: Sequence[str], jobs: Jobs) -> None:
-    """A launcher that lost some workers is called again while jobs end."""
+def _run_by_launcher(
+    worker: Worker, size: int, arguments: Sequence[str], jobs: Jobs, signals: StopSignals
+) -> None:
+    """A launcher that lost some workers, or whose time was over, is called again while jobs end or go on."""
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=worker.context, task_function=worker, config=worker.config
     )
-    started, before = 0, -1
-    while jobs.has_waiting() and (ended := jobs.count_ended()) > before:
-        before = ended
+    started, before, done = 0, -1, 1
+    while jobs.has_waiting() and ((ended := jobs.count_ended()) > before or done):
+        before, done = ended, 0
         each = [[*arguments, f"hydra.sweep.subdir={WORKERS}/{started + i}"] for i in range(size)]
         try:
             for job in launcher.launch(each, initial_job_idx=started):
-                _ = job.return_value
+                done += job.return_value
         except (StockenhError, KeyboardInterrupt):
             raise
         except Exception as error:
+            if signals.requested:
+                return
             if not jobs.has_waiting() or jobs.count_ended() == ended:
                 cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise StockenhError(f"the launcher's workers failed: {cause}") from error
+        if signals.requested or stops.is_requested(worker.folder):
+            return
         started += len(each)
 
 

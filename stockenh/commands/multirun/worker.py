@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import psutil
@@ -19,9 +21,11 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from stockenh.commands.multirun import stops
 from stockenh.config import plugins
 from stockenh.errors import StockenhError
 from stockenh.storage.files import WorkerLock, full_disk
+from stockenh.training.loop import PREEMPTION
 
 # The part of the data that a job of a search is judged on: the test part stays unseen.
 JUDGED = ("val",)
@@ -46,6 +50,9 @@ class Assignment(Protocol):
 
     def fail(self, why: str) -> None:
         """The job has ended in an error, which does not concern the others."""
+
+    def stops(self) -> bool:
+        """Whether the job is to save its state and be given back: the stop file is there, or time is over."""
 
     def give_back(self) -> None:
         """The job was stopped and has saved its state."""
@@ -93,26 +100,65 @@ class Worker:
     parent: tuple[int, float] = field(default_factory=_this_process)
     handed: list[plugins.Handed] = field(default_factory=plugins.handed)
     stopped: bool = False  # by a person, before all jobs were done
+    preempted: bool = False
+    done: int = 0  # jobs that ended here, or that were saved
+
+    @property
+    def folder(self) -> Path:
+        """Of the multirun."""
+        return self.workers.parent
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it was before it began to work: a launcher that requeues a job pickles it again."""
+        return {**self.__dict__, "stopped": False, "preempted": False, "done": 0}
 
     def __call__(self, cfg: DictConfig) -> int:
-        """As the job of a launcher; returns how many jobs were done."""
-        return self.work(int(HydraConfig.get().job.num))
+        """As the job of a launcher; returns how many jobs ended here or were saved.
 
-    def work(self, index: int) -> int:
-        """Runs jobs until none is left; index: of this worker among the others."""
+        A stop is no error: the command sees it in the folder. After a preemption the launcher's own handler
+        has the last word, which requeues this job and ends its process.
+        """
+        requeue = signal.getsignal(PREEMPTION) if PREEMPTION is not None else None
+        with suppress(KeyboardInterrupt):
+            self.work(int(HydraConfig.get().job.num))
+        if self.preempted and PREEMPTION is not None and callable(requeue):
+            try:
+                requeue(PREEMPTION, None)
+            except Exception as error:  # by submitit, of a job that may not be requeued
+                log.info("not requeued: %s", error)
+        return self.done
+
+    def work(self, index: int) -> None:
+        """Runs jobs until none is left or a stop is requested; index: of this worker among the others."""
         setup_globals()
         plugins.take(self.handed)
         _die_with(*self.parent)
-        lock, done = WorkerLock(self.workers), 0
-        try:
+        with self._heeding_preemption(), WorkerLock(self.workers) as lock:
             self.source.open(lock.id)
-            while not self.stopped and (assignment := self.source.take()) is not None:
+            while not self.stopped and not stops.is_requested(self.folder):
+                if (assignment := self.source.take()) is None:
+                    break
                 self._run(assignment, index)
+                self.done += 1
                 self.stopped = assignment.stopped
-                done += not self.stopped
+
+    @contextmanager
+    def _heeding_preemption(self) -> Iterator[None]:
+        """Between trainings a preemption interrupts the worker at once; within, the state is saved first."""
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            self.preempted = True
+            raise KeyboardInterrupt
+
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # which alone can catch signals
+            numbers = {PREEMPTION: note, signal.SIGTERM: signal.default_int_handler}
+            before = {n: signal.signal(n, handler) for n, handler in numbers.items() if n is not None}
+        try:
+            yield
         finally:
-            lock.release()
-        return done
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _run(self, assignment: Assignment, index: int = 0) -> None:
         """Runs a job. Raises DiskError where the disk is full, once the job has been given back."""
@@ -156,8 +202,9 @@ class Worker:
             if not ended:
                 assignment.fail(describe(error).partition("\n")[0])
         except BaseException:
-            # after a second Ctrl-C the job will be resumed from its last checkpoint
-            if not ended and not assignment.stopped:
+            if assignment.stopped:  # saved already, and then preempted
+                self.done += 1
+            elif not ended:  # after a second Ctrl-C the job will be resumed from its last checkpoint
                 assignment.give_back()
             raise
         finally:

@@ -18,6 +18,7 @@ from rich.console import Console
 from stockenh.commands.multirun.folder import parts_of
 from stockenh.commands.multirun.kept import given_again
 from stockenh.commands.multirun.launch import launch, show_line
+from stockenh.commands.multirun.stops import is_requested
 from stockenh.commands.multirun.worker import Worker
 from stockenh.commands.runs.listing import flatten
 from stockenh.commands.sweep.base import base_values
@@ -64,7 +65,9 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
         _begin(spec, study, console)
         tracked.start(lambda: describe(folder.path, spec.values, "sweep"))
         deadline = time.time() + 3600 * settings.max_hours
-        source = StudySource(settings, folder.path, spec.space, spec.values, base.seed, deadline)
+        source = StudySource(
+            settings, folder.path, spec.space, spec.values, base.seed, deadline, study.session
+        )
         worker = Worker(context, config, task, source, spec.arguments, folder.workers)
         size = min(settings.n_workers, settings.n_trials)
         with Watch(study, size, deadline, console):
@@ -97,6 +100,7 @@ def _require_searchable(spec: SearchSpec, base: RunConfig) -> None:
 def _begin(spec: SearchSpec, study: SharedStudy, console: Console) -> None:
     """Prints what starts or is resumed, and records how to resume it."""
     folder, settings = spec.folder, spec.settings
+    stopped = study.give_back_dead() if is_requested(folder.path) else []
     dead = study.close_dead()
     first, left_out = base_values(spec.space, spec.values.__getitem__) if settings.enqueue_base else ({}, {})
     is_new = not study.trials()
@@ -112,6 +116,8 @@ def _begin(spec: SearchSpec, study: SharedStudy, console: Console) -> None:
     if is_new and settings.enqueue_base:
         why = "; ".join(f"{name} is left out, {reason}" for name, reason in left_out.items())
         show_line(console, "trial 0", f"has the config's own values{f', but {why}' if why else ''}")
+    if stopped:
+        console.print(f"         stopped without saving, and continued: {', '.join(map(str, stopped))}")
     if dead:
         console.print(f"         closed as failed, their workers being dead: {', '.join(map(str, dead))}")
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,13 +27,14 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from stockenh.commands.multirun.folder import WORKERS, differences
+from stockenh.commands.multirun.stops import STOP, Stop, is_requested
 from stockenh.commands.sweep.journal import open_journal
 from stockenh.commands.sweep.spec import SweepConfig, SweepFolder
 from stockenh.config.overrides import suggest
-from stockenh.errors import ConfigError, RunFolderError
+from stockenh.errors import ConfigError, RunFolderError, counted
 from stockenh.storage.files import is_locked
 from stockenh.storage.run_folder import RunFolder
-from stockenh.storage.untrusted import parse_json, typed
+from stockenh.storage.untrusted import is_file, parse_json, read_lines, typed
 
 DEFAULT_NAME = "stockenh"
 TRIES = 5  # to open a database that other processes begin to use in the same second
@@ -48,6 +50,7 @@ ATTRIBUTES: dict[str, Any] = {
     "sweep": str,
     "why": str,
     "epochs": int,
+    "stopped_in": str,
     "seconds": Annotated[float, Field(allow_inf_nan=False)],
 }
 DIED = "its worker died"
@@ -181,14 +184,16 @@ def attribute(trial: FrozenTrial, name: str) -> Any:
 
 
 class SharedStudy:
-    """A study that several processes work on; folder: of the sweep.
+    """A study that several processes work on.
 
+    folder: of the sweep; session: of the command, by which it knows the trials that its workers gave back.
     Raises ConfigError where its storage can't be reached.
     """
 
-    def __init__(self, settings: SweepConfig, folder: Path) -> None:
+    def __init__(self, settings: SweepConfig, folder: Path, session: str = "") -> None:
         self.settings = settings
         self.folder = folder
+        self.session = session or uuid.uuid4().hex
         self.name = settings.study or DEFAULT_NAME
         self.storage = open_storage(settings, folder)
         pruner = pruner_of(settings)
@@ -283,6 +288,7 @@ class SharedStudy:
 
     def give_back(self, number: int) -> None:
         """Lets a trial wait again, with the values drawn for it, to be resumed from its checkpoint."""
+        self.storage.set_trial_user_attr(self.id_of(number), "stopped_in", self.session)
         self._set(number, TrialState.WAITING)
 
     def close(self, number: int, why: str) -> bool:
@@ -295,7 +301,12 @@ class SharedStudy:
         return True
 
     def close_dead(self) -> list[int]:
-        """Closes the running trials whose worker is gone; returns their numbers."""
+        """Closes the running trials whose worker is gone; returns their numbers.
+
+        After a stop nothing is closed: what it has cut short goes on.
+        """
+        if is_requested(self.folder):
+            return []
         running = self.trials(TrialState.RUNNING)
         closed = [t.number for t in running if self._is_dead(t) and self.close(t.number, DIED)]
         for number in closed:
@@ -304,6 +315,43 @@ class SharedStudy:
             allow_experimental()
             optuna.storages.fail_stale_trials(self.study)
         return closed
+
+    def is_running(self) -> bool:
+        """Whether a trial runs in a living worker of this sweep's folder."""
+        return any(self._is_own(t) and not self._is_dead(t) for t in self.trials(TrialState.RUNNING))
+
+    def stopped(self) -> Stop:
+        """What became of the trials of this command's workers after a stop.
+
+        One whose worker ended without saving is given back, too, to go on from its last checkpoint.
+        """
+        dead = self.give_back_dead()
+        lost = [f"trial {number} {self._left_of(number)}" for number in dead]
+        given = [t for t in self.trials(TrialState.WAITING) if attribute(t, "stopped_in") == self.session]
+        saved = [t for t in given if t.number not in dead]
+        left = [t.number for t in self.trials(TrialState.RUNNING) if self._is_own(t)]
+        saves = f"saves once its worker sees {self.folder / STOP}"
+        return Stop(len(saved), lost, [f"trial {number} {saves}" for number in left])
+
+    def give_back_dead(self) -> list[int]:
+        """Gives back the trials of this folder whose workers a stop has ended; returns their numbers."""
+        dead = [t.number for t in self.trials(TrialState.RUNNING) if self._is_own(t) and self._is_dead(t)]
+        given = []
+        for number in dead:
+            with suppress(UpdateFinishedTrialError):
+                self.give_back(number)
+                given.append(number)
+        return given
+
+    def _left_of(self, number: int) -> str:
+        run = RunFolder(self.folder / str(number))
+        if not is_file(run.last):
+            return "ended before its first checkpoint and begins again"
+        epochs = sum(map(bool, read_lines(run.metrics)))
+        return f"ended without saving and goes on from its last checkpoint, {counted(epochs, 'epoch')}"
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        return bool(attribute(trial, "sweep") == str(self.folder))
 
     def start_heartbeat(self, number: int) -> threading.Event:
         """Until the event is set, a database sees that this trial's worker lives; a journal has locks."""
@@ -334,7 +382,7 @@ class SharedStudy:
         if worker is None:  # taken a moment ago, or by a process that died within that moment
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > NAMELESS_SECONDS
-        if self.settings.storage is not None and attribute(trial, "sweep") != str(self.folder):
+        if self.settings.storage is not None and not self._is_own(trial):
             return False  # of another sweep on this study: its heartbeat decides
         return not is_locked(self.folder / WORKERS / f"{worker}.lock")
 

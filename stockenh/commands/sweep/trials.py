@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from stockenh.commands.multirun.stops import is_requested
 from stockenh.commands.multirun.worker import Assignment
 from stockenh.commands.sweep.space import Space
 from stockenh.commands.sweep.spec import LOSS, SweepConfig
@@ -26,6 +27,7 @@ class StudySource:
 
     values:   the config's own values by dotted key, for the expressions of the space
     deadline: seconds since the epoch, after which no trial begins or goes on
+    session: of the command; see SharedStudy
     """
 
     settings: SweepConfig
@@ -34,11 +36,16 @@ class StudySource:
     values: Mapping[str, Any]
     seed: int
     deadline: float
+    session: str = ""
     _study: SharedStudy | None = field(default=None, repr=False)
     _worker: str = ""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the study, whose files and connections are this process's own."""
+        return {**self.__dict__, "_study": None, "_worker": ""}
+
     def open(self, worker: str) -> None:
-        self._study = SharedStudy(self.settings, self.folder)
+        self._study = SharedStudy(self.settings, self.folder, self.session)
         self._worker = worker
 
     def take(self) -> Assignment | None:
@@ -110,11 +117,17 @@ class StudyTrial:
         self.study.close(self.number, why)
         self._ended.set()
 
+    def stops(self) -> bool:
+        """Whether the sweep's stop file is there, or its time is over."""
+        return time.time() >= self.deadline or is_requested(self.study.folder)
+
     def give_back(self) -> None:
         """Lets the trial wait, to be resumed where it was saved."""
+        if self._ended.is_set():  # and another worker may have it by now
+            return
+        self._ended.set()
         self.study.give_back(self.number)
         self.stopped = time.time() < self.deadline
-        self._ended.set()
 
 
 def metric_of(validation: Mapping[str, Any], metric: str) -> float:

@@ -6,19 +6,17 @@ import logging
 import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from stockenh.commands.finished import require_own_folder
-from stockenh.commands.multirun import SHOWS, is_resumed
+from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.commands.tracking import track, warn_once
+from stockenh.commands.train import grid
 from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose, registry
-from stockenh.config.overrides import split_override, unquoted
 from stockenh.config.schema import GROUPS, RunConfig, parse
 from stockenh.errors import ConfigError, StockenhError, Stopped
 from stockenh.report.terminal import PlainFormatter
@@ -28,15 +26,13 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 from stockenh.training import world
 
-GRID_FLAGS = {"-m", "--multirun"}
-
 log = logging.getLogger(__name__)
 
 
 def train(arguments: list[str]) -> None:
     """A new run, a grid of them, or with resume=RUN an old one; a part of it in a process of torchrun's."""
     own = world.own_rank()
-    if own is not None and GRID_FLAGS & set(arguments):
+    if own is not None and grid.FLAGS & set(arguments):
         world.refuse_several("a grid of --multirun")
     with ExitStack() as several:
         if own is not None:
@@ -47,50 +43,8 @@ def train(arguments: list[str]) -> None:
             resume(arguments)
         else:
             root, rest = compose.with_file("train", arguments)
-            with compared(rest) as given:
+            with grid.compared(rest) as given:
                 compose.run(root, train_job, given)
-
-
-@contextmanager
-def compared(arguments: list[str]) -> Iterator[list[str]]:
-    """The arguments, those of a grid with its folder; a table of the grid's runs follows, failed ones too."""
-    keys = [(split_override(argument) or ("", ""))[0] for argument in arguments]
-    if not GRID_FLAGS & set(arguments) or any(a.partition("=")[0] in SHOWS for a in arguments):
-        yield arguments
-        return
-    if "hydra.sweep.dir" in keys:
-        value = (split_override(arguments[keys.index("hydra.sweep.dir")]) or ("", ""))[1]
-        folder = unquoted(value)
-    else:
-        folder = Path(datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f"))
-        arguments = [*arguments, f"hydra.sweep.dir={folder}"]
-    try:
-        yield arguments
-    finally:
-        _compare(folder)
-
-
-def _compare(folder: Path) -> None:
-    """Prints a line per run of a grid: what its runs differ in, and their scores."""
-    from stockenh.commands.runs import listing as reading
-    from stockenh.commands.runs.show import incomparable, listing, remarks
-    from stockenh.report.terminal import console, print_line
-
-    jobs = [path for path in reading.find(folder) if path.parent == folder and path.name.isdecimal()]
-    runs = [reading.read(path) for path in sorted(jobs, key=lambda path: int(path.name))]
-    if len(runs) < 2:
-        return
-    out = console()
-    out.print()
-    differ = reading.differing(runs)
-    # that a value of an option was changed is said by the value itself
-    varied = {key: of for key, of in differ.items() if "." in key or len({str(v).strip("*") for v in of}) > 1}
-    out.print(listing(runs, folder, out.width, varied))
-    for line in remarks(runs, folder):
-        print_line(out, line)
-    if why := incomparable(runs):
-        out.print(why)
-    print_line(out, f"grid     {folder.absolute()}")
 
 
 def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
@@ -104,7 +58,9 @@ def train_job(raw: dict[str, Any], folder: RunFolder) -> None:
     if (assignment := current()) is not None:
         train_assigned(folder, config, assignment)
         return
-    train_in(folder, config, fresh=True)
+    with grid.job(folder) as stops:
+        if stops is None or not stops():
+            train_in(folder, config, fresh=not grid.is_requeued(folder), stops=stops)
 
 
 def train_assigned(
@@ -123,10 +79,13 @@ def train_assigned(
             # a failure is in the trial's own log: the command has warned of it already
             with track(config, warn_once(quiet)) as tracked:
                 report = assignment.report
-                summary = train_run(config, folder, device, quiet, report, judged, tracked=tracked)
-        except Interrupted:
+                summary = train_run(
+                    config, folder, device, quiet, report, judged, tracked=tracked, stops=assignment.stops
+                )
+        except Interrupted as stop:
             log.info("stopped; its state is saved")
             assignment.give_back()
+            stop.pass_on()
             return
     kept = next(line for line in folder.read_metrics() if line["epoch"] == summary["best_epoch"])
     assignment.complete(summary, dict(kept["by_weights"][summary["weights"]]))
@@ -180,11 +139,12 @@ def train_in(
     named: RunFolder | None = None,
     changes: Mapping[str, Any] | None = None,
     warn: Warn | None = None,
+    stops: Callable[[], bool] | None = None,
 ) -> None:
     """Trains in a folder to the end and shows the result; see `exclusive` and `device_of`.
 
     changes: the settings that a resumed run takes from the command line, by dotted key; warn: gets the
-    failure of a tracker, by default that of this run alone
+    failure of a tracker, by default that of this run alone; stops: another reason to stop than a signal
     """
     from stockenh.commands.report.pages import leave_page
     from stockenh.commands.train.members import train_members
@@ -202,7 +162,7 @@ def train_in(
             if config.train.members > 1:
                 summary = train_members(config, folder, device, out, begin, changes or {}, tracked)
             else:
-                summary = train_run(config, folder, device, out, begin=begin, tracked=tracked)
+                summary = train_run(config, folder, device, out, begin=begin, tracked=tracked, stops=stops)
         show_result(folder, summary, out)
         leave_page(folder.path, out)
 
@@ -237,6 +197,8 @@ def exclusive(
         try:
             yield begin if fresh else None
         except (Interrupted, KeyboardInterrupt) as stop:
+            if isinstance(stop, Interrupted):
+                grid.requeue(folder, stop)
             raise _stopped(folder, stop, command, named or folder, words) from None
 
 

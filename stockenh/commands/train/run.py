@@ -55,12 +55,14 @@ def train(
     begin: Callable[[RunConfig], None] | None = None,
     progress: Console | None = None,
     tracked: NotTracked | None = None,
+    stops: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Trains from the state of the folder (a new one: from the start) to its summary, which is returned.
 
     report: called after each epoch, may end the run; judged: the parts of the data that the summary covers;
     begin: makes the folder of a new run, once the data are read and the model fits them; progress: where the
-    progress is shown, where that is not the console; tracked: what follows the run at a tracker.
+    progress is shown, where that is not the console; tracked: what follows the run at a tracker;
+    stops: another reason to stop than a signal, looked at about every second.
     The caller holds the folder's lock, or `begin` takes it. Raises Interrupted once a requested stop is
     saved; whatever it raises, a folder that was made can be resumed.
     """
@@ -97,7 +99,7 @@ def train(
 
     limits = build.limits(session.config)
     with (
-        stop_on_signal(GRACE_SECONDS if group is not None else 0.0) as stop,
+        stop_on_signal(GRACE_SECONDS if group is not None else 0.0, stops) as stop,
         training_progress(progress or console, settings.epochs, batches.steps) as shown,
     ):
         if group is not None:

@@ -15,6 +15,7 @@ from stockenh.commands.multirun import (
 )
 from stockenh.commands.multirun.folder import differences
 from stockenh.commands.multirun.kept import followed
+from stockenh.commands.multirun.stops import Stop
 from stockenh.commands.sweep.spec import SweepFolder
 from stockenh.errors import ConfigError, RunFolderError
 
@@ -93,11 +94,11 @@ def test_what_is_changed_replaces_what_the_folder_keeps(kind, tmp_path):
 def test_after_a_stop_the_command_that_resumes_is_printed(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ["--config-dir", "own", "seed=1", "hydra.sweep.dir='some where'"]
-    assert stop_message(given, kind, "jobs") == (
-        f"stopped; running jobs saved where they are. Continue with: stockenh {kind.command} "
+    assert stop_message(given, kind, Stop(2).text("jobs")) == (
+        f"stopped; 2 jobs saved and given back. Continue with: stockenh {kind.command} "
         f"resume='{tmp_path}/some where' --config-dir={tmp_path}/own"
     )
-    unnamed = stop_message(["seed=1"], kind, "jobs")
+    unnamed = stop_message(["seed=1"], kind, None)
     assert f"Continue with: stockenh {kind.command} resume=DIR, the folder" in unnamed
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from processes import Hold, start
+from waiting import wait_for
 
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import open_storage
@@ -48,6 +50,46 @@ def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     assert {t.state.name for t in trials} <= {"COMPLETE", "PRUNED"}
     assert all((folder / str(n) / "summary.json").exists() for n in range(4))
     assert (folder / "best.yaml").exists()
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize("is_signal", [True, False])  # or a file that a person makes
+def test_a_stop_reaches_the_workers_of_a_launcher(small_run, tmp_path, launcher, is_signal):
+    folder, hold = tmp_path / launcher, Hold(tmp_path / "hold", epochs=1)
+    going = start(
+        "sweep", *small_run, "sweep=base", *SPACE, "train.epochs=6", "sweep.n_trials=3", "sweep.n_workers=2",
+        f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}", hold=hold,
+    )  # fmt: skip
+    hold.wait_for(going, number=2)
+    if is_signal:
+        going.send_signal(signal.SIGINT)
+        wait_for((folder / "stop").is_file)
+    else:
+        (folder / "stop").touch()
+    hold.release()
+    _, err = going.communicate()
+    assert going.returncode == 130, err
+    assert "stopped; 2 trials saved and given back. Continue with: " in err
+    assert [t.state.name for t in trials_of(folder)] == ["WAITING"] * 3
+    done = [len(path.read_text().splitlines()) for path in folder.glob("*/metrics.jsonl")]
+    assert len(done) == 2 and min(done) >= 1 and max(done) < 6
+
+
+def test_a_stop_reaches_the_jobs_of_a_grid(small_run, tmp_path):
+    folder, hold = tmp_path / "grid", Hold(tmp_path / "hold", "last.pt", epochs=1)
+    going = start(
+        "train", "--multirun", *small_run, "train.epochs=6", "seed=1,2", "hydra/launcher=joblib",
+        "train.checkpoint_minutes=1e-9", f"hydra.sweep.dir={folder}", hold=hold,
+    )  # fmt: skip
+    hold.wait_for(going, number=2)
+    going.send_signal(signal.SIGINT)
+    wait_for((folder / "stop").is_file)
+    hold.release()
+    out, err = going.communicate()
+    assert going.returncode == 130, out + err
+    assert "stopped; 2 runs saved. Continue each with: " in err and f"train resume={folder}/N" in err
+    assert all((folder / str(n) / "checkpoints" / "last.pt").is_file() for n in range(2))
+    assert not list(folder.glob("*/summary.json"))
 
 
 def _programs() -> Path | None:
