@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +31,7 @@ from stockenh.evaluation.ic import PANEL_SYMBOLS
 from stockenh.inference.predict import (
     Engine,
     TorchEngine,
+    Views,
     forecast_with,
 )
 from stockenh.report.candles import candles_chart
@@ -260,6 +263,42 @@ def forecast_run(
 
     config: the run's, with the data to forecast. Raises ConfigError where it has another model.
     """
+    period = (config.tta.since, config.tta.until) != (None, None)
+    if ledger is not None and (period or not config.data.brings_bars):
+        raise ConfigError("ledger= records the newest bars: leave tta.from, tta.to and data=windows out")
+    windows, frame, cutoff, views = _forecasts(config, trained, console)
+    write_frame(frame, directory / "forecast")
+    newest, target = _newest(config, windows, frame, trained.seen_symbols()), config.target
+    if newest is None:
+        forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
+    else:
+        candles_chart(newest, directory / "forecast.png")
+    title = _title(config, trained, views)
+    rows, scores = frame.to_dicts(), trained.test_scores()
+    console.print(forecast_table(rows, title, target=target.name, seen=trained.seen_symbols()))
+    if cutoff is not None:
+        limit = 1 - config.tta.coverage
+        console.print(f"confident: farther from 50% than {limit:.0%} of the validation forecasts")
+    skill, verdicts = skill_lines(scores), verdict_lines(rows, scores)
+    lines = [("skill", line) for line in skill] + [("verdict", line) for line in verdicts]
+    if ledger is not None:
+        assert isinstance(windows, BarWindows)
+        relative = isinstance(target, Relative)
+        lines.append(("ledger", record(expanded(ledger), trained, frame, windows, relative)))
+    for label, line in lines:
+        print_line(console, f"{label:<8} {line}")
+    print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
+    if newest is not None:
+        about = {"run": trained.source, "title": title, "notes": [*skill, *verdicts], "newest": newest}
+        write_json(directory / "forecast.json", about)
+        leave_page(directory, console)
+    return frame
+
+
+def _forecasts(
+    config: TtaPredictConfig, trained: Trained, console: Console
+) -> tuple[Windows, pl.DataFrame, NDArray[np.float64] | None, Views]:
+    """The windows, their forecasts as rows, the cut-off of `confident`, and the views that were averaged."""
     tta = config.tta
     trained.require_inputs(config, "run", ("model", "embedding"))
     device = build.device(config.device if tta.engine == "torch" else "cpu")
@@ -281,51 +320,30 @@ def forecast_run(
     if tta.engine != "torch":
         exported = exported_model(trained, tta.engine)
         engine = OnnxEngine(exported, ready, prepared.windows, prepared.embedding, fitted)
-    found = forecast_with(engine, ready, prepared.rows["forecast"], views)
+    rows = prepared.rows["forecast"]
+    found = forecast_with(engine, ready, rows, views)
     cutoff = confident_margin(trained, tta.coverage, console)
-    target = config.target
-    is_return = target.is_return and config.loss.gives_returns
-    interval = quantile_interval(trained, net, ready, prepared.rows["forecast"], fitted, console)
-    frame = forecast_frame(prepared.windows, found, cutoff, is_return, interval)
-    write_frame(frame, directory / "forecast")
-    newest = _newest(config, prepared.windows, frame, is_return, trained.seen_symbols())
-    if newest is None:
-        forecast_chart(frame.to_dicts(), directory / "forecast.png", target.up)
-    else:
-        candles_chart(newest, directory / "forecast.png")
-    title = f"{trained.title}, {1 + views.count} view{'s' * (views.count > 0)}"
+    interval = quantile_interval(trained, net, ready, rows, fitted, console)
+    frame = forecast_frame(prepared.windows, found, cutoff, _is_return(config), interval)
+    return prepared.windows, frame, cutoff, views
+
+
+def _title(config: TtaPredictConfig, trained: Trained, views: Views) -> str:
+    title = f"{trained.title}, {counted(1 + views.count, 'view')}"
     if views.count and views.precision != "fp32":
-        title += f", in {views.precision}"
-    elif tta.engine != "torch":
-        title += f", by the exported {tta.engine} file"
-    rows = frame.to_dicts()
-    console.print(forecast_table(rows, title, target=target.name, seen=trained.seen_symbols()))
-    if cutoff is not None:
-        console.print(f"confident: farther from 50% than {1 - tta.coverage:.0%} of the validation forecasts")
-    skill = skill_lines(trained.test_scores())
-    for line in skill:
-        print_line(console, f"skill    {line}")
-    verdicts = verdict_lines(rows, trained.test_scores())
-    for line in verdicts:
-        print_line(console, f"verdict  {line}")
-    if ledger is not None:
-        if not isinstance(prepared.windows, BarWindows) or newest is None:
-            raise ConfigError("ledger= records the newest bars: leave tta.from, tta.to and data=windows out")
-        relative = isinstance(target, Relative)
-        line = record(expanded(ledger), trained, frame, prepared.windows, relative)
-        print_line(console, f"ledger   {line}")
-    print_files(console, "forecast", (directory / f"forecast.{kind}" for kind in ("parquet", "csv", "png")))
-    if newest is not None:
-        found_here = {"run": trained.source, "title": title, "notes": [*skill, *verdicts], "newest": newest}
-        write_json(directory / "forecast.json", found_here)
-        leave_page(directory, console)
-    return frame
+        return f"{title}, in {views.precision}"
+    return title if config.tta.engine == "torch" else f"{title}, by the exported {config.tta.engine} file"
+
+
+def _is_return(config: TtaPredictConfig) -> bool:
+    """Whether forecasts have a size in units of returns."""
+    return config.target.is_return and config.loss.gives_returns
 
 
 def _newest(
-    config: TtaPredictConfig, windows: Windows, frame: pl.DataFrame, is_return: bool, seen: set[str] | None
+    config: TtaPredictConfig, windows: Windows, frame: pl.DataFrame, seen: set[str] | None
 ) -> dict[str, Any] | None:
     """The forecasts beside their bars; None without bars, or for a period in place of the newest bars."""
     if not isinstance(windows, BarWindows) or (config.tta.since, config.tta.until) != (None, None):
         return None
-    return newest_forecasts(windows, frame, is_return and config.target.name == "absolute", seen)
+    return newest_forecasts(windows, frame, _is_return(config) and config.target.name == "absolute", seen)

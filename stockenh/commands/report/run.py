@@ -115,7 +115,7 @@ def _part_grid(title: str, first: tuple[str, ...], rows: Sequence[Sequence[str]]
     columns = (*first, "n", "accuracy", "majority", "points above", "AUC", "log loss")
     caption = (
         "on the test part, rows without direction left out. majority: share of the larger class of these "
-        "very rows. With so many rows of the table some stand out by chance alone"
+        "rows. With so many rows of the table some stand out by chance alone"
     )
     return Grid(title, columns, [rows], caption, ("symbol",))
 

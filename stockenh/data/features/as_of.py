@@ -96,11 +96,11 @@ def coverage(bars: Bars, extra: ExtraColumns, features: NDArray[np.float32]) -> 
     """
     symbols = list(dict.fromkeys(bars.symbols))
     fix = "write symbols as the bars have them, or remove these rows"
-    strangers = sorted(set(extra.symbols) - set(symbols))
+    unknown = sorted(set(extra.symbols) - set(symbols))
     found = []
-    if strangers:
-        message = f"{len(strangers)} symbols of the own columns have no bars: {first_few(strangers, 5)}"
-        found.append(Finding("warning", "extra-symbols", message, fix, rows=len(strangers)))
+    if unknown:
+        message = f"{len(unknown)} symbols of the own columns have no bars: {first_few(unknown, 5)}"
+        found.append(Finding("warning", "extra-symbols", message, fix, rows=len(unknown)))
     for at, name in enumerate(extra.settings.past):
         found += _coverage_of(name, features[:, 2 * at], bars, extra)
     for name, categories in zip(extra.settings.static, extra.category(symbols), strict=True):

@@ -117,8 +117,8 @@ def test_what_a_column_does_not_say_is_found():
     assert "4 of 6 bars" in late["extra-missing"] and "2024-01-02" in late["extra-missing"]
     assert "1 symbols have none: B" in late["extra-missing"]
     assert "one value only" in rules(bars, columns({"A": [(0, 1)], "B": [(0, 1)]}))["extra-constant"]
-    strangers = rules(bars, columns({"A": [(0, 1)], "Z": [(0, 1)]}))
-    assert "Z" in strangers["extra-symbols"]
+    unknown = rules(bars, columns({"A": [(0, 1)], "Z": [(0, 1)]}))
+    assert "Z" in unknown["extra-symbols"]
     for lag, word in ((3, "data.extra.lag=3"), (0, "other symbols")):
         empty = rules(bars, columns({"A" if lag else "Z": [(0, 1)]}, lag=lag))
         assert empty["extra-empty"].startswith("error") and word in empty["extra-empty"]
