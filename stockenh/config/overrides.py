@@ -332,7 +332,9 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)
     given = {parts[0]: parts[1] for a in arguments if (parts := split_override(a))}
-    if hint := instead(key, given.get(key, "VALUE"), root, folders, alike=not inside):
+    misspelt = nearest(rest, [name.removeprefix(f"{group}.") for name in inside])
+    hint = None if misspelt else instead(key, given.get(key, "VALUE"), root, folders, alike=not inside)
+    if hint is not None:
         return f"{key}: no such key; {hint}"
     near = suggest(key, inside or [*known, *keys, *(["resume"] if root in _RESUMED else [])])
     if near.startswith("Options") and not inside:

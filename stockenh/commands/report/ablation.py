@@ -20,7 +20,7 @@ def ablation_page(folder: Path) -> Page:
     """Claims with verdicts, recipes at every horizon, and the rules of the verdicts."""
     found: dict[str, Any] = read_json(folder / "ablation.json", dict[str, Any])
     with damaged(folder):
-        lines = typed(list[Line], found["lines"], str(folder / "ablation.json"))
+        lines = typed(list[Line], _with_infinity(found["lines"]), str(folder / "ablation.json"))
         first = f"h{found['horizon']}"
         horizons = [first, *(h for h in lines[0].level if h != first)]
         recipes = [
@@ -39,3 +39,10 @@ def ablation_page(folder: Path) -> Page:
             tabs.append(Tab("Failed", [Words(failed)]))
         facts = [("seeds", str(seeds)), ("verdicts at", f"{found['horizon']} bars")]
         return Page(f"Ablation{of_target(found['target'])}", facts, tabs)
+
+
+def _with_infinity(value: Any) -> Any:
+    """Containers without the degrees of freedom that JSON has as null, which are infinite by default."""
+    if isinstance(value, dict):
+        return {k: _with_infinity(v) for k, v in value.items() if v is not None or not k.startswith("dof")}
+    return [_with_infinity(v) for v in value] if isinstance(value, list) else value

@@ -77,7 +77,7 @@ def train(
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {group.own.size} processes" if group is not None else ""
     console.print(f"model    {parameters:,} parameters, {session.precision} on {device}{several}")
-    if config.teacher is not None:
+    if config.teacher is not None and begin is not None:  # a resumed student needs no teacher
         _warn_if_larger(parameters, config, console)
     session = _with_lr(session, net, console)
     settings = session.config.train
