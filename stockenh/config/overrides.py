@@ -48,6 +48,7 @@ PATH_KEYS = (
 
 # A dotted key without the marks by which an override adds, deletes or renames it.
 PLAIN_KEY = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
+_MISSPELT = 0.8  # how much alike a key and a misspelt one of the same group are
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 
 
@@ -332,7 +333,8 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)
     given = {parts[0]: parts[1] for a in arguments if (parts := split_override(a))}
-    misspelt = nearest(rest, [name.removeprefix(f"{group}.") for name in inside])
+    leaves = [name.removeprefix(f"{group}.") for name in inside]
+    misspelt = difflib.get_close_matches(rest, leaves, 1, _MISSPELT)
     hint = None if misspelt else instead(key, given.get(key, "VALUE"), root, folders, alike=not inside)
     if hint is not None:
         return f"{key}: no such key; {hint}"
