@@ -23,7 +23,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """The console script."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # the last is what Slurm sends before a time limit or a preemption; not every system has it
+    for number in filter(None, (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR2", None))):
         if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
             signal.signal(number, _stop)
     try:

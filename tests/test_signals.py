@@ -37,7 +37,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_stop_before_the_run_begins_is_a_line(small_run, tmp_path, moment, sent):
     code, *names = MOMENTS[moment]

@@ -169,7 +169,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(stockenh, whole, bars,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_interrupted_it_saves_says_how_to_go_on_and_does(stockenh, whole, bars, tmp_path, sent):
     run = tmp_path / "a run (1)"
     moment = Hold(tmp_path / "hold", epochs=2)

@@ -57,12 +57,12 @@ class Stop:
 
     def text(self, jobs: str) -> str:
         """`2 trials saved and given back, 1 lost: trial 3 ...`; jobs: what the jobs are called, as plural."""
-        noun = jobs.removesuffix("s")
-        parts = [f"{counted(self.saved, noun)} saved and given back"] if self.saved else []
-        if self.lost:
-            parts.append(f"{counted(len(self.lost), noun)} lost: {'; '.join(self.lost)}")
-        if self.running:
-            parts.append(f"{counted(len(self.running), noun)} still running: {'; '.join(self.running)}")
+        noun, parts = jobs.removesuffix("s"), list[str]()
+        whys = {"lost": self.lost, "still running": self.running}
+        found = {name: (len(why), f": {'; '.join(why)}") for name, why in whys.items()}
+        for name, (number, why) in {"saved and given back": (self.saved, ""), **found}.items():
+            if number:
+                parts.append(f"{number:,} {name}{why}" if parts else f"{counted(number, noun)} {name}{why}")
         return ", ".join(parts) or f"no {noun} was running"
 
 

@@ -110,7 +110,7 @@ def requeue(folder: RunFolder, stop: Interrupted) -> None:
     marker = folder.path / REQUEUED
     with suppress(OSError):
         os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    with suppress(Exception):  # of a job that may not be requeued
+    with suppress(Exception, KeyboardInterrupt):  # there is no launcher, or the job may not be requeued
         stop.pass_on()
     with suppress(OSError):
         marker.unlink()

@@ -40,7 +40,7 @@ def sweep(cluster: Cluster, hold: Hold, *arguments: str) -> Process:
         f"train.epochs={EPOCHS}",
         "sweep.pruner=null",
     ]
-    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
+    launcher = ["hydra/launcher=submitit_slurm"]
     return start("sweep", *arguments, *space, *launcher, hold=hold, **cluster.environment)
 
 
@@ -72,7 +72,7 @@ def test_a_stop_of_the_command_reaches_its_jobs(cluster, small_run, stockenh, tm
     assert f"sweep resume={folder}" in err and "hydra/launcher=submitit_slurm" in err
     assert [t.state.name for t in trials_of(folder)] == ["WAITING"] * 3
     wait_for(lambda: not cluster.jobs())
-    stockenh("sweep", f"resume={folder}", "hydra/launcher=basic", "hydra.launcher.cpus_per_task=1", code=0)
+    stockenh("sweep", f"resume={folder}", "hydra/launcher=basic", code=0)
     assert not (folder / "stop").exists()
     require_whole(folder, 3)
 
