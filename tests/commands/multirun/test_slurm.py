@@ -89,16 +89,3 @@ def test_a_preempted_job_saves_its_trial_is_requeued_and_goes_on(cluster, small_
     out, err = going.communicate()
     assert going.returncode == 0, out + err
     require_whole(folder, 1)
-
-
-def test_at_its_time_limit_a_job_saves_its_trial_which_another_job_takes(cluster, small_run, tmp_path):
-    folder, hold = tmp_path / "limited", Hold(tmp_path / "hold", epochs=1)
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=60"]
-    going = sweep(cluster, hold, *small_run, *limit, "sweep.n_trials=1", f"hydra.sweep.dir={folder}")
-    hold.wait_for(going)
-    (job,) = cluster.jobs()
-    wait_for(lambda: job not in cluster.jobs(), going)
-    hold.release()
-    out, err = going.communicate()
-    assert going.returncode == 0, out + err
-    require_whole(folder, 1)
