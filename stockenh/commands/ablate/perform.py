@@ -110,7 +110,7 @@ def write_as_options(config: Mapping[str, Any], directory: Path, flags: Sequence
             copy = directory / found.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, copy)
-    nodes = {group: config[group] for group in GROUPS}
+    nodes = {group: config[group] for group in GROUPS if group in config}
     nodes["experiment"] = {key: node for key, node in config.items() if key not in GROUPS}
     for group, node in nodes.items():
         head = "# @package _global_\n" if group == "experiment" else ""
