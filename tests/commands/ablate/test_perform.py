@@ -98,14 +98,15 @@ def test_a_search_finds_its_recipe_outside_the_ablation_and_the_user_s_own_optio
     recipe = config("train.batch_size=8", "loss.delta=3")
     seen = {}
 
-    def run(command, log):
+    def run(command, log, ablation):
         (folder,) = (Path(word.removeprefix(CONFIG_DIR)) for word in command if word.startswith(CONFIG_DIR))
         seen["inside"] = folder.resolve().is_relative_to((tmp_path / "ablation").resolve())
         seen["files"] = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         seen["config"] = parse(plain(compose([w for w in command if "plain_recipe" in w], "sweep", [folder])))
 
     monkeypatch.setattr(perform, "_run", run)
-    spec = SimpleNamespace(base=recipe, configs={"plain": recipe.raw}, flags=[f"{CONFIG_DIR}{mine}"])
+    folder, flags = SimpleNamespace(path=tmp_path / "ablation"), [f"{CONFIG_DIR}{mine}"]
+    spec = SimpleNamespace(base=recipe, configs={"plain": recipe.raw}, flags=flags, folder=folder)
     (cell / "search").mkdir()
     (cell / "search/sweep.json").write_text("{}")
     with pytest.raises(StockenhError):  # nothing ran, so there is no best trial
