@@ -91,6 +91,7 @@ def test_a_run_folder_holds_what_it_should(whole):
         "metrics.jsonl", "summary.json", "manifest.json", "fitted.json", "checkpoints/last.pt",
         "checkpoints/best.pt", *(f"weights/{name}.safetensors" for name in NAMES), "report/curves.png",
         "report/accuracy.png", "report/reliability.png", "calibration.json", "confidence.json",
+        "report.html", "report/details.json",
     }  # fmt: skip
     found, calibrated = summary(whole), {"log_loss_calibrated", "brier_calibrated", "ece", "ece_calibrated"}
     assert set(found["parts"]) == {"train", "val", "test"}
