@@ -75,7 +75,7 @@ def test_a_root_has_the_keys_of_its_dataclass_with_the_same_defaults(root):
 
 
 def test_every_root_is_of_a_command():
-    assert set(catalog.roots()) == {*ROOTS, "data_check"}
+    assert set(catalog.roots()) == {*ROOTS, "data_check", "track"}
     assert set(groups_of("train")) == {*GROUPS, "experiment"}
 
 

@@ -36,7 +36,7 @@ def test_all_labelled_windows_train_and_a_forecast_is_uncalibrated(everything, s
     assert (found["weights"], found["best_epoch"], found["stopped_early"]) == ("raw", 3, False)
     # 2 symbols of 160 bars: lookback 20 leaves 141 windows each, of which the last 3 have no label
     assert found["parts"]["train"]["h3"]["n"] == found["windows"] == 2 * (141 - 3)
-    assert {p.name for p in (RUN / "report").iterdir()} == {"curves.png"}
+    assert {p.name for p in (RUN / "report").iterdir()} == {"curves.png", "details.json"}
     stockenh("train", *small_run, "hydra.run.dir=cut", code=0)
     all_rows, cut = (json.loads((run / "fitted.json").read_text()) for run in (RUN, Path("cut")))
     assert all_rows["return_std"] != cut["return_std"]
