@@ -162,6 +162,9 @@ def test_the_file_says_when_and_what_and_can_be_taken_elsewhere(store):
     assert copied.load(elsewhere).windows.digest() == digest
 
 
-def test_inputs_of_the_market_are_made_of_what_was_downloaded(two, store):
-    plain, market = (replace(two, market=wanted).load(store).windows for wanted in (False, True))
-    assert len(market.context_names) == len(plain.context_names) + 8
+@pytest.mark.usefixtures("two")
+def test_inputs_of_the_market_are_made_of_what_was_downloaded(store):
+    plain, _ = resolve(settings("AAPL", "BRK.B"), store)
+    market = replace(plain, market=True)
+    names = [data.load(store).windows.context_names for data in (plain, market)]
+    assert len(names[1]) == len(names[0]) + 8
