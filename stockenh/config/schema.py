@@ -81,7 +81,7 @@ _ADDED_KEYS: dict[str, Any] = {  # likewise keys of a group, with the value that
 # Keys that are of one machine, or name other runs: a config that is trained again has them from the command.
 OF_MACHINE = ("device", "threads", "cache_dir", "init_from", "teacher", "weights")
 # Nodes of a composed config that are not part of a run.
-NOT_OF_RUN = ("experiment", "sweep", "ablate", "bench")
+NOT_OF_RUN = ("ledger", "experiment", "sweep", "ablate", "bench")
 # Where version 0.1 had the classes that its run folders name.
 _MOVED = {
     "stockenh.data.augment.NoAugment": "stockenh.data.prices",

@@ -337,7 +337,7 @@ def test_a_moved_run_has_its_cutoff_for_any_views_and_one_of_version_0_1_has_non
         (["run={run}", "model=timeformer_xl"], "model comes from run=RUN"),
         (["run={run}", "experiment=plain"], "experiment comes from run=RUN"),
         (["run={run}", "weights=swa"], "{run} has no swa weights; it has ema, raw"),
-        (["run={run}", "weights=../raw"], "has no ../raw weights; it has ema, raw"),
+        (["run={run}", "weights=../raw"], "weights=../raw: no such weights"),
         (["run={run}", "los=focal"], "los: no such key"),
         (["run={run}", "data.path=/nowhere"], "/nowhere: no such file or folder"),
         (["run={run}", "hydra.run.dir={run}"], "holds a run: the forecast takes"),

@@ -99,7 +99,7 @@ def problem_of(argument: str, folders: Collection[Path] = ()) -> str | None:
 def _problem(override: Override, folders: Collection[Path]) -> str | None:
     key, options = override.key_or_group, groups(*folders)
     top = key.partition(".")[0]
-    allowed = {field.name for field in dataclasses.fields(RunConfig)} | {*options, *NOT_OF_RUN}
+    allowed = {field.name for field in dataclasses.fields(RunConfig)} | {*options, *NOT_OF_RUN} - {"ledger"}
     if override.package is not None or not PLAIN_KEY.fullmatch(key) or top not in allowed:
         return "which is no key of a run"
     if key in OF_THIS_MACHINE or is_given_again(key):
