@@ -67,7 +67,7 @@ WRONG = {
     ("hydra/launcher=jobib",): "hydra/launcher=jobib: no such hydra/launcher.",
     ("optimizer=null",): "optimizer=null: no such optimizer. Options: adamw",
     ("optimizer.lrr=1",): "optimizer.lrr: no such key. Nearest: optimizer.lr",
-    ("train.epoch=3",): "train.epoch: no such key; write train.epochs=3",
+    ("train.epoch=3",): "train.epoch: no such key. Nearest: train.epochs",
     ("+foo.bar=1",): "foo: no such key. Options: augment, averaging",
     ("+model.widht=1",): "model.widht: no such setting of TimeFormerSettings.",
     ("hydra.foo=1",): "hydra.foo: Hydra has no such key",

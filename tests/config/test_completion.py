@@ -46,7 +46,7 @@ def bash(console_script):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("tr", ["train"]),
+        ("tr", ["train", "track"]),
         ("train lo", ["loss=", *(f"loss={option}" for option in groups()["loss"])]),
         ("train loss =", groups()["loss"]),
         ("train seed = 3 loss = hub", ["huber_bce"]),  # the group is not doubled

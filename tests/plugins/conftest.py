@@ -33,3 +33,12 @@ def own(request, guide, small, tmp_path_factory):
     done = processes.run(*train, f"hydra.run.dir={run}")
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(name=name, file=file, flag=flag, train=train, run=run, key=KEY[name])
+
+
+@pytest.fixture(autouse=True)
+def without_plugins():
+    """A test leaves no plugin named to the tests after it, which share its process."""
+    yield
+    from stockenh.config import plugins
+
+    plugins.use([])
