@@ -94,6 +94,8 @@ def _value(following: Sequence[str]) -> str:
 
 def _refuse_flag(word: str, name: str, value: str, root: str, folders: Sequence[Path]) -> None:
     name, shown = name.replace("-", "_"), shlex.quote(value) if value else ""
+    if name == "plugins":
+        raise ConfigError(f"{word}: no such flag; write --plugin {shown or 'FILE.py'}")
     where = {"config": "run_config", "resume": "resume", "resume_from": "resume", "run": "run"}
     if re.fullmatch(r"(run|out|output|save|log)[._]?(dir|folder|path)?", name) and name not in where:
         hint: str | None = f"write hydra.run.dir={shown or 'DIR'}"

@@ -154,4 +154,4 @@ def test_two_processes_of_torchrun(own, here):
 
 def test_it_is_listed_by_its_name_without_the_plugin(own, stockenh):
     out = stockenh("runs", str(own.run.parent), f"model={own.name}", code=0).out
-    assert "1 of 1 runs" in out
+    assert "1 of 1 run" in out
