@@ -91,8 +91,13 @@ def device(name: str) -> torch.device:
 
 
 def cache(config: RunConfig) -> DiskCache:
-    """The disk cache that the config names; what is wrong with it is printed on the terminal once."""
-    root = expanded(config.cache_dir) if config.cache_dir else default_root()
+    """The disk cache that the config names, see `disk_cache`."""
+    return disk_cache(config.cache_dir)
+
+
+def disk_cache(directory: str | None) -> DiskCache:
+    """The cache in a folder, None: in the default one; what is wrong with it is printed once."""
+    root = expanded(directory) if directory else default_root()
     if root is None:
         _warn("no home folder for a cache: going on without; cache_dir=DIR or $STOCKENH_CACHE names one")
     store = DiskCache(root, _warn)

@@ -41,6 +41,7 @@ SCHEMA: dict[str, pl.DataType] = {
 CHAIN: dict[str, pl.DataType] = {"previous": pl.String(), "digest": pl.String()}
 ONE_FORECAST = ("sha256", "symbol", "date", "horizon")
 LATE_DAYS = 10  # after its bar a forecast may have been made with hindsight
+MOST_ROWS = 20_000_000  # three horizons of 500 symbols for fifty years
 MOST_BYTES = 2**30
 LOCK_SECONDS = 60.0
 
@@ -80,12 +81,15 @@ def read(path: Path) -> pl.DataFrame:
         raise RunFolderError(f"{path}: no such ledger; stockenh tta-predict run=RUN ledger={path} starts one")
     content = read_bytes(path, MOST_BYTES)
     try:
-        frame = pl.read_parquet(io.BytesIO(content))
+        lazy = pl.scan_parquet(io.BytesIO(content))
+        # before anything is unpacked
+        if dict(lazy.collect_schema()) != {**SCHEMA, **CHAIN}:
+            raise RunFolderError(f"{path} is no ledger: its columns are others")
+        if (rows := lazy.select(pl.len()).collect().item()) > MOST_ROWS:
+            raise RunFolderError(f"{path} has {rows:,} rows, more than the {MOST_ROWS:,} allowed here")
+        return lazy.collect()
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise RunFolderError(f"{path} is no ledger: {error}") from None
-    if dict(frame.schema) != {**SCHEMA, **CHAIN}:
-        raise RunFolderError(f"{path} is no ledger: its columns are others")
-    return frame
 
 
 def first_changed(frame: pl.DataFrame) -> str | None:

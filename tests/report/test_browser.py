@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt install chromium"),
     pytest.mark.usefixtures("pictures"),
 ]
+PATIENCE = 600_000  # milliseconds: a busy machine only takes longer
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -48,13 +49,14 @@ def page(tmp_path_factory):
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
 
 
 @pytest.fixture
 def view(browser, page):
     """The page on a phone; whatever it says on the console or asks for fails the test."""
     opened = browser.new_page(viewport={"width": 390, "height": 844})
+    opened.set_default_timeout(PATIENCE)
     said, requested = [], []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
@@ -101,10 +103,12 @@ def test_it_fits_a_phone_and_can_be_read_in_the_dark(view, scheme):
 def test_without_scripts_and_on_paper_everything_is_shown(browser, page):
     context = browser.new_context(java_script_enabled=False)
     plain = context.new_page()
+    plain.set_default_timeout(PATIENCE)
     plain.goto(page.as_uri())
     assert plain.get_by_text("All symbols").is_visible()
     context.close()
     printed = browser.new_page()
+    printed.set_default_timeout(PATIENCE)
     printed.goto(page.as_uri())
     printed.emulate_media(media="print")
     assert printed.get_by_text("All symbols").is_visible()

@@ -33,7 +33,7 @@ Found = Mapping[str, Any]
 
 TONES = {"better": "good", "worse": "bad"}
 OF_ORDER = ("years", "ic", "quantiles", "decay")  # pictures
-MOST_ROWS = 2000  # of a table: symbols of a large panel
+MOST_ROWS = 2000  # of a table, and symbols that are drawn: a folder may hold any number
 
 
 def run_page(folder: RunFolder) -> Page:
@@ -100,7 +100,7 @@ def part_tables(of: Found, target: str) -> list[Block]:
         last = list(next(iter(by_symbol.values())))[-1]
         rows = [(symbol, *_score_cells(scores[last])) for symbol, scores in by_symbol.items()]
         title = f"Direction by symbol at {last.removeprefix('h')} bars{target}"
-        made.append(Table(_part_grid(title, ("symbol",), rows[:MOST_ROWS])))
+        made.append(Table(_part_grid(title, ("symbol",), rows)))
     return made
 
 
@@ -108,6 +108,7 @@ def forecast_blocks(newest: Found | None) -> list[Block]:
     """The newest bars with their forecasts: the most interesting large, all of them small."""
     if not newest or not newest["symbols"]:
         return []
+    newest = {**newest, "symbols": newest["symbols"][:MOST_ROWS]}
     return [Picture("candles", "newest bars and forecasts", partial(candles_chart, newest)), tiles(newest)]
 
 
@@ -117,7 +118,7 @@ def _part_grid(title: str, first: tuple[str, ...], rows: Sequence[Sequence[str]]
         "on the test part, rows without direction left out. majority: share of the larger class of these "
         "rows. With so many rows of the table some stand out by chance alone"
     )
-    return Grid(title, columns, [rows], caption, ("symbol",))
+    return Grid(title, columns, [rows[:MOST_ROWS]], caption, ("symbol",))
 
 
 def _score_cells(of: Found) -> tuple[str, ...]:
@@ -169,7 +170,7 @@ def _training(folder: RunFolder, config: Found, summary: Found) -> list[Block]:
         cells = [[_cell(one[name]) for name in names] for one in summary["members"]]
         grid = Grid("Members", [name.replace("_", " ") for name in names], [cells], left=("weights",))
         return [Picture("members", "validation loss of every member by epoch", draw), Table(grid)]
-    history: list[dict[str, Any]] = [dict(line) for line in folder.read_metrics()]
+    history: list[dict[str, Any]] = [dict(line) for line in folder.read_metrics()][-MOST_ROWS:]
     if not history:
         return []
     draw = partial(training_curves, history, loss=loss_in_words(config))

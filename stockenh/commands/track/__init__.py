@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stockenh.config import compose
@@ -32,7 +31,7 @@ def _track(raw: dict[str, Any], folder: RunFolder) -> None:
     from stockenh.commands.finished import require_own_folder
     from stockenh.commands.report.pages import leave_page
     from stockenh.commands.track.show import show
-    from stockenh.data.cache import DiskCache
+    from stockenh.config import build
     from stockenh.data.windows import BarWindows
     from stockenh.report.terminal import console
     from stockenh.storage import ledger
@@ -42,7 +41,7 @@ def _track(raw: dict[str, Any], folder: RunFolder) -> None:
     path = expanded(str(raw["ledger"]))
     rows = ledger.read(path)
     settings = group_settings("data", raw["data"])
-    loaded = settings.load(DiskCache(Path(raw["cache_dir"]) if raw["cache_dir"] else None), labels=False)
+    loaded = settings.load(build.disk_cache(raw["cache_dir"]), labels=False)
     if not isinstance(loaded.windows, BarWindows):
         raise ConfigError("track compares with prices: data=windows has none")
     out = console()
@@ -63,11 +62,7 @@ def record_of(rows: pl.DataFrame, windows: BarWindows, seed: int) -> dict[str, A
     from stockenh.storage import ledger
 
     returns, then = _returns(rows, windows)
-    rows = rows.with_columns(
-        pl.Series("return", returns),
-        pl.Series("then", then),
-        pl.col("recorded").dt.truncate("1d").alias("day"),
-    )
+    rows = rows.with_columns(pl.Series("return", returns), pl.Series("then", then))
     if not np.isfinite(then).any():
         raise DataError(
             f"none of the {rows['symbol'].n_unique()} symbols of the ledger has bars on the days of its "
@@ -151,22 +146,22 @@ def _returns(rows: pl.DataFrame, windows: BarWindows) -> tuple[NDArray[np.float6
     from stockenh.data.bars import CLOSE
     from stockenh.data.readers.series_rules import SPLIT_MOVE, split_ratio
 
-    bars = windows.bars
-    series: dict[str, list[slice]] = {}
-    for number, name in enumerate(bars.symbols):
-        series.setdefault(name, []).append(bars.rows(number))
+    bars, names = windows.bars, rows["symbol"].to_numpy()
+    dates, horizons = rows["date"].to_numpy().astype("datetime64[s]"), rows["horizon"].to_numpy()
     returns, then = np.full((2, len(rows)), np.nan)
-    dates = rows["date"].to_numpy().astype("datetime64[s]")
-    for place, (symbol, horizon) in enumerate(zip(rows["symbol"], rows["horizon"], strict=True)):
-        for stretch in series.get(symbol, ()):
-            time, close = bars.time[stretch], bars.ohlcv[stretch, CLOSE]
-            at = int(np.searchsorted(time, dates[place]))
-            if at == len(time) or time[at] != dates[place]:
-                continue
-            then[place] = close[at]
-            if at + horizon < len(time):
-                moves = close[at + 1 : at + horizon + 1] / close[at : at + horizon]
-                large = moves[np.abs(np.log(moves)) > np.log(SPLIT_MOVE)]
-                if not any(split_ratio(float(move)) for move in large):
-                    returns[place] = close[at + horizon] / close[at] - 1
+    for number, name in enumerate(bars.symbols):
+        stretch = bars.rows(number)
+        time, close = bars.time[stretch], bars.ohlcv[stretch, CLOSE]
+        mine = np.flatnonzero((names == name) & np.isin(dates, time))
+        at = np.searchsorted(time, dates[mine])
+        then[mine] = close[at]
+        reached = at + horizons[mine] < len(time)
+        mine, at = mine[reached], at[reached]
+        end, moves = at + horizons[mine], close[1:] / close[:-1]
+        splits = np.zeros(len(close), np.int64)
+        for move in np.flatnonzero(np.abs(np.log(moves)) > np.log(SPLIT_MOVE)):
+            splits[move + 1] = split_ratio(float(moves[move])) is not None
+        passed = np.cumsum(splits)
+        whole = passed[end] == passed[at]
+        returns[mine[whole]] = close[end[whole]] / close[at[whole]] - 1
     return returns, then

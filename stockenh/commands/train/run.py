@@ -67,12 +67,8 @@ def train(
     saved; whatever it raises, a folder that was made can be resumed.
     """
     group = ProcessGroup.current
-    if group is not None and config.teacher is not None:
-        raise ConfigError("a student with a teacher trains in one process: continue without torchrun")
-    if group is not None and config.train.batch == "date":
-        raise ConfigError(
-            "train.batch=date trains in one process, because days are not divided: continue without torchrun"
-        )
+    if group is not None:
+        _refuse_several_processes(config)
     session, net = _prepare(config, folder, device, console, begin)
     parameters = sum(p.numel() for p in net.parameters())
     several = f", {group.own.size} processes" if group is not None else ""
@@ -160,6 +156,16 @@ def _prepare(
     console.print(f"windows  {placement}")
     ready = placement.place(prepared.windows, prepared.embedding, fitted, device, taught)
     return Session(config, folder, prepared, fitted, ready, device, precision), net
+
+
+def _refuse_several_processes(config: RunConfig) -> None:
+    """Raises ConfigError for what several processes can't train."""
+    if config.teacher is not None:
+        raise ConfigError("a student with a teacher trains in one process: continue without torchrun")
+    if config.train.batch == "date":
+        raise ConfigError(
+            "train.batch=date trains in one process, because days are not divided: continue without torchrun"
+        )
 
 
 def _warn_if_larger(parameters: int, config: RunConfig, console: Console) -> None:
