@@ -150,7 +150,7 @@ def test_unknown_cuda_device(stockenh):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["tran"], "Did you mean 'train'?"), (["--nope"], "--nope"), (["data", "chek"], "'check'?")],
+    [(["tran"], "Did you mean 'train'"), (["--nope"], "--nope"), (["data", "chek"], "'check'?")],
 )
 def test_unknown_command_or_flag(refused, arguments, message):
     assert message in refused(*arguments)

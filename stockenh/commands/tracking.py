@@ -40,7 +40,7 @@ def warn_once(console: Console) -> Warn:
 
 def track(config: RunConfig, warn: Warn) -> AbstractContextManager[NotTracked]:
     """What follows a run at its tracker, from its `start` to the end of the block."""
-    from stockenh.training.loop import Interrupted
+    from stockenh.training.stop import Interrupted
 
     settings = config.tracker
     is_off = isinstance(settings, NoTracker)

@@ -25,8 +25,9 @@ from stockenh.inference.predict import forecast, predict
 from stockenh.report.terminal import PrintedProgress
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
-from stockenh.training.loop import Interrupted, Journal, State, choose
+from stockenh.training.loop import Journal, State, choose
 from stockenh.training.step import Objective
+from stockenh.training.stop import Interrupted
 
 STREAMED = "train.resident=false"
 RECIPE = ("train.batch_size=16", "train.accumulate=3", "augment=noise", "train.epochs=2")

@@ -33,8 +33,9 @@ from stockenh.evaluation.leakage_training import (
 from stockenh.inference.predict import predict
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averaging
-from stockenh.training.loop import Journal, Limits, Metrics, State, StopRequest, fit
+from stockenh.training.loop import Journal, Limits, Metrics, State, fit
 from stockenh.training.precision import resolve
+from stockenh.training.stop import StopRequest
 
 Run = LoadedRun[AuditRunConfig]
 

@@ -16,7 +16,7 @@ from types import FrameType
 
 from stockenh.errors import counted
 from stockenh.storage.untrusted import is_file
-from stockenh.training.loop import STOP_SIGNALS
+from stockenh.training.stop import STOP_SIGNALS
 
 STOP = "stop"  # the file's name
 LAUNCHER_SECONDS = 120.0  # for a launcher's workers to see the file and to save

@@ -25,7 +25,7 @@ from stockenh.commands.multirun import stops
 from stockenh.config import plugins
 from stockenh.errors import StockenhError
 from stockenh.storage.files import WorkerLock, full_disk
-from stockenh.training.loop import PREEMPTION
+from stockenh.training.stop import PREEMPTION
 
 # The part of the data that a job of a search is judged on: the test part stays unseen.
 JUDGED = ("val",)

@@ -18,7 +18,7 @@ from stockenh.commands.sweep.spec import LOSS, SweepConfig
 from stockenh.commands.sweep.study import SharedStudy, sampler_of
 from stockenh.config.overrides import suggest
 from stockenh.errors import ConfigError
-from stockenh.training.loop import Interrupted
+from stockenh.training.stop import Interrupted
 
 
 @dataclass

@@ -69,7 +69,7 @@ def train_assigned(
     """Trains a job of many, from where its folder is; judged: the parts of the data that it is judged on."""
     from stockenh.commands.train.run import train as train_run
     from stockenh.config import build
-    from stockenh.training.loop import Interrupted
+    from stockenh.training.stop import Interrupted
 
     quiet, device = Console(quiet=True), build.device(config.device)
     with folder.lock():
@@ -180,7 +180,7 @@ def exclusive(
     A stop within leaves with 130 and the command that continues `named`, by default the folder; words: what
     that command must be given again.
     """
-    from stockenh.training.loop import Interrupted
+    from stockenh.training.stop import Interrupted
 
     with ExitStack() as locked:
 
@@ -207,7 +207,7 @@ def _stopped(
 ) -> Stopped:
     """What a stop says: the command that continues, where there is something to continue."""
     from stockenh.report.terminal import program
-    from stockenh.training.loop import Interrupted
+    from stockenh.training.stop import Interrupted
 
     if not is_file(folder.config):
         return Stopped("interrupted before the run began: nothing was written")

@@ -22,7 +22,7 @@ from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import is_file
 
 if TYPE_CHECKING:
-    from stockenh.training.loop import Interrupted  # imports torch
+    from stockenh.training.stop import Interrupted
 
 FLAGS = {"-m", "--multirun"}
 REQUEUED = ".requeued"  # in a run folder whose job the launcher starts again, to go on there
@@ -103,7 +103,7 @@ def job(run: RunFolder) -> Iterator[Callable[[], bool] | None]:
 
 def requeue(folder: RunFolder, stop: Interrupted) -> None:
     """Passes a preemption on to the launcher, which may end this process and start its job again."""
-    from stockenh.training.loop import PREEMPTION  # imports torch
+    from stockenh.training.stop import PREEMPTION
 
     if stop.signum is None or stop.signum != PREEMPTION:
         return

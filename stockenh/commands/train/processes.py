@@ -32,8 +32,9 @@ from stockenh.models.cpu.memory import keep_freed_memory
 from stockenh.report.terminal import SilentProgress
 from stockenh.training.averaging import Averages
 from stockenh.training.distributed import DistributedStep, ProcessGroup, RankBatches, device_name
-from stockenh.training.loop import Journal, State, StopRequest, fit
+from stockenh.training.loop import Journal, State, fit
 from stockenh.training.step import Learner
+from stockenh.training.stop import StopRequest
 from stockenh.training.world import Rank
 
 INTERRUPTED = 130

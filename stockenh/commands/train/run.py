@@ -35,10 +35,11 @@ from stockenh.storage.machine import manifest
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
 from stockenh.training.distributed import ProcessGroup
-from stockenh.training.loop import Metrics, Report, fit, stop_on_signal
+from stockenh.training.loop import Metrics, Report, fit
 from stockenh.training.losses.huber_bce import HuberBCE
 from stockenh.training.optimizers import AUTO
 from stockenh.training.step import Objective
+from stockenh.training.stop import stop_on_signal
 
 # torchrun repeats a terminal's Ctrl-C to every process, which got it from the terminal already
 GRACE_SECONDS = 5.0

@@ -17,7 +17,7 @@ from stockenh.commands.ablate import perform
 from stockenh.commands.ablate.spec import CellAssignment
 from stockenh.config.catalog import conf_dir
 from stockenh.errors import TrainingError
-from stockenh.training.loop import Interrupted
+from stockenh.training.stop import Interrupted
 
 CLAIMS = """\
 # @package _global_

@@ -13,7 +13,8 @@ from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import SharedStudy
 from stockenh.storage.files import WorkerLock
 from stockenh.storage.run_folder import RunFolder
-from stockenh.training import loop
+from stockenh.training import stop as stops
+from stockenh.training.stop import Interrupted, StopRequest, stop_on_signal
 
 THINGS = {
     "nothing": (lambda path: None, False),
@@ -56,8 +57,8 @@ def test_a_stop_counts_what_was_saved_and_what_was_not(stop, text):
 
 def test_a_run_looks_for_the_file_about_once_a_second(monkeypatch):
     now, looks = [100.0], []
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    stop = loop.StopRequest(look=lambda: bool(looks.append(now[0])) or now[0] > 105)
+    monkeypatch.setattr(stops.time, "monotonic", lambda: now[0])
+    stop = StopRequest(look=lambda: bool(looks.append(now[0])) or now[0] > 105)
     for _ in range(30):
         assert not stop.is_due()
         now[0] += 0.1
@@ -72,12 +73,12 @@ def test_a_preemption_beside_a_sigterm_saves_and_goes_to_the_launcher(numbers):
     received = []
     before = signal.signal(signal.SIGUSR2, lambda *_: received.append("requeued"))
     try:
-        with loop.stop_on_signal() as stop:
+        with stop_on_signal() as stop:
             for number in numbers:
                 signal.raise_signal(number)
             assert stop.is_due() and received == []
-        loop.Interrupted(stop.signum).pass_on()
-        loop.Interrupted(signal.SIGTERM).pass_on()
+        Interrupted(stop.signum).pass_on()
+        Interrupted(signal.SIGTERM).pass_on()
         assert received == ["requeued"]
     finally:
         signal.signal(signal.SIGUSR2, before)
@@ -85,7 +86,7 @@ def test_a_preemption_beside_a_sigterm_saves_and_goes_to_the_launcher(numbers):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_interrupts_at_once(number):
-    with pytest.raises(KeyboardInterrupt), loop.stop_on_signal():
+    with pytest.raises(KeyboardInterrupt), stop_on_signal():
         signal.raise_signal(number)
         signal.raise_signal(number)
 

@@ -23,7 +23,7 @@ from stockenh.commands.sweep.trials import StudySource, metric_of
 from stockenh.config.schema import settings_of
 from stockenh.errors import ConfigError
 from stockenh.storage.files import WorkerLock, is_locked
-from stockenh.training.loop import Interrupted
+from stockenh.training.stop import Interrupted
 
 SETTINGS = SweepConfig(n_trials=6, params={"x": {"type": "float", "low": 0, "high": 1}})
 _SPAWN = multiprocessing.get_context("spawn")
