@@ -238,9 +238,12 @@ class BenchConfig:
     """What `bench` measures, and for how long."""
 
     models: list[str] = field(default_factory=lambda: ["timeformer_xl", "timeformer", "student", "tft_xl"])
-    parts: list[Literal["training", "techniques", "inference", "pipeline", "memory", "growth"]] = field(
+    parts: list[
+        Literal["result", "training", "techniques", "inference", "pipeline", "memory", "growth"]
+    ] = field(
         default_factory=lambda: ["training", "techniques", "inference", "pipeline", "memory", "growth"]
     )
+    seeds: Annotated[list[Seed], Field(min_length=1)] = field(default_factory=lambda: [1, 2, 3])  # of result
     minutes: PositiveFinite = 9.0  # for everything; what does not fit is left out and named
     seconds: PositiveFinite = 10.0  # for one comparison of at least three rounds
     rounds: Annotated[int, Field(ge=3, le=10_000)] = 15  # of one comparison at most

@@ -70,7 +70,7 @@ def test_a_root_has_the_keys_of_its_dataclass_with_the_same_defaults(root):
     assert {key: own[key] for key in same} == {key: expected[key] for key in same}
     assert set(groups_of(root)) <= {*GROUPS, *schema.NOT_OF_RUN}
     listed = {key.name.split(".")[0] for key in catalog.keys_of(root)}
-    assert listed == set(own) | ({"run"} & set(config))
+    assert listed == set(own) | ({"run", "ledger"} & set(config))
     assert all(key.comment for key in catalog.keys_of(root))
 
 

@@ -24,6 +24,7 @@ from stockenh.commands.bench.figures import (
 )
 from stockenh.commands.bench.inference import STUDENT, TEACHER, augmentation, inference
 from stockenh.commands.bench.pipeline import SIZES, growth_with_data, pipeline
+from stockenh.commands.bench.result import time_to_result
 from stockenh.commands.bench.setup import Setup
 from stockenh.commands.bench.training import (
     NO_GPU,
@@ -40,13 +41,14 @@ from stockenh.config.schema import BenchConfig, parse
 from stockenh.report.terminal import print_files
 from stockenh.storage.files import write_atomic, write_json
 
-PARTS = ("machine", "training", "techniques", "inference", "pipeline", "memory", "growth")
+PARTS = ("machine", "result", "training", "techniques", "inference", "pipeline", "memory", "growth")
 
 Work = tuple[str, str, Callable[[], list[Figure]]]  # its part, its name, and what measures it
 
 
 def benchmark(
     raw: Mapping[str, Any],
+    plain: Mapping[str, Any],
     bench: BenchConfig,
     models: Mapping[str, Any],
     device: torch.device,
@@ -55,8 +57,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measures the parts that `bench` names and leaves the files in `directory`.
 
-    raw: a composed config; models: the node of every model to measure by its name, teacher and student
-    of the exports besides.
+    raw: a composed config; plain: of the plain recipe, for the time to a result; models: the node of every
+    model to measure by its name, teacher and student of the exports besides.
     """
     config = parse(raw)
     torch.set_num_threads(config.threads or 1)
@@ -65,7 +67,7 @@ def benchmark(
     with console.status("measuring the machine") as status:
         machine, peaks = describe(device), Peaks.measured(replace(clock, seconds=1.0))
         figures, seconds = _machine(peaks, device), {}
-        for part, name, measure in _work(raw, models, clock, peaks, bench):
+        for part, name, measure in _work(raw, plain, models, clock, peaks, bench):
             started = time.perf_counter()
             if clock.is_over:
                 figures.append(skipped(part, name, f"bench.minutes={bench.minutes:g} are over"))
@@ -102,10 +104,19 @@ def _machine(peaks: Peaks, device: torch.device) -> list[Figure]:
 
 
 def _work(
-    raw: Mapping[str, Any], models: Mapping[str, Any], clock: Clock, peaks: Peaks, bench: BenchConfig
+    raw: Mapping[str, Any],
+    plain: Mapping[str, Any],
+    models: Mapping[str, Any],
+    clock: Clock,
+    peaks: Peaks,
+    bench: BenchConfig,
 ) -> Iterator[Work]:
     """What there is to measure, what matters most first: the time may end before the list."""
     device, first = clock.device, bench.models[0]
+    for name in bench.models if "result" in bench.parts else ():
+        of_plain, own = ({**recipe, "model": models[name]} for recipe in (plain, raw))
+        measure = partial(time_to_result, name, of_plain, own, bench.seeds, clock)
+        yield "result", f"{name} to a result", measure
     large = Setup.make(raw, models[first], device)
 
     def training_of(name: str) -> Iterator[Work]:
