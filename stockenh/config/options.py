@@ -167,7 +167,7 @@ _PAIRS = {
 
 def _check_pairs(what: str, kind: Any, method: str, meaning: str) -> None:
     """Makes a method raise ConfigError where it does not return what it must: a mean would be broadcast."""
-    own, file = _unwrapped(getattr(kind, method)), inspect.getsourcefile(kind)
+    own, file = _unwrapped(getattr(kind, method)), _source_file(kind)
 
     def checked(self: Any, first: Any, *more: Any) -> Any:
         with named_errors(what, file):
@@ -186,10 +186,18 @@ def _check_pairs(what: str, kind: Any, method: str, meaning: str) -> None:
     setattr(kind, method, checked)
 
 
+def _source_file(kind: Any) -> str | None:
+    """The file that defines a class; None for one that was typed into an interpreter."""
+    try:
+        return inspect.getsourcefile(kind)
+    except (OSError, TypeError):
+        return None
+
+
 def _adapt_networks(what: str, kind: Any) -> None:
     """Makes `build` return networks with this package's form of output, and `try_out` try one."""
     own, unused = _unwrapped(kind.build), dict[str, bool]()
-    file = inspect.getsourcefile(kind)
+    file = _source_file(kind)
 
     def build(self: Any, inputs: Any) -> Any:
         import torch

@@ -275,7 +275,9 @@ def test_two_commands_of_one_process_have_their_own_plugins(here, site, monkeypa
         options.withdraw(option)
 
 
-def test_a_cell_that_registers_again_replaces_what_it_registered(here):
+@pytest.mark.parametrize("file", ["notebook.py", None])  # None: typed into an interpreter
+def test_a_cell_that_registers_again_replaces_what_it_registered(here, monkeypatch, file):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", file, raising=False)
     for width in (1, 2):
         cell = {"__name__": "__main__"}
         exec(MODULE.format(parent="x").replace("width: int = 4", f"width: int = {width}"), cell)
