@@ -53,6 +53,7 @@ FIGURES = (
     "parts", "by_weights", "weights", "parameters", "windows", "precision", "epochs", "best_epoch",
     "val_loss", "stopped_early", "steps", "skipped_steps", "seed",
 )  # fmt: skip
+LATER = ("up_share",)  # of a part: what follows from its labels, and came after records of some machines
 # of a line of metrics.jsonl: the weights are those of the best epoch, and these cover the epochs after it
 EPOCH_FIGURES = ("epoch", "steps", "skipped", "lr", "train_loss", "val_loss")
 FORECAST_COLUMNS = 7  # of forecast.csv: those after them, score and rank, follow from these
@@ -114,8 +115,9 @@ def results_of(name: str, folder: Path) -> dict[str, Any]:
             found[place] = _hash_weights(file)
         elif file.name == "summary.json":
             summary = json.loads(file.read_text())
-            figures = json.dumps({figure: summary.get(figure) for figure in FIGURES}, sort_keys=True)
-            found[place] = {"val_loss": summary.get("val_loss"), "sha256": _sha256(figures)}
+            figures = {figure: _without_later(summary.get(figure)) for figure in FIGURES}
+            digest = _sha256(json.dumps(figures, sort_keys=True))
+            found[place] = {"val_loss": summary.get("val_loss"), "sha256": digest}
         elif file.name == "metrics.jsonl":
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             found[place] = _sha256(json.dumps([[line[figure] for figure in EPOCH_FIGURES] for line in lines]))
@@ -162,6 +164,12 @@ def _hash_weights(file: Path) -> str:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _without_later(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _without_later(value) for key, value in found.items() if key not in LATER}
+    return found
 
 
 def _sha256(text: str) -> str:
