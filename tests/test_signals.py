@@ -37,8 +37,11 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
-@pytest.mark.parametrize("moment", MOMENTS)
+SENT = [*((moment, signal.SIGTERM) for moment in MOMENTS), *((moment, other) for other in
+        (signal.SIGINT, signal.SIGUSR2) for moment in ("the command line", "reading bars"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("moment", "sent"), SENT)
 def test_a_stop_before_the_run_begins_is_a_line(small_run, tmp_path, moment, sent):
     code, *names = MOMENTS[moment]
     run = tmp_path / "run"
@@ -49,8 +52,11 @@ def test_a_stop_before_the_run_begins_is_a_line(small_run, tmp_path, moment, sen
     assert not run.exists() and not list(tmp_path.rglob("*.part*"))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["evaluate", "tta-predict", "export", "sweep", "ablate", "find-lr"])
+@pytest.mark.parametrize(
+    ("command", "sent"),
+    [("evaluate", signal.SIGTERM), ("tta-predict", signal.SIGINT), ("export", signal.SIGTERM),
+     ("sweep", signal.SIGINT), ("ablate", signal.SIGTERM), ("find-lr", signal.SIGINT)],
+)  # fmt: skip
 def test_every_command_ends_so(small_run, finished_run, tmp_path, command, sent):
     given = [f"run={finished_run}"] if command in ("evaluate", "tta-predict", "export") else small_run
     code = AT_IMPORT.format("stockenh.config.build", int(sent))

@@ -40,7 +40,7 @@ from stockenh.report.terminal import PlainConsole
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.checkpoint import FolderJournal
 
-COUNT = int(os.environ.get("MUTATIONS", "250"))  # of each kind of file
+COUNT = int(os.environ.get("MUTATIONS", "60"))  # of each kind of file
 RUN_FILES = ("config.yaml", "summary.json", "metrics.jsonl", "manifest.json", "fitted.json",
 "calibration.json",
              "confidence.json")  # fmt: skip
@@ -138,7 +138,7 @@ def test_no_bytes_of_weights_and_checkpoints_do(run, prepared, file):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        survives(run, file, COUNT // 5, readers)
+        survives(run, file, COUNT // 3, readers)
 
 
 def test_no_state_of_another_learner_is_restored(run, prepared):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from typing import Any
 
@@ -23,8 +24,8 @@ VALUES = [
     "{_target_:os.system}", "x" * 5000,
 ]  # fmt: skip
 LEARN = ("train", "find_lr")
-IN_ALL = 500
-IN_FILES = 1000
+IN_ALL = int(os.environ.get("ODD_VALUES", "150"))  # of thousands
+IN_FILES = 2 * IN_ALL
 
 
 def overrides() -> list[tuple[str, ...]]:
