@@ -6,7 +6,7 @@ import kills
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_killed_at_random_moments_commands_end_with_the_same_results(tmp_path, capsys):
     arguments = ["--kills", "3", "--seed", "5", "--folder", str(tmp_path / "kills")]
     assert kills.main([*arguments, "--only", "train", "--only", "cache"]) == 0, capsys.readouterr().out

@@ -69,6 +69,7 @@ def test_random_batches_are_refused_before_anything_is_read(recipe, refused, tmp
     assert "train.batch" in refused("train", *recipe, "train.batch=week", f"hydra.run.dir={tmp_path}/no")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("option", ["data.stride=3", "train.uniqueness=true"])
 def test_thinned_and_weighted_runs_resume_to_the_same_bits(option, recipe, stockenh, tmp_path):
     rest, whole, run = [a for a in recipe if "batch" not in a], tmp_path / "whole", tmp_path / "run"

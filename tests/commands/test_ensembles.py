@@ -132,6 +132,7 @@ def test_a_student_learns_from_the_mean(members, stockenh, tmp_path):
     assert "teacher" in json.loads((student / "distillation.json").read_text())["scores"]
 
 
+@pytest.mark.deep
 def test_members_of_an_ensemble_count_alike(ensemble, finished_run):
     once, more = opened(str(ensemble), None), opened(listed([ensemble, finished_run]), None)
     assert isinstance(once, TrainedEnsemble) and isinstance(more, TrainedEnsemble)

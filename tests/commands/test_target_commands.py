@@ -168,6 +168,7 @@ def test_other_bars_are_judged_by_the_same_target(runs, panel, stockenh, tmp_pat
     ("rank", ["export"]),
     ("volatility_scaled", ["audit", "audit.windows=64", "audit.shuffles=2", "audit.dates=1"]),
 ], ids=str)  # fmt: skip
+@pytest.mark.deep
 def test_commands_on_a_run_take_it(name, command, runs, stockenh, tmp_path):
     stockenh(command[0], f"run={runs[name]}", *command[1:], f"hydra.run.dir={tmp_path}/out", code=0)
     files = [path.read_text() for path in (tmp_path / "out").glob("*.json")]

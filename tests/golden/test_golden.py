@@ -24,7 +24,13 @@ def place(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# the others are parts of these, or close to one of them
+DAILY = ("plain", "tft_xl_all_techniques", "all_techniques", "phase2", "distillation", "resume", "streamed",
+         "two_processes", "refit_on_all")  # fmt: skip
+NAMES = [name if name in DAILY else pytest.param(name, marks=pytest.mark.deep) for name in CONFIGS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_keeps_its_bits(name, place):
     assert name in EXPECTED, f"not recorded for this machine: python tests/golden/record.py {name}"
     found = record.results_of(name, place / name)

@@ -22,7 +22,10 @@ def small(small_run):
     return [a for a in small_run if not a.startswith("model.")]
 
 
-@pytest.fixture(scope="session", params=SETTINGS)
+@pytest.fixture(
+    scope="session",
+    params=[name if name == "mine" else pytest.param(name, marks=pytest.mark.deep) for name in SETTINGS],
+)
 def own(request, guide, small, tmp_path_factory):
     """A plugin's model: how to name it, and a finished run of two epochs."""
     name = request.param

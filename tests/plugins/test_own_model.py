@@ -108,7 +108,7 @@ def search(own, *more):
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_search_in_two_processes_is_resumed_with_the_plugin_alone(own, stockenh, refused, here):
     stockenh(*search(own, "sweep.n_trials=2", "sweep.n_workers=2", "hydra.sweep.dir=s"), code=0)
     best = here / "s/best.yaml"
@@ -133,7 +133,7 @@ ONE = pytest.mark.parametrize("own", ["lstm_attention"], indirect=True)  # the s
 
 
 @ONE
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_grid_of_joblib(own, here):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     process = start(

@@ -43,7 +43,13 @@ class Mine:
 """
 
 
-@pytest.mark.parametrize("case", INITS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if number % 3 == 0 else pytest.param(case, marks=pytest.mark.deep)
+        for number, case in enumerate(INITS)
+    ],
+)
 def test_a_network_trains_and_forecasts(case, stockenh, small, here):
     (here / "mine.py").write_text(SOURCE.format(init=INITS[case]))
     train = ["train", "--plugin=mine.py", "model=mine", *small, "train.batch_size=50", "train.epochs=2"]
@@ -69,6 +75,7 @@ def test_a_plugin_of_which_nothing_is_used_is_said(stockenh, small_run, here):
     assert "nothing of --plugin mine.py is used; it has model=mine" in err
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("case", ["unused", "frozen"])
 def test_layers_that_learn_nothing_in_two_processes(case, small, here):
     (here / "mine.py").write_text(SOURCE.format(init=INITS[case]))

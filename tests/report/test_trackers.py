@@ -137,6 +137,7 @@ def test_a_missing_package_is_refused_before_anything_is_made(small_run, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.deep
 def test_a_failed_run_is_failed(store, small_run, tmp_path):
     train(tmp_path / "run", *small_run, EPOCHS, "optimizer.lr=1e30", *store.words("failed"), code=1)
     assert [run.info.status for run in store.runs("failed")] == ["FAILED"]
@@ -150,6 +151,7 @@ def held(folder: Path, run: Path, *words: str, epochs: int = 1) -> processes.Pro
     return process
 
 
+@pytest.mark.deep
 def test_a_stopped_run_is_killed_and_goes_on_as_the_same(store, small_run, plain, tmp_path):
     run, words = tmp_path / "run", store.words("stopped")
     process = held(tmp_path, run, *small_run, EPOCHS, *words)
@@ -202,6 +204,7 @@ def test_the_trials_of_a_search_are_children_of_one_run(store, small_run, tmp_pa
     assert "0 sent, 4 already there" in sent.stdout
 
 
+@pytest.mark.deep
 def test_members_and_students_are_children_of_one_run(store, small_run, finished_run, tmp_path):
     words = store.words("groups")
     train(tmp_path / "ensemble", *small_run, "train.members=2", *words)
@@ -218,6 +221,7 @@ def test_members_and_students_are_children_of_one_run(store, small_run, finished
     assert [len(kinds[kind]) for kind in children] == [2, 1, 1]
 
 
+@pytest.mark.deep
 def test_old_runs_are_sent_once(store, plain, tmp_path):
     finished, stopped, empty = (tmp_path / "old" / name for name in ("finished", "stopped", "empty"))
     for run in (finished, stopped, empty):
@@ -259,6 +263,7 @@ def scalars(folder: Path) -> Any:
     return found
 
 
+@pytest.mark.deep
 def test_tensorboard_has_an_epoch_once_also_after_a_kill(small_run, plain, tmp_path):
     run = tmp_path / "run"
     held(tmp_path, run, *small_run, EPOCHS, "tracker=tensorboard", epochs=1).kill()
@@ -297,6 +302,7 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
+@pytest.mark.deep
 def test_wandb_keeps_a_run_in_files(small_run, plain, tmp_path):
     run, words = tmp_path / "run", ["tracker=wandb", "tracker.mode=offline", f"tracker.dir={tmp_path}"]
     printed = train(run, *small_run, EPOCHS, *words)
@@ -349,6 +355,7 @@ def test_a_folder_does_not_say_where_to_send(plain, tmp_path):
             server.accept()
 
 
+@pytest.mark.deep
 def test_an_id_in_a_folder_is_no_other_run_s(store, tracked, plain, tmp_path):
     """The id of MLflow's own that somebody wrote into a folder is not followed."""
     (victim,) = store.runs("one")

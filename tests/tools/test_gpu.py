@@ -44,8 +44,12 @@ def figures(directory: Path, part: str) -> list[dict]:
     return [json.loads(line) for line in (directory / f"{part}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ONE_PROCESS)
+QUICK = ("poisoned", "training")
+
+
+@pytest.mark.parametrize(
+    "part", [part if part in QUICK else pytest.param(part, marks=pytest.mark.deep) for part in ONE_PROCESS]
+)
 def test_every_part_runs_on_a_cpu_and_keeps_its_checks(cheap, here, part):
     cheap.do(part, CPU, here, tiny=True)
     found = figures(here, part)

@@ -330,7 +330,7 @@ def test_auto_trains_as_the_rate_it_finds_would_and_a_resume_uses_that(stockenh,
     assert {p: p.read_bytes() for p in given.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_auto_killed_while_it_looks_looks_again(telling_run, tmp_path):
     run = tmp_path / "run"
     kill = (

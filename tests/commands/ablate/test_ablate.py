@@ -168,7 +168,7 @@ def test_an_interrupted_cell_is_taken_up_to_the_same_weights(tiny, stockenh, tmp
     assert all(torch.equal(weights[name], undisturbed[name]) for name in undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_two_processes_share_the_cells_of_the_shipped_list(small_run, tmp_path):
     few = ["ablate.only=[distillation]", "ablate.seeds=[1,2]", "ablate.n_workers=2"]
     student = 'ablate.techniques.distillation.overrides=["model.layers=1","model.ffn=8"]'
@@ -196,7 +196,7 @@ def test_two_processes_share_the_cells_of_the_shipped_list(small_run, tmp_path):
     assert f"teacher: {tmp_path}/ab/plain/seed2" in teacher
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_search_begins_with_the_plain_recipe_and_is_judged_by_its_best_trial(
     small_run, tmp_path, stockenh, no_memory, monkeypatch
 ):

@@ -69,7 +69,7 @@ def test_a_round_has_as_many_windows_for_every_recipe():
         assert counted() == counted("train.accumulate=4") == 4
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_accumulating_takes_less_memory_than_the_big_batch():
     wide = ["model.ffn=512", "model.layers=2", "model.patch=2", "model.d_model=64"]
     parts, whole = (

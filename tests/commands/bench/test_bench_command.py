@@ -55,7 +55,7 @@ def test_it_leaves_figures_a_page_and_a_picture(bench, pictures):
     assert "not measured: bench.compile=false" in page
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_peak_memory_is_that_of_processes_of_their_own(bench):
     bench("bench.parts=[memory]")
     plain, own, ratio = (figure["value"] for figure in figures() if figure["part"] == "memory")

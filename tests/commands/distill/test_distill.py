@@ -140,6 +140,7 @@ def test_the_more_it_weighs_the_nearer_the_student_comes_to_its_answers(teacher,
     assert digest(teacher) == before
 
 
+@pytest.mark.deep
 def test_a_killed_student_resumes_to_the_same_bits_without_its_teacher(teacher, student, tmp_path):
     copy = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     run = tmp_path / "run"

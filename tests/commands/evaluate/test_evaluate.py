@@ -196,6 +196,7 @@ def dates_of_test(run: Path) -> tuple[str, str]:
     return str(asof.min())[:10], str(asof.max())[:10]
 
 
+@pytest.mark.deep
 def test_two_symbols_and_a_short_part_have_neither_ic_nor_intervals(stockenh, small_run, here, pictures):
     stockenh("train", *small_run, "hydra.run.dir=run", code=0)
     answer = stockenh("evaluate", "run=run", "tta.views=0", code=0)

@@ -177,7 +177,7 @@ def test_the_manifest_says_what_the_features_take(run):
             {"ret_p10", "ret_p90"},
         ),
         ([*QUICK, "train.members=2"], set()),
-        (
+        pytest.param(
             [
                 "model=student",
                 "model.patch=5",
@@ -187,6 +187,7 @@ def test_the_manifest_says_what_the_features_take(run):
                 "data.timeframes=[]",
             ],
             set(),
+            marks=pytest.mark.deep,
         ),
     ],
 )

@@ -106,6 +106,7 @@ def test_files_with_other_forecasts_are_not_exported(run, refused, here, monkeyp
     assert not list((copy / "export").glob("model.*"))
 
 
+@pytest.mark.deep
 def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stockenh, refused, here):
     copy = Path(shutil.copytree(run, here / "copy"))
     assert (copy / "export/model.int8.onnx").is_file()
@@ -117,6 +118,7 @@ def test_an_export_of_other_weights_leaves_no_file_of_the_earlier_ones(run, stoc
     assert "is not there; make it with stockenh export run=" in err
 
 
+@pytest.mark.deep
 def test_a_run_that_holds_nothing_out_is_checked_on_train_in_the_folder_named(small_run, stockenh, here):
     kept = (w for w in small_run if not w.startswith(("split.", "embedding.")))
     stockenh("train", *kept, *QUICK, "split=all", "embedding=none", "hydra.run.dir=run", code=0)

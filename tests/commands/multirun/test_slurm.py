@@ -58,6 +58,7 @@ def require_whole(folder: Path, number: int) -> None:
         assert [json.loads(line)["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.deep
 def test_a_stop_of_the_command_reaches_its_jobs(cluster, small_run, stockenh, tmp_path):
     folder, hold = tmp_path / "stopped", Hold(tmp_path / "hold", epochs=1)
     size = ["sweep.n_trials=3", "sweep.n_workers=2", f"hydra.sweep.dir={folder}"]
@@ -77,6 +78,7 @@ def test_a_stop_of_the_command_reaches_its_jobs(cluster, small_run, stockenh, tm
     require_whole(folder, 3)
 
 
+@pytest.mark.deep
 def test_a_preempted_job_saves_its_trial_is_requeued_and_goes_on(cluster, small_run, tmp_path):
     folder, hold = tmp_path / "preempted", Hold(tmp_path / "hold", epochs=1)
     going = sweep(cluster, hold, *small_run, "sweep.n_trials=1", f"hydra.sweep.dir={folder}")

@@ -167,6 +167,7 @@ def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path, n_worker
     assert len(found) == 4 - n_workers and set(found.values()) <= {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.deep
 def test_a_full_disk_ends_the_search_and_loses_no_trial(small, stockenh, tmp_path):
     folder = tmp_path / "full"
     limited = (
@@ -182,6 +183,7 @@ def test_a_full_disk_ends_the_search_and_loses_no_trial(small, stockenh, tmp_pat
     assert set(states(folder)) <= {"COMPLETE", "PRUNED"} and states(folder).total() == 3
 
 
+@pytest.mark.deep
 def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
     folder, learning = tmp_path / "worker", Hold(tmp_path / "hold", epochs=1)
     arguments = [*small, "train.epochs=4", "sweep.n_trials=3", "sweep.n_workers=2"]

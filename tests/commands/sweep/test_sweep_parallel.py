@@ -52,8 +52,16 @@ def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     assert (folder / "best.yaml").exists()
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
-@pytest.mark.parametrize("is_signal", [True, False])  # or a file that a person makes
+@pytest.mark.parametrize(
+    ("launcher", "is_signal"),  # or a file that a person makes
+    [
+        ("basic", True),
+        ("joblib", False),
+        *(pytest.param(*case, marks=pytest.mark.deep) for case in (
+            ("basic", False), ("joblib", True), ("submitit_local", True), ("submitit_local", False)
+        )),
+    ],
+)
 def test_a_stop_reaches_the_workers_of_a_launcher(small_run, tmp_path, launcher, is_signal):
     folder, hold = tmp_path / launcher, Hold(tmp_path / "hold", epochs=1)
     going = start(
@@ -136,7 +144,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     began = Hold(tmp_path / "hold")

@@ -95,7 +95,7 @@ def test_two_processes_make_the_run_of_one_and_each_goes_on_with_the_other(stock
     assert_same_run(alone, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_early_stopping_ends_all(small_run, tmp_path):
     rising = ["train.epochs=50", "train.patience=1", "optimizer.lr=0.3", "schedule=constant"]
     codes, _, err = run_pair("train", *small_run, *rising, "hydra.run.dir=run", cwd=tmp_path)
@@ -119,7 +119,7 @@ def test_a_stop_reaches_all_and_the_run_goes_on_in_one_process(stockenh, small_r
     assert summary(run)["epochs"] == epochs + 1
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_where_one_is_killed_the_other_ends_and_the_checkpoint_stays(stockenh, small_run, tmp_path):
     run = tmp_path / "run"
     pair = start_pair("train", *small_run, *ENDLESS, cwd=tmp_path)
@@ -159,13 +159,14 @@ NO_MEMORY = """
 @pytest.mark.parametrize(
     ("rank", "fault", "arguments", "code", "printed"),
     [
-        (1, NO_BARS, "", 1, "process 1 of 2 on .*: /data/AAA.csv: no such file"),
-        (0, FULL_DISK, "", 1, "last.pt can't be written: no space left"),
-        (0, NO_MEMORY, "", 1, "process 0 of 2: RuntimeError: out of memory"),
-        (0, "pass", "train.batch_size=0", 2, "train.batch_size=0"),
-        (0, "pass", "optimizer.lr=1e30 schedule=constant train.epochs=3", 1, "a lower optimizer.lr"),
+        pytest.param(1, NO_BARS, "", 1, "process 1 of 2 on .*: /data/AAA.csv: no such file", id="data"),
+        pytest.param(0, FULL_DISK, "", 1, "last.pt can't be written: no space left", id="disk"),
+        *(pytest.param(0, *case, id=name, marks=pytest.mark.deep) for name, case in {
+            "memory": (NO_MEMORY, "", 1, "process 0 of 2: RuntimeError: out of memory"),
+            "config": ("pass", "train.batch_size=0", 2, "train.batch_size=0"),
+            "loss": ("pass", "optimizer.lr=1e30 schedule=constant train.epochs=3", 1, "a lower optimizer.lr"),
+        }.items()),
     ],
-    ids=["data", "disk", "memory", "config", "loss"],
 )
 def test_an_error_ends_all_with_one_line(small_run, tmp_path, rank, fault, arguments, code, printed):
     first = ONLY_RANK.format(rank, fault.strip())
