@@ -1,7 +1,7 @@
 """The pages of the docs site that are generated, as a hook of mkdocs (`make docs`).
 
-README.md, CONTRIBUTING.md and CHANGELOG.md become pages. The reference of commands, keys and the Python API is
-read from the code when the site is built, so it is never stale.
+README.md, CONTRIBUTING.md and CHANGELOG.md become pages. The reference of commands, keys and the Python API
+is read from the code when the site is built, so it is never stale.
 """
 
 from __future__ import annotations
