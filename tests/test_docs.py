@@ -277,6 +277,17 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", read(sheet)), sheet.name
 
 
+def test_the_tutorial_s_bars_have_the_findings_that_it_shows(here, stockenh):
+    text = read(DOCS / "tutorial.md")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "docs/tutorial.md", "exec"), {})
+    line = next(line for line in snippets(text) if line.startswith("stockenh data check"))
+    out = stockenh(*shlex.split(line)[1:], code=0).out
+    shown = next(block for _, block in FENCE.findall(text) if block.startswith("level "))
+    for word in ("number-unreadable", "overnight-jump", "copied-bar", "4 of 4 files usable"):
+        assert word in out and word in shown
+
+
 def own_data_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", OWN_DATA, re.DOTALL)
 
