@@ -36,8 +36,9 @@ lint: $(READY)  ## ruff: style and common mistakes
 type: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-docs: $(READY)  ## the docs as a site in site/, to open without a server; a warning is an error
+docs: $(READY)  ## the docs as a site in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'open site/index.html; the search works with a server: $(BIN)/python -m http.server --directory site'
 
 bench: $(READY)  ## measure this machine: training, inference, data, against the plain recipe (under ten minutes)
 	$(BIN)/stockenh bench

@@ -33,7 +33,8 @@ def on_files(files: Any, config: Any) -> Any:
     for page in list(files.documentation_pages()):
         for target, _ in OUTSIDE.findall(page.content_string):
             path = target.removeprefix("../")
-            if files.get_file_from_path(path) is None and (ROOT / path).is_file():
+            new = path not in PAGES.values() and files.get_file_from_path(path) is None
+            if new and (ROOT / path).is_file():
                 files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
 
