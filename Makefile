@@ -9,7 +9,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup train test lint type bench gpu clean
+.PHONY: help setup train test lint type docs bench gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,6 +36,10 @@ lint: $(READY)  ## ruff: style and common mistakes
 type: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
+docs: $(READY)  ## the docs as a site in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'open site/index.html; the search works with a server: $(BIN)/python -m http.server --directory site'
+
 bench: $(READY)  ## measure this machine: training, inference, data, against the plain recipe (under ten minutes)
 	$(BIN)/stockenh bench
 
@@ -43,4 +47,4 @@ gpu: $(READY)  ## check and measure this machine's GPU, in outputs/gpu (at most 
 	@$(BIN)/python tools/gpu.py
 
 clean:  ## remove the virtual environment and caches, keep outputs/
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site

@@ -276,11 +276,11 @@ def test_a_single_run_refuses_what_makes_many(stockenh, small_run, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_the_readme_s_ablations_do_what_they_say(
+def test_the_tour_s_ablations_do_what_they_say(
     stockenh, small_run, bars_folder, tmp_path, no_memory, monkeypatch
 ):
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^stockenh ablate.*$", readme, re.MULTILINE)
+    tour = (Path(__file__).parents[3] / "docs" / "commands.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^stockenh ablate.*$", tour, re.MULTILINE)
     assert lines[0] == "stockenh ablate" and len(lines) == 2
     monkeypatch.chdir(tmp_path)
     few = ["ablate.only=[ema]", "ablate.seeds=[1]", "ablate.rounds=3", "ablate.n_workers=1"]
