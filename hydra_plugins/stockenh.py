@@ -16,8 +16,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class SetUp:
-    """Keeps what Hydra sets a plugin up with."""
+class StockenhSweeper(Sweeper):
+    """Keeps what Hydra sets it up with. Abstract, so that Hydra lists only the sweepers derived from it."""
 
     hydra_context: HydraContext
     task_function: TaskFunction
@@ -29,7 +29,7 @@ class SetUp:
         self.config = config
 
 
-class OptunaSweeper(SetUp, Sweeper):
+class OptunaSweeper(StockenhSweeper):
     """Runs the trials of an Optuna study; the settings lie in the config group sweep."""
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -38,7 +38,7 @@ class OptunaSweeper(SetUp, Sweeper):
         return search(self.hydra_context, self.config, self.task_function, arguments)
 
 
-class AblationSweeper(SetUp, Sweeper):
+class AblationSweeper(StockenhSweeper):
     """Runs a fixed list of recipes and compares them; the settings lie in the config group ablate."""
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -47,17 +47,19 @@ class AblationSweeper(SetUp, Sweeper):
         return ablate(self.hydra_context, self.config, self.task_function, arguments)
 
 
-class RayLauncher(SetUp, Launcher):
+class RayLauncher(Launcher):
     """Runs jobs on a Ray cluster; for the settings see `RayConfig`."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.given = hydra_context, config, task_function
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from stockenh.commands.multirun.ray_launcher import RayJobs, launch
 
-        jobs = RayJobs(self.hydra_context, self.config, self.task_function)
-        return launch(jobs, self.settings, job_overrides, initial_job_idx)
+        return launch(RayJobs(*self.given), self.settings, job_overrides, initial_job_idx)
 
 
 RAY = {"address": None, "num_cpus": 1, "num_gpus": None, "resources": None, "runtime_env": None}

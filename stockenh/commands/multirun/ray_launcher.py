@@ -220,14 +220,16 @@ def _cluster(address: str | None) -> Iterator[Any]:
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own = {"include_dashboard": False} if address == "local" else {}
+    is_own = address == "local"
+    dashboard = False if is_own else None
     # Ray lets its workers import from the current folder, which may be anybody's, before all else
     with contextlib.chdir(os.sep), _own_signals():
         try:
-            ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+            level = logging.ERROR
+            ray.init(address, include_dashboard=dashboard, logging_level=level, log_to_driver=False)
         except Exception as error:
             ray.shutdown()
-            what = "no Ray cluster can be started here" if own else "no Ray cluster answers there"
+            what = "no Ray cluster can be started here" if is_own else "no Ray cluster answers there"
             raise ConfigError(f"{NODE}.address={address}: {what}: {_line(error)}") from None
     try:
         yield ray

@@ -1,4 +1,4 @@
-"""Searches and grids whose jobs are tasks of a real Ray cluster: neither a stop nor a dead machine loses any."""
+"""Searches and grids on a real Ray cluster: neither a stop nor a machine that dies loses a job."""
 
 from __future__ import annotations
 
@@ -66,9 +66,12 @@ def begun(nodes: Nodes, small_run: list[str], folder: Path, trials: int) -> tupl
     return going, hold, hold.wait_for(going, number=2)
 
 
-def test_trials_run_on_both_machines_and_a_stop_of_the_command_loses_none(
-    nodes, small_run, stockenh, tmp_path
-):
+def resume(nodes: Nodes, hold: Hold, folder: Path) -> None:
+    done = run("sweep", f"resume={folder}", *on_cluster(nodes, hold))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_trials_run_on_both_machines_and_a_stop_of_the_command_loses_none(nodes, small_run, tmp_path):
     folder = tmp_path / "stopped"
     going, hold, workers = begun(nodes, small_run, folder, trials=3)
     assert {nodes.of(pid) for pid in workers} == {nodes.first, nodes.second}
@@ -80,7 +83,7 @@ def test_trials_run_on_both_machines_and_a_stop_of_the_command_loses_none(
     assert "2 trials saved and given back" in err and "lost" not in err and "ray::" not in out + err
     assert f"sweep resume={folder}" in err and RAY in err
     assert [t.state.name for t in trials_of(folder)] == ["WAITING"] * 3
-    stockenh("sweep", f"resume={folder}", "hydra/launcher=basic", code=0)
+    resume(nodes, hold, folder)
     require_whole(folder, 3)
 
 
@@ -99,11 +102,11 @@ def test_a_trial_on_a_machine_that_dies_goes_on_elsewhere(nodes, small_run, tmp_
 
 def test_trials_of_a_killed_command_go_on_when_it_is_resumed(nodes, small_run, tmp_path):
     folder = tmp_path / "dead"
-    going, _, workers = begun(nodes, small_run, folder, trials=2)
+    going, hold, workers = begun(nodes, small_run, folder, trials=2)
     going.kill()
     wait_for(lambda: not any(map(psutil.pid_exists, workers)))
-    done = run("sweep", f"resume={folder}", *on_cluster(nodes))
-    assert done.returncode == 0, done.stdout + done.stderr
+    hold.release()
+    resume(nodes, hold, folder)
     require_whole(folder, 2)
 
 
