@@ -28,7 +28,10 @@ class Nodes:
         self.folder = Path(tempfile.mkdtemp(prefix="ray"))
         path = os.pathsep.join(filter(None, (str(PROGRAM), os.environ.get("PYTHONPATH"))))
         # its own folder, so that another cluster of this machine keeps its address
-        environment = {"PYTHONPATH": path, "RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {
+            "PYTHONPATH": path, "RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # else workers wait for all other processes of this machine
+        }  # fmt: skip
         self._log = (self.folder / "cluster.log").open("w")
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
