@@ -47,6 +47,7 @@ MADE_OF = "made_of"
 # The attributes of a trial that the sweep itself sets; in a shared database, anybody may have.
 ATTRIBUTES: dict[str, Any] = {
     "worker": Annotated[str, Field(pattern=r"^[\w.-]+$")],
+    "left_by": str,
     "deaths": Annotated[int, Field(ge=0)],
     "sweep": str,
     "why": str,
@@ -293,7 +294,7 @@ class SharedStudy:
     def give_back(self, number: int) -> None:
         """Lets a trial wait again, with the values drawn for it, to be resumed from its checkpoint."""
         self.storage.set_trial_user_attr(self.id_of(number), "stopped_in", self.session)
-        self._set(number, TrialState.WAITING)
+        self._release(number)
 
     def close(self, number: int, why: str) -> bool:
         """Ends a trial as failed; False where it has ended already."""
@@ -328,11 +329,16 @@ class SharedStudy:
         if deaths > self.outlives:
             return False
         with suppress(UpdateFinishedTrialError):
-            number = self.id_of(trial.number)
-            self.storage.set_trial_user_attr(number, "deaths", deaths)
-            self.storage.set_trial_user_attr(number, "worker", "")  # the next one has not recorded its name
-            return self._set(trial.number, TrialState.WAITING)
+            self.storage.set_trial_user_attr(self.id_of(trial.number), "deaths", deaths)
+            self._release(trial.number)
+            return True
         return False
+
+    def _release(self, number: int) -> None:
+        """Lets a trial wait; its next worker is nameless at first, and must not be taken for the last one."""
+        of = self.id_of(number)
+        self.storage.set_trial_user_attr(of, "left_by", attribute(self.storage.get_trial(of), "worker"))
+        self._set(number, TrialState.WAITING)
 
     def is_running(self) -> bool:
         """Whether a trial runs in a living worker of this sweep's folder."""
@@ -397,12 +403,14 @@ class SharedStudy:
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         worker = attribute(trial, "worker")
-        if worker is None:  # taken a moment ago, or by a process that died within that moment
+        is_alive = worker is not None and is_locked(self.folder / WORKERS / f"{worker}.lock")
+        # taken a moment ago, or by a process that died within that moment
+        if not is_alive and worker == attribute(trial, "left_by"):
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > NAMELESS_SECONDS
         if self.settings.storage is not None and not self._is_own(trial):
             return False  # of another sweep on this study: its heartbeat decides
-        return not is_locked(self.folder / WORKERS / f"{worker}.lock")
+        return not is_alive
 
 
 def _as_text(value: Any) -> str:

@@ -106,6 +106,17 @@ def test_a_trial_outlives_as_many_workers_as_it_may(tmp_path):
         assert states(study) == {after: 1}
 
 
+def test_a_trial_that_was_given_back_is_not_dead_before_its_next_worker_has_a_name(tmp_path):
+    study = shared(tmp_path)
+    study.fill()
+    number = study.take()
+    with WorkerLock(tmp_path / WORKERS) as lock:
+        study.storage.set_trial_user_attr(study.id_of(number), "worker", lock.id)
+        study.give_back(number)
+    assert study.take() == number
+    assert study.close_dead() == []
+
+
 def test_n_trials_is_the_total_of_the_study(tmp_path):
     study = shared(tmp_path)
     study.fill()
