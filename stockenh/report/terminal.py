@@ -220,14 +220,16 @@ class PrintedProgress:
         _print_if_all_skipped(self.console, line)
         self._done += 1
         seconds = time.perf_counter() - (self._began or 0.0)
-        left = (self.epochs - line["epoch"]) * seconds / self._done
+        # a run resumed after the last step of an epoch has done nothing yet to go by
+        left = (self.epochs - line["epoch"]) * seconds / self._done if self._done > 0 else None
         print_line(self.console, f"epoch    {epoch_line(line, self.epochs, left)}")
 
 
-def epoch_line(line: Mapping[str, Any], epochs: int, seconds_left: float) -> str:
+def epoch_line(line: Mapping[str, Any], epochs: int, seconds_left: float | None) -> str:
     """`2/6  loss 0.4952  val loss 0.3920  rank IC 0.031 (10 bars)  3,830 windows/s  at most 12 s left`.
 
-    line: of metrics.jsonl; the rank IC is the largest horizon's, where there is one
+    line: of metrics.jsonl; the rank IC is the largest horizon's, where there is one; seconds_left=None:
+    not known
     """
     parts = [f"{line['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {number(line['train_loss'])}"]
     if line["val_loss"] is not None:
@@ -240,7 +242,9 @@ def epoch_line(line: Mapping[str, Any], epochs: int, seconds_left: float) -> str
     parts.append(f"{line['windows_per_second']:,.0f} windows/s")
     if line["skipped"]:
         parts.append(f"{counted(line['skipped'], 'step')} skipped so far")
-    return "  ".join([*parts, f"at most {duration(seconds_left)} left"] if line["epoch"] < epochs else parts)
+    if line["epoch"] < epochs and seconds_left is not None:
+        parts.append(f"at most {duration(seconds_left)} left")
+    return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:

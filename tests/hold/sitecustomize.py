@@ -43,6 +43,8 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         path = arguments[0]
     else:
         return
+    if isinstance(path, int):  # an open file
+        return
     if os.path.basename(os.fspath(path)) == _HOLD["file"] and _epochs(Path(path)) >= _HOLD["epochs"]:
         _writes += 1
         if _writes == _HOLD["write"]:

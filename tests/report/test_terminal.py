@@ -13,7 +13,14 @@ from stockenh.data.findings import Finding
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import PARTS, WalkForward
 from stockenh.errors import counted
-from stockenh.report.terminal import duration, embedding_progress, epoch_line, program, show_data
+from stockenh.report.terminal import (
+    PrintedProgress,
+    duration,
+    embedding_progress,
+    epoch_line,
+    program,
+    show_data,
+)
 
 SCORES = {
     "n": 39_120, "ties": 0, "tie_share": 0.012, "accuracy": 0.774, "accuracy_low": 0.763,
@@ -197,6 +204,17 @@ def test_an_epoch_is_a_line_with_losses_rank_ic_speed_and_time_left(changes, exp
     line = epoch_line(EPOCH | changes, 10, 250.0)
     assert expected in line
     assert ("left" in line) == (line.split("/")[0] != "10")
+
+
+def test_a_run_resumed_after_the_last_step_of_an_epoch_does_not_say_how_long_the_rest_takes():
+    printed = io.StringIO()
+    progress = PrintedProgress(Console(file=printed, width=200), 10)
+    progress.start(2, steps=7, done=7)
+    progress.finish(EPOCH)
+    progress.start(3, steps=7, done=0)
+    progress.finish(EPOCH | {"epoch": 3})
+    first, second = printed.getvalue().splitlines()
+    assert "left" not in first and "left" in second
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from rich.live import Live
 
 from stockenh.commands.multirun import stops
 from stockenh.commands.multirun.folder import WORKERS
+from stockenh.commands.multirun.ray_launcher import LostJob
 from stockenh.commands.multirun.stops import Stop, StopSignals
 from stockenh.commands.multirun.worker import Worker
 from stockenh.config import compose
@@ -172,11 +173,14 @@ def _run_by_launcher(
     )
     started, before, done = 0, -1, 1
     while jobs.has_waiting() and ((ended := jobs.count_ended()) > before or done):
-        before, done = ended, 0
+        before, done, lost = ended, 0, ""
         each = [[*arguments, f"hydra.sweep.subdir={WORKERS}/{started + i}"] for i in range(size)]
         try:
             for job in launcher.launch(each, initial_job_idx=started):
-                done += job.return_value
+                if isinstance(job, LostJob):
+                    lost = job.why
+                else:
+                    done += job.return_value
         except (StockenhError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -187,6 +191,8 @@ def _run_by_launcher(
                 raise StockenhError(f"the launcher's workers failed: {cause}") from error
         if signals.requested or stops.is_requested(worker.folder):
             return
+        if lost and not done and jobs.has_waiting() and jobs.count_ended() == ended:
+            raise StockenhError(f"the launcher's workers died: {lost}")
         started += len(each)
 
 

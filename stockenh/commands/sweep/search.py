@@ -38,6 +38,8 @@ from stockenh.report.terminal import duration
 from stockenh.storage.untrusted import require_plain_folder
 
 MOST_CORNERS = 2000  # of a space
+# How many deaths of its workers a trial outlives, by launcher: machines of some clusters come and go.
+OUTLIVES = {"stockenh_ray": 2}
 # What decides which rows and labels a trial is judged on: two trials that differ there can't be compared.
 JUDGED_BY = ("data", "split", "target", "seed")
 # What is no part of a model or its training.
@@ -59,7 +61,8 @@ def search(context: HydraContext, config: DictConfig, task: TaskFunction, argume
     check(spec)
     settings, folder = spec.settings, spec.folder
     require_plain_folder(folder.path, to_write=True)
-    study = SharedStudy(settings, folder.path)
+    launcher = str(config.hydra.runtime.choices["hydra/launcher"])
+    study = SharedStudy(settings, folder.path, outlives=OUTLIVES.get(launcher, 0))
     study.require_same(spec.fingerprint)
     with track(base, warn_once(console)) as tracked:
         _begin(spec, study, console)

@@ -47,6 +47,8 @@ MADE_OF = "made_of"
 # The attributes of a trial that the sweep itself sets; in a shared database, anybody may have.
 ATTRIBUTES: dict[str, Any] = {
     "worker": Annotated[str, Field(pattern=r"^[\w.-]+$")],
+    "left_by": str,
+    "deaths": Annotated[int, Field(ge=0)],
     "sweep": str,
     "why": str,
     "epochs": int,
@@ -186,12 +188,15 @@ def attribute(trial: FrozenTrial, name: str) -> Any:
 class SharedStudy:
     """A study that several processes work on.
 
-    folder: of the sweep; session: of the command, by which it knows the trials that its workers gave back.
-    Raises ConfigError where its storage can't be reached.
+    folder: of the sweep; session: of the command, by which it knows the trials that its workers gave back;
+    outlives: how many workers may die of a trial until it is closed. Only one process of a folder gives more
+    than 0. Raises ConfigError where its storage can't be reached.
     """
 
-    def __init__(self, settings: SweepConfig, folder: Path, session: str = "") -> None:
+    def __init__(self, settings: SweepConfig, folder: Path, session: str = "", outlives: int = 0) -> None:
         self.settings = settings
+        self.outlives = outlives
+        self._closing = threading.Lock()
         self.folder = folder
         self.session = session or uuid.uuid4().hex
         self.name = settings.study or DEFAULT_NAME
@@ -289,7 +294,7 @@ class SharedStudy:
     def give_back(self, number: int) -> None:
         """Lets a trial wait again, with the values drawn for it, to be resumed from its checkpoint."""
         self.storage.set_trial_user_attr(self.id_of(number), "stopped_in", self.session)
-        self._set(number, TrialState.WAITING)
+        self._release(number)
 
     def close(self, number: int, why: str) -> bool:
         """Ends a trial as failed; False where it has ended already."""
@@ -301,20 +306,39 @@ class SharedStudy:
         return True
 
     def close_dead(self) -> list[int]:
-        """Closes the running trials whose worker is gone; returns their numbers.
+        """Closes the running trials whose worker is gone, or lets them wait again; returns those closed.
 
         After a stop nothing is closed: what it has cut short goes on.
         """
         if is_requested(self.folder):
             return []
-        running = self.trials(TrialState.RUNNING)
-        closed = [t.number for t in running if self._is_dead(t) and self.close(t.number, DIED)]
-        for number in closed:
-            RunFolder(self.folder / str(number)).remove_parts()
+        closed = []
+        with self._closing:  # of two threads the slower would take a trial from its next worker
+            for trial in filter(self._is_dead, self.trials(TrialState.RUNNING)):
+                RunFolder(self.folder / str(trial.number)).remove_parts()
+                if not self._outlived(trial) and self.close(trial.number, DIED):
+                    closed.append(trial.number)
         if isinstance(self.storage, RDBStorage):
             allow_experimental()
             optuna.storages.fail_stale_trials(self.study)
         return closed
+
+    def _outlived(self, trial: FrozenTrial) -> bool:
+        """Lets a dead worker's trial wait again, if it may, to go on from its last checkpoint."""
+        deaths = (attribute(trial, "deaths") or 0) + 1
+        if deaths > self.outlives:
+            return False
+        with suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(self.id_of(trial.number), "deaths", deaths)
+            self._release(trial.number)
+            return True
+        return False
+
+    def _release(self, number: int) -> None:
+        """Lets a trial wait; its next worker is nameless at first, and must not be taken for the last one."""
+        of = self.id_of(number)
+        self.storage.set_trial_user_attr(of, "left_by", attribute(self.storage.get_trial(of), "worker"))
+        self._set(number, TrialState.WAITING)
 
     def is_running(self) -> bool:
         """Whether a trial runs in a living worker of this sweep's folder."""
@@ -379,12 +403,14 @@ class SharedStudy:
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         worker = attribute(trial, "worker")
-        if worker is None:  # taken a moment ago, or by a process that died within that moment
+        is_alive = worker is not None and is_locked(self.folder / WORKERS / f"{worker}.lock")
+        # taken a moment ago, or by a process that died within that moment
+        if not is_alive and worker == attribute(trial, "left_by"):
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > NAMELESS_SECONDS
         if self.settings.storage is not None and not self._is_own(trial):
             return False  # of another sweep on this study: its heartbeat decides
-        return not is_locked(self.folder / WORKERS / f"{worker}.lock")
+        return not is_alive
 
 
 def _as_text(value: Any) -> str:

@@ -91,6 +91,32 @@ def test_the_trial_of_a_killed_worker_is_closed_and_only_that(tmp_path):
     assert states(study) == {"FAIL": 1, "WAITING": 5}
 
 
+def test_a_trial_outlives_as_many_workers_as_it_may(tmp_path):
+    study = SharedStudy(SweepConfig(n_trials=1), tmp_path, outlives=2)
+    study.fill()
+    for after in ("WAITING", "WAITING", "FAIL"):
+        number = study.take()
+        assert study.close_dead() == []  # the next worker has not said yet who it is
+        lock = WorkerLock(tmp_path / WORKERS)
+        for key, value in (("worker", lock.id), ("sweep", str(tmp_path))):
+            study.storage.set_trial_user_attr(study.id_of(number), key, value)
+        assert study.close_dead() == [] and study.is_running()
+        lock.release()
+        assert study.has_waiting() == (after == "WAITING")
+        assert states(study) == {after: 1}
+
+
+def test_a_trial_that_was_given_back_is_not_dead_before_its_next_worker_has_a_name(tmp_path):
+    study = shared(tmp_path)
+    study.fill()
+    number = study.take()
+    with WorkerLock(tmp_path / WORKERS) as lock:
+        study.storage.set_trial_user_attr(study.id_of(number), "worker", lock.id)
+        study.give_back(number)
+    assert study.take() == number
+    assert study.close_dead() == []
+
+
 def test_n_trials_is_the_total_of_the_study(tmp_path):
     study = shared(tmp_path)
     study.fill()
