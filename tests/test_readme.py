@@ -166,7 +166,7 @@ def test_a_search_on_a_cluster_composes(line, stockenh, here) -> None:
         assert f"launcher: {line.split('hydra/launcher=')[1].split()[0]}" in answer.out
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_several_machines(small_run, here) -> None:
     """Machines are agents on this one, with a process each."""
     # bound from here on, so that no other program takes the port; the agents connect to it

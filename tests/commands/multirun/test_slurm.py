@@ -17,7 +17,7 @@ from waiting import wait_for
 from stockenh.commands.sweep.spec import SweepConfig
 from stockenh.commands.sweep.study import open_storage
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.deep
 
 EPOCHS = 4
 
