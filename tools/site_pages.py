@@ -81,7 +81,9 @@ def keys_page() -> Iterator[str]:
     yield "# Commands and keys\n"
     yield "This page is read from the code and from the comments of `conf/` when the site is built. "
     yield "`stockenh COMMAND --help` prints the same. A command takes the keys in its table and, of each of "
-    yield "its groups, the keys of the chosen option: `stockenh train loss=focal loss.gamma=1`.\n"
+    yield "its groups, the keys of the chosen option: `stockenh train loss=focal loss.gamma=1`. The space, "
+    yield "sampler and pruner of a [search](sweeps.md#the-space) and the techniques of an "
+    yield "[ablation](ablation.md) are described on their pages.\n"
     for name, command in commands().items():
         root = catalog.root_of(name)
         yield f"## stockenh {name}\n"
@@ -174,8 +176,10 @@ def described(node: ast.FunctionDef | ast.ClassDef, before: str, level: str) -> 
     yield f"{level} {before}{node.name}\n"
     if isinstance(node, ast.FunctionDef) and not is_property(node):
         result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-        yield f"```python\n{node.name}({ast.unparse(node.args)}){result}\n```\n"
-    yield from (f"{escape(part)}\n" for part in paragraphs(ast.get_docstring(node) or ""))
+        arguments = re.sub(r"^(self|cls)(, )?", "", ast.unparse(node.args))
+        yield f"```python\n{node.name}({arguments}){result}\n```\n"
+    doc = re.sub(r"\n(?=[a-z_]+: )", "\n\n", ast.get_docstring(node) or "")  # a paragraph per argument
+    yield from (f"{escape(part)}\n" for part in paragraphs(doc))
     if isinstance(node, ast.ClassDef):
         for inner in node.body:
             if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
