@@ -17,6 +17,7 @@ from hydra._internal.utils import get_args_parser
 from stockenh.cli import STRUCTURES, Composed
 from stockenh.config import catalog
 from stockenh.data.extra import ExtraSettings
+from stockenh.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -243,6 +244,15 @@ def test_the_generated_reference_has_the_python_names(site_pages):
     names = set(stockenh.__all__) - {"__version__"}
     assert {f"stockenh.{name}" for name in names} <= set(HEADING.findall(text))
     assert "Run.history" in text and "_call" not in text
+
+
+def test_the_files_of_a_run_folder_are_described():
+    text = read(DOCS / "runs.md")
+    files = {
+        path.name for path in vars(RunFolder(Path("run"))).values() if isinstance(path, Path) and path.suffix
+    }
+    assert {"summary.json", "last.pt", "metrics.jsonl"} <= files
+    assert [name for name in sorted(files) if name not in text] == []
 
 
 class Requests(HTMLParser):
