@@ -34,6 +34,7 @@ NODE = "hydra.launcher"
 LOOK_SECONDS = 5.0  # between two looks at whether the cluster still has a machine for waiting jobs
 MOST_DEATHS = 3  # of one worker, which begins again after each but the last
 LONGEST_CAUSE = 300
+CONNECT_SECONDS = 10.0
 
 Amount = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -221,6 +222,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     is_own = address == "local"
+    _require_listener(address)
     dashboard = False if is_own else None
     # Ray lets its workers import from the current folder, which may be anybody's, before all else
     with contextlib.chdir(os.sep), _own_signals():
@@ -236,6 +238,20 @@ def _cluster(address: str | None) -> Iterator[Any]:
     finally:
         with _own_signals():
             ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raises ConfigError where nothing takes a connection there: Ray itself would wait for many minutes."""
+    if address in ("local", "auto"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    refusal = f"{NODE}.address={address}: no Ray cluster answers there"
+    if not (host and colon and port.isdecimal() and int(port) < 2**16):
+        raise ConfigError(f"{refusal}: write HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(f"{refusal}: {_line(error)}") from None
 
 
 @contextmanager
