@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket
+from torch._C._distributed_c10d import GradBucket, PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 from stockenh.data.batches import Counts, Group, TrainBatches
@@ -149,7 +149,7 @@ def _meeting(own: Rank) -> dict[str, Any]:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, own.size, is_master=False, timeout=TIMEOUT)
+    store = TCPStore(address, port, own.size, is_master=False, timeout=TIMEOUT)
     name = uuid.uuid4().hex
     if own.is_first:
         _send_name(store, name, own.size)
@@ -158,10 +158,10 @@ def _meeting(own: Rank) -> dict[str, Any]:
         store.set(*question)
         name = store.get("/".join(question)).decode()
         store.set(f"stockenh/{name}/{own.rank}", "here")
-    return {"store": dist.PrefixStore(name, store), "rank": own.rank, "world_size": own.size}
+    return {"store": PrefixStore(name, store), "rank": own.rank, "world_size": own.size}
 
 
-def _send_name(store: dist.TCPStore, name: str, size: int) -> None:
+def _send_name(store: TCPStore, name: str, size: int) -> None:
     """Answers every other process until it has the name; the first question may be of an earlier start."""
     missing = set(range(1, size))
     while missing:
