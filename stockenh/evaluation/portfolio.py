@@ -61,8 +61,9 @@ def rank_weighted_returns(signal: Floats, next_ret: Floats, date: NDArray[np.int
     """
     known = np.isfinite(next_ret)
     rows = pl.DataFrame({"date": date[known], "signal": signal[known], "ret": next_ret[known]})
-    rank = pl.col("signal").rank().over("date")
-    weighed = rows.with_columns((rank - rank.mean().over("date")).alias("weight"))
+    ranked = rows.with_columns(pl.col("signal").rank().over("date").alias("rank"))
+    # in two steps: older versions of polars allow no window within a window
+    weighed = ranked.with_columns((pl.col("rank") - pl.col("rank").mean().over("date")).alias("weight"))
     gross = pl.col("weight").abs().sum()
     found = weighed.group_by("date").agg(
         pl.when(pl.len() >= 2)

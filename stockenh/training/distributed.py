@@ -11,6 +11,9 @@ import contextlib
 import datetime
 import inspect
 import io
+import os
+import time
+import uuid
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, get_type_hints
@@ -20,7 +23,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket
+from torch._C._distributed_c10d import GradBucket, PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 from stockenh.data.batches import Counts, Group, TrainBatches
@@ -74,7 +77,7 @@ class ProcessGroup:
 
     def __init__(self, own: Rank) -> None:
         """Waits for all others."""
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        dist.init_process_group("gloo", timeout=TIMEOUT, **_meeting(own))
         self.own = own
         self.is_mid_step = False  # the others are, or soon will be, in collective operations of a step
         self.gpus: dist.ProcessGroup | None = None
@@ -134,6 +137,41 @@ class ProcessGroup:
     def is_lost(error: BaseException) -> bool:
         """Whether this is the error of a collective operation where another process is gone."""
         return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def _meeting(own: Rank) -> dict[str, Any]:
+    """Where the processes of this start meet, as arguments of init_process_group.
+
+    torchrun's store outlives a restart, with the addresses of processes that have ended, and nothing that all
+    machines know numbers the starts. So rank 0 draws a name for this one, and sends it to each process that
+    asks for it. By then all processes of an earlier start have ended.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, own.size, is_master=False, timeout=TIMEOUT)
+    name = uuid.uuid4().hex
+    if own.is_first:
+        _send_name(store, name, own.size)
+    else:
+        question = f"stockenh/{own.rank}", name
+        store.set(*question)
+        name = store.get("/".join(question)).decode()
+        store.set(f"stockenh/{name}/{own.rank}", "here")
+    return {"store": PrefixStore(name, store), "rank": own.rank, "world_size": own.size}
+
+
+def _send_name(store: TCPStore, name: str, size: int) -> None:
+    """Answers every other process until it has the name; the first question may be of an earlier start."""
+    missing = set(range(1, size))
+    while missing:
+        for rank in sorted(missing):
+            asks = f"stockenh/{rank}"
+            if store.check([f"stockenh/{name}/{rank}"]):
+                missing.remove(rank)
+            elif store.check([asks]):
+                store.set(f"{asks}/{store.get(asks).decode()}", name)
+        time.sleep(0.01)
 
 
 def device_name(name: str) -> str:

@@ -15,6 +15,7 @@ from stockenh.commands.multirun import is_resumed
 from stockenh.commands.multirun.worker import JUDGED, Assignment, current
 from stockenh.commands.tracking import track, warn_once
 from stockenh.commands.train import grid
+from stockenh.commands.train.restarted import record, restartable
 from stockenh.commands.train.resumed import is_finished, resumed_run
 from stockenh.config import compose, registry
 from stockenh.config.schema import GROUPS, RunConfig, parse
@@ -30,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def train(arguments: list[str]) -> None:
-    """A new run, a grid of them, or with resume=RUN an old one; a part of it in a process of torchrun's."""
+    """A new run, a grid of them, or with resume=RUN an old one; a part of it in a process of torchrun's.
+
+    After a restart by torchrun it goes on with the run that was interrupted.
+    """
     own = world.own_rank()
     if own is not None and grid.FLAGS & set(arguments):
         world.refuse_several("a grid of --multirun")
@@ -39,6 +43,7 @@ def train(arguments: list[str]) -> None:
             from stockenh.commands.train.processes import process_group
 
             several.enter_context(process_group(own))
+        arguments = several.enter_context(restartable(arguments))
         if is_resumed(arguments):
             resume(arguments)
         else:
@@ -189,6 +194,7 @@ def exclusive(
             compose.open_folder()
             locked.enter_context(folder.lock())
             folder.begin(config.raw)
+            record(folder)
 
         if fresh:
             folder.refuse_if_run()

@@ -45,11 +45,11 @@ log = logging.getLogger(__name__)
 @contextlib.contextmanager
 def process_group(own: Rank) -> Iterator[None]:
     """Within, rank 0 trains; the others join its run on entry and end with SystemExit and its exit code."""
-    if not own.is_first:
-        # rank 0 handles a stop, which the same signal reaches
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    if not own.is_first:  # rank 0 handles a stop, which the same signal reaches
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     group = ProcessGroup(own)
+    if not own.is_first:  # not before: it would wait for a rank 0 that has ended
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         if not own.is_first:
             _join(group)
@@ -69,6 +69,7 @@ def process_group(own: Rank) -> Iterator[None]:
         if not group.is_lost(error):
             print(f"stockenh: {_describe(own, error)}", file=sys.stderr)
         raise SystemExit(StockenhError.exit_code) from None
+    gc.collect()  # as in _free, for what refers to itself
     group.leave(0)
 
 

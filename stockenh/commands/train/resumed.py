@@ -71,6 +71,11 @@ def is_finished(folder: RunFolder, config: RunConfig, quiet: bool = False) -> bo
     return True
 
 
+def is_resume_key(argument: str) -> bool:
+    """Whether this override may be given with resume=RUN."""
+    return _is_of_tracker(argument) or (split_override(argument) or ("", ""))[0] in RESUME_KEYS
+
+
 def _is_of_tracker(argument: str) -> bool:
     return (split_override(argument) or ("", ""))[0].partition(".")[0] == "tracker"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pwd
@@ -166,3 +167,13 @@ def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
     assert ran[0] & ran[1] == set()
     assert ran[0] | ran[1] == set(range(8))
     assert ran[0] and ran[1]
+
+
+@pytest.mark.slow
+def test_many_workers_run_each_trial_of_a_postgresql_study_once(postgresql, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "tools"))
+    overhead = importlib.import_module("study_overhead")
+    settings = SweepConfig(n_trials=40, storage=postgresql, study="many", sampler={"name": "RandomSampler"})
+    found = overhead.measure(settings, tmp_path, 4)
+    assert overhead.is_right(found), found
+    assert found["stored"] == sum(found["trials_of_each"]) == 40

@@ -6,15 +6,19 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from processes import Process, start_pair
+from processes import Hold, Process, start_pair
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 from waiting import wait_for
 
-from stockenh.training.world import own_rank
+from stockenh.training.distributed import _meeting
+from stockenh.training.world import Rank, own_rank
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 # 120 train windows in groups of 119: an epoch ends with one row for one process and none for the other
@@ -129,6 +133,50 @@ def test_where_one_is_killed_the_other_ends_and_the_checkpoint_stays(stockenh, s
     assert codes == [1, -signal.SIGKILL]
     assert "another process of this run is gone" in err and "resume=RUN" in err
     stockenh("train", f"resume={run}", f"train.epochs={len(lines(run)) + 1}", code=0)
+
+
+def ranks_of(torchrun: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The processes that torchrun has started, by rank."""
+    return {child.environ()["RANK"]: child for child in psutil.Process(torchrun.pid).children()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("where", [[], ["hydra.run.dir=a run (1)"]], ids=["default", "named"])
+def test_torchrun_restarts_a_run_where_it_was(stockenh, small_run, tmp_path, rank, where):
+    recipe = [*small_run, *SHORT, "train.epochs=3"]
+    stockenh("train", *recipe, f"hydra.run.dir={tmp_path / 'whole'}", code=0)
+    hold = Hold(tmp_path / "hold", epochs=2)
+    own = tmp_path / "own"
+    own.mkdir()
+    command = [*TORCHRUN, "--max-restarts=1", "-m", "stockenh", "train", *recipe, *where]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    torchrun = subprocess.Popen(command, cwd=own, text=True, env={**os.environ, **hold.environment}, **pipes)
+    hold.wait_for(torchrun)
+    ranks_of(torchrun)[rank].kill()
+    hold.release()
+    out, err = torchrun.communicate()
+    assert torchrun.returncode == 0, err
+    (run,) = (path.parent for path in own.rglob("summary.json"))
+    assert_same_run(run, tmp_path / "whole")
+    assert [line["epoch"] for line in lines(run)] == [1, 2, 3]
+    assert (run / "run.log").read_text().count("resumed") == 1
+    assert out.count("restart  torchrun") == 1 and str(run) in out
+
+
+def test_the_processes_of_each_start_share_a_store_of_their_own(monkeypatch):
+    server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    place = {"USE_AGENT_STORE": "True", "RESTART_COUNT": "0"}  # as a failure on another machine leaves it
+    environment = {f"TORCHELASTIC_{name}": value for name, value in place.items()}
+    for name, value in {**environment, "MASTER_ADDR": "localhost", "MASTER_PORT": str(server.port)}.items():
+        monkeypatch.setenv(name, value)
+    server.set("stockenh/2", "left by a process that has ended")
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as processes:
+            stores = [met["store"] for met in processes.map(_meeting, [Rank(r, r, 3) for r in (1, 2, 0)])]
+        assert not any(store.check(["address"]) for store in stores)
+        stores[0].set("address", "here")
+        assert [store.get("address") for store in stores] == [b"here"] * 3
 
 
 # what goes wrong in one process, and what is printed once
