@@ -19,8 +19,8 @@ from stockenh.data.fitted import Fitted
 from stockenh.models.cpu.memory import keep_freed_memory
 
 BASE = (
-    "data=synthetic_panel", "data.symbols=100", "data.bars=500", "target=rank", "embedding=none", "device=cpu",
-    "train.precision=fp32",
+    "data=synthetic_panel", "data.symbols=100", "data.bars=500", "target=rank", "embedding=none",
+    "device=cpu", "train.precision=fp32",
 )  # fmt: skip
 KINDS = {
     "random": [],
