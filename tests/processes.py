@@ -32,6 +32,11 @@ IMPORTS = (
 )  # fmt: skip
 
 
+# Arrow, which scikit-learn imports by way of pandas, has a thread of its memory allocator otherwise.
+NO_THREADS = {
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}  # fmt: skip
+
 HOLD = Path(__file__).parent / "hold"
 
 
@@ -147,7 +152,7 @@ def _folder() -> Path:
 def _server() -> subprocess.Popen[str]:
     made = subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, **NO_THREADS},
     )  # fmt: skip
     atexit.register(made.communicate)
     return made
@@ -159,6 +164,11 @@ def _ask(question: dict[str, Any]) -> Any:
     server.stdin.write(json.dumps(question) + "\n")
     server.stdin.flush()
     return json.loads(server.stdout.readline())
+
+
+def forks() -> bool:
+    """Whether processes begin with the imports done; if not, an import has begun a thread."""
+    return bool(_ask({}))
 
 
 def _import_all() -> None:
@@ -174,7 +184,9 @@ def _serve() -> dict[str, Any] | None:
     running: set[int] = set()
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
-        if "pid" in asked:
+        if not asked:
+            answer = alone
+        elif "pid" in asked:
             pid, status = os.waitpid(asked["pid"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
             running.discard(pid)
