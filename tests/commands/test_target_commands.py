@@ -65,6 +65,7 @@ def runs(recipe, tmp_path_factory):
     return {name: folder / name for name in ("absolute", *TARGETS)}
 
 
+@pytest.mark.deep
 def test_off_is_the_run_without_the_key(runs, recipe, stockenh, tmp_path):
     stockenh("train", *recipe, f"hydra.run.dir={tmp_path}/plain", code=0)
     own, plain_run = (load_file(folder / "weights/raw.safetensors") for folder in

@@ -25,8 +25,7 @@ def place(tmp_path_factory):
 
 
 # the others are parts of these, or close to one of them
-DAILY = ("plain", "tft_xl_all_techniques", "all_techniques", "phase2", "distillation", "resume", "streamed",
-         "two_processes", "refit_on_all")  # fmt: skip
+DAILY = ("plain", "tft_xl_all_techniques", "all_techniques", "distillation", "two_processes")
 NAMES = [name if name in DAILY else pytest.param(name, marks=pytest.mark.deep) for name in CONFIGS]
 
 

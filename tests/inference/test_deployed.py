@@ -88,12 +88,14 @@ def test_what_stands_before_and_after_by_hand():
     ("make", "embedding"),
     [
         (deployed, 16),
-        (partial(deployed, 0), 0),
-        (partial(deployed, conv_dilations=[], embedding_tokens=2, heads=4), 16),
-        (partial(deployed, bar_returns=True), 16),
         (deployed_tft, 16),
+        *(pytest.param(*case, marks=pytest.mark.deep) for case in (
+            (partial(deployed, 0), 0),
+            (partial(deployed, conv_dilations=[], embedding_tokens=2, heads=4), 16),
+            (partial(deployed, bar_returns=True), 16),
+        )),
     ],
-    ids=["default", "no embedding", "no convolutions", "returns of the bars", "quantiles"],
+    ids=["default", "quantiles", "no embedding", "no convolutions", "returns of the bars"],
 )
 def test_both_files_say_what_the_network_says_at_any_batch(tmp_path, make, embedding):
     model = make()

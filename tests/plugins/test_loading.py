@@ -100,10 +100,12 @@ def test_an_installed_plugin_needs_no_flag(site, small, here):
     ("content", "why"),
     [
         ("import nowhere_such\n", "models.py, line 1: ModuleNotFoundError"),
-        ("x = (\n", "models.py, line 1: SyntaxError"),
-        ("raise SystemExit(3)\n", "SystemExit"),
-        ("x = 1\n", "registers nothing"),
-        (MODULE.replace("packaged", "timeformer"), "stockenh has a model of this name"),
+        *(pytest.param(*case, marks=pytest.mark.deep) for case in (
+            ("x = (\n", "models.py, line 1: SyntaxError"),
+            ("raise SystemExit(3)\n", "SystemExit"),
+            ("x = 1\n", "registers nothing"),
+            (MODULE.replace("packaged", "timeformer"), "stockenh has a model of this name"),
+        )),
     ],
 )
 def test_a_broken_installed_plugin_is_left_out_with_a_line(content, why, site, small):

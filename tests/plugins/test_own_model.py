@@ -57,7 +57,7 @@ def test_commands_on_its_run(command, file, own, stockenh, here):
     assert (here / "out" / file).is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_it_is_exported_for_any_number_of_windows(own, stockenh, here):
     stockenh(
         "export", own.flag, f"run={own.run}", "export.int8=true", f"hydra.run.dir={here / 'out'}", code=0

@@ -169,6 +169,7 @@ def test_a_stopped_run_is_killed_and_goes_on_as_the_same(store, small_run, plain
     assert weights(run) == weights(plain)
 
 
+@pytest.mark.deep
 def test_a_killed_run_is_closed_by_runs_and_goes_on_as_the_same(store, small_run, tmp_path):
     run, words = tmp_path / "run", store.words("killed")
     held(tmp_path, run, *small_run, EPOCHS, *words, epochs=2).kill()
@@ -183,6 +184,7 @@ def test_a_killed_run_is_closed_by_runs_and_goes_on_as_the_same(store, small_run
     assert [step for step, _ in store.history(after, "val_loss")] == [1, 2, 3]
 
 
+@pytest.mark.deep
 def test_the_trials_of_a_search_are_children_of_one_run(store, small_run, tmp_path):
     space = ["sweep=base", "model.dropout=interval(0.1,0.3)", "sweep.n_trials=3", "sweep.n_workers=2"]
     pruner = ["sweep.pruner.n_startup_trials=1", "sweep.pruner.n_warmup_steps=0"]

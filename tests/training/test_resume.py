@@ -139,7 +139,7 @@ def test_the_summary_is_that_of_the_best_epoch_and_weights_on_validation(whole):
     assert not same(weights["raw"], weights["ema"]) and not same(weights["raw"], weights["swa"])
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_killed_at_any_moment_it_goes_on_to_the_same_bits(stockenh, whole, bars, tmp_path):
     run = tmp_path / "run"
     first = [*RUN, f"data.path={bars}", f"hydra.run.dir={run}", "train.checkpoint_minutes=1e-9"]
@@ -170,7 +170,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(stockenh, whole, bars,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "sent",
+    [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.deep) for n in (signal.SIGINT, signal.SIGUSR2))],
+)
 def test_interrupted_it_saves_says_how_to_go_on_and_does(stockenh, whole, bars, tmp_path, sent):
     run = tmp_path / "a run (1)"
     moment = Hold(tmp_path / "hold", epochs=2)
@@ -316,7 +319,10 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(stockenh, whole, 
     assert_same_run(run, whole)
 
 
-@pytest.mark.parametrize("moment", ["metrics.jsonl", "last.pt", "best.pt"])
+@pytest.mark.parametrize(
+    "moment",
+    ["last.pt", *(pytest.param(name, marks=pytest.mark.deep) for name in ("metrics.jsonl", "best.pt"))],
+)
 def test_a_folder_that_is_deleted_meanwhile_is_a_line_and_is_not_made_again(bars, tmp_path, moment):
     run, hold = tmp_path / "run", Hold(tmp_path / "hold", moment)
     process = processes.start("train", *RUN, f"data.path={bars}", f"hydra.run.dir={run}", hold=hold)

@@ -35,6 +35,7 @@ def test_the_manifest_describes_the_files(run):
     assert (folder / "parity.png").stat().st_size > 10_000
 
 
+@pytest.mark.deep
 def test_killed_midway_it_leaves_no_unchecked_file_and_the_next_one_cleans_up(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     moment = processes.Hold(tmp_path / "hold", "parity.png")  # both models are written, and not yet compared

@@ -143,7 +143,8 @@ def test_the_same_folder_is_the_same_study(swept, small, stockenh):
     assert "sweep.params.model.dropout" in other.err and "high: 0.5" in other.err and "high: 0.3" in other.err
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])  # the command itself, or processes of its own
+# the command itself, or processes of its own
+@pytest.mark.parametrize("n_workers", [pytest.param(1, marks=pytest.mark.deep), 2])
 def test_killed_with_its_workers_and_resumed(small, stockenh, tmp_path, n_workers):
     folder, learning = tmp_path / "killed", Hold(tmp_path / "hold", epochs=1)
     arguments = [*small, "train.epochs=4", "sweep.n_trials=4", f"sweep.n_workers={n_workers}"]
@@ -200,7 +201,11 @@ def test_a_killed_worker_loses_its_trial_and_is_replaced(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("n_workers", "number"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGINT)]
+    ("n_workers", "number"),
+    [
+        (1, signal.SIGTERM),
+        *(pytest.param(n, signal.SIGINT, marks=pytest.mark.deep) for n in (1, 2)),
+    ],
 )
 def test_a_stop_saves_the_running_trials_which_go_on(small, stockenh, tmp_path, n_workers, number):
     folder, learning = tmp_path / "stopped", Hold(tmp_path / "hold", epochs=1)

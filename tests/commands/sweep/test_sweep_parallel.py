@@ -37,7 +37,7 @@ def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.deep)])
 def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     folder = tmp_path / launcher
     going = start(
