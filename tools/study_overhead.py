@@ -23,6 +23,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from stockenh.commands.sweep.space import Space
@@ -78,6 +79,9 @@ def measure(settings: SweepConfig, folder: Path, workers: int) -> dict[str, Any]
         process.join()
     ran = [trial for trials, *_ in answers for trial in trials]
     stored = {trial.number: trial for trial in study.trials()}
+    if isinstance(study.storage, RDBStorage):
+        study.storage.remove_session()
+        study.storage.engine.dispose()
     numbers = [number for number, _ in ran]
     wall = max(end for _, _, end, _ in answers) - min(began for _, began, *_ in answers)
     return {

@@ -169,7 +169,7 @@ def test_two_searches_share_a_postgresql_study(postgresql, small_run, tmp_path):
     assert ran[0] and ran[1]
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_many_workers_run_each_trial_of_a_postgresql_study_once(postgresql, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "tools"))
     overhead = importlib.import_module("study_overhead")
