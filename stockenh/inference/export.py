@@ -246,12 +246,17 @@ def _exported(deployed: Deployed, example: Mapping[str, Tensor]) -> tuple[torch.
 
 def write_int8(fp32: Path, path: Path) -> None:
     """The ONNX file `fp32` with weights of 8 bits; activations are quantised at run time."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = onnx.load(fp32)
+    # onnxruntime below 1.32 transposes weights and then finds that their shapes are not those noted here
+    model.graph.ClearField("value_info")
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
+        bare, made = Path(folder) / "fp32.onnx", Path(folder) / path.name
+        onnx.save(model, bare)
         # attention's products would lose most accuracy, and onnxruntime mistakes the operator for another
-        quantize_dynamic(fp32, made, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+        quantize_dynamic(bare, made, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
         write_atomic(path, made.read_bytes())
 
 
