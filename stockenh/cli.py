@@ -92,6 +92,7 @@ def _print_keys(root: str) -> None:
     """Prints a root config's groups with their options, and its keys with default and comment."""
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -100,7 +101,8 @@ def _print_keys(root: str) -> None:
     for group, option in groups_of(root).items():
         if group in known:
             default = f"   [dim](default: {option})[/dim]" if option is not None else ""
-            console.print(f"   [bold]{group}[/bold]={' | '.join(known[group])}{default}", highlight=False)
+            line = f"[bold]{group}[/bold]={' | '.join(known[group])}{default}"
+            console.print(Padding(line, (0, 0, 0, 3), expand=False), highlight=False)
     console.print("\n Keys (KEY=VALUE), with those of each group's default option and of plugins:")
     table = Table(box=box.SIMPLE, padding=(0, 1), header_style="dim")
     table.add_column("key", no_wrap=True)
