@@ -94,7 +94,7 @@ STEPS = (
     Step("tta-predict run=files tta.engine=onnx hydra.run.dir=onnx", "onnx/forecast.csv"),
     Step("evaluate run=run evaluate.block=10", "run/report/evaluation.json"),
     Step("explain run=tft explain.windows=4 explain.outputs=[up]", "tft/explain/attributions.png", "captum"),
-    Step("audit run=run audit.dates=1 audit.shuffles=1", "run/report/audit.png"),
+    Step("audit run=run audit.dates=1 audit.shuffles=2", "run/report/audit.png"),
     Step("distill teacher=run train.epochs=1 hydra.run.dir=student", "student/distillation.json"),
     Step(f"ablate ablate=smoke --config-dir conf {TINY} hydra.sweep.dir=ablation", "ablation/ablation.json"),
     Step(
@@ -102,7 +102,7 @@ STEPS = (
         "model.layers=1 hydra.run.dir=bench",
         "bench/bench.png",
     ),
-    Step("report run tft hydra.run.dir=report", "report/report.html"),
+    Step("report run tft out=both.html", "both.html"),
 )
 
 
