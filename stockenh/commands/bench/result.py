@@ -15,7 +15,7 @@ from stockenh.commands.bench.figures import Aim, Figure, median
 from stockenh.commands.measure import Clock
 from stockenh.commands.train.run import train
 from stockenh.config.schema import RunConfig, parse
-from stockenh.errors import StockenhError, counted
+from stockenh.errors import ConfigError, StockenhError, counted
 from stockenh.storage.run_folder import RunFolder
 from stockenh.training.stop import Interrupted
 
@@ -84,6 +84,8 @@ def curve(config: RunConfig, clock: Clock, until: float | None = None) -> Curve:
         began = clock.now()
 
     def report(epoch: int, line: Mapping[str, Any]) -> bool:
+        if line["val_loss"] is None:
+            raise ConfigError("bench=result compares validation losses: the split must hold a part out")
         found.append((clock.now() - began, float(line["val_loss"])))
         return until is not None and found[-1][1] <= until
 

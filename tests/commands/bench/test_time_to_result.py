@@ -59,3 +59,10 @@ def test_both_recipes_are_trained(stockenh, here, monkeypatch):
     answer = stockenh("bench", "bench=result", "bench.models=[student]", "bench.seeds=[1]", *small, code=0)
     assert "this recipe / plain" in " ".join(answer.out.split())
     assert not [path for path in here.iterdir() if path.name != "made"]
+
+
+def test_without_a_validation_part_there_is_nothing_to_compare(refused, here, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the whole session
+    monkeypatch.setattr("stockenh.commands.bench.training.BLOCK", {"cpu": 2**20})
+    small = ["data=synthetic_small", "data.bars=300", "data.symbols=3", "split=all", "device=cpu"]
+    assert "must hold a part out" in refused("bench", "bench=result", "bench.models=[student]", *small)
