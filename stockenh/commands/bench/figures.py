@@ -22,6 +22,10 @@ CAPTION = (
     "Measured in turn, A B A B; quartiles are those of the rounds. The plain recipe: DataLoader over five "
     "tensors, fp32, eager, torch's own layers, the loss read at every step."
 )
+OF_RESULT = (
+    "Time to a result: whole runs, one of each recipe per seed; quartiles are those of the seeds. The plain "
+    "recipe there: experiment=plain by the project's loop."
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def skipped(part: str, name: str, why: str, aim: Aim | None = None) -> Figure:
 
 def benchmark_table(found: Mapping[str, Any]) -> Table:
     """Every figure with its spread, its aim beside it, and a remark."""
-    table = new_table(f"Benchmark on {_setting(found)}", CAPTION)
+    table = new_table(f"Benchmark on {_setting(found)}", _caption(found))
     table.add_column("figure", overflow="fold")
     for name in ("median", "quartiles"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -100,11 +104,23 @@ def benchmark_table(found: Mapping[str, Any]) -> Table:
 
 def benchmark_markdown(found: Mapping[str, Any]) -> str:
     """The same as a page, a table for each part."""
-    lines = [f"# Benchmark on {_setting(found)}", "", f"{CAPTION} It took {found['seconds']:.0f} s.", ""]
+    lines = [
+        f"# Benchmark on {_setting(found)}",
+        "",
+        f"{_caption(found)} It took {found['seconds']:.0f} s.",
+        "",
+    ]
     for part, figures in groupby(found["figures"], key=lambda figure: figure["part"]):
         rows = [markdown_row(_cells(figure)) for figure in figures]
         lines += [f"## {part.capitalize()}", "", *markdown_header(*NAMES), *rows, ""]
     return "\n".join(lines)
+
+
+def _caption(found: Mapping[str, Any]) -> str:
+    """How the parts that were measured are to be read."""
+    parts = {figure["part"] for figure in found["figures"]}
+    of_result = [OF_RESULT] if "result" in parts else []
+    return " ".join([*([CAPTION] if parts - {"machine", "result"} else []), *of_result])
 
 
 def _device(machine: Mapping[str, Any]) -> str:
@@ -143,6 +159,8 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
             limit = float(ratio["aim"].split()[2].rstrip(","))
             marker = "<" if "most" in ratio["aim"] else ">"
             axes.plot(limit, place, marker, color=GREY, markersize=8, zorder=2)
+    if not ratios:
+        axes.text(0.5, 0.5, "no ratio was measured", transform=axes.transAxes, ha="right", va="center")
     for part, colour in colours.items():
         axes.plot([], [], "o", color=colour, markersize=6, label=part)
     axes.axvline(1, color=GREY, linewidth=1, linestyle="--")

@@ -57,7 +57,9 @@ def test_both_recipes_are_trained(stockenh, here, monkeypatch):
     monkeypatch.setattr("stockenh.commands.bench.training.BLOCK", {"cpu": 2**20})
     small = ["data=synthetic_small", "data.bars=300", "data.symbols=3", "device=cpu", "hydra.run.dir=made"]
     answer = stockenh("bench", "bench=result", "bench.models=[student]", "bench.seeds=[1]", *small, code=0)
-    assert "this recipe / plain" in " ".join(answer.out.split())
+    said = " ".join(answer.out.split())
+    assert "this recipe / plain" in said
+    assert "one of each recipe per seed" in said and "DataLoader" not in said  # which this part does not use
     assert not [path for path in here.iterdir() if path.name != "made"]
 
 
