@@ -203,6 +203,12 @@ class BarWindows(Windows):
         return self.bars.digest()
 
 
+def window_ends(bars: Bars, lookback: int) -> NDArray[np.int64]:
+    """(n,) rows of the last bars of all windows of `lookback` bars."""
+    position = np.arange(len(bars)) - bars.offsets[bars.series_of_row]
+    return np.flatnonzero(position >= lookback - 1)
+
+
 def index_windows(
     bars: Bars,
     context: NDArray[np.float32],
@@ -212,11 +218,10 @@ def index_windows(
 ) -> BarWindows:
     """One window per bar that has `lookback - 1` bars of its own series before it.
 
-    context: (N, F). Windows whose labels lie beyond the series' end are kept for forecasts.
+    context: (n, F), or (N, F) of all bars. Windows whose labels lie beyond the series' end are kept for
+    forecasts.
     """
-    series = bars.series_of_row
-    position = np.arange(len(bars)) - bars.offsets[series]
-    end = np.flatnonzero(position >= lookback - 1)
+    series, end = bars.series_of_row, window_ends(bars, lookback)
     last = bars.offsets[series[end] + 1] - 1
     names = tuple(dict.fromkeys(bars.symbols))
     number = {name: i for i, name in enumerate(names)}
@@ -225,7 +230,7 @@ def index_windows(
         symbols=names,
         symbol=symbol[series[end]],
         asof=bars.time[end],
-        context=context if len(end) == len(bars) else context[end],
+        context=context if len(context) == len(end) else context[end],
         context_names=tuple(context_names),
         y_ret=_returns(bars.ohlcv[:, CLOSE], end, last, horizons),
         horizons=tuple(horizons),

@@ -31,6 +31,7 @@ from stockenh.commands.multirun.ray_launcher import LostJob
 from stockenh.commands.multirun.stops import Stop, StopSignals
 from stockenh.commands.multirun.worker import Worker
 from stockenh.config import compose
+from stockenh.data.threads import available_cores
 from stockenh.errors import StockenhError
 from stockenh.storage.untrusted import read_lines
 
@@ -86,8 +87,7 @@ def launch(worker: Worker, size: int, arguments: Sequence[str], jobs: Jobs) -> N
 
 def _run_pool(worker: Worker, size: int, jobs: Jobs) -> None:
     """Workers as processes of this machine: one that dies is replaced while jobs wait."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // size)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // size)))
     deaths, ended = 0, jobs.count_ended()
     running: dict[int, BaseProcess] = {}
     try:

@@ -18,6 +18,7 @@ from stockenh.data.features.smart_money import SMART_MONEY_NAMES
 from stockenh.data.features.smart_money import smart_money as smart_money_features
 from stockenh.data.features.technical import TECHNICAL_NAMES, ema
 from stockenh.data.features.technical import technical as technical_features
+from stockenh.data.threads import in_threads
 from stockenh.errors import ConfigError
 
 # A damaged bar (a price of 1e-100 beside one of 100) must not become infinite in float32. Real values stay
@@ -77,11 +78,15 @@ def context_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float3
     if settings.market:
         of_panel = slice(-len(MARKET_NAMES), None)
         features[:, of_panel] = np.clip(market_features(bars, settings.lookback), -LARGEST, LARGEST)
-    for series in range(len(bars.symbols)):
+
+    def fill(series: int) -> None:
         rows = bars.rows(series)
         if rows.stop > rows.start:
             own = _series_features(bars.time[rows], bars.ohlcv[rows], settings)
             features[rows, : own.shape[1]] = own
+
+    for _ in in_threads(fill, range(len(bars.symbols))):
+        pass
     return features
 
 

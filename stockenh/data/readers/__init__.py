@@ -16,6 +16,7 @@ from stockenh.data.readers.date_order import one_order
 from stockenh.data.readers.file_names import SUFFIXES, display_name, without_number
 from stockenh.data.readers.parse import Parsed, ReadSettings, parse_file
 from stockenh.data.readers.twins import same_bars
+from stockenh.data.threads import in_threads
 from stockenh.errors import DataError, printable_line
 
 __all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars"]
@@ -97,12 +98,16 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
     _join_downloads(parts)
     stretches: list[Stretch] = []
     used: set[str] = set()
-    for symbol in sorted(parts):
+
+    def cleaned(symbol: str) -> tuple[list[Stretch], list[Finding], tuple[str, ...]]:
         rows, joining = join_rows(parts.pop(symbol), symbol)
         clean, cleaning = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
-        found += [*joining, *cleaning]
+        return clean, [*joining, *cleaning], rows.files
+
+    for clean, findings, names in in_threads(cleaned, sorted(parts)):
+        found += findings
         stretches += clean
-        used.update(rows.files if clean else ())
+        used.update(names if clean else ())
     found += [*_ends_early(stretches), *same_bars(stretches)]
     found.sort(key=lambda finding: finding.file)
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
@@ -125,7 +130,7 @@ def _range(rows: Sequence[Rows]) -> tuple[np.datetime64, np.datetime64]:
 
 def _parse(files: Sequence[Path], settings: ReadSettings, today: np.datetime64) -> list[Parsed]:
     """Every file, those with dates like 1/4/1999 in an order that the whole folder decides."""
-    parsed = [parse_file(file, settings, today) for file in files]
+    parsed = [*in_threads(lambda file: parse_file(file, settings, today), files)]
     if settings.dayfirst is None and len(files) > 1:
         for at, verdict in one_order([(one.names, one.order) for one in parsed]).items():
             if isinstance(verdict, str):

@@ -20,7 +20,7 @@ from stockenh.data.features import FeatureSettings, parse_timeframe
 from stockenh.data.features.as_of import extra_features
 from stockenh.data.features.market import MARKET_NAMES
 from stockenh.data.findings import Finding
-from stockenh.data.windows import BarWindows, Windows, index_windows
+from stockenh.data.windows import BarWindows, Windows, index_windows, window_ends
 from stockenh.errors import ConfigError, DataError
 from stockenh.storage.files import expanded
 
@@ -105,11 +105,14 @@ class BarData(DataSettings):
     ) -> BarWindows:
         settings = FeatureSettings(tuple(self.timeframes), self.lookback, self.market)
         key = key_of(bars.digest(), settings, code_of("data"))
-        arrays = cache.arrays("features", key, lambda: {"context": context.context_features(bars, settings)})
+        end = window_ends(bars, self.lookback)
+        arrays = cache.arrays(
+            "features", key, lambda: {"context": context.context_features(bars, settings)[end]}
+        )
         features = arrays["context"].astype(np.float32, copy=False)
         names = context.feature_names(settings)
         if extra is not None:
-            features = np.concatenate([features, extra_features(bars, extra)], axis=1)
+            features = np.concatenate([features, extra_features(bars, extra)[end]], axis=1)
             names += extra.settings.inputs
         windows = index_windows(bars, features, names, self.horizons, self.lookback)
         if extra is not None:

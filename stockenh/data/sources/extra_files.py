@@ -19,6 +19,7 @@ from stockenh.data.findings import Finding
 from stockenh.data.readers import ReadSettings, list_files
 from stockenh.data.readers.extra_columns import FATAL, read_extra
 from stockenh.data.sources import located
+from stockenh.data.threads import in_threads
 from stockenh.errors import DataError
 
 
@@ -53,7 +54,7 @@ def findings_on(bars: Bars, wanted: ExtraSettings, path: Path, settings: ReadSet
 
 def content_key(files: Sequence[Path]) -> list[tuple[str, str]]:
     """Name and hash of the content of each file."""
-    return [(file.name, _content(file)) for file in files]
+    return [(file.name, content) for file, content in zip(files, in_threads(_content, files), strict=True)]
 
 
 def _content(file: Path) -> str:
