@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "Run", "__version__", "evaluate", "forecast", "plugin", "train"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 Kind = TypeVar("Kind", bound=type)
 

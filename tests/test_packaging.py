@@ -61,6 +61,11 @@ def test_it_holds_every_module_config_the_sample_and_no_tests(installed):
     assert "stockenh = stockenh.__main__:main" in (info / "entry_points.txt").read_text()
 
 
+def test_it_is_small(installed):
+    (wheel,) = (installed.parent / "dist").glob("*.whl")
+    assert wheel.stat().st_size < 2_000_000
+
+
 def test_it_composes_and_trains_outside_the_repository(python, small_run, tmp_path):
     shown = python("-m", "stockenh", "train", "--cfg", "job")
     assert yaml.safe_load(shown.stdout)["train"]["epochs"] == 6
