@@ -238,10 +238,8 @@ class BenchConfig:
     """What `bench` measures, and for how long."""
 
     models: list[str] = field(default_factory=lambda: ["timeformer_xl", "timeformer", "student", "tft_xl"])
-    parts: list[
-        Literal["result", "training", "techniques", "inference", "pipeline", "memory", "growth"]
-    ] = field(
-        default_factory=lambda: ["training", "techniques", "inference", "pipeline", "memory", "growth"]
+    parts: list[Literal["result", "training", "techniques", "inference", "pipeline", "memory", "growth"]] = (
+        field(default_factory=lambda: ["training", "techniques", "inference", "pipeline", "memory", "growth"])
     )
     seeds: Annotated[list[Seed], Field(min_length=1)] = field(default_factory=lambda: [1, 2, 3])  # of result
     minutes: PositiveFinite = 9.0  # for everything; what does not fit is left out and named

@@ -51,6 +51,13 @@ class Bars:
         """The rows of one series."""
         return slice(int(self.offsets[series]), int(self.offsets[series + 1]))
 
+    def of_series(self, series: slice) -> Bars:
+        """Some series that follow each other, as views of these arrays."""
+        symbols = self.symbols[series]
+        offsets = self.offsets[series.start : series.start + len(symbols) + 1]
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        return Bars(symbols, offsets - offsets[0], self.time[rows], self.ohlcv[rows])
+
     @property
     def series_of_row(self) -> NDArray[np.int64]:
         """(N,) the series that each bar belongs to."""

@@ -31,7 +31,7 @@ from stockenh.commands.multirun.ray_launcher import LostJob
 from stockenh.commands.multirun.stops import Stop, StopSignals
 from stockenh.commands.multirun.worker import Worker
 from stockenh.config import compose
-from stockenh.data.threads import available_cores
+from stockenh.data.processes import available_cores
 from stockenh.errors import StockenhError
 from stockenh.storage.untrusted import read_lines
 

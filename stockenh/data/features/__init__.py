@@ -6,7 +6,8 @@ Legend: N bars of all series together, T bars of one series, F features.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,15 @@ from stockenh.data.features.smart_money import SMART_MONEY_NAMES
 from stockenh.data.features.smart_money import smart_money as smart_money_features
 from stockenh.data.features.technical import TECHNICAL_NAMES, ema
 from stockenh.data.features.technical import technical as technical_features
-from stockenh.data.threads import in_threads
+from stockenh.data.processes import grouped, in_processes
 from stockenh.errors import ConfigError
 
 # A damaged bar (a price of 1e-100 beside one of 100) must not become infinite in float32. Real values stay
 # below about 100.
 LARGEST = 1e6
 _ALIGNMENT = "align_"
+_LARGE = 4_000_000  # bars whose features are computed on all cores: about four seconds of work
+_GROUP = 100_000  # bars that a process is asked for at a time
 
 _PATTERN = re.compile(r"([1-9]\d{0,5})(min|h|d|w|mo|q)")
 SECONDS = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -78,15 +81,21 @@ def context_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float3
     if settings.market:
         of_panel = slice(-len(MARKET_NAMES), None)
         features[:, of_panel] = np.clip(market_features(bars, settings.lookback), -LARGEST, LARGEST)
+    pieces = [bars.of_series(group) for group in grouped(np.diff(bars.offsets).tolist(), _GROUP)]
+    work, begin = partial(_own_features, settings=settings), 0
+    for own in in_processes(work, pieces) if len(bars) >= _LARGE else map(work, pieces):
+        features[begin : begin + len(own), : own.shape[1]] = own
+        begin += len(own)
+    return features
 
-    def fill(series: int) -> None:
+
+def _own_features(bars: Bars, settings: FeatureSettings) -> NDArray[np.float32]:
+    """(N, F) those of each series by itself."""
+    features = np.empty((len(bars), len(feature_names(replace(settings, market=False)))), np.float32)
+    for series in range(len(bars.symbols)):
         rows = bars.rows(series)
         if rows.stop > rows.start:
-            own = _series_features(bars.time[rows], bars.ohlcv[rows], settings)
-            features[rows, : own.shape[1]] = own
-
-    for _ in in_threads(fill, range(len(bars.symbols))):
-        pass
+            features[rows] = _series_features(bars.time[rows], bars.ohlcv[rows], settings)
     return features
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,17 +12,19 @@ import numpy as np
 
 from stockenh.data.bars import Bars
 from stockenh.data.findings import Finding, Rows, first_few
+from stockenh.data.processes import grouped, in_processes
 from stockenh.data.readers.clean import Stretch, clean_rows, join_rows
 from stockenh.data.readers.date_order import one_order
 from stockenh.data.readers.file_names import SUFFIXES, display_name, without_number
 from stockenh.data.readers.parse import Parsed, ReadSettings, parse_file
 from stockenh.data.readers.twins import same_bars
-from stockenh.data.threads import in_threads
 from stockenh.errors import DataError, printable_line
 
 __all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars"]
 
 _LATE_DAYS: Final = 10
+_LARGE: Final = 2**26  # bytes of files that are read on all cores: about a second of work
+_GROUP: Final = 2**23  # bytes of files that a process is asked for at a time
 _DAY: Final = np.timedelta64(1, "D")
 
 
@@ -98,16 +101,12 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
     _join_downloads(parts)
     stretches: list[Stretch] = []
     used: set[str] = set()
-
-    def cleaned(symbol: str) -> tuple[list[Stretch], list[Finding], tuple[str, ...]]:
+    for symbol in sorted(parts):
         rows, joining = join_rows(parts.pop(symbol), symbol)
         clean, cleaning = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
-        return clean, [*joining, *cleaning], rows.files
-
-    for clean, findings, names in in_threads(cleaned, sorted(parts)):
-        found += findings
+        found += [*joining, *cleaning]
         stretches += clean
-        used.update(names if clean else ())
+        used.update(rows.files if clean else ())
     found += [*_ends_early(stretches), *same_bars(stretches)]
     found.sort(key=lambda finding: finding.file)
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
@@ -130,16 +129,33 @@ def _range(rows: Sequence[Rows]) -> tuple[np.datetime64, np.datetime64]:
 
 def _parse(files: Sequence[Path], settings: ReadSettings, today: np.datetime64) -> list[Parsed]:
     """Every file, those with dates like 1/4/1999 in an order that the whole folder decides."""
-    parsed = [*in_threads(lambda file: parse_file(file, settings, today), files)]
+    parsed = _parse_all(files, [settings] * len(files), today)
     if settings.dayfirst is None and len(files) > 1:
-        for at, verdict in one_order([(one.names, one.order) for one in parsed]).items():
-            if isinstance(verdict, str):
-                message, fix = verdict, "set data.dayfirst=true or data.dayfirst=false, or write 2024-01-31"
-                error = Finding("error", "date-order", message, fix, display_name(files[at]))
-                parsed[at] = Parsed({}, (error,))
-            else:
-                parsed[at] = parse_file(files[at], replace(settings, dayfirst=verdict), today)
+        verdicts = one_order([(one.names, one.order) for one in parsed])
+        again = {at: verdict for at, verdict in verdicts.items() if not isinstance(verdict, str)}
+        ordered = [replace(settings, dayfirst=verdict) for verdict in again.values()]
+        for at, one in zip(again, _parse_all([files[at] for at in again], ordered, today), strict=True):
+            parsed[at] = one
+        for at in verdicts.keys() - again.keys():
+            message, fix = verdicts[at], "set data.dayfirst=true or data.dayfirst=false, or write 2024-01-31"
+            error = Finding("error", "date-order", str(message), fix, display_name(files[at]))
+            parsed[at] = Parsed({}, (error,))
     return parsed
+
+
+def _parse_all(files: Sequence[Path], settings: Sequence[ReadSettings], today: np.datetime64) -> list[Parsed]:
+    """`parse_file` of each file by its settings, on all cores where they are large."""
+    each = [*zip(files, settings, strict=True)]
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    work = partial(_parse_group, today=today)
+    if sum(sizes) < _LARGE:
+        return work(each)
+    groups = [each[group] for group in grouped(sizes, _GROUP)]
+    return [parsed for group in in_processes(work, groups) for parsed in group]
+
+
+def _parse_group(files: Sequence[tuple[Path, ReadSettings]], today: np.datetime64) -> list[Parsed]:
+    return [parse_file(file, settings, today) for file, settings in files]
 
 
 def _ends_early(stretches: Sequence[Stretch]) -> list[Finding]:

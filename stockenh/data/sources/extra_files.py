@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from stockenh.data.cache import DiskCache, code_of, key_of
 from stockenh.data.extra import ExtraColumn, ExtraColumns, ExtraSettings
 from stockenh.data.features.as_of import coverage, extra_features
 from stockenh.data.findings import Finding
+from stockenh.data.processes import available_cores
 from stockenh.data.readers import ReadSettings, list_files
 from stockenh.data.readers.extra_columns import FATAL, read_extra
 from stockenh.data.sources import located
-from stockenh.data.threads import in_threads
 from stockenh.errors import DataError
 
 
@@ -54,7 +55,10 @@ def findings_on(bars: Bars, wanted: ExtraSettings, path: Path, settings: ReadSet
 
 def content_key(files: Sequence[Path]) -> list[tuple[str, str]]:
     """Name and hash of the content of each file."""
-    return [(file.name, content) for file, content in zip(files, in_threads(_content, files), strict=True)]
+    with ThreadPoolExecutor(available_cores()) as threads:
+        return [
+            (file.name, content) for file, content in zip(files, threads.map(_content, files), strict=True)
+        ]
 
 
 def _content(file: Path) -> str:
