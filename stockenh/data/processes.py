@@ -11,7 +11,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -44,15 +45,17 @@ def grouped(sizes: Sequence[int], least: int) -> list[slice]:
     return groups
 
 
-def in_processes(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def in_processes(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map(work, items)` with a process per core, in the order of the items.
 
-    work and items are pickled; each item should take much longer than that. With one core or one item, all is
-    done in this process. Raises what `work` raises, and DataError where a process ends unasked.
+    work and items are pickled; each item should take much longer than that. Those of an iterator are released
+    once they are done. With one core or one item, all is done in this process. Raises what `work` raises, and
+    DataError where a process ends unasked.
     """
-    count = min(available_cores(), len(items))
+    waiting = deque(items)
+    count = min(available_cores(), len(waiting))
     if count < 2:
-        yield from map(work, items)
+        yield from map(work, _drained(waiting))
         return
     processes = [_start() for _ in range(count)]
     free: SimpleQueue[Process] = SimpleQueue()
@@ -68,11 +71,16 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
 
     with ThreadPoolExecutor(count, thread_name_prefix="stockenh-data") as threads:
         try:
-            yield from threads.map(ask, items)
+            yield from threads.map(ask, _drained(waiting))
         finally:
             for process in processes:
                 process.kill()
                 process.communicate()
+
+
+def _drained(items: deque[Item]) -> Iterator[Item]:
+    while items:
+        yield items.popleft()
 
 
 def serve() -> None:

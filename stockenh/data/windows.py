@@ -9,6 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -205,8 +206,8 @@ class BarWindows(Windows):
 
 def window_ends(bars: Bars, lookback: int) -> NDArray[np.int64]:
     """(n,) rows of the last bars of all windows of `lookback` bars."""
-    position = np.arange(len(bars)) - bars.offsets[bars.series_of_row]
-    return np.flatnonzero(position >= lookback - 1)
+    of_series = [np.arange(begin + lookback - 1, end) for begin, end in pairwise(bars.offsets.tolist())]
+    return np.concatenate([np.empty(0, np.int64), *of_series])
 
 
 def index_windows(
@@ -221,14 +222,15 @@ def index_windows(
     context: (n, F), or (N, F) of all bars. Windows whose labels lie beyond the series' end are kept for
     forecasts.
     """
-    series, end = bars.series_of_row, window_ends(bars, lookback)
-    last = bars.offsets[series[end] + 1] - 1
+    end = window_ends(bars, lookback)
+    count = np.maximum(np.diff(bars.offsets) - lookback + 1, 0)  # of the windows of each series
+    last = np.repeat(bars.offsets[1:] - 1, count)
     names = tuple(dict.fromkeys(bars.symbols))
     number = {name: i for i, name in enumerate(names)}
     symbol = np.array([number[name] for name in bars.symbols], np.int32)
     return BarWindows(
         symbols=names,
-        symbol=symbol[series[end]],
+        symbol=np.repeat(symbol, count),
         asof=bars.time[end],
         context=context if len(context) == len(end) else context[end],
         context_names=tuple(context_names),
@@ -319,11 +321,13 @@ def _extend(
 def _returns(
     close: NDArray[np.float64], end: NDArray[np.int64], last: NDArray[np.int64], horizons: Sequence[int]
 ) -> NDArray[np.float32]:
-    returns = np.full((len(end), len(horizons)), np.nan, np.float32)
+    returns, now = np.empty((len(end), len(horizons)), np.float32), close[end]
     for column, h in enumerate(horizons):
-        known = end + h <= last
-        value = close[end[known] + h] / close[end[known]] - 1
-        returns[known, column] = np.where(np.abs(value) < SMALLEST_RETURN, 0, value)
+        ahead = end + h
+        value = close[np.minimum(ahead, last)] / now - 1
+        value[np.abs(value) < SMALLEST_RETURN] = 0
+        value[ahead > last] = np.nan
+        returns[:, column] = value
     return returns
 
 

@@ -51,7 +51,8 @@ def has_ended(process: psutil.Process) -> bool:
 def test_it_ends_with_a_parent_that_is_killed():
     code = (
         "import time; from stockenh.data import processes; processes.available_cores = lambda: 2; "
-        "found = processes.in_processes(abs, range(2)); next(found); print('asked', flush=True); time.sleep(600)"
+        "found = processes.in_processes(abs, range(2)); next(found); "
+        "print('asked', flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert parent.stdout.readline() == b"asked\n"
@@ -81,6 +82,8 @@ def test_files_are_read_as_by_one_process(monkeypatch, tmp_path, cores):
     assert [str(time)[:10] for time in expected.bars.time] == ["2020-01-02", "2020-01-13", "2020-01-01"]
     monkeypatch.setattr(readers, "_LARGE", 1)
     monkeypatch.setattr(readers, "_GROUP", 1)
+    monkeypatch.setattr(readers, "_MANY", 1)
+    monkeypatch.setattr(readers, "_GROUP_ROWS", 1)
     found = read_bars(tmp_path, settings)
     assert found.bars.digest() == expected.bars.digest()
     assert (found.findings, found.files_used) == (expected.findings, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ __all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars"]
 _LATE_DAYS: Final = 10
 _LARGE: Final = 2**26  # bytes of files that are read on all cores: about a second of work
 _GROUP: Final = 2**23  # bytes of files that a process is asked for at a time
+_MANY: Final = 4_000_000  # rows of bars that are checked on all cores
+_GROUP_ROWS: Final = 200_000  # rows that a process is asked for at a time
 _DAY: Final = np.timedelta64(1, "D")
 
 
@@ -101,15 +103,44 @@ def read_bars(path: Path, settings: ReadSettings, today: np.datetime64 | None = 
     _join_downloads(parts)
     stretches: list[Stretch] = []
     used: set[str] = set()
-    for symbol in sorted(parts):
-        rows, joining = join_rows(parts.pop(symbol), symbol)
-        clean, cleaning = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
-        found += [*joining, *cleaning]
+    for clean, findings, names in _clean_all(parts, settings):
+        found += findings
         stretches += clean
-        used.update(rows.files if clean else ())
+        used.update(names if clean else ())
     found += [*_ends_early(stretches), *same_bars(stretches)]
     found.sort(key=lambda finding: finding.file)
     return ReadResult(Bars.from_series(stretches), tuple(found), len(files), len(used))
+
+
+_Cleaned = tuple[list[Stretch], list[Finding], tuple[str, ...]]
+
+
+def _clean_all(parts: dict[str, list[Rows]], settings: ReadSettings) -> Iterator[_Cleaned]:
+    """The stretches of each symbol, findings, and its files; on all cores where there are many rows.
+
+    Empties `parts`: the rows of all symbols and their stretches need not fit into memory together.
+    """
+    symbols = sorted(parts)
+    counts = [sum(len(rows.time) for rows in parts[symbol]) for symbol in symbols]
+    if sum(counts) < _MANY:
+        for symbol in symbols:
+            yield _clean(symbol, parts.pop(symbol), settings)
+        return
+    groups = (
+        [(symbol, parts.pop(symbol)) for symbol in symbols[group]] for group in grouped(counts, _GROUP_ROWS)
+    )
+    for group in in_processes(partial(_clean_group, settings=settings), groups):
+        yield from group
+
+
+def _clean_group(group: Sequence[tuple[str, list[Rows]]], settings: ReadSettings) -> list[_Cleaned]:
+    return [_clean(symbol, parts, settings) for symbol, parts in group]
+
+
+def _clean(symbol: str, parts: list[Rows], settings: ReadSettings) -> _Cleaned:
+    rows, joining = join_rows(parts, symbol)
+    clean, cleaning = clean_rows(rows, symbol, settings.max_gap_days, settings.min_bars)
+    return clean, [*joining, *cleaning], rows.files
 
 
 def _join_downloads(parts: dict[str, list[Rows]]) -> None:
