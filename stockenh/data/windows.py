@@ -210,6 +210,19 @@ def window_ends(bars: Bars, lookback: int) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *of_series])
 
 
+def keep_windows(features: NDArray[np.float32], bars: Bars, lookback: int) -> NDArray[np.float32]:
+    """(n, F) the rows of the last bars of all windows, of features (N, F) of all bars.
+
+    The features are overwritten, so that no second array of their size is needed.
+    """
+    count = 0
+    for begin, end in pairwise(bars.offsets.tolist()):
+        rows = features[min(begin + lookback - 1, end) : end]
+        features[count : count + len(rows)] = rows
+        count += len(rows)
+    return features[:count]
+
+
 def index_windows(
     bars: Bars,
     context: NDArray[np.float32],

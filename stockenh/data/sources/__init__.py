@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from stockenh.data import Count, Horizons, increasing
@@ -20,7 +21,7 @@ from stockenh.data.features import FeatureSettings, parse_timeframe
 from stockenh.data.features.as_of import extra_features
 from stockenh.data.features.market import MARKET_NAMES
 from stockenh.data.findings import Finding
-from stockenh.data.windows import BarWindows, Windows, index_windows, window_ends
+from stockenh.data.windows import BarWindows, Windows, index_windows, keep_windows, window_ends
 from stockenh.errors import ConfigError, DataError
 from stockenh.storage.files import expanded
 
@@ -105,14 +106,17 @@ class BarData(DataSettings):
     ) -> BarWindows:
         settings = FeatureSettings(tuple(self.timeframes), self.lookback, self.market)
         key = key_of(bars.digest(), settings, code_of("data"))
-        end = window_ends(bars, self.lookback)
-        arrays = cache.arrays(
-            "features", key, lambda: {"context": context.context_features(bars, settings)[end]}
-        )
+
+        def computed() -> dict[str, NDArray[np.float32]]:
+            features = context.context_features(bars, settings)
+            return {"context": keep_windows(features, bars, self.lookback)}
+
+        arrays = cache.arrays("features", key, computed)
         features = arrays["context"].astype(np.float32, copy=False)
         names = context.feature_names(settings)
         if extra is not None:
-            features = np.concatenate([features, extra_features(bars, extra)[end]], axis=1)
+            of_windows = extra_features(bars, extra)[window_ends(bars, self.lookback)]
+            features = np.concatenate([features, of_windows], axis=1)
             names += extra.settings.inputs
         windows = index_windows(bars, features, names, self.horizons, self.lookback)
         if extra is not None:
