@@ -246,6 +246,7 @@ class BenchConfig:
     seconds: PositiveFinite = 10.0  # for one comparison of at least three rounds
     rounds: Annotated[int, Field(ge=3, le=10_000)] = 15  # of one comparison at most
     symbols: Annotated[int, Field(ge=1, le=100_000)] = 500  # files that the data pipeline reads
+    bars: Annotated[int, Field(ge=200, le=100_000)] = 1258  # of each: five years
     compile: bool = True  # torch.compile among the techniques
 
 

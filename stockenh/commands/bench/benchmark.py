@@ -134,7 +134,7 @@ def _work(
         yield "inference", "exports", partial(inference, raw, models, clock)
     if "pipeline" in bench.parts:
         student = Setup.make(raw, models[STUDENT], device)
-        yield "pipeline", "the data pipeline", partial(pipeline, student, clock, bench.symbols)
+        yield "pipeline", "the data pipeline", partial(pipeline, student, clock, bench.symbols, bench.bars)
     for name in bench.models[1:] if "training" in bench.parts else ():
         yield from training_of(name)
     for name in bench.models if "memory" in bench.parts else ():
