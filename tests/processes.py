@@ -26,7 +26,8 @@ from waiting import wait_for
 
 # the slow part of what the program imports; polars and onnxruntime begin threads, which a fork loses
 IMPORTS = (
-    "torch._dynamo", "torch.distributed", "matplotlib.figure", "matplotlib.backends.backend_agg", "hydra",
+    "torch._dynamo", "torch.distributed", "torch.onnx._internal.exporter._core",
+    "onnxscript.function_libs.torch_lib.ops", "matplotlib.figure", "matplotlib.backends.backend_agg", "hydra",
     "optuna.importance", "sklearn.ensemble", "sklearn.linear_model", "scipy.stats", "safetensors.torch",
     "rich.progress", "typer",
 )  # fmt: skip

@@ -149,7 +149,7 @@ def test_what_the_command_line_refuses_is_an_exception(call, kind, message, run,
     assert not list(here.rglob("*.parquet"))
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))

@@ -24,7 +24,7 @@ VALUES = [
     "{_target_:os.system}", "x" * 5000,
 ]  # fmt: skip
 LEARN = ("train", "find_lr")
-IN_ALL = int(os.environ.get("ODD_VALUES", "150"))  # of thousands
+IN_ALL = int(os.environ.get("ODD_VALUES", "60"))  # of thousands
 IN_FILES = 2 * IN_ALL
 
 

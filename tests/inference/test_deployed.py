@@ -88,8 +88,8 @@ def test_what_stands_before_and_after_by_hand():
     ("make", "embedding"),
     [
         (deployed, 16),
-        (deployed_tft, 16),
         *(pytest.param(*case, marks=pytest.mark.deep) for case in (
+            (deployed_tft, 16),
             (partial(deployed, 0), 0),
             (partial(deployed, conv_dilations=[], embedding_tokens=2, heads=4), 16),
             (partial(deployed, bar_returns=True), 16),

@@ -36,7 +36,7 @@ def test_its_config_is_read_with_the_classes_of_today(run):
     [
         ["tta-predict", "run=run", "weights=ema"],
         ["evaluate", "run=run", "evaluate.resamples=100", "evaluate.block=10"],
-        ["export", "run=run"],
+        pytest.param(["export", "run=run"], marks=pytest.mark.deep),
         ["audit", "run=run", "audit.windows=64", "audit.shuffles=2", "audit.dates=1"],
         ["distill", "teacher=run", "train.epochs=1"],
         ["train", "init_from=run", "data=synthetic_small", "data.lookback=20", "embedding=none",

@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("panel")
 
 
-@pytest.fixture(params=["absolute", "rank"])
+@pytest.fixture(params=[pytest.param("absolute", marks=pytest.mark.deep), "rank"])
 def run(request, stockenh, folder, small_run, here):
     """A run on eight generated symbols, which a network finds to be predictable."""
     run = folder / request.param

@@ -176,7 +176,7 @@ def test_the_manifest_says_what_the_features_take(run):
             ["model=tft_xl", "model.d_model=8", "model.lstm_layers=1", "model.fusion_layers=1"],
             {"ret_p10", "ret_p90"},
         ),
-        ([*QUICK, "train.members=2"], set()),
+        pytest.param([*QUICK, "train.members=2"], set(), marks=pytest.mark.deep),
         pytest.param(
             [
                 "model=student",

@@ -37,7 +37,8 @@ def trials_of(folder: Path, url: str | None = None) -> list[optuna.trial.FrozenT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     folder = tmp_path / launcher
     going = start(
@@ -57,9 +58,9 @@ def test_a_launcher_runs_the_workers(small_run, tmp_path, launcher):
     ("launcher", "is_signal"),  # or a file that a person makes
     [
         ("basic", True),
-        ("joblib", False),
         *(pytest.param(*case, marks=pytest.mark.deep) for case in (
-            ("basic", False), ("joblib", True), ("submitit_local", True), ("submitit_local", False)
+            ("basic", False), ("joblib", True), ("joblib", False), ("submitit_local", True),
+            ("submitit_local", False),
         )),
     ],
 )

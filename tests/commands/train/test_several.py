@@ -141,8 +141,10 @@ def ranks_of(torchrun: subprocess.Popen[str]) -> dict[str, psutil.Process]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "1"])
-@pytest.mark.parametrize("where", [[], ["hydra.run.dir=a run (1)"]], ids=["default", "named"])
+@pytest.mark.parametrize("rank", ["0", pytest.param("1", marks=pytest.mark.deep)])
+@pytest.mark.parametrize(
+    "where", [[], pytest.param(["hydra.run.dir=a run (1)"], marks=pytest.mark.deep)], ids=["default", "named"]
+)
 def test_torchrun_restarts_a_run_where_it_was(stockenh, small_run, tmp_path, rank, where):
     recipe = [*small_run, *SHORT, "train.epochs=3"]
     stockenh("train", *recipe, f"hydra.run.dir={tmp_path / 'whole'}", code=0)
@@ -209,11 +211,19 @@ NO_MEMORY = """
     [
         pytest.param(1, NO_BARS, "", 1, "process 1 of 2 on .*: /data/AAA.csv: no such file", id="data"),
         pytest.param(0, FULL_DISK, "", 1, "last.pt can't be written: no space left", id="disk"),
-        *(pytest.param(0, *case, id=name, marks=pytest.mark.deep) for name, case in {
-            "memory": (NO_MEMORY, "", 1, "process 0 of 2: RuntimeError: out of memory"),
-            "config": ("pass", "train.batch_size=0", 2, "train.batch_size=0"),
-            "loss": ("pass", "optimizer.lr=1e30 schedule=constant train.epochs=3", 1, "a lower optimizer.lr"),
-        }.items()),
+        *(
+            pytest.param(0, *case, id=name, marks=pytest.mark.deep)
+            for name, case in {
+                "memory": (NO_MEMORY, "", 1, "process 0 of 2: RuntimeError: out of memory"),
+                "config": ("pass", "train.batch_size=0", 2, "train.batch_size=0"),
+                "loss": (
+                    "pass",
+                    "optimizer.lr=1e30 schedule=constant train.epochs=3",
+                    1,
+                    "a lower optimizer.lr",
+                ),
+            }.items()
+        ),
     ],
 )
 def test_an_error_ends_all_with_one_line(small_run, tmp_path, rank, fault, arguments, code, printed):
