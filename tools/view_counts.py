@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stockenh.inference.augment import RawNoise
 
 from stockenh.commands.trained import Trained
 from stockenh.config import build
+from stockenh.data.prices import RawNoise
 from stockenh.inference.predict import Views, forecast
 from stockenh.storage.run_folder import RunFolder
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from stockenh.errors import counted
+
 if TYPE_CHECKING:
     from stockenh.data.findings import Finding
 
@@ -127,14 +129,13 @@ def findings_summary(findings: Sequence[Finding]) -> list[str]:
     lines = []
     for level, what in (
         ("error", "left out"),
-        ("drop", "rows left out"),
+        ("drop", "left out"),
         ("warning", "kept, with a warning"),
     ):
         found = [f for f in findings if f.level == level]
         if not found:
             continue
-        files = len({f.file for f in found})
         rules = ", ".join(f"{rule} {n}" for rule, n in Counter(f.rule for f in found).most_common(4))
-        count = f"{sum(f.rows for f in found)} " if level == "drop" else ""
-        lines.append(f"{files} file{'s' * (files != 1)}: {count}{what} ({rules})")
+        count = f"{counted(sum(f.rows for f in found), 'row')} " if level == "drop" else ""
+        lines.append(f"{counted(len({f.file for f in found}), 'file')}: {count}{what} ({rules})")
     return lines

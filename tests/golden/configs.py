@@ -31,7 +31,7 @@ _SWA = "averaging=swa averaging.swa_start=0.5"
 _PAIR = "train.batch_size=17 train.accumulate=7 averaging=ema"
 
 _LATE = "tta-predict run=run device=cpu tta.from=2020-06-22"
-_FORECAST = f"{_LATE} tta.to=2020-08-06 hydra.run.dir=forecast"
+_FORECAST = f"{_LATE} tta.to=2020-08-06 tta.views=4 hydra.run.dir=forecast"
 
 
 def _train(settings: str = "", epochs: int = 1, base: str = _SMALL, folder: str = "run") -> str:

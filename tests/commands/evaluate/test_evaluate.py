@@ -87,7 +87,7 @@ def test_the_report_of_a_run(run, stockenh, pictures):
         assert all(of["forecasts"][name]["log_loss"] is not None for name in names)
         assert 0 < of["p_majority"]["calibrated"] <= 1
         assert model["rank_ic"]["dates"] == of["dates"] and calibrated["ic"] is None
-    assert all(of["h5"][-1]["coverage"] == 1 for of in found["coverage"].values()) and found["views"] == 4
+    assert all(of["h5"][-1]["coverage"] == 1 for of in found["coverage"].values()) and found["views"] == 2
     assert set(found["curve"]["strategies"]) == {"long/flat", "long/short", "hold"}
     assert found["curve"]["horizon"] == 3 and found["implausible"] == [] and found["folds"] is None
     for name in ("baselines", "reliability", "coverage", "ic", "curve"):
