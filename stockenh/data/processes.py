@@ -50,7 +50,7 @@ def in_processes(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 
     work and items are pickled; each item should take much longer than that. Those of an iterator are released
     once they are done. With one core or one item, all is done in this process. Raises what `work` raises, and
-    DataError where a process ends unasked.
+    DataError where a process ends before it has answered.
     """
     waiting = deque(items)
     count = min(available_cores(), len(waiting))
