@@ -38,10 +38,10 @@ TRAIN = [
 SMALL_MODEL = "model=timeformer model.d_model=16 model.layers=1"
 QUICK_BENCH = f"bench.parts=[training] bench.seconds=0.01 bench.rounds=3 {SMALL_MODEL}"
 EXPLAINED = "run/explain/attributions.png"
+DISTILL = ("stockenh distill", "train.epochs=1", "", "outputs/*/*/distillation.json")
 # the start of a line, arguments that keep it short, what it prints, the only file of this name that it writes
 REPORTS = [
     ("stockenh tta-predict run=RUN data=files", "", "AAA", "outputs/*/*/forecast.csv"),
-    ("stockenh distill", "train.epochs=1", "", "outputs/*/*/distillation.json"),
     ("stockenh evaluate", "evaluate.block=10", "verdict  10 bars", "run/report/evaluation.md"),
     ("stockenh explain", "explain.windows=8 explain.outputs=[up]", "gap, worst window", EXPLAINED),
     ("stockenh audit", "audit.dates=1 audit.shuffles=2", "no leak found", "run/report/audit.png"),
@@ -128,7 +128,11 @@ def test_training(line, stockenh, small_run, bars_folder, here) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "short", "printed", "file"), REPORTS, ids=[r[0].split()[1] for r in REPORTS]
+    ("start", "short", "printed", "file"),
+    [
+        *(pytest.param(*report, id=report[0].split()[1]) for report in REPORTS),
+        pytest.param(*DISTILL, id="distill", marks=pytest.mark.deep),
+    ],
 )
 def test_a_report(start, short, printed, file, stockenh, run, bars_folder, here) -> None:
     answer = stockenh(*words_of(line_of(start), DIR=bars_folder, RUN="run"), *shlex.split(short))
@@ -136,6 +140,7 @@ def test_a_report(start, short, printed, file, stockenh, run, bars_folder, here)
     assert printed in answer.out and len(list(here.glob(file))) == 1
 
 
+@pytest.mark.deep
 def test_an_export_serves_forecasts(stockenh, run, bars_folder) -> None:
     for start in ("stockenh export", "stockenh tta-predict run=RUN tta.engine=onnx"):
         answer = stockenh(*words_of(line_of(start), RUN="run"))
@@ -145,6 +150,7 @@ def test_an_export_serves_forecasts(stockenh, run, bars_folder) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.deep
 def test_a_search_is_resumed_and_its_best_trial_trained(stockenh, small_run, here) -> None:
     search, resume, *_ = (line for line in LINES if line.startswith("stockenh sweep"))
     space = ["sweep=base", "model.patch=5,10", "sweep.n_trials=2", "sweep.n_workers=1"]

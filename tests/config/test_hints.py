@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("train", "--batch-size 64", "train.batch_size=64"),
         ("train", "--train.batch-size 64", "train.batch_size=64"),
         ("train", "--compile", "train.compile=true"),
-        ("train", "--compile device=cpu", "train.compile=true"),
+        pytest.param("train", "--compile device=cpu", "train.compile=true", marks=pytest.mark.deep),
         ("train", "--model timeformer", "model=timeformer"),
         ("train", "model timeformer", "model=timeformer"),
         ("train", "timeformer", "model=timeformer"),

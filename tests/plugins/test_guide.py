@@ -30,7 +30,9 @@ def folder(guide, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", LINES)  # in their order: some use the run of an earlier one
+@pytest.mark.parametrize(  # in their order: some use the run of an earlier one
+    "line", [pytest.param(line, marks=pytest.mark.deep if "export" in line else ()) for line in LINES]
+)
 def test_a_command_of_the_guide(line, folder, stockenh, small, monkeypatch):
     monkeypatch.chdir(folder)
     _, verb, *rest = shlex.split(line)

@@ -169,6 +169,7 @@ def test_the_manifest_says_what_the_features_take(run):
     assert all(difference <= 1e-5 for difference in about["parity"]["largest_difference"].values())
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("settings", "more"),
     [
@@ -176,7 +177,7 @@ def test_the_manifest_says_what_the_features_take(run):
             ["model=tft_xl", "model.d_model=8", "model.lstm_layers=1", "model.fusion_layers=1"],
             {"ret_p10", "ret_p90"},
         ),
-        pytest.param([*QUICK, "train.members=2"], set(), marks=pytest.mark.deep),
+        pytest.param([*QUICK, "train.members=2"], set()),
         pytest.param(
             [
                 "model=student",
@@ -187,7 +188,6 @@ def test_the_manifest_says_what_the_features_take(run):
                 "data.timeframes=[]",
             ],
             set(),
-            marks=pytest.mark.deep,
         ),
     ],
 )
