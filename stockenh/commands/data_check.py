@@ -16,6 +16,8 @@ from stockenh.config.compose import compose
 from stockenh.config.schema import group_settings, plain
 from stockenh.data.bars import Bars
 from stockenh.data.findings import Finding
+from stockenh.data.readers import list_files, sign_of_work
+from stockenh.data.sources import located
 from stockenh.data.sources.extra_files import unusable
 from stockenh.data.sources.files import FilesData
 from stockenh.data.splits import Split
@@ -36,6 +38,8 @@ def data_check(path: Path, overrides: list[str]) -> None:
     settings, split = (group_settings(group, groups[group]) for group in ("data", "split"))
     if not isinstance(settings, FilesData):
         raise ConfigError("data check looks at bars: data=files")
+    if text := sign_of_work(list_files(located(settings.path))):
+        console(stderr=True).print(f"stockenh: {text}", soft_wrap=True)
     result = settings.read()
     findings = list(result.findings)
     if len(result.bars):

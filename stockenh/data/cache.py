@@ -135,6 +135,11 @@ class DiskCache:
         except OSError:
             return np.empty(shape, dtype)
 
+    def note(self, message: str) -> None:
+        """Says that something begins that takes a while."""
+        if self._say is not None:
+            self._say(message)
+
     def _warn(self, message: str) -> None:
         log.warning(message)
         if self._say is not None:

@@ -18,11 +18,12 @@ from stockenh.data.readers.date_order import one_order
 from stockenh.data.readers.file_names import SUFFIXES, display_name, without_number
 from stockenh.data.readers.parse import Parsed, ReadSettings, parse_file
 from stockenh.data.readers.twins import same_bars
-from stockenh.errors import DataError, printable_line
+from stockenh.errors import DataError, counted, printable_line
 
-__all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars"]
+__all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars", "sign_of_work"]
 
 _LATE_DAYS: Final = 10
+_LONG: Final = 2**28  # bytes of files that take more than a few seconds
 _LARGE: Final = 2**26  # bytes of files that are read on all cores: about a second of work
 _GROUP: Final = 2**23  # bytes of files that a process is asked for at a time
 _MANY: Final = 4_000_000  # rows of bars that are checked on all cores
@@ -49,6 +50,18 @@ def list_files(path: Path, key: str = "data.path") -> list[Path]:
         there = f", only {first_few(others, 4)}" if others else ""
         raise DataError(f"{name}: {what}{there}; set {key} to a folder that has some")
     return files
+
+
+def sign_of_work(files: Sequence[Path]) -> str | None:
+    """What to say before files are read that take more than a few seconds, else None."""
+    size = sum(_size(file) for file in files)
+    if size < _LONG:
+        return None
+    return f"reading {counted(len(files), 'file')}, {size / 1e9:.1f} GB: on one core a minute per GB"
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _skipped_files(path: Path, files: Sequence[Path]) -> list[Finding]:
@@ -177,7 +190,7 @@ def _parse(files: Sequence[Path], settings: ReadSettings, today: np.datetime64) 
 def _parse_all(files: Sequence[Path], settings: Sequence[ReadSettings], today: np.datetime64) -> list[Parsed]:
     """`parse_file` of each file by its settings, on all cores where they are large."""
     each = [*zip(files, settings, strict=True)]
-    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    sizes = [_size(file) for file in files]
     work = partial(_parse_group, today=today)
     if sum(sizes) < _LARGE:
         return work(each)

@@ -77,9 +77,13 @@ class FilesData(BarData):
     def load(self, cache: DiskCache, labels: bool = True) -> Loaded:
         path = located(self.path)
         settings = self._read_settings() if labels else replace(self._read_settings(), min_bars=1)
-        stored = cache.arrays(
-            "bars", self._key(path, settings), lambda: _pack(read.read_bars(path, settings))
-        )
+
+        def read_now() -> dict[str, NDArray[np.generic]]:
+            if text := read.sign_of_work(list_files(path)):
+                cache.note(text)
+            return _pack(read.read_bars(path, settings))
+
+        stored = cache.arrays("bars", self._key(path, settings), read_now)
         bars, findings = _unpack(stored)
         if not len(bars):
             name = printable_line(str(path))

@@ -78,6 +78,18 @@ def one_price(folder):
     write(folder / "A.csv", cells)
 
 
+def test_long_reading_is_announced_once(folder, tmp_path, monkeypatch):
+    said = []
+    cache = DiskCache(tmp_path / "noted", said.append)
+    FilesData(path=str(folder), lookback=20).load(cache)
+    assert not said
+    monkeypatch.setattr(read, "_LONG", 1)
+    for _ in range(2):
+        FilesData(path=str(folder), lookback=20, max_gap_days=9).load(cache)
+    (line,) = said
+    assert line.startswith("reading 2 files, 0.0 GB")
+
+
 @pytest.mark.parametrize(
     "change",
     [one_price, lambda folder: (folder / "A.csv").rename(folder / "C.csv"), lambda f: (f / "B.csv").unlink()],
