@@ -318,13 +318,14 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     if (root, group) in _INSTEAD:
         return f"{key} is not a key of {command}: {_INSTEAD[root, group]}"
     known = groups_of(root)
-    if "run" in {k.name for k in keys_of(root)} and group in groups_of("train"):
+    of_runs = set(groups_of("train")) - {"tracker"}  # which is no part of a run
+    if "run" in {k.name for k in keys_of(root)} and group in of_runs:
         return f"{key} comes from run=RUN: {command} can't change it"
     if others := _commands_with(key, root):
         return f"{key} is not a key of {command}, but of {', '.join(others)}"
     chosen = {parts[0]: parts[1] for a in arguments if (parts := split_override(a)) and parts[0] in known}
     keys = _keys_with(root, chosen, folders)
-    if rest and (elsewhere := options_with_key(group, rest, *folders)):
+    if rest and group in known and (elsewhere := options_with_key(group, rest, *folders)):
         line = f"{key} belongs to {' or '.join(elsewhere)}: add that to the command"
         own = [name for name in keys if name.startswith(f"{group}.")] if group in chosen else []
         like = nearest(key, own)

@@ -145,7 +145,7 @@ class FinderConfig:
 class TtaConfig:
     """Test-time augmentation: noisy views of a window beside the window itself."""
 
-    views: Annotated[int, Field(ge=0, le=1000)] = 4
+    views: Annotated[int, Field(ge=0, le=1000)] = 2
     price: Annotated[float, Field(ge=0, le=1)] = 0.002  # relative noise
     volume: Annotated[float, Field(ge=0, le=1)] = 0.05
     coverage: Annotated[float, Field(gt=0, le=1)] = 0.2  # share of the validation forecasts

@@ -87,3 +87,4 @@ def test_a_run_must_be_named_and_brings_its_model(command, run, refused, here):
     assert f"{KEYS[command]}= must be given" in refused(command)
     if command != "distill":  # whose model is another one
         assert "model comes from run=RUN" in refused(command, f"run={run}", "model=tft_xl")
+        assert "tracker is not a key of" in refused(command, f"run={run}", "tracker=mlflow")

@@ -139,7 +139,7 @@ PHASE1 = {
 }  # fmt: skip
 PHASE2 = {
     "train.accumulate": 4, "loss.gamma": 2.0, "averaging.swa_start": 0.75, "augment.price": 0.002,
-    "augment.volume": 0.05,
+    "augment.volume": 0.05, "tta.views": 4,
 }  # fmt: skip
 
 
