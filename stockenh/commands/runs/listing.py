@@ -27,8 +27,8 @@ LARGEST_BYTES = 64 * 2**20  # of a file that is read: no run's comes near it
 DEEPEST, MOST_KEYS, MOST_ITEMS = 8, 2000, 50  # of a config that is shown
 FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 INSIDE = ("checkpoints", "weights", "report", ".hydra")  # what a run folder holds besides other runs
-# What commands leave that make no run: forecasts, range tests, exports, explanations, audits, evaluations, track
-# records, benchmarks, and the costs that an ablation measures.
+# What commands leave that make no run: forecasts, range tests, exports, explanations, audits, evaluations,
+# the costs that an ablation measures, track records and benchmarks.
 OF_OTHERS = {"forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json",
              "evaluation.json", "cell.json", "track.json", "bench.json"}  # fmt: skip
 
