@@ -420,5 +420,6 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         if message := error.format_message():
-            print(f"stockenh: {message} See: stockenh --help", file=sys.stderr)
+            command = getattr(getattr(error, "ctx", None), "command_path", "stockenh")
+            print(f"stockenh: {message} See: {command} --help", file=sys.stderr)
         sys.exit(USAGE)

@@ -20,6 +20,18 @@ HEAVY = ("torch", "hydra", "omegaconf", "polars", "matplotlib", "numpy", "yaml")
 pytestmark = pytest.mark.usefixtures("here")
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [("trian", ""), ("data bars", " data"), ("data check", " data check"), ("runs --nope", " runs")],
+)
+def test_a_usage_error_names_the_help_of_its_own_command(words, command):
+    done = subprocess.run(
+        [sys.executable, "-m", "stockenh", *words.split()], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith(f"See: stockenh{command} --help")
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from stockenh import cli; sys.argv = ['stockenh', '--help']\n"
