@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 import stockenh
 from stockenh.config.catalog import complete, default_keys, groups, groups_of, plugin_keys, root_of
-from stockenh.config.hints import refuse_words
+from stockenh.config.hints import refuse_first_word, refuse_words
 from stockenh.errors import StockenhError, printable
 from stockenh.training.world import refuse_several
 
@@ -69,6 +69,8 @@ class Composed(WithPlugins):
     def invoke(self, ctx: Any) -> Any:
         arguments = ctx.params.get("overrides") or []
         with guarded():
+            if "path" in ctx.params:
+                refuse_first_word(str(ctx.params["path"]), arguments)
             refuse_words(_root(ctx), arguments)
         return super().invoke(ctx)
 
@@ -418,5 +420,6 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         if message := error.format_message():
-            print(f"stockenh: {message} See: stockenh --help", file=sys.stderr)
+            command = getattr(getattr(error, "ctx", None), "command_path", "stockenh")
+            print(f"stockenh: {message} See: {command} --help", file=sys.stderr)
         sys.exit(USAGE)

@@ -20,6 +20,18 @@ HEAVY = ("torch", "hydra", "omegaconf", "polars", "matplotlib", "numpy", "yaml")
 pytestmark = pytest.mark.usefixtures("here")
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [("trian", ""), ("data bars", " data"), ("data check", " data check"), ("runs --nope", " runs")],
+)
+def test_a_usage_error_names_the_help_of_its_own_command(words, command):
+    done = subprocess.run(
+        [sys.executable, "-m", "stockenh", *words.split()], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith(f"See: stockenh{command} --help")
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from stockenh import cli; sys.argv = ['stockenh', '--help']\n"
@@ -82,13 +94,13 @@ WRONG = {
     ("train.epochs=null",): "train.epochs=null: it must have a value",
     ("model.dropout=high",): "model.dropout=high is not a number",
     ("optimizer.lr=nan",): "optimizer.lr=nan is not a number",
-    ("data.horizons=3",): "data.horizons must be a list: data.horizons=[...]",
+    ("data.horizons=3",): "data.horizons must be a list: data.horizons=[3]",
     ("train=3",): "train: must be a mapping of settings, not 3",
     ("train.batch_size=0",): "train.batch_size=0 must be at least 1",
     ("train.precision=fp8",): "train.precision=fp8: no such precision. Nearest: fp32",
     ("seed=-1",): "seed=-1 must be at least 0",
     ("optimizer.lr=a(b",): "optimizer.lr=a(b: the value has a character that Hydra's grammar reserves",
-    ("train.epochs=[1",): "train.epochs=[1: the value has a character",
+    ("train.epochs=[1",): "train.epochs=[1: a bracket is missing",
     ("seed",): "seed: write seed=VALUE",
     ("nonsense",): "nonsense: write GROUP=OPTION or KEY=VALUE",
     ("=3",): "=3: write GROUP=OPTION or KEY=VALUE",

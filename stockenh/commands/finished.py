@@ -104,6 +104,10 @@ def _tta_predict(raw: dict[str, Any], folder: RunFolder) -> None:
 
     require_own_folder(folder, "the forecast")
     ledger = raw.pop("ledger", None)
+    if ledger is not None and (file := expanded(ledger)).exists():
+        from stockenh.storage.ledger import read
+
+        read(file)  # what is wrong with it is found before anything is computed
     _call(partial(forecast_run, ledger=ledger), TtaPredictConfig, raw, folder)
 
 

@@ -15,6 +15,23 @@ from typing import Any
 from stockenh.config import registry
 
 COMMON = "common"  # the folder of what root configs share; not a group
+# Keys whose value is a path, which Hydra's grammar would want quoted wherever it holds more than letters.
+PATH_KEYS = (
+    "data.path",
+    "resume",
+    "run",
+    "teacher",
+    "init_from",
+    "run_config",
+    "ledger",
+    "cache_dir",
+    "embedding.checkpoint",
+    "embedding.tokenizer",
+    "tracker.dir",
+    "tracker.uri",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
 # Words that a key takes in place of its number.
 _WORDS = {"optimizer.lr": ("auto",)}
 _LINE = re.compile(r"( *)(\w+):[ \t]*([^#]*?)[ \t]*(?:#[ \t]*(.*))?")

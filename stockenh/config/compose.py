@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stockenh.config import plugins, registry
 from stockenh.config.catalog import conf_dir, groups, groups_of, options_with_key
+from stockenh.config.hints import as_data
 from stockenh.config.overrides import (
     config_folders,
     explain_error,
@@ -47,8 +48,8 @@ from stockenh.config.overrides import (
 )
 from stockenh.config.schema import GROUPS, config_from, literals, parse, plain
 from stockenh.data import INPUT_KEYS
-from stockenh.errors import ConfigError, StockenhError
-from stockenh.storage.files import write_atomic
+from stockenh.errors import ConfigError, DataError, StockenhError
+from stockenh.storage.files import DiskError, expanded, nothing_there, write_atomic
 from stockenh.storage.run_folder import RunFolder
 from stockenh.storage.untrusted import require_plain_folder
 
@@ -81,6 +82,7 @@ def run(root: str, body: Body, arguments: list[str]) -> None:
         if not flags.for_hydra:
             config = _compose(root, quoted, folders)
             if config.hydra.mode != RunMode.MULTIRUN:
+                _require_bars(config, given)
                 with _single_job(config) as job:
                     body(*job)
                 return
@@ -89,6 +91,16 @@ def run(root: str, body: Body, arguments: list[str]) -> None:
         _run_by_hydra(root, body, [*flags.words, *quoted])
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain_error(error, root, arguments)) from None
+
+
+def _require_bars(config: DictConfig, given: Sequence[str]) -> None:
+    """Raises DataError where nothing is at the path of bars that a command names: torch is not needed yet."""
+    names_path = any((split_override(a) or ("",))[0] == "data.path" for a in given)
+    if names_path and OmegaConf.select(config, "data._target_", default="").endswith(".FilesData"):
+        path = expanded(str(config.data.path)).absolute()
+        if not path.exists():
+            fix = "set data.path to a CSV or Parquet file, or to a folder of them"
+            raise DataError(f"{path}: {nothing_there(path)}; {fix}")
 
 
 def compose(arguments: Sequence[str], root: str = "train", folders: Sequence[Path] = ()) -> DictConfig:
@@ -166,6 +178,17 @@ def open_folder() -> None:
         make()
 
 
+def _require_folder(directory: Path, bars: str | None) -> None:
+    """Raises ConfigError where a job's folder can't be made or holds the bars: before the job's work."""
+    there = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"{there} is no folder: name another one, hydra.run.dir=DIR")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{there}: no permission to write there; name another folder, hydra.run.dir=DIR")
+    if bars not in (None, "???") and there == directory and os.path.realpath(bars) == os.path.realpath(there):
+        raise ConfigError(f"hydra.run.dir={directory} is the folder of the bars: name another one")
+
+
 @contextmanager
 def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]]:
     """A job that is not Hydra's own: its config, and its folder, which is made at the end at the latest.
@@ -177,13 +200,18 @@ def _single_job(config: DictConfig) -> Iterator[tuple[dict[str, Any], RunFolder]
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(directory)
     HydraConfig.instance().set_config(config)
+    _require_folder(directory, OmegaConf.select(config, "data.path", default=None))
     buffer = MemoryHandler(BUFFERED_RECORDS, logging.CRITICAL + 1)
 
     @functools.cache
     def open_once() -> None:
         node = config.hydra
         require_plain_folder(directory, to_write=True)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "name another folder, hydra.run.dir=DIR"
+            raise DiskError(f"{directory} can't be made: {error.strerror}; {fix}") from None
         if node.output_subdir is not None:
             about = directory / node.output_subdir
             about.mkdir(parents=True, exist_ok=True)
@@ -355,8 +383,8 @@ def _check(
                     f"{argument} holds several values: add --multirun for a run each, or write a list: "
                     f"{key}=[{value}]"
                 )
-        elif ((group := override.key_or_group) in {*own, *known} or "/" in group) and not _names_options(
-            override.value()
+        elif ((group := override.key_or_group) in {*own, *known} or "/" in group) and (
+            not _names_options(override.value()) or as_data(group, value)
         ):
             raise ConfigError(wrong_option(group, shortened(value), known.get(group, [])))
 

@@ -11,8 +11,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from stockenh.config.catalog import default_keys, groups, groups_of, keys_of, keys_of_options, roots
-from stockenh.errors import ConfigError
+from stockenh.config.catalog import (
+    PATH_KEYS,
+    default_keys,
+    groups,
+    groups_of,
+    keys_of,
+    keys_of_options,
+    roots,
+)
+from stockenh.errors import ConfigError, DataError
 
 # Hydra's flags, and whether a word of its own follows.
 _FLAGS = {
@@ -28,6 +36,8 @@ _ALIASES = {
     "grad_clip": "max_norm", "clip": "max_norm", "amp": "precision", "tickers": "symbols",
 }  # fmt: skip
 _OF_TEACHER = ("distill", "sweep_student")
+_FILES = ("run_config", "ledger")  # keys of paths that are files
+_NEEDED = ("data.path", "run", "teacher")
 _SHOWN = 3
 _ALIKE = 0.8  # of a misspelt name and the last part of a key
 
@@ -82,8 +92,58 @@ def refuse_words(root: str, arguments: Sequence[str], folders: Sequence[Path] = 
                 del words[:1]
         elif word.startswith("-") and len(name.lstrip("-")) > 1:
             _refuse_flag(word, name.lstrip("-"), value if equals else _value(words), root, folders)
+        elif equals and not word.startswith("-"):
+            _refuse_empty_path(name.lstrip("+~"), value)
+            _refuse_split_list(name, value, words)
         elif not equals and not word.startswith(("-", "~")) and word:
             _refuse_word(word, _value(words), root, arguments, folders)
+
+
+def refuse_first_word(word: str, arguments: Sequence[str]) -> None:
+    """Raises ConfigError where the path of `data check`, which stands before all else, is a key or a flag,
+    and DataError where nothing is there."""
+    name, equals, value = word.partition("=")
+    if (file := Path(word).expanduser()).exists():
+        return
+    if not (equals or word.startswith("-")):
+        from stockenh.storage.files import nothing_there  # imports YAML, which help does not need
+
+        raise DataError(f"{word}: {nothing_there(file)}; give a CSV or Parquet file, or a folder of them")
+    path = value if name.lstrip("-") in ("path", "data.path", "dir", "file") else ""
+    others = [] if path else [word] if equals and not word.startswith("-") else []
+    for argument in arguments:
+        if path or "=" in argument:
+            others.append(argument)
+        else:
+            path = argument
+    written = [shlex.quote(part) for part in (path or "DIR", *others)]
+    raise ConfigError(f"{word}: the path comes first, without a key: stockenh data check {' '.join(written)}")
+
+
+def _refuse_empty_path(key: str, value: str) -> None:
+    # what a shell makes of a variable that is not set; taken as a path, it is the working folder
+    if key in PATH_KEYS and value in ("", "''", '""'):
+        what = "DIR" if key.endswith(("dir", "path")) else "FILE" if key in _FILES else "RUN"
+        rest = "" if key in _NEEDED else ", or leave it out"
+        raise ConfigError(f"{key}= is empty: write {key}={what}{rest}")
+
+
+def _refuse_split_list(name: str, value: str, following: Sequence[str]) -> None:
+    """Raises ConfigError where a shell has split a list at its spaces, or where a bracket is missing."""
+    if not value.startswith("[") or value.count("[") == value.count("]"):
+        return
+    parts = [value]
+    for word in following:
+        if "=" in word or word.startswith("-"):
+            break
+        parts.append(word)
+        if word.endswith("]"):
+            break
+    items = [item for item in re.split(r"[\[\],\s]+", " ".join(parts)) if item]
+    if len(parts) > 1:
+        raise ConfigError(f"{name}: write a list without spaces: {name}=[{','.join(items)}]")
+    if not (name.lstrip("+") in PATH_KEYS and Path(value).exists()):
+        raise ConfigError(f"{name}={value}: a bracket is missing; write {name}=[{','.join(items)}]")
 
 
 def _value(following: Sequence[str]) -> str:
@@ -105,8 +165,20 @@ def _refuse_flag(word: str, name: str, value: str, root: str, folders: Sequence[
         is_switch = not value and any(k.default in ("true", "false") for k in default_keys(root)
                                       if k.name in keys_for(name, root, folders))  # fmt: skip
         hint = instead(name, shown or ("true" if is_switch else "VALUE"), root, folders)
+    if name in groups_of(root) and (path := as_data(name, value)):
+        hint = path
     if hint is not None:
         raise ConfigError(f"{word}: no such flag; {hint}")
+
+
+def as_data(group: str, value: str) -> str | None:
+    """What to write where a path was given as the option of the group `data`; None where it is no path."""
+    if group != "data" or value in groups().get("data", ()):
+        return None
+    path = Path(value).expanduser()
+    if "/" in value or path.suffix in (".csv", ".parquet", ".txt") or (value and path.exists()):
+        return f"write data=files data.path={shlex.quote(value)}"
+    return None
 
 
 def _refuse_word(
@@ -139,6 +211,8 @@ def _as_path(word: str, root: str, arguments: Sequence[str]) -> str | None:
         return None if "teacher" in keys else f"write teacher={shown}"
     if "run" in {key.name for key in keys_of(root)}:
         return f"write data=files data.path={shown}" if "run" in keys else f"write run={shown}"
+    if root == "track" and "ledger" not in keys:
+        return f"write ledger={shown}"
     if path.suffix in (".yaml", ".yml"):
         return f"write run_config={shown}"
     if (path / "config.yaml").is_file() and root == "train":

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from stockenh.config.catalog import (
+    PATH_KEYS,
     default_keys,
     groups,
     groups_of,
@@ -24,31 +25,14 @@ from stockenh.config.catalog import (
     options_with_key,
     roots,
 )
-from stockenh.config.hints import instead
+from stockenh.config.hints import as_data, instead
 from stockenh.errors import ConfigError
 from stockenh.storage.files import expanded
-
-# Keys whose value is a path, which Hydra's grammar would want quoted wherever it holds more than letters.
-PATH_KEYS = (
-    "data.path",
-    "resume",
-    "run",
-    "teacher",
-    "init_from",
-    "run_config",
-    "ledger",
-    "cache_dir",
-    "embedding.checkpoint",
-    "embedding.tokenizer",
-    "tracker.dir",
-    "tracker.uri",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-)
 
 # A dotted key without the marks by which an override adds, deletes or renames it.
 PLAIN_KEY = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
 _MISSPELT = 0.8  # how much alike a key and a misspelt one of the same group are
+_MISSPELT_GROUP = 0.6  # a name with an option of the group behind it
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 
 
@@ -252,7 +236,7 @@ def hydra_text(value: Any) -> str:
 
 def nearest(word: str, options: Iterable[str]) -> list[str]:
     """Up to three of the options that a misspelt name is like, the most alike first."""
-    return difflib.get_close_matches(word, list(options), n=3, cutoff=0.5)
+    return difflib.get_close_matches(word, list(dict.fromkeys(options)), n=3, cutoff=0.5)
 
 
 def suggest(word: str, options: Iterable[str], all_options: bool = False) -> str:
@@ -303,6 +287,8 @@ def explain_error(error: Exception, root: str, arguments: Sequence[str]) -> str:
 
 def wrong_option(group: str, option: str, options: Iterable[str]) -> str:
     """The message for an option that a group does not have."""
+    if written := as_data(group, option):
+        return f"{group}={option}: {written}"
     return f"{group}={option}: no such {group}. {suggest(option, options, all_options=True)}"
 
 
@@ -330,10 +316,12 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
         own = [name for name in keys if name.startswith(f"{group}.")] if group in chosen else []
         like = nearest(key, own)
         return f"{line}. {group}={chosen[group]} has {', '.join(like)}" if like else line
+    given = {parts[0]: parts[1] for a in arguments if (parts := split_override(a))}
+    if not rest and (meant := _misspelt_group(group, given.get(key, ""), known, groups(*folders))):
+        return f"{key}: no such key; write {meant}"
     inside = [name for name in keys if rest and name.startswith(f"{group}.")]
     if "." in rest and not any(name.startswith(key.rpartition(".")[0]) for name in inside):
         inside += keys_of_options(group, *folders)
-    given = {parts[0]: parts[1] for a in arguments if (parts := split_override(a))}
     leaves = [name.removeprefix(f"{group}.") for name in inside]
     misspelt = difflib.get_close_matches(rest, leaves, 1, _MISSPELT)
     hint = None if misspelt else instead(key, given.get(key, "VALUE"), root, folders, alike=not inside)
@@ -343,6 +331,16 @@ def unknown_key(key: str, root: str, arguments: Sequence[str]) -> str:
     if near.startswith("Options") and not inside:
         near = suggest(key, {*known, *(name.split(".")[0] for name in keys)})
     return f"{key}: no such key. {near}"
+
+
+def _misspelt_group(
+    name: str, option: str, own: Iterable[str], known: Mapping[str, Sequence[str]]
+) -> str | None:
+    """`data=files` for `dat=file`; None where no group spelt like the name has an option like that."""
+    for group in difflib.get_close_matches(name, list(own), 3, _MISSPELT_GROUP):
+        if near := difflib.get_close_matches(option, known.get(group, ()), 1, _MISSPELT):
+            return f"{group}={near[0]}"
+    return None
 
 
 def _commands_with(key: str, root: str) -> list[str]:

@@ -681,7 +681,8 @@ def _message(error: ValidationError, prefix: str) -> str:
         others = [e["ctx"]["expected"] for e in error.errors() if e["type"] == "literal_error"]
         return " or ".join([f"{key}={value} is not {_KINDS[kind]}", *others])
     if kind in ("list_type", "tuple_type"):
-        return f"{key} must be a list: {key}=[...]"
+        example = value if isinstance(value, int | float | str) and not isinstance(value, bool) else "..."
+        return f"{key} must be a list: {key}=[{example}]"
     if kind == "too_long":
         return f"{key}: {context['actual_length']} values, at most {context['max_length']} are possible"
     if kind == "too_short":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import logging
@@ -19,7 +20,7 @@ from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
-from stockenh.errors import ConfigError, RunFolderError, StockenhError
+from stockenh.errors import ConfigError, RunFolderError, StockenhError, printable_line
 from stockenh.storage.untrusted import open_file, require_plain_folder
 
 try:
@@ -32,6 +33,7 @@ _LOCK_SECONDS: Final = 0.2  # `is_locked` holds a lock for a moment, which is no
 _PART: Final = ".part"
 MOST_LOCK_BYTES: Final = 2**20
 _DAY: Final = 24 * 60 * 60  # seconds after which a folder that can't be claimed is a dead process's
+_ALIKE: Final = 0.7  # how much alike a name that is there and a misspelt one are
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -90,6 +92,15 @@ def remove_parts(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def nothing_there(path: Path) -> str:
+    """`no such file or folder`, with the name beside it that is most like the one given."""
+    beside: list[str] = []
+    with suppress(OSError):
+        beside = [entry.name for entry in os.scandir(path.parent)]
+    near = difflib.get_close_matches(path.name, beside, 1, _ALIKE)
+    return "no such file or folder" + (f" (but {printable_line(near[0])} is there)" if near else "")
 
 
 @contextmanager

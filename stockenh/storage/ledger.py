@@ -77,6 +77,8 @@ def append(path: Path, rows: pl.DataFrame) -> tuple[int, str]:
 
 def read(path: Path) -> pl.DataFrame:
     """All rows. Raises RunFolderError where the file is missing, a link, or no ledger."""
+    if path.is_dir():
+        raise RunFolderError(f"{path} is a folder: write ledger=FILE")
     if not is_file(path):
         raise RunFolderError(f"{path}: no such ledger; stockenh tta-predict run=RUN ledger={path} starts one")
     content = read_bytes(path, MOST_BYTES)

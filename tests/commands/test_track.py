@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -190,6 +191,15 @@ def test_a_file_that_is_no_ledger_is_refused(content, path, refused, here, bars_
     pl.DataFrame({"a": [1]}).write_parquet(path)
     with pytest.raises(RunFolderError, match="columns"):
         ledger.append(path, rows_of(0, [0.6] * 8))
+
+
+@pytest.mark.parametrize(("name", "message"), [("bars", "bars is a folder"), ("notes.txt", "is no ledger")])
+def test_what_is_no_ledger_is_refused_before_the_forecast(finished_run, stockenh, here, name, message):
+    Path("bars").mkdir()
+    Path("notes.txt").write_text("mine")
+    answer = stockenh("tta-predict", f"run={finished_run}", f"ledger={name}", "hydra.run.dir=a", code=2)
+    assert message in answer.err and answer.out == "" and len(answer.err.splitlines()) == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["bars", "notes.txt"]
 
 
 def test_from_forecast_to_track_record(finished_run, stockenh, refused, here, bars_folder):

@@ -43,6 +43,16 @@ pytestmark = pytest.mark.usefixtures("here")
         ("train", "--resume x", "resume=x"),
         ("train", "--config x.yaml", "run_config=x.yaml"),
         ("train", "x.yaml", "run_config=x.yaml"),
+        ("train", "dat=files", "data=files"),
+        ("train", "modle=studnt", "model=student"),
+        ("train", "los=focal", "loss=focal"),
+        ("train", "data=bars", "data=files data.path=bars"),
+        ("train", "data=bars/A.csv", "data=files data.path=bars/A.csv"),
+        ("train", "--data bars", "data=files data.path=bars"),
+        ("tta-predict", "run=x --data bars", "data=files data.path=bars"),
+        ("train", "--data files", "data=files"),
+        ("train", "data.horizons=[3,5", "data.horizons=[3,5]"),
+        ("track", "x.parquet", "ledger=x.parquet"),
         ("train", "bars", "data=files data.path=bars"),
         ("find-lr", "epochs=2", "train.epochs=2"),
         ("sweep", "trials=3", "sweep.n_trials=3"),
@@ -79,6 +89,68 @@ def test_words_of_other_programs_are_answered_with_the_key_to_write(stockenh, co
 def test_other_words_are_answered_too(stockenh, command, words, message):
     Path("bars").mkdir()
     assert message in stockenh(*command.split(), *words.split(), code=2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("path=bars", "bars"),
+        ("data.path=bars", "bars"),
+        ("--path bars", "bars"),
+        ("--path=bars", "bars"),
+        ("-p bars data.adjust=false", "bars data.adjust=false"),
+        ("data.adjust=false bars", "bars data.adjust=false"),
+        ("data.adjust=false", "DIR data.adjust=false"),
+    ],
+)
+def test_data_check_takes_its_path_first_and_without_a_key(stockenh, words, right):
+    Path("bars").mkdir()
+    err = stockenh("data", "check", *words.split(), code=2).err
+    assert err.rstrip().endswith(f": stockenh data check {right}"), err
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "right"),
+    [
+        ("train", "data.horizons=[3, 5, 10]", "data.horizons=[3,5,10]"),
+        ("train", "data.horizons=[3, 5 train.epochs=1", "data.horizons=[3,5]"),
+        ("train", "data=yahoo data.symbols=[AAPL, MSFT] train.epochs=1", "data.symbols=[AAPL,MSFT]"),
+        ("evaluate", "run=[a, b]", "run=[a,b]"),
+    ],
+)
+def test_a_list_that_the_shell_split_at_its_spaces(stockenh, command, words, right):
+    err = stockenh(command, *words.split(), code=2).err
+    assert err.rstrip().endswith(f"write a list without spaces: {right}"), err
+
+
+@pytest.mark.parametrize(
+    ("command", "argument"),
+    [
+        ("train", "hydra.run.dir="),
+        ("train", "resume="),
+        ("train", "data.path="),
+        ("evaluate", "run="),
+        ("evaluate", "run=''"),
+        ("distill", "teacher="),
+        ("track", "ledger="),
+        ("sweep", "hydra.sweep.dir="),
+    ],
+)
+def test_an_empty_path_is_not_the_working_folder(stockenh, command, argument):
+    err = stockenh(command, argument, code=2).err
+    assert f"{argument.partition('=')[0]}= is empty: write" in err and len(err.splitlines()) == 1
+    assert not list(Path().iterdir())
+
+
+def test_a_misspelt_path_is_answered_with_the_name_that_is_there(stockenh):
+    Path("bars").mkdir()
+    for command in (["data", "check", "barz"], ["train", "data=files", "data.path=barz"]):
+        err = stockenh(*command, code=2).err
+        assert "barz: no such file or folder (but bars is there)" in err and len(err.splitlines()) == 1
+
+
+def test_one_number_for_a_list_is_answered_with_the_list(stockenh):
+    assert "data.horizons=[5]" in stockenh("train", "data.horizons=5", code=2).err
 
 
 def test_a_run_that_is_no_setting_is_to_be_resumed_or_started_from(stockenh):

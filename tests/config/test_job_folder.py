@@ -1,5 +1,6 @@
 """When a job's folder is made: not before the config is right, and never where there is nothing to write."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,31 @@ def everything(folder: Path) -> list[str]:
 def test_a_refused_command_leaves_nothing(stockenh, tmp_path, command, more):
     stockenh(command, *more, code=2)
     assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("file", "file is no folder"),
+        ("file/run", "file is no folder"),
+        ("bars", "is the folder of the bars"),
+        ("./bars/", "is the folder of the bars"),
+    ],
+)
+def test_a_folder_that_can_not_be_the_jobs_is_refused_first(stockenh, tmp_path, where, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "bars").mkdir()
+    answer = stockenh("train", "data=files", "data.path=bars", f"hydra.run.dir={where}", code=2)
+    assert message in answer.err and answer.out == "" and len(answer.err.splitlines()) == 1
+    assert everything(tmp_path) == ["bars", "file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused_first(stockenh, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    answer = stockenh("train", "hydra.run.dir=closed/run", code=2)
+    assert "no permission to write there; name another folder, hydra.run.dir=DIR" in answer.err
+    assert answer.out == ""
 
 
 def test_existing_folders_stay(stockenh, tmp_path):

@@ -8,13 +8,8 @@ from pathlib import Path
 from stockenh.commands.multirun.folder import CONFIG_DIR, MultirunFolder, parts_of, require_plugins
 from stockenh.commands.multirun.kept import followed, is_given_again
 from stockenh.commands.multirun.stops import MultirunStopped
-from stockenh.config.overrides import (
-    PATH_KEYS,
-    config_folders,
-    suggest,
-    unquoted,
-    value_of,
-)
+from stockenh.config.catalog import PATH_KEYS
+from stockenh.config.overrides import config_folders, suggest, unquoted, value_of
 from stockenh.errors import ConfigError, Stopped
 from stockenh.report.terminal import program
 from stockenh.storage.files import expanded

@@ -28,9 +28,9 @@ DEEPEST, MOST_KEYS, MOST_ITEMS = 8, 2000, 50  # of a config that is shown
 FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 INSIDE = ("checkpoints", "weights", "report", ".hydra")  # what a run folder holds besides other runs
 # What commands leave that make no run: forecasts, range tests, exports, explanations, audits, evaluations,
-# and the costs that an ablation measures.
+# the costs that an ablation measures, track records and benchmarks.
 OF_OTHERS = {"forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json",
-             "evaluation.json", "cell.json"}  # fmt: skip
+             "evaluation.json", "cell.json", "track.json", "bench.json"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def matching(runs: Iterable[Run], wanted: Mapping[str, str]) -> list[Run]:
     runs = list(runs)
     for key in wanted:
         known = {name for run in runs for name in run.config}
-        if runs and key not in known:
+        if known and key not in known:
             raise ConfigError(f"{key}: no run here has such a key. {suggest(key, known)}")
     return [
         run

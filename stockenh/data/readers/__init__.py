@@ -19,6 +19,7 @@ from stockenh.data.readers.file_names import SUFFIXES, display_name, without_num
 from stockenh.data.readers.parse import Parsed, ReadSettings, parse_file
 from stockenh.data.readers.twins import same_bars
 from stockenh.errors import DataError, counted, printable_line
+from stockenh.storage.files import nothing_there
 
 __all__ = ["ReadResult", "ReadSettings", "list_files", "read_bars", "sign_of_work"]
 
@@ -41,7 +42,7 @@ def list_files(path: Path, key: str = "data.path") -> list[Path]:
     name = printable_line(str(path))
     if not path.is_dir():
         fix = f"set {key} to a CSV or Parquet file, or to a folder of them"
-        what = "not a regular file" if path.exists() else "no such file or folder"
+        what = "not a regular file" if path.exists() else printable_line(nothing_there(path))
         raise DataError(f"{name}: {what}; {fix}")
     files = sorted(file for file in path.iterdir() if _is_table_file(file))
     if not files:

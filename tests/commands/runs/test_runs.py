@@ -165,7 +165,8 @@ def test_sweeps_and_runs_in_run_folders_are_found(tmp_path):
     (tmp_path / "a" / ".hydra" / "config.yaml").touch()
     (tmp_path / "elsewhere").mkdir()
     # what other commands leave is no run
-    for left in ("forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json"):
+    others = ("forecast.parquet", "lr_finder.json", "parity.png", "explain.json", "audit.json")
+    for left in (*others, "track.json", "bench.json"):
         for folder in (tmp_path / f"of {left}", tmp_path / "a" / f"of {left}"):
             (folder / ".hydra").mkdir(parents=True)
             (folder / left).touch()
@@ -195,6 +196,9 @@ def test_newest_first_and_filtered(stockenh, here):
 
 def test_misspelt_keys_and_folders_get_a_line(stockenh, refused, here):
     assert "no runs in outputs; stockenh train makes one" in stockenh("runs", code=0).out
+    Path("outputs/unreadable").mkdir(parents=True)
+    Path("outputs/unreadable/config.yaml").write_text("")
+    assert "0 of 1 run in outputs" in stockenh("runs", "los=focal", code=0).out
     make_run(Path("outputs/a"))
     assert "los: no run here has such a key. Nearest: loss" in stockenh("runs", "los=focal", code=2).err
     assert "nowhere: no such folder" in refused("runs", "nowhere")
