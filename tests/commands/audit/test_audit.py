@@ -229,7 +229,7 @@ def test_what_can_not_be_audited_gets_a_line(trained, stockenh, walks, here):
     write_bars(moved / "AAA.csv", seed=9, bars=BARS)
     for argument, message in {
         f"data.path={moved}": "these are not the data that the run was trained on",
-        "data.path=nowhere": "are gone: name their folder with data.path=DIR",
+        "data.path=nowhere": "nowhere: no such file or folder; set data.path to",
         "split.val=0.2": "split.val comes from run=RUN",
         "embedding=kernel": "embedding can't be other",
         "audit.dates=0": "audit.dates=0 must be at least 1",
@@ -242,6 +242,9 @@ def test_what_can_not_be_audited_gets_a_line(trained, stockenh, walks, here):
     stockenh("audit", code=2)
     config = here / "run/config.yaml"  # which an untrusted folder may have changed
     raw = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**raw, "data": {**raw["data"], "path": "elsewhere"}}))
+    err = stockenh("audit", "run=run", *QUICK, code=2).err
+    assert "are gone: name their folder with data.path=DIR" in err
     raw["split"]["_target_"] = "subprocess.Popen"
     config.write_text(yaml.safe_dump(raw))
     assert "of this package: refused" in stockenh("audit", "run=run", *QUICK, code=2).err
