@@ -30,11 +30,18 @@ def folder(guide, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(  # in their order: some use the run of an earlier one
+@pytest.mark.parametrize(
     "line", [pytest.param(line, marks=pytest.mark.deep if "export" in line else ()) for line in LINES]
 )
 def test_a_command_of_the_guide(line, folder, stockenh, small, monkeypatch):
     monkeypatch.chdir(folder)
+    if "=run" in line and "hydra.run.dir" not in line and not (folder / "run").exists():
+        (first,) = (line for line in LINES if "hydra.run.dir=run" in line)
+        type_in(first, stockenh, small)
+    type_in(line, stockenh, small)
+
+
+def type_in(line, stockenh, small):
     _, verb, *rest = shlex.split(line)
     more = MORE.get(verb, [])
     if verb in ("train", "sweep") and "--help" not in rest and "resume=run" not in rest:
