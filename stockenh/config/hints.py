@@ -6,6 +6,7 @@ Needed before Hydra and torch, so nothing here imports them.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def refuse_first_word(word: str, arguments: Sequence[str]) -> None:
     """Raises ConfigError where the path of `data check`, which stands before all else, is a key or a flag,
     and DataError where nothing is there."""
     name, equals, value = word.partition("=")
-    if (file := Path(word).expanduser()).exists():
+    if (file := Path(os.path.expanduser(word))).exists():
         return
     if not (equals or word.startswith("-")):
         from stockenh.storage.files import nothing_there  # imports YAML, which help does not need
@@ -175,7 +176,7 @@ def as_data(group: str, value: str) -> str | None:
     """What to write where a path was given as the option of the group `data`; None where it is no path."""
     if group != "data" or value in groups().get("data", ()):
         return None
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))
     if "/" in value or path.suffix in (".csv", ".parquet", ".txt") or (value and path.exists()):
         return f"write data=files data.path={shlex.quote(value)}"
     return None
@@ -192,7 +193,7 @@ def _refuse_word(
         raise ConfigError(f"{word}: write {' or '.join(f'{group}={word}' for group in of_option[:_SHOWN])}")
     named = _as_path(word, root, arguments)
     looks_like_one = "/" in word or Path(word).suffix in (".yaml", ".yml", ".csv", ".parquet")
-    if named is not None and (looks_like_one or Path(word).expanduser().exists()):
+    if named is not None and (looks_like_one or Path(os.path.expanduser(word)).exists()):
         raise ConfigError(f"{word}: {named}")
     if found := keys_for(word, root, folders):
         raise ConfigError(f"{word}: write {found[0]}={following or 'VALUE'}")
@@ -205,7 +206,7 @@ def _refuse_word(
 
 def _as_path(word: str, root: str, arguments: Sequence[str]) -> str | None:
     """What to write for a path as this command takes it; None where it takes none, or has it already."""
-    path, shown = Path(word).expanduser(), shlex.quote(word)
+    path, shown = Path(os.path.expanduser(word)), shlex.quote(word)
     keys = {argument.partition("=")[0] for argument in arguments}
     if root in _OF_TEACHER:
         return None if "teacher" in keys else f"write teacher={shown}"

@@ -77,7 +77,7 @@ def _quote_path(argument: str, sweeping: bool) -> str:
     if value in ("", "null") or _is_quoted(value):
         return argument
     prefix = argument[: len(argument) - len(value)]
-    if sweeping and not Path(value).expanduser().exists():
+    if sweeping and not os.path.exists(os.path.expanduser(value)):
         if _SWEEP_FUNCTION.match(value):
             return argument
         return prefix + ",".join(v if _is_quoted(v) else _quoted(key, v) for v in _choices(value))
@@ -190,7 +190,7 @@ def value_of(argument: str) -> Any:
 
 def unquoted(value: str) -> Path:
     """The path that an override's value names."""
-    return Path(value.strip("'\"")).expanduser()
+    return Path(os.path.expanduser(value.strip("'\"")))
 
 
 def split_paths(value: str) -> list[str]:

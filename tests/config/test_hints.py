@@ -142,6 +142,21 @@ def test_an_empty_path_is_not_the_working_folder(stockenh, command, argument):
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize("path", ["~nobody/bars", "x" * 5000], ids=["no such home", "long"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data check PATH", "train PATH", "train --data PATH", "train data=PATH",
+        "train data=files data.path=PATH",
+        "evaluate PATH", "evaluate run=PATH", "track PATH",
+    ],
+)  # fmt: skip
+def test_a_path_that_no_system_has_is_a_line(stockenh, words, path):
+    answer = stockenh(*words.replace("PATH", path).split())
+    assert answer.code in (1, 2)  # 1: no such run folder
+    assert answer.err.startswith("stockenh: ") and len(answer.err.splitlines()) <= 2, answer.err[-500:]
+
+
 def test_a_misspelt_path_is_answered_with_the_name_that_is_there(stockenh):
     Path("bars").mkdir()
     for command in (["data", "check", "barz"], ["train", "data=files", "data.path=barz"]):
