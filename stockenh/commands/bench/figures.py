@@ -160,7 +160,7 @@ def benchmark_chart(found: Mapping[str, Any], path: Path) -> Path:
             marker = "<" if "most" in ratio["aim"] else ">"
             axes.plot(limit, place, marker, color=GREY, markersize=8, zorder=2)
     if not ratios:
-        axes.text(0.5, 0.5, "no ratio was measured", transform=axes.transAxes, ha="right", va="center")
+        axes.text(0.48, 0.5, "no ratio was measured", transform=axes.transAxes, ha="right", va="center")
     for part, colour in colours.items():
         axes.plot([], [], "o", color=colour, markersize=6, label=part)
     axes.axvline(1, color=GREY, linewidth=1, linestyle="--")
